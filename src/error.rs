@@ -1,0 +1,79 @@
+//! The one error type. Every message has the same three parts, so that one line is enough:
+//! *where* (a file, a layer, a flag), *what* was found there, and *what to do*.
+
+use std::fmt;
+use std::path::Path;
+
+/// Result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure a user can read: `place: found; advice`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    place: String,
+    found: String,
+    advice: String,
+}
+
+impl Error {
+    /// `place` is a file, a layer or a flag; `found` says what is wrong there.
+    pub fn new(place: impl fmt::Display, found: impl fmt::Display) -> Self {
+        Self { place: place.to_string(), found: found.to_string(), advice: String::new() }
+    }
+
+    /// The same, placed at a file.
+    pub fn file(path: impl AsRef<Path>, found: impl fmt::Display) -> Self {
+        Self::new(path.as_ref().display(), found)
+    }
+
+    /// Adds what the user can do about it.
+    pub fn advise(mut self, advice: impl fmt::Display) -> Self {
+        self.advice = advice.to_string();
+        self
+    }
+
+    /// Puts an outer place in front: an error from a layer becomes one from a file's layer.
+    pub fn within(mut self, place: impl fmt::Display) -> Self {
+        self.place = if self.place.is_empty() { place.to_string() } else { format!("{place}: {}", self.place) };
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.place.is_empty() {
+            write!(f, "{}: ", self.place)?;
+        }
+        // Foreign errors may span lines; ours never do.
+        write!(f, "{}", self.found.replace('\n', " ").trim_end())?;
+        if !self.advice.is_empty() {
+            write!(f, "; {}", self.advice)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Gives a foreign error its place: `fs::read(p).at(p)?`.
+pub trait At<T> {
+    /// Turns the error into ours, placed at `place`.
+    fn at(self, place: impl AsRef<Path>) -> Result<T>;
+}
+
+impl<T, E: fmt::Display> At<T> for std::result::Result<T, E> {
+    fn at(self, place: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|e| Error::file(place, e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_with_place_finding_and_advice() {
+        let e = Error::new("layer c1", "kernel 5\n does not fit").advise("use a larger input").within("nets/a.toml");
+        assert_eq!(e.to_string(), "nets/a.toml: layer c1: kernel 5  does not fit; use a larger input");
+    }
+}

@@ -1,0 +1,15 @@
+//! Weft: convolutional networks with globally shared, locally shared and unshared filters, and the face-attribute
+//! system of *Deep Learning Face Attributes in the Wild* (Liu, Luo, Wang, Tang, ICCV 2015) on top of them.
+//!
+//! Imports go down this list only:
+//! `cli -> face, eval, train -> locate, svm, data -> net -> ops -> device, weights, rng, error`.
+
+pub mod data;
+pub mod error;
+pub mod net;
+pub mod ops;
+pub mod rng;
+pub mod svm;
+pub mod weights;
+
+pub use error::{Error, Result};
