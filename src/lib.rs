@@ -4,12 +4,15 @@
 //! Imports go down this list only:
 //! `cli -> face, eval, train -> locate, svm, data -> net -> ops -> device, weights, rng, error`.
 
+pub mod cli;
 pub mod data;
+pub mod device;
 pub mod error;
 pub mod net;
 pub mod ops;
 pub mod rng;
 pub mod svm;
+pub mod train;
 pub mod weights;
 
 pub use error::{Error, Result};

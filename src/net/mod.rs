@@ -1,1 +1,14 @@
-//! net
+//! Networks: a TOML description becomes a graph of bound operations ([`Net`]), a graph and a batch size become a memory
+//! plan ([`Plan`]), and a plan with its arena runs forward and backward ([`Session`]).
+
+mod graph;
+mod parameters;
+mod plan;
+mod session;
+mod spec;
+
+pub use graph::{INPUT, Layer, Net};
+pub use parameters::{NamedParameter, Unknown};
+pub use plan::{Plan, Purpose, Table as PlanTable};
+pub use session::Session;
+pub use spec::{LayerSpec, Spec};

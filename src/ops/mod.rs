@@ -1,1 +1,355 @@
-//! ops
+//! The operations a network is made of. Everything known of one operation stands in its own folder:
+//! `mod.rs` holds its parameters, shapes and documentation, `cpu.rs` its arithmetic on the CPU.
+//!
+//! An operation is built from its TOML table and the shapes of its inputs in one go ([`OPERATIONS`]), so a bound
+//! operation has no impossible geometry. It never sees a network: a pass hands it slices and it fills them.
+//!
+//! Layout: activations are NHWC inside (`[n, h, w, c]`, channels contiguous), so that a row of a filter window is one
+//! run of memory, pools and normalisation run along channels in vector registers, and a local layer's block is rows of
+//! a matrix. NCHW exists at the interfaces only ([`nchw_to_nhwc`]).
+
+use serde::Deserialize;
+use std::fmt;
+
+pub mod activation;
+pub mod concat;
+pub mod conv;
+pub mod dropout;
+pub mod global_pool;
+pub mod linear;
+pub mod local_conv;
+pub mod loss;
+pub mod lrn;
+pub mod parallel;
+pub mod pool;
+pub mod softmax;
+
+/// Builds an operation from its keys in the network file and the shapes of its inputs.
+/// The error text says what does not fit; the caller adds file and layer.
+pub type Build = fn(toml::Table, &[Shape]) -> Result<Box<dyn Operation>, String>;
+
+/// Every layer type of the network format, by name.
+pub const OPERATIONS: &[(&str, Build)] = &[
+    ("conv", conv::build),
+    ("local_conv", local_conv::build),
+    ("max_pool", pool::build_max),
+    ("avg_pool", pool::build_avg),
+    ("global_pool", global_pool::build),
+    ("lrn", lrn::build),
+    ("relu", activation::build_relu),
+    ("sigmoid", activation::build_sigmoid),
+    ("linear", linear::build),
+    ("dropout", dropout::build),
+    ("concat", concat::build),
+    ("softmax", softmax::build),
+    ("softmax_cross_entropy", loss::build_softmax),
+    ("sigmoid_cross_entropy", loss::build_sigmoid),
+    ("similarity", loss::build_similarity),
+];
+
+/// Shape of one sample: channels, height, width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shape {
+    pub c: usize,
+    pub h: usize,
+    pub w: usize,
+}
+
+impl Shape {
+    pub const fn new(c: usize, h: usize, w: usize) -> Self {
+        Self { c, h, w }
+    }
+
+    /// Values in one sample.
+    pub const fn len(self) -> usize {
+        self.c * self.h * self.w
+    }
+
+    /// True if there is nothing in it; no bound operation has such a shape.
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Places in one channel.
+    pub const fn area(self) -> usize {
+        self.h * self.w
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}x{}", self.c, self.h, self.w)
+    }
+}
+
+/// A size per axis, written in TOML as one number or as `[vertical, horizontal]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(from = "OneOrTwo")]
+pub struct Pair {
+    pub h: usize,
+    pub w: usize,
+}
+
+impl Pair {
+    pub const fn both(n: usize) -> Self {
+        Self { h: n, w: n }
+    }
+}
+
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.h == self.w { write!(f, "{}", self.h) } else { write!(f, "[{}, {}]", self.h, self.w) }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a number or two, as in 3 or [3, 5]")]
+enum OneOrTwo {
+    One(usize),
+    Two([usize; 2]),
+}
+
+impl From<OneOrTwo> for Pair {
+    fn from(value: OneOrTwo) -> Self {
+        match value {
+            OneOrTwo::One(n) => Self::both(n),
+            OneOrTwo::Two([h, w]) => Self { h, w },
+        }
+    }
+}
+
+/// The order of a parameter's values in memory: its axes in files, permuted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permutation {
+    /// Sizes of the axes in files, outermost first (an axis of the file's shape may be split in several here).
+    sizes: Vec<usize>,
+    /// Axis `i` in memory is axis `axes[i]` in files.
+    axes: Vec<usize>,
+}
+
+impl Permutation {
+    pub fn new(sizes: &[usize], axes: &[usize]) -> Self {
+        debug_assert!((0..sizes.len()).all(|axis| axes.contains(&axis)) && sizes.len() == axes.len());
+        Self { sizes: sizes.to_vec(), axes: axes.to_vec() }
+    }
+
+    pub fn identity(len: usize) -> Self {
+        Self::new(&[len], &[0])
+    }
+
+    /// File order to memory order.
+    pub fn pack(&self, file: &[f32], memory: &mut [f32]) {
+        self.walk(|in_memory, in_file| memory[in_memory] = file[in_file]);
+    }
+
+    /// Memory order to file order.
+    pub fn unpack(&self, memory: &[f32], file: &mut [f32]) {
+        self.walk(|in_memory, in_file| file[in_file] = memory[in_memory]);
+    }
+
+    fn walk(&self, mut visit: impl FnMut(usize, usize)) {
+        let mut strides = vec![1; self.sizes.len()];
+        for axis in (1..self.sizes.len()).rev() {
+            strides[axis - 1] = strides[axis] * self.sizes[axis];
+        }
+        let mut index = vec![0; self.axes.len()];
+        let mut in_file = 0;
+        for in_memory in 0..self.sizes.iter().product() {
+            visit(in_memory, in_file);
+            // Count up in memory order, the last axis fastest.
+            for (place, &axis) in index.iter_mut().zip(&self.axes).rev() {
+                *place += 1;
+                in_file += strides[axis];
+                if *place < self.sizes[axis] {
+                    break;
+                }
+                in_file -= strides[axis] * self.sizes[axis];
+                *place = 0;
+            }
+        }
+    }
+}
+
+/// One parameter tensor of an operation.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    /// `weight` or `bias`; the file's name is `<layer>.<suffix>`.
+    pub suffix: &'static str,
+    /// Shape in files.
+    pub shape: Vec<usize>,
+    /// From the order in files to the order in memory.
+    pub order: Permutation,
+    /// Inputs that one output sums over; weights start as normal draws of variance 2 / fan_in (He et al., 2015), biases
+    /// (fan_in 0) as zeros.
+    pub fan_in: usize,
+}
+
+impl Parameter {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// True for a tensor of no values; no operation declares one.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What a loss is measured against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetKind {
+    /// One class index for each place of each sample, below this bound.
+    Classes { per_sample: usize, below: usize },
+    /// One identity per sample; any number.
+    Identities,
+    /// As many values as the input has, in [0, 1].
+    Values { per_sample: usize },
+}
+
+/// Targets of the losses in one batch.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Targets<'a> {
+    /// Class or identity, `[n]` or `[n, h, w]`.
+    pub classes: &'a [u32],
+    /// `[n, h, w, c]`.
+    pub values: &'a [f32],
+}
+
+/// What backward reads besides the gradient of the output; the plan frees the rest early.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs {
+    pub inputs: bool,
+    pub output: bool,
+}
+
+/// Forward or training: only dropout differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Inference,
+    /// Random masks are a function of this seed, of the layer and of the place.
+    Training {
+        seed: u64,
+    },
+}
+
+/// One layer's share of a forward pass over `n` samples.
+pub struct Forward<'a> {
+    pub n: usize,
+    pub mode: Mode,
+    /// Number of the layer in its network: the random stream of its masks.
+    pub stream: u64,
+    pub inputs: &'a [&'a [f32]],
+    pub params: &'a [&'a [f32]],
+    pub targets: Targets<'a>,
+    pub output: &'a mut [f32],
+    pub workspace: &'a mut [f32],
+}
+
+/// One layer's share of a backward pass. Gradients are overwritten, never added to.
+pub struct Backward<'a, 'b> {
+    pub n: usize,
+    pub mode: Mode,
+    pub stream: u64,
+    /// Empty slices where [`Needs`] says they are not read.
+    pub inputs: &'a [&'a [f32]],
+    pub output: &'a [f32],
+    pub params: &'a [&'a [f32]],
+    pub targets: Targets<'a>,
+    /// Consumed: an operation may change it in place.
+    pub d_output: &'a mut [f32],
+    /// `None` where nobody asks for this input's gradient.
+    pub d_inputs: &'a mut [Option<&'b mut [f32]>],
+    pub d_params: &'a mut [&'b mut [f32]],
+    pub workspace: &'a mut [f32],
+}
+
+/// An operation bound to the shapes of its inputs.
+pub trait Operation: fmt::Debug + Send + Sync {
+    /// Shape of the output of one sample; a loss gives one value for the whole batch ([`Operation::target`]).
+    fn output(&self) -> Shape;
+
+    /// Parameter tensors, in the order in which passes hand them over.
+    fn parameters(&self) -> Vec<Parameter> {
+        Vec::new()
+    }
+
+    /// Floating-point operations of forward for one sample (a multiply-add is two).
+    fn flops(&self) -> u64;
+
+    /// `Some` for a loss.
+    fn target(&self) -> Option<TargetKind> {
+        None
+    }
+
+    /// What backward reads.
+    fn needs(&self) -> Needs;
+
+    /// Scratch of a forward pass over `n` samples, in values.
+    fn forward_workspace(&self, _n: usize) -> usize {
+        0
+    }
+
+    /// Scratch of a backward pass over `n` samples, in values.
+    fn backward_workspace(&self, _n: usize) -> usize {
+        0
+    }
+
+    fn forward(&self, pass: Forward<'_>);
+
+    fn backward(&self, pass: Backward<'_, '_>);
+
+    /// What the interweaved operation and reports must know of the inside.
+    fn kind(&self) -> Kind<'_> {
+        Kind::Other
+    }
+}
+
+/// The structure of an operation, for those who evaluate a net in another way than layer by layer.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind<'a> {
+    /// conv, local_conv, linear.
+    Filter(&'a conv::Filter),
+    Pool(&'a pool::Pool),
+    Dropout,
+    /// Acts on each value alone.
+    Pointwise,
+    Other,
+}
+
+/// Reads an operation's table into its parameter struct; unknown and missing keys are named.
+pub(crate) fn parse<T: for<'de> Deserialize<'de>>(table: toml::Table) -> Result<T, String> {
+    T::deserialize(toml::Value::Table(table)).map_err(|e| e.message().to_string())
+}
+
+/// The only input of an operation that takes one.
+pub(crate) fn single(inputs: &[Shape]) -> Result<Shape, String> {
+    match inputs {
+        [one] => Ok(*one),
+        _ => Err(format!("takes one input, but `from` names {}", inputs.len())),
+    }
+}
+
+/// `[n, c, h, w]` to `[n, h, w, c]`.
+pub fn nchw_to_nhwc(shape: Shape, from: &[f32], to: &mut [f32]) {
+    let (c, area) = (shape.c, shape.area());
+    for (from, to) in from.chunks_exact(shape.len()).zip(to.chunks_exact_mut(shape.len())) {
+        for (channel, plane) in from.chunks_exact(area).enumerate() {
+            for (place, value) in plane.iter().enumerate() {
+                to[place * c + channel] = *value;
+            }
+        }
+    }
+}
+
+/// `[n, h, w, c]` to `[n, c, h, w]`.
+pub fn nhwc_to_nchw(shape: Shape, from: &[f32], to: &mut [f32]) {
+    let (c, area) = (shape.c, shape.area());
+    for (from, to) in from.chunks_exact(shape.len()).zip(to.chunks_exact_mut(shape.len())) {
+        for (place, pixel) in from.chunks_exact(c).enumerate() {
+            for (channel, value) in pixel.iter().enumerate() {
+                to[channel * area + place] = *value;
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! `weft bench`: times in the units people compare, as medians after a warm-up, on random inputs.
+
+use super::{print, print_json};
+use crate::net::{LayerSpec, Net, Purpose, Session, Spec};
+use crate::ops::{Mode, Targets};
+use crate::rng::Rng;
+use crate::{Error, Result};
+use clap::Subcommand;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Measure speed.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    Train(Train),
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    match &args.what {
+        What::Train(train) => run_train(train),
+    }
+}
+
+/// Training steps per second: forward, backward and SGD under a head of 40 tags.
+#[derive(clap::Args)]
+struct Train {
+    /// Network description
+    net: PathBuf,
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+    /// Steps that are measured
+    #[arg(long, default_value_t = 10)]
+    steps: usize,
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(serde::Serialize)]
+struct TrainResult {
+    net: String,
+    batch: usize,
+    threads: usize,
+    step_ms: f64,
+    images_per_second: f64,
+    gflops: f64,
+}
+
+fn run_train(args: &Train) -> Result<ExitCode> {
+    const TAGS: usize = 40;
+    let spec = Spec::load(&args.net)?.with([
+        LayerSpec::new("weft.tags", "linear", &format!("outputs = {TAGS}"))?,
+        LayerSpec::new("weft.loss", "sigmoid_cross_entropy", "")?,
+    ]);
+    let net = Arc::new(Net::new(spec)?);
+    if args.steps == 0 {
+        return Err(Error::new("--steps", "0 steps").advise("give at least one"));
+    }
+    let mut session = Session::new(net.clone(), args.batch, Purpose::Training)?;
+    let mut rng = Rng::new(1, 0);
+    let pixels: Vec<f32> = (0..session.input().len()).map(|_| rng.normal()).collect();
+    let values: Vec<f32> = (0..args.batch * TAGS).map(|_| f32::from(u8::from(rng.chance(0.5)))).collect();
+    let targets = Targets { classes: &[], values: &values };
+    let mut parameters = net.initial_parameters(1);
+    let mut gradients = vec![0.0; parameters.len()];
+    let mut optimizer = crate::train::Sgd::new(&net, crate::train::SgdConfig::default())?;
+    let mut times = Vec::new();
+    // The first steps touch memory for the first time.
+    for step in 0..args.steps + 2 {
+        let start = Instant::now();
+        let mode = Mode::Training { seed: step as u64 };
+        session.input().copy_from_slice(&pixels);
+        session.forward(&parameters, mode, targets)?;
+        session.backward(&parameters, mode, targets, None, &mut gradients)?;
+        optimizer.step(&mut parameters, &gradients, 1e-4);
+        times.push(start.elapsed().as_secs_f64());
+    }
+    let seconds = median(&mut times[2..]);
+    let result = TrainResult {
+        net: net.spec.name.clone(),
+        batch: args.batch,
+        threads: crate::ops::parallel::threads(),
+        step_ms: 1e3 * seconds,
+        images_per_second: args.batch as f64 / seconds,
+        gflops: 3.0 * args.batch as f64 * net.flops() as f64 / seconds / 1e9,
+    };
+    if args.json {
+        print_json(&result)?;
+    } else {
+        print(format!(
+            "{}: batch {}, {} threads: {:.1} ms a step, {:.1} images/s (forward x 3 = {:.0} GFLOP/s)",
+            result.net, result.batch, result.threads, result.step_ms, result.images_per_second, result.gflops
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}

@@ -1,0 +1,55 @@
+//! The command line: one file per subcommand, which turns words into calls and results into text or JSON.
+//! Results go to standard output, everything else to standard error.
+
+use crate::{Error, Result};
+use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::process::ExitCode;
+
+mod bench;
+mod plan;
+mod run;
+
+/// Face attributes in the wild, and the network engine under it.
+#[derive(Parser)]
+#[command(name = "weft", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Args),
+    Plan(plan::Args),
+    Bench(bench::Args),
+}
+
+/// Runs the program; wrong usage exits with 2 (clap's own), failure with 1 and one line.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("weft: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes a line to standard output. A reader that has gone away (`weft ... | head`) ends the program quietly.
+fn print(text: impl std::fmt::Display) -> Result<()> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => result.map_err(|e| Error::new("standard output", e)),
+    }
+}
+
+/// Writes one JSON document to standard output.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    print(serde_json::to_string_pretty(value).map_err(|e| Error::new("JSON", e))?)
+}

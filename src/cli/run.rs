@@ -1,0 +1,129 @@
+//! `weft run`: a network on tensors from a file, for comparing with other frameworks.
+
+use crate::device::Device;
+use crate::net::{Net, Purpose, Session, Unknown};
+use crate::ops::{Mode, Shape, TargetKind, Targets, nchw_to_nhwc, nhwc_to_nchw};
+use crate::weights::{Dtype, Named, TensorFile, write};
+use crate::{Error, Result};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Run a network on tensors from a file and write every layer's output.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Network description
+    net: PathBuf,
+    /// Parameters: <layer>.weight and <layer>.bias
+    #[arg(long)]
+    weights: PathBuf,
+    /// safetensors with `input` [N, C, H, W]; `target` for a loss; `cotangent` with --grad
+    #[arg(long)]
+    input: PathBuf,
+    /// Gets one tensor per layer, and with --grad `grad.input` and `grad.<parameter>`
+    #[arg(long)]
+    output: PathBuf,
+    /// Back-propagate `cotangent` (a loss: 1 by default)
+    #[arg(long)]
+    grad: bool,
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Arithmetic: f32
+    #[arg(long, default_value = "f32", value_parser = ["f32"])]
+    precision: String,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let Device::Cpu = args.device.parse()?;
+    let file = TensorFile::open(&args.input)?;
+    let input = file.require("input")?;
+    let &[n, c, h, w] = input.shape.as_slice() else {
+        return Err(input.error(format!("has shape {:?}", input.shape)).advise("`input` must be [N, C, H, W]"));
+    };
+    let mut net = Net::load(&args.net)?;
+    if c != net.spec.input.c {
+        return Err(input.error(format!("has {c} channels, but {} needs {}", net.spec.place, net.spec.input.c)));
+    }
+    if (h, w) != (net.spec.input.h, net.spec.input.w) {
+        net = net.at_size(h, w)?;
+    }
+    let net = Arc::new(net);
+    let parameters = net.load_parameters(&args.weights, Unknown::Refuse)?;
+    let targets = read_targets(&net, &file, n)?;
+    let targets = Targets { classes: &targets.0, values: &targets.1 };
+
+    let purpose = if args.grad { Purpose::Differentiation } else { Purpose::Inspection };
+    let mut session = Session::new(net.clone(), n, purpose)?;
+    nchw_to_nhwc(net.spec.input, &input.to_f32()?, session.input());
+    session.forward(&parameters, Mode::Inference, targets)?;
+
+    let mut outputs: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
+    for (l, layer) in net.layers.iter().enumerate() {
+        outputs.push(match layer.op.target() {
+            Some(_) => (layer.name.clone(), vec![1], session.value(l).to_vec()),
+            None => named(layer.name.clone(), n, layer.shape, session.value(l)),
+        });
+    }
+    if args.grad {
+        let shape = net.output();
+        let cotangent = match file.get("cotangent") {
+            Some(tensor) => {
+                let values = tensor.to_f32()?;
+                let mut nhwc = vec![0.0; values.len()];
+                if values.len() == n * shape.len() {
+                    nchw_to_nhwc(shape, &values, &mut nhwc)
+                } else {
+                    nhwc.copy_from_slice(&values)
+                }
+                Some(nhwc)
+            }
+            None => None,
+        };
+        let mut gradients = vec![0.0; parameters.len()];
+        session.backward(&parameters, Mode::Inference, targets, cotangent.as_deref(), &mut gradients)?;
+        let input_gradient = match session.input_gradient() {
+            Some(gradient) => named("grad.input".into(), n, net.spec.input, gradient),
+            // No layer leads from the input to the output.
+            None => ("grad.input".into(), vec![n, c, h, w], vec![0.0; n * net.spec.input.len()]),
+        };
+        outputs.push(input_gradient);
+        for gradient in net.named(&gradients) {
+            outputs.push((format!("grad.{}", gradient.name), gradient.shape, gradient.values));
+        }
+    }
+    let tensors: Vec<Named<'_>> =
+        outputs.iter().map(|(name, shape, data)| Named { name, shape, dtype: Dtype::F32, data }).collect();
+    write(&args.output, &tensors, &[])?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A value in NCHW; `[n, c]` where the map is 1 x 1 comes out as `[n, c, 1, 1]` only if the layer keeps maps.
+fn named(name: String, n: usize, shape: Shape, nhwc: &[f32]) -> (String, Vec<usize>, Vec<f32>) {
+    let mut nchw = vec![0.0; nhwc.len()];
+    nhwc_to_nchw(shape, nhwc, &mut nchw);
+    (name, vec![n, shape.c, shape.h, shape.w], nchw)
+}
+
+/// Reads `target` as the loss wants it: class indices, or values in the activations' order.
+fn read_targets(net: &Net, file: &TensorFile, n: usize) -> Result<(Vec<u32>, Vec<f32>)> {
+    let (mut classes, mut values) = (Vec::new(), Vec::new());
+    for layer in &net.layers {
+        let Some(kind) = layer.op.target() else { continue };
+        let target = file.require("target")?;
+        let given = target.to_f32()?;
+        match kind {
+            TargetKind::Values { per_sample } if given.len() == n * per_sample => {
+                values = vec![0.0; given.len()];
+                nchw_to_nhwc(net.shape(layer.inputs[0]), &given, &mut values);
+            }
+            TargetKind::Values { .. } => values = given.to_vec(),
+            TargetKind::Classes { .. } | TargetKind::Identities => {
+                if let Some(bad) = given.iter().find(|v| **v < 0.0 || v.fract() != 0.0 || !(**v <= 1e9)) {
+                    return Err(Error::new(target.name, format!("{bad} is no class index")).advise("use 0, 1, 2, ..."));
+                }
+                classes = given.iter().map(|v| *v as u32).collect();
+            }
+        }
+    }
+    Ok((classes, values))
+}

@@ -1,0 +1,188 @@
+//! From a description to a graph of operations bound to shapes. Values are numbered: 0 is the input, 1 + i the output of
+//! layer i. Layers are listed in an order in which each reads only earlier values.
+
+use super::Spec;
+use crate::ops::{OPERATIONS, Operation, Parameter, Shape};
+use crate::{Error, Result};
+use std::ops::Range;
+use std::path::Path;
+
+/// The value that is the network's input.
+pub const INPUT: usize = 0;
+
+/// Values of one tensor or of all parameters beyond which a net is a mistake: 8 GB of f32.
+const LARGEST: u128 = 1 << 31;
+
+/// A bound network; independent of batch size, device and parameters' values.
+#[derive(Debug)]
+pub struct Net {
+    pub spec: Spec,
+    pub layers: Vec<Layer>,
+    /// All parameter tensors, in the order in which they lie in the flat parameter vector.
+    pub parameters: Vec<NetParameter>,
+}
+
+/// One bound layer.
+#[derive(Debug)]
+pub struct Layer {
+    pub name: String,
+    /// The `type` of the file.
+    pub kind: String,
+    pub op: Box<dyn Operation>,
+    /// Values it reads.
+    pub inputs: Vec<usize>,
+    /// Shape of its output for one sample.
+    pub shape: Shape,
+    /// Its tensors in [`Net::parameters`].
+    pub parameters: Range<usize>,
+}
+
+/// A parameter tensor of a net.
+#[derive(Debug)]
+pub struct NetParameter {
+    /// `<layer>.weight` or `<layer>.bias`.
+    pub name: String,
+    pub layer: usize,
+    pub tensor: Parameter,
+    /// Its place in the flat parameter vector, in values.
+    pub range: Range<usize>,
+}
+
+impl Net {
+    /// Reads and binds a network file.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        Self::new(Spec::load(path)?)
+    }
+
+    /// Binds a description to its input's shape.
+    ///
+    /// # Errors
+    /// File, layer and the shapes that do not fit.
+    pub fn new(spec: Spec) -> Result<Self> {
+        let mut net = Self { layers: Vec::new(), parameters: Vec::new(), spec };
+        let mut end = 0;
+        for index in 0..net.spec.layers.len() {
+            let layer = net.bind(index).map_err(|e| e.within(net.spec.place_of(&net.spec.layers[index].name)))?;
+            let first = net.parameters.len();
+            for tensor in layer.op.parameters() {
+                let name = format!("{}.{}", layer.name, tensor.suffix);
+                let len = checked(&tensor.shape).filter(|len| end as u128 + *len as u128 <= LARGEST);
+                let Some(len) = len else {
+                    return Err(Error::new(
+                        net.spec.place_of(&layer.name),
+                        format!("{name} of shape {:?} is too large", tensor.shape),
+                    )
+                    .advise("a net may have 2^31 parameters"));
+                };
+                net.parameters.push(NetParameter { name, layer: index, tensor, range: end..end + len });
+                end += len;
+            }
+            net.layers.push(Layer { parameters: first..net.parameters.len(), ..layer });
+        }
+        Ok(net)
+    }
+
+    fn bind(&self, index: usize) -> Result<Layer> {
+        let found = |text: String| Error::new("", text);
+        let spec = &self.spec.layers[index];
+        let inputs = match &spec.from {
+            None => vec![index],
+            Some(names) if names.is_empty() => return Err(found("`from` is empty".into()).advise("name a layer")),
+            Some(names) => names
+                .iter()
+                .map(|name| self.value(name, index))
+                .collect::<Result<Vec<usize>, String>>()
+                .map_err(found)?,
+        };
+        if let Some(loss) = inputs.iter().find(|&&v| v > 0 && self.layers[v - 1].op.target().is_some()) {
+            return Err(found(format!("reads `{}`, but nothing may follow a loss", self.layers[loss - 1].name)));
+        }
+        let shapes: Vec<Shape> = inputs.iter().map(|&value| self.shape(value)).collect();
+        // The type was checked when the file was read.
+        let build = OPERATIONS.iter().find(|(name, _)| *name == spec.kind).map(|(_, build)| build);
+        let build = build.ok_or_else(|| found(format!("unknown type `{}`", spec.kind)))?;
+        let op = build(spec.keys.clone(), &shapes).map_err(found)?;
+        let shape = op.output();
+        if checked(&[shape.c, shape.h, shape.w]).is_none() {
+            return Err(found(format!("its output {shape} is too large")));
+        }
+        Ok(Layer { name: spec.name.clone(), kind: spec.kind.clone(), op, inputs, shape, parameters: 0..0 })
+    }
+
+    /// The value named `name`, as seen by layer `index`.
+    fn value(&self, name: &str, index: usize) -> Result<usize, String> {
+        if name == "input" {
+            return Ok(INPUT);
+        }
+        match self.spec.layers.iter().position(|l| l.name == name) {
+            Some(position) if position < index => Ok(position + 1),
+            Some(_) => Err(format!("reads `{name}`, which does not stand above it")),
+            None => Err(format!("reads `{name}`, which does not exist")),
+        }
+    }
+
+    /// The same network for inputs of another height and width.
+    ///
+    /// # Errors
+    /// A layer that does not fit (linear layers change their weights' shape: [`Net::check_same_parameters`]).
+    pub fn at_size(&self, height: usize, width: usize) -> Result<Self> {
+        let mut spec = self.spec.clone();
+        spec.input = Shape::new(spec.input.c, height, width);
+        let net = Self::new(spec)?;
+        for (ours, theirs) in net.parameters.iter().zip(&self.parameters) {
+            if ours.tensor.shape != theirs.tensor.shape {
+                return Err(Error::new(
+                    net.spec.place_of(&net.layers[ours.layer].name),
+                    format!(
+                        "{} would be {:?} instead of {:?} for an input of {height} x {width}",
+                        ours.name, ours.tensor.shape, theirs.tensor.shape
+                    ),
+                )
+                .advise(format!("this layer needs the size that the net was made for, {}", self.spec.input)));
+            }
+        }
+        Ok(net)
+    }
+
+    /// Shape of one sample of a value.
+    pub fn shape(&self, value: usize) -> Shape {
+        if value == INPUT { self.spec.input } else { self.layers[value - 1].shape }
+    }
+
+    /// Number of values of a value for `n` samples: a loss has one for all.
+    pub fn value_len(&self, value: usize, n: usize) -> usize {
+        match value.checked_sub(1) {
+            Some(layer) if self.layers[layer].op.target().is_some() => 1,
+            _ => n * self.shape(value).len(),
+        }
+    }
+
+    /// Shape of the last layer's output.
+    pub fn output(&self) -> Shape {
+        self.shape(self.layers.len())
+    }
+
+    /// Position of a layer.
+    pub fn position(&self, layer: &str) -> Result<usize> {
+        self.spec.position(layer)
+    }
+
+    /// Length of the flat parameter vector.
+    pub fn parameter_len(&self) -> usize {
+        self.parameters.last().map_or(0, |p| p.range.end)
+    }
+
+    /// Floating-point operations of forward for one sample.
+    pub fn flops(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.op.flops()).sum()
+    }
+}
+
+/// The product, if it is sane.
+fn checked(sizes: &[usize]) -> Option<usize> {
+    let product = sizes.iter().try_fold(1u128, |product, &size| {
+        let product = product * size as u128;
+        (product <= LARGEST).then_some(product)
+    })?;
+    usize::try_from(product).ok()
+}

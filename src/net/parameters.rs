@@ -1,0 +1,123 @@
+//! Parameters lie in one flat vector, each tensor in the order its operation wants. Here they are made, read from files
+//! and turned back into files' order.
+
+use super::Net;
+use crate::rng::Rng;
+use crate::weights::{Dtype, Named, TensorFile};
+use crate::{Error, Result};
+use std::path::Path;
+
+/// What to do with tensors of a file that the net does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// An error that names them.
+    Refuse,
+    /// For a net without the head it was trained with.
+    Ignore,
+}
+
+/// One parameter (or its gradient) in files' order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedParameter {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+impl Net {
+    /// Weights drawn as He et al. (ICCV 2015) propose, biases zero.
+    pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
+        let mut values = vec![0.0; self.parameter_len()];
+        for (index, parameter) in self.parameters.iter().enumerate() {
+            if parameter.tensor.fan_in > 0 {
+                let mut rng = Rng::new(seed, index as u64);
+                let deviation = (2.0 / parameter.tensor.fan_in as f32).sqrt();
+                values[parameter.range.clone()].fill_with(|| deviation * rng.normal());
+            }
+        }
+        values
+    }
+
+    /// Reads all parameters from a file.
+    ///
+    /// # Errors
+    /// Missing and (unless ignored) unknown tensors by name, a shape that is not the net's.
+    pub fn load_parameters(&self, path: impl AsRef<Path>, unknown: Unknown) -> Result<Vec<f32>> {
+        let path = path.as_ref();
+        let file = TensorFile::open(path)?;
+        let mut values = vec![0.0; self.parameter_len()];
+        let missing = self.read_parameters(&file, &mut values).map_err(|e| e.within(path.display()))?;
+        let advice = format!("these weights are not for the net {}", self.spec.place);
+        if !missing.is_empty() {
+            return Err(Error::file(path, format!("has no {}", list(&missing))).advise(advice));
+        }
+        let extra: Vec<String> =
+            file.names().filter(|name| !self.parameters.iter().any(|p| p.name == *name)).map(str::to_string).collect();
+        if unknown == Unknown::Refuse && !extra.is_empty() {
+            return Err(
+                Error::file(path, format!("holds {}, which the net does not have", list(&extra))).advise(advice)
+            );
+        }
+        Ok(values)
+    }
+
+    /// Reads the tensors that file and net share; returns the names of those that the file lacks.
+    ///
+    /// # Errors
+    /// A shape or type that does not fit.
+    pub fn read_parameters(&self, file: &TensorFile, values: &mut [f32]) -> Result<Vec<String>> {
+        let mut missing = Vec::new();
+        for parameter in &self.parameters {
+            let Some(tensor) = file.get(&parameter.name) else {
+                missing.push(parameter.name.clone());
+                continue;
+            };
+            if tensor.shape != parameter.tensor.shape {
+                return Err(Error::new(
+                    format!("tensor {}", parameter.name),
+                    format!(
+                        "has shape {:?}, but the net {} needs {:?}",
+                        tensor.shape, self.spec.place, parameter.tensor.shape
+                    ),
+                )
+                .advise("take the weights that belong to this net"));
+            }
+            parameter.tensor.order.pack(&tensor.to_f32()?, &mut values[parameter.range.clone()]);
+        }
+        Ok(missing)
+    }
+
+    /// A flat vector (parameters or gradients) as tensors in files' order.
+    pub fn named(&self, values: &[f32]) -> Vec<NamedParameter> {
+        let tensors = self.parameters.iter().map(|parameter| {
+            let mut file = vec![0.0; parameter.range.len()];
+            parameter.tensor.order.unpack(&values[parameter.range.clone()], &mut file);
+            NamedParameter { name: parameter.name.clone(), shape: parameter.tensor.shape.clone(), values: file }
+        });
+        tensors.collect()
+    }
+
+    /// Writes all parameters, atomically.
+    pub fn save_parameters(
+        &self,
+        path: impl AsRef<Path>,
+        values: &[f32],
+        dtype: Dtype,
+        metadata: &[(String, String)],
+    ) -> Result<()> {
+        let tensors = self.named(values);
+        let named: Vec<Named<'_>> =
+            tensors.iter().map(|t| Named { name: &t.name, shape: &t.shape, dtype, data: &t.values }).collect();
+        crate::weights::write(path, &named, metadata)
+    }
+}
+
+/// The first few of a list of names.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text += &format!(" and {} more", names.len() - SHOWN);
+    }
+    text
+}

@@ -1,0 +1,279 @@
+//! A memory plan: every activation, gradient and scratch buffer of a pass gets its place in one arena, and buffers that
+//! are never needed at the same time share it. Shapes are known, so a step allocates nothing.
+//!
+//! Time: the input is there at 0, layer l runs forward at 1 + l and backward at 2 L - l, with L layers.
+
+use super::{INPUT, Net};
+use crate::{Error, Result};
+use std::fmt;
+use std::ops::Range;
+
+/// What a pass is for: it decides what must be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Forward; only outputs remain.
+    Inference,
+    /// Forward; every layer's output remains.
+    Inspection,
+    /// Forward and backward.
+    Training,
+    /// Forward and backward, every layer's output and the input's gradient remain.
+    Differentiation,
+}
+
+impl Purpose {
+    pub fn is_backward(self) -> bool {
+        matches!(self, Self::Training | Self::Differentiation)
+    }
+
+    fn keeps_all(self) -> bool {
+        matches!(self, Self::Inspection | Self::Differentiation)
+    }
+}
+
+/// Where everything lies in the arena; ranges are in values.
+#[derive(Debug)]
+pub struct Plan {
+    pub n: usize,
+    pub purpose: Purpose,
+    /// Of each value (0 is the input).
+    pub values: Vec<Range<usize>>,
+    /// Of each value's gradient; `None` where nobody needs it.
+    pub gradients: Vec<Option<Range<usize>>>,
+    pub layers: Vec<LayerPlan>,
+    /// Length of the arena.
+    pub len: usize,
+    /// Sum of all buffers: the arena's length if nothing were shared.
+    pub unshared: usize,
+}
+
+/// A layer's scratch.
+#[derive(Debug, Default)]
+pub struct LayerPlan {
+    pub forward: Range<usize>,
+    pub backward: Range<usize>,
+    /// For each input whose gradient somebody later has already written: where this layer's share goes before it is added.
+    pub extra: Vec<Option<Range<usize>>>,
+}
+
+/// Every buffer begins on a cache line.
+const ALIGN: usize = 16;
+
+struct Buffer {
+    len: usize,
+    /// First and last moment of use.
+    alive: (usize, usize),
+    start: usize,
+}
+
+#[derive(Default)]
+struct Buffers(Vec<Buffer>);
+
+impl Buffers {
+    fn add(&mut self, len: usize, born: usize, dies: usize) -> usize {
+        debug_assert!(born <= dies);
+        self.0.push(Buffer { len, alive: (born, dies), start: 0 });
+        self.0.len() - 1
+    }
+
+    /// Gives each buffer the lowest place that is free during its life, largest first; returns the arena's length.
+    fn place(&mut self) -> usize {
+        let mut order: Vec<usize> = (0..self.0.len()).collect();
+        order.sort_by_key(|&i| std::cmp::Reverse(self.0[i].len));
+        let mut placed: Vec<usize> = Vec::new();
+        let mut end = 0;
+        for index in order {
+            let Buffer { len, alive, .. } = self.0[index];
+            let mut start = 0;
+            // `placed` is sorted by start: take the first gap that is large enough.
+            for &other in &placed {
+                let other = &self.0[other];
+                let apart = other.alive.1 < alive.0 || alive.1 < other.alive.0;
+                if apart || other.len == 0 {
+                    continue;
+                }
+                if start + len <= other.start {
+                    break;
+                }
+                start = start.max((other.start + other.len).next_multiple_of(ALIGN));
+            }
+            self.0[index].start = start;
+            end = end.max(start + len);
+            let at = placed.partition_point(|&other| self.0[other].start <= start);
+            placed.insert(at, index);
+        }
+        end
+    }
+
+    fn range(&self, index: usize) -> Range<usize> {
+        let buffer = &self.0[index];
+        buffer.start..buffer.start + buffer.len
+    }
+}
+
+impl Plan {
+    /// Plans passes over `n` samples.
+    ///
+    /// # Errors
+    /// `n` is 0.
+    pub fn new(net: &Net, n: usize, purpose: Purpose) -> Result<Self> {
+        if n == 0 {
+            return Err(Error::new(&net.spec.place, "a batch of 0 samples").advise("give at least one"));
+        }
+        let layers = net.layers.len();
+        let (forward, backward) = (|l: usize| 1 + l, |l: usize| 2 * layers - l);
+        let end = 2 * layers + 1;
+        let wanted = wanted_gradients(net, purpose);
+        let mut buffers = Buffers::default();
+
+        let values: Vec<usize> = (0..=layers)
+            .map(|value| {
+                let consumers = || (0..layers).filter(move |&l| net.layers[l].inputs.contains(&value));
+                let born = if value == INPUT { 0 } else { forward(value - 1) };
+                let mut dies = consumers().map(forward).max().unwrap_or(end).max(born);
+                if purpose.is_backward() {
+                    let read = consumers().filter(|&l| wanted[l + 1] && net.layers[l].op.needs().inputs);
+                    dies = read.map(backward).max().unwrap_or(0).max(dies);
+                    if value != INPUT && wanted[value] && net.layers[value - 1].op.needs().output {
+                        dies = dies.max(backward(value - 1));
+                    }
+                }
+                // The input is written before forward and may be written once for many passes.
+                let keep = purpose.keeps_all() || (value == INPUT && purpose == Purpose::Inference && layers == 0);
+                buffers.add(net.value_len(value, n), born, if keep { end } else { dies })
+            })
+            .collect();
+
+        let mut written = vec![false; layers + 1];
+        let mut gradients: Vec<Option<usize>> = vec![None; layers + 1];
+        let mut scratch: Vec<(usize, usize, Vec<Option<usize>>)> = Vec::new();
+        for l in (0..layers).rev() {
+            let layer = &net.layers[l];
+            let work = buffers.add(layer.op.forward_workspace(n), forward(l), forward(l));
+            let mut extra = vec![None; layer.inputs.len()];
+            let mut back = work;
+            if wanted[l + 1] {
+                let now = backward(l);
+                if gradients[l + 1].is_none() {
+                    // A seed: written when the backward pass begins.
+                    gradients[l + 1] = Some(buffers.add(net.value_len(l + 1, n), layers + 1, now));
+                }
+                back = buffers.add(layer.op.backward_workspace(n), now, now);
+                for (input, &value) in layer.inputs.iter().enumerate().filter(|(_, value)| wanted[**value]) {
+                    let len = net.value_len(value, n);
+                    if written[value] {
+                        extra[input] = Some(buffers.add(len, now, now));
+                    } else {
+                        written[value] = true;
+                        let dies = if value == INPUT { end } else { backward(value - 1) };
+                        gradients[value] = Some(buffers.add(len, now, dies));
+                    }
+                }
+            }
+            scratch.push((work, back, extra));
+        }
+        scratch.reverse();
+
+        let len = buffers.place();
+        let layers = scratch
+            .into_iter()
+            .zip(&wanted[1..])
+            .map(|((forward, backward, extra), wanted)| LayerPlan {
+                forward: buffers.range(forward),
+                backward: if *wanted { buffers.range(backward) } else { 0..0 },
+                extra: extra.into_iter().map(|buffer| buffer.map(|b| buffers.range(b))).collect(),
+            })
+            .collect();
+        Ok(Self {
+            n,
+            purpose,
+            values: values.into_iter().map(|v| buffers.range(v)).collect(),
+            gradients: gradients.into_iter().map(|g| g.map(|g| buffers.range(g))).collect(),
+            layers,
+            len,
+            unshared: buffers.0.iter().map(|b| b.len).sum(),
+        })
+    }
+}
+
+/// Layers whose output starts the backward pass: all losses, and the last layer.
+pub(super) fn is_seed(net: &Net, layer: usize) -> bool {
+    layer + 1 == net.layers.len() || net.layers[layer].op.target().is_some()
+}
+
+/// Which values' gradients are computed: those on a way from a seed to a parameter (or to the input, if that is asked for).
+fn wanted_gradients(net: &Net, purpose: Purpose) -> Vec<bool> {
+    let layers = net.layers.len();
+    if !purpose.is_backward() {
+        return vec![false; layers + 1];
+    }
+    let mut useful = vec![purpose == Purpose::Differentiation];
+    for layer in &net.layers {
+        useful.push(!layer.parameters.is_empty() || layer.inputs.iter().any(|&value| useful[value]));
+    }
+    let mut reached = vec![false; layers + 1];
+    for l in (0..layers).rev() {
+        reached[l + 1] |= is_seed(net, l);
+        if reached[l + 1] {
+            net.layers[l].inputs.iter().for_each(|&value| reached[value] = true);
+        }
+    }
+    reached.iter().zip(&useful).map(|(reached, useful)| *reached && *useful).collect()
+}
+
+/// A plan with its net, printed as the table of `weft plan`.
+pub struct Table<'a> {
+    pub net: &'a Net,
+    pub plan: &'a Plan,
+}
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (net, plan) = (self.net, self.plan);
+        let name = net.layers.iter().map(|l| l.name.len()).max().unwrap_or(0).max(5);
+        writeln!(
+            f,
+            "{:name$}  {:22}  {:>14}  {:>12}  {:>12}  {:>12}  {:>12}  {:>10}",
+            "layer", "type", "output", "parameters", "at", "gradient at", "scratch", "MFLOP"
+        )?;
+        let at = |range: &Range<usize>| format!("{}", 4 * range.start);
+        writeln!(
+            f,
+            "{:name$}  {:22}  {:>14}  {:>12}  {:>12}  {:>12}  {:>12}  {:>10}",
+            "input",
+            "",
+            net.spec.input.to_string(),
+            "",
+            at(&plan.values[INPUT]),
+            plan.gradients[INPUT].as_ref().map_or("-".into(), at),
+            "",
+            ""
+        )?;
+        for (l, layer) in net.layers.iter().enumerate() {
+            let parameters: usize = net.parameters[layer.parameters.clone()].iter().map(|p| p.range.len()).sum();
+            let scratch = plan.layers[l].forward.len().max(plan.layers[l].backward.len());
+            writeln!(
+                f,
+                "{:name$}  {:22}  {:>14}  {:>12}  {:>12}  {:>12}  {:>12}  {:>10.3}",
+                layer.name,
+                layer.kind,
+                layer.shape.to_string(),
+                parameters,
+                at(&plan.values[l + 1]),
+                plan.gradients[l + 1].as_ref().map_or("-".into(), at),
+                4 * scratch,
+                plan.n as f64 * layer.op.flops() as f64 / 1e6
+            )?;
+        }
+        write!(
+            f,
+            "{} samples, {} parameters ({} bytes), arena {} bytes ({} without sharing), forward {:.3} GFLOP",
+            plan.n,
+            net.parameter_len(),
+            4 * net.parameter_len(),
+            4 * plan.len,
+            4 * plan.unshared,
+            plan.n as f64 * net.flops() as f64 / 1e9
+        )
+    }
+}

@@ -1,0 +1,104 @@
+//! `relu` (max(x, 0)) and `sigmoid` (1 / (1 + exp(-x))), as layers and as the `activation` of filter layers.
+
+use super::parallel::zip_values;
+use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse, single};
+use serde::Deserialize;
+
+/// What a filter layer applies to its sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    #[default]
+    None,
+    Relu,
+    Sigmoid,
+}
+
+impl Activation {
+    /// In place.
+    pub fn apply(self, values: &mut [f32]) {
+        match self {
+            Self::None => {}
+            // Written so that NaN passes: a broken net must not look like a silent one.
+            Self::Relu => values.iter_mut().for_each(|x| *x = if *x <= 0.0 { 0.0 } else { *x }),
+            Self::Sigmoid => values.iter_mut().for_each(|x| *x = sigmoid(*x)),
+        }
+    }
+
+    /// Turns the gradient of the output into that of the sum, given the output.
+    pub fn unapply(self, output: &[f32], gradient: &mut [f32]) {
+        match self {
+            Self::None => {}
+            Self::Relu => {
+                for (g, y) in gradient.iter_mut().zip(output) {
+                    *g = if *y <= 0.0 { 0.0 } else { *g };
+                }
+            }
+            Self::Sigmoid => {
+                for (g, y) in gradient.iter_mut().zip(output) {
+                    *g *= y * (1.0 - y);
+                }
+            }
+        }
+    }
+}
+
+/// 1 / (1 + exp(-x)) without overflow.
+pub fn sigmoid(x: f32) -> f32 {
+    let e = (-x.abs()).exp();
+    if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoKeys {}
+
+/// Builds `type = "relu"`.
+pub fn build_relu(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+    let NoKeys {} = parse(table)?;
+    Ok(Box::new(Layer { shape: single(inputs)?, activation: Activation::Relu }))
+}
+
+/// Builds `type = "sigmoid"`.
+pub fn build_sigmoid(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+    let NoKeys {} = parse(table)?;
+    Ok(Box::new(Layer { shape: single(inputs)?, activation: Activation::Sigmoid }))
+}
+
+/// An activation as a layer of its own.
+#[derive(Debug)]
+struct Layer {
+    shape: Shape,
+    activation: Activation,
+}
+
+impl Operation for Layer {
+    fn output(&self) -> Shape {
+        self.shape
+    }
+
+    fn flops(&self) -> u64 {
+        self.shape.len() as u64
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { inputs: false, output: true }
+    }
+
+    fn forward(&self, pass: Forward<'_>) {
+        zip_values(pass.inputs[0], pass.output, |x, y| {
+            y.copy_from_slice(x);
+            self.activation.apply(y);
+        });
+    }
+
+    fn backward(&self, pass: Backward<'_, '_>) {
+        let Some(d_input) = &mut pass.d_inputs[0] else { return };
+        d_input.copy_from_slice(pass.d_output);
+        zip_values(pass.output, d_input, |y, d| self.activation.unapply(y, d));
+    }
+
+    fn kind(&self) -> Kind<'_> {
+        Kind::Pointwise
+    }
+}

@@ -1,0 +1,208 @@
+//! Convolution with filters that are shared globally, shared locally, or not shared.
+//!
+//! The three are one operation ([`Filter`]). Each output pixel belongs to a *region*; the region chooses the filter
+//! bank and shifts the place that is read. One region is an ordinary convolution, a grid of regions a locally shared
+//! one, a region per pixel the unshared layer of DeepFace (Taigman et al., CVPR 2014); a linear layer is a 1x1 filter
+//! over a 1x1 map. So one routine, forward and backward, serves conv, local_conv and linear.
+
+use super::activation::Activation;
+use super::{Backward, Forward, Kind, Needs, Operation, Pair, Parameter, Permutation, Shape, parse, single};
+use serde::Deserialize;
+
+mod cpu;
+
+/// `type = "conv"`: weight `[filters, c / groups, kh, kw]`, bias `[filters]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Conv {
+    filters: usize,
+    kernel: Pair,
+    #[serde(default = "one")]
+    stride: Pair,
+    #[serde(default = "zero")]
+    pad: Pair,
+    #[serde(default = "one_group")]
+    groups: usize,
+    #[serde(default = "yes")]
+    bias: bool,
+    #[serde(default)]
+    activation: Activation,
+}
+
+fn one() -> Pair {
+    Pair::both(1)
+}
+
+fn zero() -> Pair {
+    Pair::both(0)
+}
+
+fn one_group() -> usize {
+    1
+}
+
+pub(super) fn yes() -> bool {
+    true
+}
+
+/// Builds `type = "conv"`.
+pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+    let conv: Conv = parse(table)?;
+    let input = single(inputs)?;
+    let Conv { filters, kernel, stride, pad, groups, .. } = conv;
+    positive(&[
+        ("filters", filters),
+        ("groups", groups),
+        ("kernel", kernel.h),
+        ("kernel", kernel.w),
+        ("stride", stride.h),
+        ("stride", stride.w),
+        ("pad + 1", pad.h.saturating_add(1)),
+        ("pad + 1", pad.w.saturating_add(1)),
+    ])?;
+    if input.c % groups != 0 || filters % groups != 0 {
+        return Err(format!("{groups} groups do not divide {} input channels and {filters} filters", input.c));
+    }
+    let output = |size: usize, kernel: usize, stride: usize, pad: usize| {
+        (size + 2 * pad).checked_sub(kernel).map(|room| room / stride + 1)
+    };
+    let (Some(h), Some(w)) = (output(input.h, kernel.h, stride.h, pad.h), output(input.w, kernel.w, stride.w, pad.w))
+    else {
+        return Err(format!("kernel {kernel} with pad {pad} is larger than the input {input}"));
+    };
+    Ok(Box::new(Filter {
+        input,
+        output: Shape::new(filters, h, w),
+        kernel,
+        stride,
+        pad,
+        groups,
+        grid: one(),
+        cell: zero(),
+        block: Pair { h, w },
+        bias: conv.bias,
+        activation: conv.activation,
+        weight_shape: vec![filters, input.c / groups, kernel.h, kernel.w],
+        flattened: None,
+    }))
+}
+
+/// Larger sizes are mistakes, and would overflow the products made of them.
+const LARGEST: usize = 1 << 20;
+
+/// The first size that is zero or absurdly large, as an error.
+pub(super) fn positive(sizes: &[(&str, usize)]) -> Result<(), String> {
+    match sizes.iter().find(|(_, size)| *size == 0 || *size > LARGEST) {
+        Some((name, size)) => Err(format!("`{name}` is {size}, but must be between 1 and {LARGEST}")),
+        None => Ok(()),
+    }
+}
+
+/// A bound filter layer. Output pixel (y, x) lies in region (a, b) = (y / block.h, x / block.w) with (u, v) the rest;
+/// tap (i, j) reads input pixel (a cell.h + u stride.h + i - pad.h, b cell.w + v stride.w + j - pad.w) with bank
+/// a grid.w + b. Outside the input everything is zero.
+///
+/// Weights in memory: `[bank][group][kh][kw][c / groups][filters / groups]`, so that each bank and group is the right
+/// hand side `[taps, filters]` of a matrix product over pixels.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    pub input: Shape,
+    pub output: Shape,
+    pub kernel: Pair,
+    pub stride: Pair,
+    pub pad: Pair,
+    pub groups: usize,
+    /// Regions per axis.
+    pub grid: Pair,
+    /// Input pixels from one region to the next.
+    pub cell: Pair,
+    /// Output pixels of a region per axis.
+    pub block: Pair,
+    pub bias: bool,
+    pub activation: Activation,
+    /// Shape of the weight in files.
+    pub weight_shape: Vec<usize>,
+    /// A linear layer's input before it was flattened to 1 x 1.
+    pub flattened: Option<Shape>,
+}
+
+impl Filter {
+    /// Filter banks.
+    pub fn banks(&self) -> usize {
+        self.grid.h * self.grid.w
+    }
+
+    /// Weights of one filter: the length of its dot product.
+    pub fn taps(&self) -> usize {
+        self.kernel.h * self.kernel.w * self.input.c / self.groups
+    }
+
+    /// Filters of one group.
+    pub fn group_filters(&self) -> usize {
+        self.output.c / self.groups
+    }
+
+    /// True if a pixel's dot product reads exactly that pixel's channels: no window has to be gathered.
+    fn is_pointwise(&self) -> bool {
+        self.kernel == Pair::both(1)
+            && self.stride == Pair::both(1)
+            && self.pad == Pair::both(0)
+            && self.groups == 1
+            && self.banks() == 1
+    }
+}
+
+impl Operation for Filter {
+    fn output(&self) -> Shape {
+        self.output
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        let (kernel, input) = (self.kernel, self.flattened.unwrap_or(self.input));
+        let (o, c) = (self.group_filters(), self.input.c / self.groups);
+        let order = if self.flattened.is_some() {
+            Permutation::new(&[o, input.c, input.h, input.w], &[2, 3, 1, 0])
+        } else {
+            Permutation::new(&[self.banks(), self.groups, o, c, kernel.h, kernel.w], &[0, 1, 4, 5, 3, 2])
+        };
+        let weight = Parameter { suffix: "weight", shape: self.weight_shape.clone(), order, fan_in: self.taps() };
+        let mut parameters = vec![weight];
+        if self.bias {
+            let mut shape = vec![self.output.c];
+            if self.weight_shape.len() == 5 {
+                shape.insert(0, self.banks());
+            }
+            let order = Permutation::identity(self.banks() * self.output.c);
+            parameters.push(Parameter { suffix: "bias", shape, order, fan_in: 0 });
+        }
+        parameters
+    }
+
+    fn flops(&self) -> u64 {
+        2 * (self.output.len() * self.taps()) as u64
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { inputs: true, output: self.activation != Activation::None }
+    }
+
+    fn forward_workspace(&self, n: usize) -> usize {
+        cpu::forward_workspace(self, n)
+    }
+
+    fn backward_workspace(&self, n: usize) -> usize {
+        cpu::backward_workspace(self, n)
+    }
+
+    fn forward(&self, pass: Forward<'_>) {
+        cpu::forward(self, pass);
+    }
+
+    fn backward(&self, pass: Backward<'_, '_>) {
+        cpu::backward(self, pass);
+    }
+
+    fn kind(&self) -> Kind<'_> {
+        Kind::Filter(self)
+    }
+}

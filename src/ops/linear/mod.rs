@@ -1,0 +1,42 @@
+//! `type = "linear"`: weight `[outputs, c h w]` over the input flattened as C, H, W; bias `[outputs]`.
+//!
+//! A sample's values lie together in memory whatever their layout, so this is a 1x1 filter over a 1x1 map; only the
+//! order of the weight's columns tells that files flatten C, H, W and memory H, W, C.
+
+use super::activation::Activation;
+use super::conv::{Filter, positive, yes};
+use super::{Operation, Pair, Shape, parse, single};
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Linear {
+    outputs: usize,
+    #[serde(default = "yes")]
+    bias: bool,
+    #[serde(default)]
+    activation: Activation,
+}
+
+/// Builds `type = "linear"`.
+pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+    let linear: Linear = parse(table)?;
+    let input = single(inputs)?;
+    positive(&[("outputs", linear.outputs)])?;
+    let one = Pair::both(1);
+    Ok(Box::new(Filter {
+        input: Shape::new(input.len(), 1, 1),
+        output: Shape::new(linear.outputs, 1, 1),
+        kernel: one,
+        stride: one,
+        pad: Pair::both(0),
+        groups: 1,
+        grid: one,
+        cell: Pair::both(0),
+        block: one,
+        bias: linear.bias,
+        activation: linear.activation,
+        weight_shape: vec![linear.outputs, input.len()],
+        flattened: Some(input),
+    }))
+}

@@ -1,0 +1,86 @@
+//! `type = "local_conv"`: filters shared within the cells of a grid (paper section 2.2, "locally shared filters").
+//!
+//! weight `[grid^2, filters, c, kh, kw]`, bias `[grid^2, filters]`; bank (a, b) reads `span` x `span` cells of the input
+//! from cell (a, b) on. Window `halo` reads the kernel - 1 pixels beyond its cells too, so its block is span * cell;
+//! window `valid` stays inside, so its block is span * cell - kernel + 1. Blocks are laid side by side. With `grid` as
+//! large as the output every pixel has filters of its own (unshared).
+
+use super::activation::Activation;
+use super::conv::{Filter, positive, yes};
+use super::{Operation, Pair, Shape, parse, single};
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LocalConv {
+    filters: usize,
+    kernel: Pair,
+    grid: Pair,
+    #[serde(default = "one")]
+    span: Pair,
+    window: Window,
+    #[serde(default = "yes")]
+    bias: bool,
+    #[serde(default)]
+    activation: Activation,
+}
+
+fn one() -> Pair {
+    Pair::both(1)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Window {
+    Halo,
+    Valid,
+}
+
+/// Builds `type = "local_conv"`.
+pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+    let local: LocalConv = parse(table)?;
+    let input = single(inputs)?;
+    let LocalConv { filters, kernel, grid, span, window, .. } = local;
+    positive(&[
+        ("filters", filters),
+        ("kernel", kernel.h),
+        ("kernel", kernel.w),
+        ("grid", grid.h),
+        ("grid", grid.w),
+        ("span", span.h),
+        ("span", span.w),
+    ])?;
+    let axis = |name: &str, size: usize, kernel: usize, grid: usize, span: usize| {
+        let beyond = if window == Window::Halo { kernel - 1 } else { 0 };
+        let cells = grid + span - 1;
+        let inside = size.saturating_sub(beyond);
+        if inside == 0 || inside % cells != 0 {
+            return Err(format!(
+                "input {input}: {name} {size}{} is not a multiple of {cells} cells (grid {grid}, span {span})",
+                if beyond > 0 { format!(" less {beyond} beyond the cells") } else { String::new() }
+            ));
+        }
+        let cell = inside / cells;
+        match (span * cell + beyond + 1).checked_sub(kernel) {
+            Some(block) if block > 0 => Ok((cell, block)),
+            _ => Err(format!("kernel {kernel} is larger than the {span} cells of {cell} pixels that one bank reads")),
+        }
+    };
+    let (cell_h, block_h) = axis("height", input.h, kernel.h, grid.h, span.h)?;
+    let (cell_w, block_w) = axis("width", input.w, kernel.w, grid.w, span.w)?;
+    Ok(Box::new(Filter {
+        input,
+        output: Shape::new(filters, grid.h * block_h, grid.w * block_w),
+        kernel,
+        stride: one(),
+        pad: Pair::both(0),
+        groups: 1,
+        grid,
+        cell: Pair { h: cell_h, w: cell_w },
+        block: Pair { h: block_h, w: block_w },
+        bias: local.bias,
+        activation: local.activation,
+        weight_shape: vec![grid.h * grid.w, filters, input.c, kernel.h, kernel.w],
+        flattened: None,
+    }))
+}

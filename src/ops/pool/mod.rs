@@ -1,0 +1,123 @@
+//! `max_pool` and `avg_pool`: kernel, stride (default: the kernel), pad, ceil.
+//!
+//! Without `ceil`, windows that do not fit are dropped; with it, a last window may reach beyond the padded input, but
+//! begins inside the input or its left padding. Averages divide by the window's pixels inside the padded input.
+//! A maximum that stands several times in a window passes its gradient to the first, in row order.
+
+use super::conv::positive;
+use super::{Backward, Forward, Kind, Needs, Operation, Pair, Shape, parse, single};
+use serde::Deserialize;
+use std::ops::Range;
+
+mod cpu;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    kernel: Pair,
+    stride: Option<Pair>,
+    #[serde(default = "zero")]
+    pad: Pair,
+    #[serde(default)]
+    ceil: bool,
+}
+
+fn zero() -> Pair {
+    Pair::both(0)
+}
+
+/// Which statistic of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statistic {
+    Max,
+    Average,
+}
+
+/// Builds `type = "max_pool"`.
+pub fn build_max(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+    build(table, inputs, Statistic::Max)
+}
+
+/// Builds `type = "avg_pool"`.
+pub fn build_avg(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+    build(table, inputs, Statistic::Average)
+}
+
+fn build(table: toml::Table, inputs: &[Shape], statistic: Statistic) -> Result<Box<dyn Operation>, String> {
+    let Keys { kernel, stride, pad, ceil } = parse(table)?;
+    let stride = stride.unwrap_or(kernel);
+    let input = single(inputs)?;
+    positive(&[("kernel", kernel.h), ("kernel", kernel.w), ("stride", stride.h), ("stride", stride.w)])?;
+    if pad.h > kernel.h / 2 || pad.w > kernel.w / 2 {
+        return Err(format!("pad {pad} is more than half of kernel {kernel}: a window could lie in padding alone"));
+    }
+    let axis = |size: usize, kernel: usize, stride: usize, pad: usize| {
+        let room = (size + 2 * pad).checked_sub(kernel)?;
+        let mut output = if ceil { room.div_ceil(stride) } else { room / stride } + 1;
+        if ceil && (output - 1) * stride >= size + pad {
+            output -= 1;
+        }
+        Some(output)
+    };
+    let (Some(h), Some(w)) = (axis(input.h, kernel.h, stride.h, pad.h), axis(input.w, kernel.w, stride.w, pad.w))
+    else {
+        return Err(format!("kernel {kernel} with pad {pad} is larger than the input {input}"));
+    };
+    Ok(Box::new(Pool { statistic, input, output: Shape::new(input.c, h, w), kernel, stride, pad }))
+}
+
+/// A bound pool.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    pub statistic: Statistic,
+    pub input: Shape,
+    pub output: Shape,
+    pub kernel: Pair,
+    pub stride: Pair,
+    pub pad: Pair,
+}
+
+impl Pool {
+    /// Input rows and columns of the window of output (y, x), and the number that an average divides by.
+    fn window(&self, y: usize, x: usize) -> (Range<usize>, Range<usize>, usize) {
+        let axis = |at: usize, kernel: usize, stride: usize, pad: usize, size: usize| {
+            let start = at * stride;
+            let end = (start + kernel).min(size + 2 * pad);
+            (start.saturating_sub(pad)..end.saturating_sub(pad).min(size), end - start)
+        };
+        let (rows, height) = axis(y, self.kernel.h, self.stride.h, self.pad.h, self.input.h);
+        let (columns, width) = axis(x, self.kernel.w, self.stride.w, self.pad.w, self.input.w);
+        (rows, columns, height * width)
+    }
+}
+
+impl Operation for Pool {
+    fn output(&self) -> Shape {
+        self.output
+    }
+
+    fn flops(&self) -> u64 {
+        (self.output.len() * self.kernel.h * self.kernel.w) as u64
+    }
+
+    fn needs(&self) -> Needs {
+        let max = self.statistic == Statistic::Max;
+        Needs { inputs: max, output: max }
+    }
+
+    fn backward_workspace(&self, _n: usize) -> usize {
+        super::parallel::threads() * self.input.c
+    }
+
+    fn forward(&self, pass: Forward<'_>) {
+        cpu::forward(self, pass);
+    }
+
+    fn backward(&self, pass: Backward<'_, '_>) {
+        cpu::backward(self, pass);
+    }
+
+    fn kind(&self) -> Kind<'_> {
+        Kind::Pool(self)
+    }
+}
