@@ -1,1 +1,724 @@
-//! svm
+//! Forty attributes from one feature vector: a linear SVM each (*Deep Learning Face Attributes in the Wild*, section 2.2), solved by LIBLINEAR.
+//!
+//! The one idea: all machines together are one affine map. Training standardises the features and then folds the standardisation into the
+//! weights, so scoring is a matrix product and a file holds one matrix and one vector.
+//!
+//! The solver is LIBLINEAR's primal trust-region Newton method (`-s 2`: L2-regularised, squared hinge loss). Its dual solver shuffles with
+//! the C library's `rand`, which threads share: that one would give other weights on every run. The primal one draws nothing.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::path::Path;
+use std::sync::Once;
+
+use liblinear::util::TrainingInput;
+use liblinear::{LibLinearModel, SolverType};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::rng::Rng;
+use crate::weights::{Dtype, Named, TensorFile, write};
+use crate::{Error, Result};
+
+/// LIBLINEAR's own default for this solver: the gradient, relative to the one at zero, at which it stops.
+const TOLERANCE: f64 = 0.01;
+/// Distinguishes the draw of held-out identities from other uses of the same seed.
+const HOLD_OUT_STREAM: u64 = 0x5356_4d00;
+
+/// Feature vectors, row-major [rows, dims].
+#[derive(Debug, Clone, Copy)]
+pub struct Features<'a> {
+    pub rows: usize,
+    pub dims: usize,
+    pub data: &'a [f32],
+}
+
+impl<'a> Features<'a> {
+    fn check(&self) -> Result<()> {
+        if self.dims == 0 || self.rows.checked_mul(self.dims) != Some(self.data.len()) {
+            let found = format!("[{}, {}] does not describe {} values", self.rows, self.dims, self.data.len());
+            return Err(Error::new("features", found));
+        }
+        Ok(())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &'a [f32]> {
+        self.data.chunks_exact(self.dims)
+    }
+}
+
+/// Shifts every feature to mean 0 and scales it to variance 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standardiser {
+    /// [dims]
+    pub mean: Vec<f32>,
+    /// [dims]; 0 for a feature that is constant.
+    pub inv_std: Vec<f32>,
+}
+
+impl Standardiser {
+    /// Mean and variance of the rows. Errors: a shape that is not the data's, no rows.
+    pub fn fit(features: Features<'_>) -> Result<Self> {
+        features.check()?;
+        if features.rows == 0 {
+            return Err(Error::new("features", "no rows to take the mean of"));
+        }
+        Ok(Self::fit_rows(features, &vec![true; features.rows]))
+    }
+
+    /// The same over the rows where `used`; at least one.
+    fn fit_rows(features: Features<'_>, used: &[bool]) -> Self {
+        let rows = || features.iter().zip(used).filter_map(|(row, &used)| used.then_some(row));
+        let n = rows().count() as f64;
+        let mut mean = vec![0.0f64; features.dims];
+        for row in rows() {
+            mean.iter_mut().zip(row).for_each(|(m, &x)| *m += f64::from(x) / n);
+        }
+        let mut variance = vec![0.0f64; features.dims];
+        let mut low = vec![f32::INFINITY; features.dims];
+        let mut high = vec![f32::NEG_INFINITY; features.dims];
+        for row in rows() {
+            for (d, &x) in row.iter().enumerate() {
+                variance[d] += (f64::from(x) - mean[d]).powi(2) / n;
+                low[d] = low[d].min(x);
+                high[d] = high[d].max(x);
+            }
+        }
+        // Rounding can give a constant feature a tiny variance, so constancy is read from the extremes.
+        let inv_std = (0..features.dims)
+            .map(|d| (1.0 / variance[d].sqrt()) as f32)
+            .enumerate()
+            .map(|(d, s)| if low[d] < high[d] && s.is_finite() { s } else { 0.0 })
+            .collect();
+        Self { mean: mean.iter().map(|&m| m as f32).collect(), inv_std }
+    }
+
+    /// `(x - mean) * inv_std`, [rows, dims]. Errors: a shape that is not the data's, or of other dims.
+    pub fn apply(&self, features: Features<'_>) -> Result<Vec<f32>> {
+        features.check()?;
+        if features.dims != self.mean.len() {
+            let found = format!("{} per row, the standardiser was fitted on {}", features.dims, self.mean.len());
+            return Err(Error::new("features", found));
+        }
+        let scale = |(d, &x): (usize, &f32)| (x - self.mean[d]) * self.inv_std[d];
+        Ok(features.iter().flat_map(|row| row.iter().enumerate().map(scale)).collect())
+    }
+
+    /// Weights and bias over standardised features, as ones over the features themselves.
+    fn fold(&self, machine: &Machine) -> (Vec<f32>, f32) {
+        let scaled: Vec<f64> = machine.weights.iter().zip(&self.inv_std).map(|(w, &s)| w * f64::from(s)).collect();
+        let shift: f64 = scaled.iter().zip(&self.mean).map(|(w, &m)| w * f64::from(m)).sum();
+        (scaled.iter().map(|&w| w as f32).collect(), (machine.bias - shift) as f32)
+    }
+}
+
+/// One linear machine per attribute: score = weight . features + bias, present where the score is positive.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Svm {
+    /// [attributes]
+    pub names: Vec<String>,
+    /// [attributes, dims], the standardisation folded in.
+    pub weights: Vec<f32>,
+    /// [attributes]
+    pub bias: Vec<f32>,
+    /// [attributes]; 0 where no machine was trained.
+    pub c: Vec<f32>,
+}
+
+impl Svm {
+    /// Length of the feature vector.
+    pub fn dims(&self) -> usize {
+        self.weights.len() / self.names.len().max(1)
+    }
+
+    /// Scores, [rows, attributes]. Errors: a shape that is not the data's, or of other dims than the machines'.
+    pub fn scores(&self, features: Features<'_>) -> Result<Vec<f32>> {
+        features.check()?;
+        if features.dims != self.dims() {
+            let found = format!("{} per row, the SVMs take {}", features.dims, self.dims());
+            return Err(Error::new("features", found).advise("use the SVMs trained on this network"));
+        }
+        let (rows, dims, attributes) = (features.rows, features.dims, self.names.len());
+        if self.weights.len() != attributes * dims || self.bias.len() != attributes {
+            let found = format!("{} weights and {} biases", self.weights.len(), self.bias.len());
+            return Err(Error::new("SVMs", format!("{found} for {attributes} attributes of {dims} features")));
+        }
+        let mut scores = self.bias.repeat(rows);
+        // SAFETY: `scores` is [rows, attributes], `data` [rows, dims] and `weights` [attributes, dims], all row-major and of lengths checked
+        // above; the strides stay inside them, and `scores`, the only one written, is ours.
+        unsafe {
+            gemm::gemm(
+                rows,
+                attributes,
+                dims,
+                scores.as_mut_ptr(),
+                1,
+                attributes as isize,
+                true,
+                features.data.as_ptr(),
+                1,
+                dims as isize,
+                self.weights.as_ptr(),
+                dims as isize,
+                1,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                gemm::Parallelism::Rayon(0),
+            );
+        }
+        Ok(scores)
+    }
+
+    /// Writes `svm.weight` [attributes, dims], `svm.bias` and `svm.c` [attributes] as safetensors; the names are metadata `attributes`, a JSON list.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let (n, dims) = (self.names.len(), self.dims());
+        let names = serde_json::to_string(&self.names).map_err(|e| Error::new("attribute names", e))?;
+        let tensor = |name, shape, data| Named { name, shape, dtype: Dtype::F32, data };
+        write(
+            path,
+            &[
+                tensor("svm.weight", &[n, dims], &self.weights),
+                tensor("svm.bias", &[n], &self.bias),
+                tensor("svm.c", &[n], &self.c),
+            ],
+            &[("attributes".into(), names)],
+        )
+    }
+
+    /// Reads what [`Svm::save`] wrote. Errors: a missing tensor, shapes or names that disagree, a value that is not finite.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let file = TensorFile::open(path)?;
+        let fail = |found: String| Error::file(file.path(), found).advise("write it with weft svm train");
+        let Some(json) = file.metadata().get("attributes") else {
+            return Err(fail("no attribute names in the metadata".into()));
+        };
+        let names: Vec<String> =
+            serde_json::from_str(json).map_err(|e| fail(format!("attribute names are not a JSON list: {e}")))?;
+        let weight = file.require("svm.weight")?;
+        let &[n, dims] = weight.shape.as_slice() else {
+            return Err(weight.error(format!("shape {:?}, [attributes, dims] wanted", weight.shape)));
+        };
+        if n != names.len() || n == 0 || dims == 0 {
+            let found = format!("{n} machines of {dims} features for {} attribute names", names.len());
+            return Err(weight.error(found));
+        }
+        let read = |name: &str, shape: &[usize]| {
+            let t = file.require(name)?;
+            if t.shape != shape {
+                return Err(t.error(format!("shape {:?}, {shape:?} wanted", t.shape)));
+            }
+            let values = t.to_f32()?.into_owned();
+            match values.iter().find(|x| !x.is_finite()) {
+                Some(x) => Err(t.error(format!("holds {x}")).advise("train the SVMs again")),
+                None => Ok(values),
+            }
+        };
+        Ok(Self {
+            weights: read("svm.weight", &weight.shape)?,
+            bias: read("svm.bias", &[n])?,
+            c: read("svm.c", &[n])?,
+            names,
+        })
+    }
+}
+
+/// Mean of the scores over the patches of each image (section 2.2): [images * patches, attributes] to [images, attributes].
+///
+/// Errors: lengths that do not divide.
+pub fn average_over_patches(scores: &[f32], attributes: usize, patches_per_image: usize) -> Result<Vec<f32>> {
+    let per_image = attributes * patches_per_image;
+    if per_image == 0 || !scores.len().is_multiple_of(per_image) {
+        let found = format!("{} do not divide into images of {patches_per_image} patches", scores.len());
+        return Err(Error::new("scores", format!("{found} by {attributes} attributes")));
+    }
+    let mean = |image: &[f32], a: usize| {
+        let sum: f64 = image.iter().skip(a).step_by(attributes).map(|&s| f64::from(s)).sum();
+        (sum / patches_per_image as f64) as f32
+    };
+    Ok(scores.chunks_exact(per_image).flat_map(|image| (0..attributes).map(move |a| mean(image, a))).collect())
+}
+
+/// How to train.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Costs to choose from.
+    pub cs: Vec<f64>,
+    /// Share of the identities, in (0, 1), on which the choice is made.
+    pub held_out: f64,
+    /// Seed of the draw of those identities.
+    pub seed: u64,
+    /// Threads; 0 takes those of the process. Each holds a copy of the features in LIBLINEAR's form, 16 bytes a value, twice while it is built.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    /// 10^-4 to 10^0 in half decades, a fifth of the identities held out.
+    fn default() -> Self {
+        Self { cs: (0..9).map(|i| 10f64.powf(-4.0 + 0.5 * f64::from(i))).collect(), held_out: 0.2, seed: 0, threads: 0 }
+    }
+}
+
+/// What training found, attribute by attribute.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    pub rows: usize,
+    pub identities: usize,
+    pub held_out_rows: usize,
+    pub held_out_identities: usize,
+    pub attributes: Vec<AttributeReport>,
+}
+
+/// One line of a [`Report`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AttributeReport {
+    pub name: String,
+    /// The chosen cost; 0 where no machine was trained.
+    pub c: f64,
+    /// Rows, of all, that have the attribute.
+    pub positives: usize,
+    /// Share of the held-out rows classified rightly with the chosen cost, before the retraining on everything.
+    pub held_out_accuracy: f64,
+    /// Share of the larger class among the held-out rows: what a constant answer can reach there.
+    pub held_out_majority: f64,
+    pub note: Option<String>,
+}
+
+impl Report {
+    /// Mean of the attributes' held-out accuracies.
+    pub fn mean_accuracy(&self) -> f64 {
+        self.attributes.iter().map(|a| a.held_out_accuracy).sum::<f64>() / self.attributes.len().max(1) as f64
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.attributes.iter().map(|a| a.name.chars().count()).fold("attribute".len(), usize::max);
+        writeln!(f, "{:width$}  positives       C  accuracy  majority", "attribute")?;
+        for a in &self.attributes {
+            write!(f, "{:width$}  {:>9}  {:>6.0e}", a.name, a.positives, a.c)?;
+            write!(f, "  {:>7.2}%  {:>7.2}%", 100.0 * a.held_out_accuracy, 100.0 * a.held_out_majority)?;
+            writeln!(f, "{}", a.note.as_ref().map_or(String::new(), |n| format!("  {n}")))?;
+        }
+        write!(f, "mean held-out accuracy {:.2}%", 100.0 * self.mean_accuracy())?;
+        write!(f, " on {} of {} rows, ", self.held_out_rows, self.rows)?;
+        write!(f, "{} of {} identities", self.held_out_identities, self.identities)
+    }
+}
+
+/// Trains one machine per attribute.
+///
+/// `labels` [rows, attributes], `identities` [rows]: who is on each row. Whole identities are held out, so nobody is on both sides. Each attribute's
+/// C is the one most accurate there (the smaller one of equals); then its machine is retrained on everything. The features are standardised,
+/// for the choice by the training side alone. An attribute that all rows have, or none, gets weight 0 and bias 1 or -1, and a note.
+/// The same input gives the same weights, whatever the number of threads.
+///
+/// Errors: shapes that disagree, fewer than two identities, a feature that is not finite, options out of range, a name twice.
+pub fn train(
+    features: Features<'_>,
+    labels: &[bool],
+    names: &[String],
+    identities: &[u32],
+    options: &Options,
+) -> Result<(Svm, Report)> {
+    check_input(features, labels, names, identities, options)?;
+    silence_liblinear();
+    let mut cs = options.cs.clone();
+    cs.sort_by(f64::total_cmp);
+
+    let held_out = hold_out(identities, options.held_out, options.seed);
+    let everything = vec![true; features.rows];
+    let training: Vec<bool> = held_out.iter().map(|h| !h).collect();
+    let chooser = Standardiser::fit_rows(features, &training).apply(features)?;
+    let standardiser = Standardiser::fit_rows(features, &everything);
+    let standardised = standardiser.apply(features)?;
+
+    let one = |attribute: usize| -> Result<(Vec<f32>, f32, AttributeReport)> {
+        let name = &names[attribute];
+        let truth: Vec<bool> = labels.iter().skip(attribute).step_by(names.len()).copied().collect();
+        let positives = truth.iter().filter(|&&t| t).count();
+        let (held, held_positives) = truth
+            .iter()
+            .zip(&held_out)
+            .filter(|&(_, &h)| h)
+            .fold((0usize, 0usize), |(n, p), (&t, _)| (n + 1, p + usize::from(t)));
+        let majority = held_positives.max(held - held_positives) as f64 / held as f64;
+        let mut report = AttributeReport {
+            name: name.clone(),
+            c: 0.0,
+            positives,
+            held_out_accuracy: 1.0,
+            held_out_majority: majority,
+            note: None,
+        };
+        if positives == 0 || positives == features.rows {
+            let (bias, which) = if positives == 0 { (-1.0, "no row has it") } else { (1.0, "every row has it") };
+            report.note = Some(format!("{which}: constant answer"));
+            return Ok((vec![0.0; features.dims], bias, report));
+        }
+        let mut best = f64::NEG_INFINITY;
+        for &c in &cs {
+            let machine = solve(&chooser, features.dims, &truth, &training, c).map_err(|e| e.within(name))?;
+            let accuracy = machine.accuracy(&chooser, &truth, &held_out);
+            if accuracy > best {
+                (best, report.c) = (accuracy, c);
+            }
+        }
+        report.held_out_accuracy = best;
+        let machine = solve(&standardised, features.dims, &truth, &everything, report.c).map_err(|e| e.within(name))?;
+        let (weights, bias) = standardiser.fold(&machine);
+        Ok((weights, bias, report))
+    };
+    let all = || (0..names.len()).into_par_iter().map(one).collect::<Result<Vec<_>>>();
+    let trained = match options.threads {
+        0 => all()?,
+        n => rayon::ThreadPoolBuilder::new()
+            .num_threads(n)
+            .build()
+            .map_err(|e| Error::new("threads", e))?
+            .install(all)?,
+    };
+
+    let distinct = |keep: &dyn Fn(usize) -> bool| {
+        (0..features.rows).filter(|&r| keep(r)).map(|r| identities[r]).collect::<BTreeSet<_>>().len()
+    };
+    let mut svm = Svm { names: names.to_vec(), weights: Vec::new(), bias: Vec::new(), c: Vec::new() };
+    let mut report = Report {
+        rows: features.rows,
+        identities: distinct(&|_| true),
+        held_out_rows: held_out.iter().filter(|&&h| h).count(),
+        held_out_identities: distinct(&|r| held_out[r]),
+        attributes: Vec::new(),
+    };
+    for (weights, bias, attribute) in trained {
+        svm.weights.extend(weights);
+        svm.bias.push(bias);
+        svm.c.push(attribute.c as f32);
+        report.attributes.push(attribute);
+    }
+    Ok((svm, report))
+}
+
+fn check_input(f: Features<'_>, labels: &[bool], names: &[String], identities: &[u32], o: &Options) -> Result<()> {
+    f.check()?;
+    if let Some(i) = f.data.iter().position(|x| !x.is_finite()) {
+        let found = format!("row {}, feature {} is {}", i / f.dims, i % f.dims, f.data[i]);
+        return Err(Error::new("features", found).advise("check the network's weights and the images"));
+    }
+    // LIBLINEAR counts rows and features in an int.
+    if f.rows >= i32::MAX as usize || f.dims >= i32::MAX as usize {
+        return Err(Error::new("features", format!("[{}, {}] is more than LIBLINEAR can count", f.rows, f.dims)));
+    }
+    let mut seen = HashSet::new();
+    if let Some(name) = names.iter().find(|n| !seen.insert(*n)) {
+        return Err(Error::new("attribute names", format!("{name} occurs twice")));
+    }
+    if names.is_empty() {
+        return Err(Error::new("attribute names", "there are none"));
+    }
+    if f.rows.checked_mul(names.len()) != Some(labels.len()) {
+        let found = format!("{} labels for {} rows of {} attributes", labels.len(), f.rows, names.len());
+        return Err(Error::new("labels", found));
+    }
+    if identities.len() != f.rows {
+        return Err(Error::new("identities", format!("{} for {} rows", identities.len(), f.rows)));
+    }
+    if identities.iter().all(|i| Some(i) == identities.first()) {
+        return Err(Error::new("identities", "fewer than two different ones, so none can be held out")
+            .advise("give each person a number, or each row its own"));
+    }
+    if o.cs.is_empty() || !o.cs.iter().all(|c| c.is_finite() && *c > 0.0) {
+        return Err(Error::new("C", format!("{:?} must be one or more positive numbers", o.cs)));
+    }
+    if !(o.held_out > 0.0 && o.held_out < 1.0) {
+        return Err(Error::new("held-out share", format!("{} is not between 0 and 1", o.held_out)));
+    }
+    Ok(())
+}
+
+/// Which rows are held out: all those of a random `share` of the identities, at least one and not all. At least two identities.
+fn hold_out(identities: &[u32], share: f64, seed: u64) -> Vec<bool> {
+    let mut people: Vec<u32> = identities.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    Rng::new(seed, HOLD_OUT_STREAM).shuffle(&mut people);
+    let n = ((share * people.len() as f64).round() as usize).clamp(1, people.len() - 1);
+    let chosen: HashSet<u32> = people[..n].iter().copied().collect();
+    identities.iter().map(|i| chosen.contains(i)).collect()
+}
+
+/// One machine over standardised features, in the solver's precision.
+struct Machine {
+    weights: Vec<f64>,
+    bias: f64,
+}
+
+impl Machine {
+    fn score(&self, row: &[f32]) -> f64 {
+        self.bias + self.weights.iter().zip(row).map(|(w, &x)| w * f64::from(x)).sum::<f64>()
+    }
+
+    /// Share of the rows where `counted` whose sign is right.
+    fn accuracy(&self, data: &[f32], truth: &[bool], counted: &[bool]) -> f64 {
+        let rows = data.chunks_exact(self.weights.len()).zip(truth).zip(counted).filter(|&(_, &c)| c);
+        let (n, right) = rows.fold((0usize, 0usize), |(n, right), ((row, &t), _)| {
+            (n + 1, right + usize::from((self.score(row) > 0.0) == t))
+        });
+        right as f64 / n as f64
+    }
+}
+
+/// Solves over the rows of `data` [rows, dims] where `used`. If those are all of one class, the answer is constant.
+fn solve(data: &[f32], dims: usize, truth: &[bool], used: &[bool], c: f64) -> Result<Machine> {
+    let label = |t: bool| if t { 1.0 } else { -1.0 };
+    let y: Vec<f64> = truth.iter().zip(used).filter(|&(_, &u)| u).map(|(&t, _)| label(t)).collect();
+    if y.iter().all(|&l| l == y[0]) {
+        return Ok(Machine { weights: vec![0.0; dims], bias: y[0] });
+    }
+    let x = data
+        .chunks_exact(dims)
+        .zip(used)
+        .filter(|&(_, &u)| u)
+        .map(|(row, _)| (1..).zip(row.iter().map(|&x| f64::from(x))).collect())
+        .collect();
+    let fail = |e: &dyn fmt::Display| Error::new("LIBLINEAR", e);
+    // Not `from_dense_features`: in liblinear 1.0.0 it takes the number of rows for the number of features.
+    let input = TrainingInput::from_sparse_features(y, x).map_err(|e| fail(&e))?;
+    let mut builder = liblinear::Builder::new();
+    builder.problem().input_data(input).bias(1.0);
+    builder
+        .parameters()
+        .solver_type(SolverType::L2R_L2LOSS_SVC)
+        .constraints_violation_cost(c)
+        .stopping_criterion(TOLERANCE);
+    let model = builder.build_model().map_err(|e| fail(&e))?;
+    // LIBLINEAR's coefficients speak for its first label, which is +1 by its own rule; should that change, the sign follows.
+    let sign = model.labels().first().map_or(1.0, |&l| f64::from(l.signum()));
+    let weights = (1..=dims as i32).map(|d| sign * model.feature_coefficient(d, 0)).collect();
+    Ok(Machine { weights, bias: sign * model.label_bias(0) })
+}
+
+/// LIBLINEAR prints to standard output, which is for results. The switch is a global, so it is thrown once, before any thread trains.
+fn silence_liblinear() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| liblinear::toggle_liblinear_stdout_output(false));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::{any, prop, prop_assert, prop_assume, proptest};
+
+    /// `rows` feature vectors, three rows a person; attribute `a` is the sign of feature `a` with `noise` of the labels flipped. Features are
+    /// shifted and scaled unevenly, and the last one is constant.
+    struct Data {
+        rows: usize,
+        dims: usize,
+        x: Vec<f32>,
+        labels: Vec<bool>,
+        names: Vec<String>,
+        people: Vec<u32>,
+    }
+
+    impl Data {
+        fn new(rows: usize, dims: usize, attributes: usize, noise: f32) -> Self {
+            let mut rng = Rng::new(11, 0);
+            let (mut x, mut labels) = (Vec::new(), Vec::new());
+            for _ in 0..rows {
+                let row: Vec<f32> = (0..dims - 1).map(|_| rng.normal()).collect();
+                labels.extend((0..attributes).map(|a| (row[a] > 0.0) != rng.chance(noise)));
+                x.extend(row.iter().enumerate().map(|(d, v)| 5.0 + v * (1.0 + d as f32)));
+                x.push(0.1);
+            }
+            let names = (0..attributes).map(|a| format!("a{a}")).collect();
+            Self { rows, dims, x, labels, names, people: (0..rows as u32).map(|r| r / 3).collect() }
+        }
+
+        fn features(&self) -> Features<'_> {
+            Features { rows: self.rows, dims: self.dims, data: &self.x }
+        }
+
+        fn train(&self, options: &Options) -> (Svm, Report) {
+            train(self.features(), &self.labels, &self.names, &self.people, options).unwrap()
+        }
+
+        fn accuracy(&self, svm: &Svm) -> f64 {
+            let scores = svm.scores(self.features()).unwrap();
+            let right = scores.iter().zip(&self.labels).filter(|&(s, l)| (*s > 0.0) == *l).count();
+            right as f64 / scores.len() as f64
+        }
+    }
+
+    #[test]
+    fn separable_data_is_separated() {
+        let mut data = Data::new(300, 6, 3, 0.0);
+        // A margin, so that a finite C can reach every row.
+        for (row, labels) in data.x.chunks_exact_mut(6).zip(data.labels.chunks_exact(3)) {
+            (0..3).for_each(|a| row[a] += if labels[a] { 3.0 } else { -3.0 });
+        }
+        let (svm, report) = data.train(&Options::default());
+        assert_eq!(data.accuracy(&svm), 1.0);
+        assert_eq!(report.mean_accuracy(), 1.0);
+    }
+
+    #[test]
+    fn noisy_data_of_many_dims_chooses_a_small_cost_and_beats_a_large_one() {
+        let data = Data::new(240, 120, 2, 0.25);
+        let (chosen, report) = data.train(&Options::default());
+        assert!(chosen.c.iter().all(|&c| c <= 0.01), "{report}");
+        let fresh = {
+            let mut all = Data::new(2240, 120, 2, 0.25);
+            (all.x, all.labels, all.rows) = (all.x.split_off(240 * 120), all.labels.split_off(240 * 2), 2000);
+            all
+        };
+        let (large, _) = data.train(&Options { cs: vec![10.0], ..Options::default() });
+        let (a, b) = (fresh.accuracy(&chosen), fresh.accuracy(&large));
+        assert!(a > b + 0.02, "chosen C {a}, C = 10 {b}");
+    }
+
+    #[test]
+    fn one_class_answers_always_the_same_and_says_so() {
+        let mut data = Data::new(90, 5, 3, 0.1);
+        data.labels.chunks_exact_mut(3).for_each(|l| (l[0], l[2]) = (true, false));
+        let (svm, report) = data.train(&Options::default());
+        let scores = svm.scores(data.features()).unwrap();
+        assert!(scores.chunks_exact(3).all(|s| s[0] == 1.0 && s[2] == -1.0));
+        assert_eq!((svm.c[0], svm.c[2]), (0.0, 0.0));
+        assert!(report.attributes[0].note.is_some() && report.attributes[1].note.is_none());
+        assert!(report.to_string().contains("every row has it"));
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_bits_on_any_number_of_threads() {
+        let data = Data::new(200, 20, 8, 0.2);
+        let one = data.train(&Options { threads: 1, ..Options::default() });
+        for threads in [1, 4, 7] {
+            assert_eq!(data.train(&Options { threads, ..Options::default() }), one);
+        }
+    }
+
+    #[test]
+    fn folded_weights_score_like_standardised_features() {
+        let data = Data::new(150, 9, 1, 0.1);
+        let standardiser = Standardiser::fit(data.features()).unwrap();
+        assert_eq!(standardiser.inv_std[8], 0.0, "the last feature is constant");
+        let z = standardiser.apply(data.features()).unwrap();
+        let machine = Machine { weights: (0..9).map(|d| 0.3 * f64::from(d) - 1.0).collect(), bias: 0.7 };
+        let (weights, bias) = standardiser.fold(&machine);
+        let svm = Svm { names: data.names.clone(), weights, bias: vec![bias], c: vec![1.0] };
+        let scores = svm.scores(data.features()).unwrap();
+        for (row, score) in z.chunks_exact(9).zip(scores) {
+            approx::assert_abs_diff_eq!(f64::from(score), machine.score(row), epsilon = 1e-4);
+        }
+    }
+
+    #[test]
+    fn the_solution_is_the_minimum_of_the_papers_objective() {
+        // L2-regularised squared hinge: at the minimum the gradient w - 2 C sum y max(0, 1 - y s) x vanishes, the bias included.
+        let data = Data::new(120, 4, 1, 0.2);
+        let z = Standardiser::fit(data.features()).unwrap().apply(data.features()).unwrap();
+        let c = 0.1;
+        let machine = solve(&z, 4, &data.labels, &[true; 120], c).unwrap();
+        let gradient = |m: &Machine| {
+            let mut g: Vec<f64> = m.weights.iter().chain([&m.bias]).copied().collect();
+            for (row, &t) in z.chunks_exact(4).zip(&data.labels) {
+                let y = if t { 1.0 } else { -1.0 };
+                let slack = (1.0 - y * m.score(row)).max(0.0);
+                row.iter()
+                    .map(|&x| f64::from(x))
+                    .chain([1.0])
+                    .zip(&mut g)
+                    .for_each(|(x, g)| *g -= 2.0 * c * y * slack * x);
+            }
+            g.iter().map(|g| g * g).sum::<f64>().sqrt()
+        };
+        let start = gradient(&Machine { weights: vec![0.0; 4], bias: 0.0 });
+        let end = gradient(&machine);
+        assert!(end <= TOLERANCE * start, "gradient {end} of {start}");
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("svm.safetensors");
+        let (svm, _) = Data::new(60, 5, 2, 0.1).train(&Options::default());
+        svm.save(&path).unwrap();
+        assert_eq!(Svm::load(&path).unwrap(), svm);
+    }
+
+    #[test]
+    fn a_file_whose_shapes_or_names_disagree_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("svm.safetensors");
+        let refused = |weight: &[usize], bias: usize, names: &str| {
+            let data = vec![0.5; weight.iter().product()];
+            let tensor = |name, shape, data| Named { name, shape, dtype: Dtype::F32, data };
+            let (shape, ones) = ([bias], vec![1.0; bias]);
+            let tensors = [
+                tensor("svm.weight", weight, &data),
+                tensor("svm.bias", &shape, &ones),
+                tensor("svm.c", &shape, &ones),
+            ];
+            write(&path, &tensors, &[("attributes".into(), names.into())]).unwrap();
+            Svm::load(&path).unwrap_err().to_string()
+        };
+        assert!(refused(&[2, 3], 2, r#"["a"]"#).contains("2 machines of 3 features for 1 attribute names"));
+        assert!(refused(&[2, 3], 3, r#"["a","b"]"#).contains("svm.bias: shape [3], [2] wanted"));
+        assert!(refused(&[6], 2, r#"["a","b"]"#).contains("[attributes, dims] wanted"));
+        assert!(refused(&[2, 3], 2, "a, b").contains("not a JSON list"));
+    }
+
+    #[test]
+    fn patch_scores_are_averaged_per_image() {
+        let scores = [1.0, 10.0, 3.0, 20.0, 5.0, 0.0, 7.0, 0.0];
+        assert_eq!(average_over_patches(&scores, 2, 2).unwrap(), [2.0, 15.0, 6.0, 0.0]);
+        assert!(average_over_patches(&scores, 3, 2).is_err());
+        assert!(average_over_patches(&scores, 2, 0).is_err());
+    }
+
+    #[test]
+    fn bad_input_is_refused_with_its_place() {
+        let data = Data::new(30, 4, 2, 0.1);
+        let options = Options::default();
+        let message = |f: Features<'_>, labels: &[bool], people: &[u32], options: &Options| {
+            train(f, labels, &data.names, people, options).unwrap_err().to_string()
+        };
+        let mut nan = data.x.clone();
+        nan[9] = f32::NAN;
+        let bad = Features { data: &nan, ..data.features() };
+        assert!(message(bad, &data.labels, &data.people, &options).contains("row 2, feature 1 is NaN"));
+        assert!(message(data.features(), &data.labels[1..], &data.people, &options).starts_with("labels"));
+        assert!(message(data.features(), &data.labels, &[7; 30], &options).starts_with("identities"));
+        let short = Features { rows: 31, ..data.features() };
+        assert!(message(short, &data.labels, &data.people, &options).starts_with("features"));
+        for cs in [vec![], vec![0.0], vec![f64::NAN]] {
+            let options = Options { cs, ..Options::default() };
+            assert!(message(data.features(), &data.labels, &data.people, &options).starts_with("C:"));
+        }
+        let svm = Svm { names: data.names.clone(), weights: vec![0.0; 8], bias: vec![0.0; 1], c: vec![0.0; 2] };
+        assert!(svm.scores(data.features()).is_err(), "a bias is missing");
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_is_on_both_sides_and_neither_side_is_empty(
+            people in prop::collection::vec(0u32..12, 2..80), share in 0.01f64..0.99, seed in any::<u64>(),
+        ) {
+            prop_assume!(people.iter().any(|p| *p != people[0]));
+            let held = hold_out(&people, share, seed);
+            let side = |h| people.iter().zip(&held).filter(|x| *x.1 == h).map(|x| *x.0).collect::<BTreeSet<_>>();
+            let (a, b) = (side(true), side(false));
+            prop_assert!(!a.is_empty() && !b.is_empty() && a.is_disjoint(&b));
+        }
+    }
+
+    /// `cargo test --release svm -- --ignored --nocapture`
+    #[test]
+    #[ignore = "a measurement"]
+    fn speed_of_forty_attributes() {
+        let data = Data::new(1200, 256, 40, 0.1);
+        let start = std::time::Instant::now();
+        let (_, report) = data.train(&Options::default());
+        println!("{report}\n{:.1} s", start.elapsed().as_secs_f64());
+    }
+}

@@ -1,1 +1,31 @@
-//! weights
+//! Tensors in files: safetensors read through a memory map, written so that a crash never costs the last good copy.
+//!
+//! The one idea: a file from a stranger is hostile until its header is checked against its length. After [`TensorFile::open`]
+//! every name, shape and byte range is known to be consistent, so reading a tensor is slicing the map.
+//!
+//! Format: <https://github.com/huggingface/safetensors>; eight bytes of header length, a JSON header, the data. All numbers little-endian.
+
+mod atomic;
+mod convert;
+mod npy;
+mod read;
+mod summary;
+mod write;
+
+pub use atomic::write_atomic;
+pub use convert::convert;
+pub use npy::write_npy;
+pub use read::{Tensor, TensorFile};
+pub use safetensors::Dtype;
+pub use summary::{Summary, TensorSummary, summary};
+pub use write::{Named, write};
+
+/// The longest header the format allows, in bytes.
+const MAX_HEADER: usize = 100_000_000;
+/// The header's own length is a u64 in front of it.
+const LENGTH_BYTES: usize = 8;
+
+/// Elements of a shape; `None` when the product does not fit in a `usize`.
+fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+}

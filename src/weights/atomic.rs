@@ -1,0 +1,113 @@
+//! Replacing a file without ever endangering it: write beside it, make that durable, rename over it.
+
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// Writes `path` through `fill`. A failure or a kill at any moment leaves the old file or the new one, whole.
+///
+/// A temporary file in the same folder is filled, flushed to the disk and renamed; then the folder is flushed too. On failure the temporary
+/// is removed (a kill may leave one, named `.<file>.*.tmp`). A link is followed; an existing file keeps its permissions.
+/// Errors: the folder is missing, `path` is a folder or a device, `fill` or the disk fails.
+pub fn write_atomic(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let asked = path.as_ref();
+    let path = fs::canonicalize(asked).unwrap_or_else(|_| asked.to_owned());
+    let old = fs::metadata(&path).ok();
+    if old.as_ref().is_some_and(|m| !m.is_file()) {
+        return Err(Error::file(asked, "exists and is not a regular file").advise("name a file"));
+    }
+    let Some(name) = path.file_name() else {
+        return Err(Error::file(asked, "not a file name").advise("name a file"));
+    };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(Error::file(asked, format!("there is no folder {}", folder.display()))
+            .advise(format!("make it first: mkdir -p {}", folder.display())));
+    }
+
+    let fail = |e: io::Error| {
+        let untouched = if old.is_some() { "; the old file is untouched" } else { "" };
+        Error::file(asked, format!("cannot write: {e}"))
+            .advise(format!("check space and permissions in {}{untouched}", folder.display()))
+    };
+    let prefix = format!(".{}.", name.to_string_lossy());
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".tmp");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // the umask applies, as for any new file
+    let mut temporary = builder.tempfile_in(folder).map_err(fail)?;
+
+    let mut writer = BufWriter::new(temporary.as_file_mut());
+    fill(&mut writer).and_then(|()| writer.flush()).map_err(fail)?;
+    drop(writer);
+    if let Some(old) = &old {
+        temporary.as_file().set_permissions(old.permissions()).map_err(fail)?;
+    }
+    temporary.as_file().sync_all().map_err(fail)?;
+    temporary.persist(&path).map_err(|e| fail(e.error))?;
+    #[cfg(unix)] // elsewhere a folder cannot be opened, and the rename is durable by itself
+    fs::File::open(folder).and_then(|f| f.sync_all()).map_err(|e| {
+        Error::file(asked, format!("written, but the folder cannot be flushed: {e}")).advise("check the disk")
+    })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_write_that_fails_midway_leaves_the_old_file_and_no_litter() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        write_atomic(&path, |w| w.write_all(b"old")).unwrap();
+        let full = |w: &mut dyn Write| {
+            w.write_all(&[7; 100_000])?;
+            Err(io::ErrorKind::StorageFull.into())
+        };
+        let e = write_atomic(&path, full).unwrap_err().to_string();
+        assert!(e.contains("cannot write") && e.contains("the old file is untouched"), "{e}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(listing(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_missing_folder_is_named_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let e = write_atomic(folder.path().join("no/such/a"), |_| Ok(())).unwrap_err().to_string();
+        assert!(e.contains("there is no folder") && e.contains("mkdir -p"), "{e}");
+    }
+
+    #[test]
+    fn a_folder_or_a_device_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path(), Path::new("/dev/null"), Path::new("/")] {
+            let e = write_atomic(path, |_| Ok(())).unwrap_err().to_string();
+            assert!(e.contains("not a regular file"), "{e}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_and_permissions_kept() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+        fs::write(&real, "old").unwrap();
+        fs::set_permissions(&real, PermissionsExt::from_mode(0o640)).unwrap();
+        symlink(&real, &link).unwrap();
+        write_atomic(&link, |w| w.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(&real).unwrap(), b"new");
+        assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+}

@@ -1,0 +1,266 @@
+//! Reading: map the file, let the format's own parser judge the header, keep the byte ranges.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde_json::{Map, Value};
+
+use super::{LENGTH_BYTES, MAX_HEADER, elements};
+use crate::error::At;
+use crate::{Error, Result};
+
+/// A safetensors file, mapped and checked. Tensors come in the order of their data.
+#[derive(Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    map: Mmap,
+    entries: Vec<Entry>,
+    index: HashMap<String, usize>,
+    metadata: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    range: Range<usize>,
+}
+
+/// One tensor of a [`TensorFile`], borrowed from the map.
+#[derive(Debug, Clone)]
+pub struct Tensor<'a> {
+    pub name: &'a str,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// Row-major, little-endian; not necessarily aligned to the element.
+    pub bytes: &'a [u8],
+    file: &'a Path,
+}
+
+impl TensorFile {
+    /// Maps and checks `path`.
+    ///
+    /// Errors: not a regular file, cut off, a header that is too long, not JSON, or at odds with the data (a tensor is named where one is
+    /// to blame). A type that Weft cannot convert is no error here, only in [`Tensor::to_f32`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let kind = fs::metadata(path).map_err(|e| Error::file(path, e).advise("check the path"))?;
+        if !kind.is_file() {
+            return Err(Error::file(path, "not a regular file").advise("name a .safetensors file"));
+        }
+        let file = File::open(path).at(path)?;
+        // SAFETY: the map is read-only. Another process that shortens the file under us would end this one with SIGBUS;
+        // everything written by `write_atomic` replaces a file by rename, which leaves the mapped one whole.
+        let map = unsafe { Mmap::map(&file) }.at(path)?;
+        let (start, header) = parse(&map).map_err(|e| e.within(path.display()))?;
+
+        let entries: Vec<Entry> = header
+            .offset_keys()
+            .into_iter()
+            .filter_map(|name| {
+                let info = header.info(&name)?;
+                let range = start + info.data_offsets.0..start + info.data_offsets.1;
+                Some(Entry { dtype: info.dtype, shape: info.shape.clone(), range, name })
+            })
+            .collect();
+        let index = entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
+        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        Ok(Self { path: path.to_owned(), map, entries, index, metadata })
+    }
+
+    /// Where the file was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of all tensors, in the order of their data.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.entries.iter().map(|e| e.name.as_str())
+    }
+
+    /// All tensors, in the order of their data.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = Tensor<'_>> {
+        self.entries.iter().map(|e| self.view(e))
+    }
+
+    /// The tensor `name`, if there is one.
+    pub fn get(&self, name: &str) -> Option<Tensor<'_>> {
+        self.index.get(name).map(|&i| self.view(&self.entries[i]))
+    }
+
+    /// The tensor `name`, or an error that says what the file holds instead.
+    pub fn require(&self, name: &str) -> Result<Tensor<'_>> {
+        self.get(name).ok_or_else(|| {
+            let some: Vec<_> = self.names().take(8).map(brief).collect();
+            let more = if self.entries.len() > some.len() { ", ..." } else { "" };
+            Error::file(&self.path, format!("no tensor {name}")).advise(format!(
+                "the file holds {}{more}",
+                if some.is_empty() { "none".into() } else { some.join(", ") }
+            ))
+        })
+    }
+
+    /// The file's `__metadata__`; empty where it has none.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    fn view<'a>(&'a self, e: &'a Entry) -> Tensor<'a> {
+        Tensor {
+            name: &e.name,
+            dtype: e.dtype,
+            shape: e.shape.clone(),
+            bytes: &self.map[e.range.clone()],
+            file: &self.path,
+        }
+    }
+}
+
+impl<'a> Tensor<'a> {
+    /// Number of elements. The product fits: `open` has checked it against the bytes.
+    pub fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The values as f32: borrowed where the file holds aligned f32, else converted (see [`Tensor::read_f32_into`]).
+    pub fn to_f32(&self) -> Result<Cow<'a, [f32]>> {
+        if cfg!(target_endian = "little")
+            && self.dtype == Dtype::F32
+            && let Ok(values) = bytemuck::try_cast_slice(self.bytes)
+        {
+            return Ok(Cow::Borrowed(values));
+        }
+        let mut values = vec![0.0; self.count()];
+        self.read_f32_into(&mut values)?;
+        Ok(Cow::Owned(values))
+    }
+
+    /// Converts into `out` [count]: F32, F16, BF16 and U8 exactly; F64, I32 and I64 rounded to nearest.
+    ///
+    /// Errors: another type, or `out` of another length.
+    pub fn read_f32_into(&self, out: &mut [f32]) -> Result<()> {
+        if out.len() != self.count() {
+            return Err(self.error(format!(
+                "shape {:?} has {} values, {} wanted",
+                self.shape,
+                self.count(),
+                out.len()
+            )));
+        }
+        match self.dtype {
+            Dtype::F32 => fill(out, self.bytes, f32::from_le_bytes),
+            Dtype::F16 => fill(out, self.bytes, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => fill(out, self.bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            Dtype::F64 => fill(out, self.bytes, |b| f64::from_le_bytes(b) as f32),
+            Dtype::I32 => fill(out, self.bytes, |b| i32::from_le_bytes(b) as f32),
+            Dtype::I64 => fill(out, self.bytes, |b| i64::from_le_bytes(b) as f32),
+            Dtype::U8 => fill(out, self.bytes, |[b]| f32::from(b)),
+            other => {
+                return Err(self
+                    .error(format!("type {other} cannot be read as f32"))
+                    .advise("store it as F32, F16, BF16, F64, I32, I64 or U8"));
+            }
+        }
+        Ok(())
+    }
+
+    /// An error placed at this tensor of its file.
+    pub fn error(&self, found: impl std::fmt::Display) -> Error {
+        Error::new(format!("{}: {}", self.file.display(), brief(self.name)), found)
+    }
+}
+
+fn fill<const N: usize>(out: &mut [f32], bytes: &[u8], convert: impl Fn([u8; N]) -> f32) {
+    for (value, raw) in out.iter_mut().zip(bytes.as_chunks().0) {
+        *value = convert(*raw);
+    }
+}
+
+/// Checks the whole file; returns where its data starts and what the header says.
+fn parse(bytes: &[u8]) -> Result<(usize, Metadata)> {
+    let broken =
+        |found: String| Error::new("", found).advise("it is cut off or not a safetensors file: fetch it again");
+    let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
+        return Err(broken(match bytes.len() {
+            0 => "the file is empty".into(),
+            n => format!("{n} bytes, too short for a header"),
+        }));
+    };
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER as u64 {
+        return Err(broken(format!("header claims {length} bytes, the format allows {MAX_HEADER}")));
+    }
+    let Some((header, data)) = rest.split_at_checked(length as usize) else {
+        return Err(broken(format!("header claims {length} bytes, only {} follow", rest.len())));
+    };
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|e| match culprit(header) {
+        Some(named) => named.advise("the file is damaged: fetch or write it again"),
+        None => broken(format!("header: {}", brief(&e.to_string()))),
+    })?;
+    let end = metadata.data_len();
+    if end > data.len() {
+        return Err(broken(format!("tensors need {end} bytes of data, the file has {}", data.len())));
+    }
+    if end < data.len() {
+        return Err(broken(format!("{} bytes follow the last tensor", data.len() - end)));
+    }
+    Ok((LENGTH_BYTES + header.len(), metadata))
+}
+
+/// The parser's refusals mostly do not name the tensor; this finds the first one to blame and says why.
+fn culprit(header: &[u8]) -> Option<Error> {
+    let entries: Map<String, Value> = serde_json::from_slice(header).ok()?;
+    let mut infos = Vec::with_capacity(entries.len());
+    for (name, value) in &entries {
+        if name == "__metadata__" {
+            continue;
+        }
+        match serde_json::from_value::<TensorInfo>(value.clone()) {
+            Ok(info) => infos.push((name, info)),
+            Err(e) => return Some(Error::new(brief(name), brief(&e.to_string()))),
+        }
+    }
+    infos.sort_by_key(|(_, info)| info.data_offsets);
+    let mut expected = 0;
+    for (name, info) in &infos {
+        let TensorInfo { dtype, shape, data_offsets: (start, end) } = info;
+        let at = |found: String| Some(Error::new(brief(name), brief(&found)));
+        let Some(bits) = elements(shape).and_then(|n| n.checked_mul(dtype.bitsize())) else {
+            return at(format!("the size of shape {shape:?} overflows"));
+        };
+        if end < start {
+            return at(format!("data offsets {start}..{end} run backwards"));
+        }
+        if bits != (end - start).saturating_mul(8) {
+            let bytes = bits.div_ceil(8);
+            return at(format!(
+                "{dtype} needs {bytes} bytes, its offsets {start}..{end} hold {}: shape {shape:?}",
+                end - start
+            ));
+        }
+        if *start != expected {
+            let fault = if *start < expected { "overlaps the tensor before it" } else { "leaves a hole before it" };
+            return at(format!("data at {start}..{end} {fault}, {expected} was due"));
+        }
+        expected = *end;
+    }
+    None
+}
+
+/// Text of a stranger, fit for one line of ours.
+fn brief(text: &str) -> String {
+    const LONGEST: usize = 120;
+    let mut short: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        short.push_str("...");
+    }
+    short.replace("\\\"", "\"").replace("\\'", "'")
+}
