@@ -247,6 +247,16 @@ class Net(nn.Module):
                     module.bias.zero_()
         return self
 
+    def channels_last(self):
+        """All filters in memory order O, kh, kw, C; the banks of a local layer one by one."""
+        with torch.no_grad():
+            for parameter in self.parameters():
+                if parameter.dim() == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+                elif parameter.dim() == 5:
+                    parameter.data = parameter.data.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+        return self
+
     def multiply_adds(self):
         """Per image and layer, of the layers with weights."""
         counts = {}
