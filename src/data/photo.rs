@@ -127,6 +127,10 @@ fn decode(bytes: &[u8]) -> Result<Photo> {
         let found = if bytes.is_empty() { "an empty file" } else { "not a picture of a known format" };
         return Err(Error::new("", found).advise("JPEG, PNG, BMP, WebP, GIF, TIFF and PNM are read"));
     };
+    // The JPEG decoder paints what is missing grey, and a grey face would go unnoticed into training.
+    if format == ImageFormat::Jpeg && !jpeg_reaches_its_end(bytes) {
+        return Err(Error::new("", "the JPEG is truncated").advise(REPLACE_IT));
+    }
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_DECODER_BYTES);
     reader.limits(limits);
@@ -139,10 +143,6 @@ fn decode(bytes: &[u8]) -> Result<Photo> {
     if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(Error::new("", format!("{width} x {height} pixels"))
             .advise(format!("shrink it: at most {MAX_SIDE} pixels a side and {} million in all", MAX_PIXELS >> 20)));
-    }
-    // The JPEG decoder paints what is missing grey, and a grey face would go unnoticed into training.
-    if format == ImageFormat::Jpeg && !jpeg_reaches_its_end(bytes) {
-        return Err(Error::new("", "the JPEG is truncated").advise(REPLACE_IT));
     }
     // Broken metadata is no reason to refuse good pixels.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);

@@ -152,8 +152,8 @@ impl Taps {
 
     /// Lays `outputs` pixels over [start, start + length) of an axis of `inputs` pixels (at least one).
     fn place(&mut self, start: f32, length: f32, outputs: usize, inputs: usize) {
-        // `max` first: it turns NaN into a number.
-        let tame = |v: f32| f64::from(v.max(-MAX_REACH).min(MAX_REACH));
+        // A window that is no number shows some pixels; it must not make the loops below endless.
+        let tame = |v: f32| if v.is_nan() { 0.0 } else { f64::from(v.clamp(-MAX_REACH, MAX_REACH)) };
         let (start, length) = (tame(start), tame(length));
         self.spans.clear();
         self.weights.clear();
