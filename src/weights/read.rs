@@ -48,8 +48,8 @@ pub struct Tensor<'a> {
 impl TensorFile {
     /// Maps and checks `path`.
     ///
-    /// Errors: not a regular file, cut off, a header that is too long, not JSON, or at odds with the data (a tensor is named where one is
-    /// to blame). A type that Weft cannot convert is no error here, only in [`Tensor::to_f32`].
+    /// Errors: not a regular file, cut off, a header that is too long, not JSON, or at odds with the data (a tensor
+    /// is named where one is to blame). A type that Weft cannot convert is no error here, only in [`Tensor::to_f32`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let kind = fs::metadata(path).map_err(|e| Error::file(path, e).advise("check the path"))?;
