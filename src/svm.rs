@@ -52,9 +52,9 @@ impl<'a> Features<'a> {
 /// Shifts every feature to mean 0 and scales it to variance 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standardiser {
-    /// [dims]
+    /// `[dims]`
     pub mean: Vec<f32>,
-    /// [dims]; 0 for a feature that is constant.
+    /// `[dims]`; 0 for a feature that is constant.
     pub inv_std: Vec<f32>,
 }
 
@@ -120,13 +120,13 @@ impl Standardiser {
 /// One linear machine per attribute: score = weight . features + bias, present where the score is positive.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Svm {
-    /// [attributes]
+    /// `[attributes]`
     pub names: Vec<String>,
     /// [attributes, dims], the standardisation folded in.
     pub weights: Vec<f32>,
-    /// [attributes]
+    /// `[attributes]`
     pub bias: Vec<f32>,
-    /// [attributes]; 0 where no machine was trained.
+    /// `[attributes]`; 0 where no machine was trained.
     pub c: Vec<f32>,
 }
 
@@ -177,7 +177,7 @@ impl Svm {
         Ok(scores)
     }
 
-    /// Writes `svm.weight` [attributes, dims], `svm.bias` and `svm.c` [attributes] as safetensors; the names are
+    /// Writes `svm.weight` [attributes, dims], `svm.bias` and `svm.c` `[attributes]` as safetensors; the names are
     /// metadata `attributes`, a JSON list.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let (n, dims) = (self.names.len(), self.dims());
@@ -318,7 +318,7 @@ impl fmt::Display for Report {
 
 /// Trains one machine per attribute.
 ///
-/// `labels` [rows, attributes], `identities` [rows]: who is on each row. Whole identities are held out, so nobody is
+/// `labels` [rows, attributes], `identities` `[rows]`: who is on each row. Whole identities are held out, so nobody is
 /// on both sides. Each attribute's C is the one most accurate on those held out, over all folds (the smaller one of
 /// equals); then its machine is trained on everything. Features are standardised, always by the training side alone.
 /// An attribute that all rows have, or none, gets weight 0 and bias 1 or -1, and a note. The same input gives the

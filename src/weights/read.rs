@@ -143,7 +143,7 @@ impl<'a> Tensor<'a> {
         Ok(Cow::Owned(values))
     }
 
-    /// Converts into `out` [count]: F32, F16, BF16 and U8 exactly; F64, I32 and I64 rounded to nearest.
+    /// Converts into `out` `[count]`: F32, F16, BF16 and U8 exactly; F64, I32 and I64 rounded to nearest.
     ///
     /// Errors: another type, or `out` of another length.
     pub fn read_f32_into(&self, out: &mut [f32]) -> Result<()> {
