@@ -8,9 +8,10 @@ use crate::{Error, Result};
 
 /// Writes `path` through `fill`. A failure or a kill at any moment leaves the old file or the new one, whole.
 ///
-/// A temporary file in the same folder is filled, flushed to the disk and renamed; then the folder is flushed too. On failure the temporary
-/// is removed (a kill may leave one, named `.<file>.*.tmp`). A link is followed; an existing file keeps its permissions.
-/// Errors: the folder is missing, `path` is a folder or a device, `fill` or the disk fails.
+/// A temporary file in the same folder is filled, flushed to the disk and renamed; then the folder is flushed too. On
+/// failure the temporary is removed (a kill may leave one, named `.<file>.*.tmp`). A link is followed; an existing
+/// file keeps its permissions. Errors: the folder is missing, `path` is a folder or a device, `fill` or the disk
+/// fails.
 pub fn write_atomic(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let asked = path.as_ref();
     let path = fs::canonicalize(asked).unwrap_or_else(|_| asked.to_owned());

@@ -8,10 +8,12 @@ use super::TensorFile;
 use super::write::{Item, Source, write_items};
 use crate::Result;
 
-/// Copies `from` to `to` with every F32, F16, BF16 and F64 tensor stored as `dtype` (F32, F16 or BF16); names, order and metadata stay.
+/// Copies `from` to `to` with every F32, F16, BF16 and F64 tensor stored as `dtype` (F32, F16 or BF16); names, order
+/// and metadata stay.
 ///
-/// Tensors of other types (counters, masks) and those that already are `dtype` are copied byte for byte. `to` may be `from`.
-/// Errors: those of [`TensorFile::open`] and [`super::write`], a finite value too large for `dtype` among them.
+/// Tensors of other types (counters, masks) and those that already are `dtype` are copied byte for byte. `to` may be
+/// `from`. Errors: those of [`TensorFile::open`] and [`super::write`], a finite value too large for `dtype` among
+/// them.
 pub fn convert(from: impl AsRef<Path>, to: impl AsRef<Path>, dtype: Dtype) -> Result<()> {
     let file = TensorFile::open(from)?;
     let tensors: Vec<_> = file.tensors().collect();

@@ -1,9 +1,11 @@
 //! Tensors in files: safetensors read through a memory map, written so that a crash never costs the last good copy.
 //!
-//! The one idea: a file from a stranger is hostile until its header is checked against its length. After [`TensorFile::open`]
-//! every name, shape and byte range is known to be consistent, so reading a tensor is slicing the map.
+//! The one idea: a file from a stranger is hostile until its header is checked against its length. After
+//! [`TensorFile::open`] every name, shape and byte range is known to be consistent, so reading a tensor is slicing
+//! the map.
 //!
-//! Format: <https://github.com/huggingface/safetensors>; eight bytes of header length, a JSON header, the data. All numbers little-endian.
+//! Format: <https://github.com/huggingface/safetensors>; eight bytes of header length, a JSON header, the data. All
+//! numbers little-endian.
 
 mod atomic;
 mod convert;

@@ -48,8 +48,8 @@ pub struct Tensor<'a> {
 impl TensorFile {
     /// Maps and checks `path`.
     ///
-    /// Errors: not a regular file, cut off, a header that is too long, not JSON, or at odds with the data (a tensor is named where one is
-    /// to blame). A type that Weft cannot convert is no error here, only in [`Tensor::to_f32`].
+    /// Errors: not a regular file, cut off, a header that is too long, not JSON, or at odds with the data (a tensor
+    /// is named where one is to blame). A type that Weft cannot convert is no error here, only in [`Tensor::to_f32`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let kind = fs::metadata(path).map_err(|e| Error::file(path, e).advise("check the path"))?;
@@ -143,7 +143,7 @@ impl<'a> Tensor<'a> {
         Ok(Cow::Owned(values))
     }
 
-    /// Converts into `out` [count]: F32, F16, BF16 and U8 exactly; F64, I32 and I64 rounded to nearest.
+    /// Converts into `out` `[count]`: F32, F16, BF16 and U8 exactly; F64, I32 and I64 rounded to nearest.
     ///
     /// Errors: another type, or `out` of another length.
     pub fn read_f32_into(&self, out: &mut [f32]) -> Result<()> {

@@ -21,8 +21,8 @@ pub struct Summary {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// One tensor at a glance. The statistics are over its values that are not NaN, infinities included; `None` where there are none, or where
-/// the type cannot be read.
+/// One tensor at a glance. The statistics are over its values that are not NaN, infinities included; `None` where
+/// there are none, or where the type cannot be read.
 #[derive(Debug, Clone, Serialize)]
 pub struct TensorSummary {
     pub name: String,

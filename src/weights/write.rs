@@ -27,8 +27,8 @@ pub struct Named<'a> {
 
 /// Writes a safetensors file: tensors and metadata in the order given, the same bytes for the same input.
 ///
-/// NaN and infinity are written as they are. Errors, before anything is touched: a name twice, a shape that is not its data's, another
-/// type, a finite value too large for the type. The replacement is atomic, see [`write_atomic`].
+/// NaN and infinity are written as they are. Errors, before anything is touched: a name twice, a shape that is not
+/// its data's, another type, a finite value too large for the type. The replacement is atomic, see [`write_atomic`].
 pub fn write(path: impl AsRef<Path>, tensors: &[Named<'_>], metadata: &[(String, String)]) -> Result<()> {
     let items: Vec<Item<'_>> = tensors
         .iter()
