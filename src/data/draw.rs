@@ -64,7 +64,9 @@ impl Canvas {
 
     /// Fills a path, given in the coordinates that `to` maps to pixels.
     pub fn fill(&mut self, path: Option<Path>, shader: impl Into<Ink>, to: Transform) {
-        if let (Some(mut pixmap), Some(path), Some(paint)) = (self.pixmap(), path, shader.into().paint()) {
+        if let (Some(mut pixmap), Some(path), Some(paint)) =
+            (self.pixmap(), path.filter(|p| near(p, to)), shader.into().paint())
+        {
             pixmap.fill_path(&path, &paint, FillRule::Winding, to, None);
         }
     }
@@ -72,7 +74,9 @@ impl Canvas {
     /// Strokes a path with round caps; `width` is in the path's units.
     pub fn stroke(&mut self, path: Option<Path>, shader: impl Into<Ink>, width: f32, to: Transform) {
         let stroke = Stroke { width, line_cap: LineCap::Round, line_join: LineJoin::Round, ..Stroke::default() };
-        if let (Some(mut pixmap), Some(path), Some(paint)) = (self.pixmap(), path, shader.into().paint()) {
+        if let (Some(mut pixmap), Some(path), Some(paint)) =
+            (self.pixmap(), path.filter(|p| near(p, to)), shader.into().paint())
+        {
             pixmap.stroke_path(&path, &paint, &stroke, to, None);
         }
     }
@@ -123,6 +127,13 @@ impl Canvas {
         let (width, height) = (u32::try_from(self.width).ok()?, u32::try_from(self.height).ok()?);
         PixmapMut::from_bytes(&mut self.rgba, width, height)
     }
+}
+
+/// Whether all of the path lies within reach of the rasteriser's fixed-point coordinates, beyond which it may panic.
+fn near(path: &Path, to: Transform) -> bool {
+    const FARTHEST: f32 = 100_000.0;
+    let bounds = path.bounds().transform(to);
+    bounds.is_some_and(|b| b.left().min(b.top()) > -FARTHEST && b.right().max(b.bottom()) < FARTHEST)
 }
 
 /// What a path is painted with. A gradient that collapses to nothing is `None` inside and paints nothing.
@@ -244,8 +255,8 @@ pub fn outline(canvas: &mut Canvas, face: Rect, line: f32) {
 }
 
 /// The picture that `weft predict --annotate` writes: the photo with the face's box and label, and beside it a panel with
-/// as many `lines` (attribute, score in 0..1 or -1..1) as fit, in the order given. Bars start at the middle if any score is
-/// negative. A photo too small for legible type is enlarged; without lines there is no panel.
+/// as many `lines` (attribute, score in 0..1 or -1..1) as fit, in the order given. Bars start at the middle if a score shown
+/// is negative. A photo too small for legible type is enlarged; without lines there is no panel.
 pub fn annotate(photo: &Photo, face: Option<(Rect, &str)>, lines: &[(String, f32)]) -> Photo {
     let (width, height) = (photo.width as f32, photo.height as f32);
     if photo.width == 0 || photo.height == 0 {
@@ -267,22 +278,36 @@ pub fn annotate(photo: &Photo, face: Option<(Rect, &str)>, lines: &[(String, f32
             width: rect.width * zoom,
             height: rect.height * zoom,
         };
-        draw_face(&mut canvas, rect, label, size, photo.width as f32);
+        let frame = Rect { x: 0.0, y: top as f32, width: photo.width as f32, height: photo.height as f32 };
+        draw_face(&mut canvas, rect, label, size, frame);
     }
     panel.draw(&mut canvas, photo.width as f32);
     canvas.into_photo()
 }
 
+/// The part of a box inside the photo, `line` pixels from its border, so that the outline of a box that reaches beyond
+/// stays visible and off the panel.
+fn cut(face: Rect, photo: Rect, line: f32) -> Rect {
+    // max and min also replace a NaN by the bound.
+    let (x, y) = (face.x.max(photo.x + line), face.y.max(photo.y + line));
+    let (right, bottom) = (
+        (face.x + face.width).min(photo.x + photo.width - line),
+        (face.y + face.height).min(photo.y + photo.height - line),
+    );
+    Rect { x, y, width: right - x, height: bottom - y }
+}
+
 /// The box, and its label in a pill above it (inside it where there is no room above).
-fn draw_face(canvas: &mut Canvas, face: Rect, label: &str, size: f32, photo_width: f32) {
+fn draw_face(canvas: &mut Canvas, face: Rect, label: &str, size: f32, photo: Rect) {
     let line = (size * 0.16).max(2.0);
+    let face = cut(face, photo, line);
     outline(canvas, face, line);
-    let label = fit(label, size, photo_width - size * 1.5);
+    let label = fit(label, size, photo.width - size * 1.5);
     if label.is_empty() {
         return;
     }
     let (width, height) = (text_width(&label, size) + size, size * 1.6);
-    let x = (face.x - line / 2.0).clamp(0.0, (photo_width - width).max(0.0));
+    let x = (face.x - line / 2.0).clamp(0.0, (photo.width - width).max(0.0));
     let above = face.y - height - line * 1.5;
     let y = if above >= 0.0 { above } else { face.y.max(0.0) + line * 1.5 };
     canvas.fill(
@@ -305,7 +330,7 @@ struct Panel<'a> {
 impl<'a> Panel<'a> {
     const MARGIN: f32 = 1.5;
     const HEADING: f32 = 2.2;
-    const ROW: f32 = 2.35;
+    const ROW: f32 = 2.45;
     const WIDEST: f32 = 18.0;
 
     fn new(lines: &'a [(String, f32)], size: f32) -> Self {
@@ -324,17 +349,16 @@ impl<'a> Panel<'a> {
     /// Draws at the right of x = `left`, over the whole height of the canvas.
     fn draw(&self, canvas: &mut Canvas, left: f32) {
         let size = self.size;
-        let signed = self.lines.iter().any(|&(_, score)| score < 0.0);
+        let rows = (1..=self.lines.len()).take_while(|&n| self.height(n) <= canvas.height as f32).count();
+        let lines = &self.lines[..rows];
+        let signed = lines.iter().any(|&(_, score)| score < 0.0);
         let (x, width) = (left + Self::MARGIN * size, self.width - 2.0 * Self::MARGIN * size);
         let mut y = Self::MARGIN * size;
         if !self.lines.is_empty() {
             canvas.text("Attributes", x, y + size * 0.85, size * 0.85, MUTED);
         }
         y += Self::HEADING * size;
-        for (row, (name, score)) in self.lines.iter().enumerate() {
-            if self.height(row + 1) > canvas.height as f32 {
-                break;
-            }
+        for (name, score) in lines {
             let score = if score.is_finite() { score.clamp(-1.0, 1.0) } else { 0.0 };
             let value = format!("{score:.2}");
             let value_width = text_width(&value, size * 0.9);
@@ -342,7 +366,7 @@ impl<'a> Panel<'a> {
             canvas.text(&fit(&name, size, width - value_width - size * 0.5), x, y + size * 0.75, size, TEXT);
             canvas.text(&value, x + width - value_width, y + size * 0.75, size * 0.9, MUTED);
 
-            let (bar, thick) = (y + size * 1.12, (size * 0.3).max(3.0));
+            let (bar, thick) = (y + size * 1.2, (size * 0.3).max(3.0));
             canvas.fill(rounded(x, bar, width, thick, thick), TRACK, Transform::identity());
             let (from, to) = if signed { (0.5, 0.5 + score / 2.0) } else { (0.0, score) };
             let length = ((to - from).abs() * width).max(thick);
@@ -448,7 +472,7 @@ mod tests {
         let font = font().expect("the font parses");
         assert!((' '..='~').all(|c| font.glyph_id(c).0 != 0));
         assert!(text_width("Smiling", 20.0) > text_width("Smi", 20.0));
-        // An em of DejaVu Sans is 1556 + 492 units high at 2048 units per em... the letter M is 0.863 em wide.
+        // DejaVu Sans's M is 0.863 em wide: type sizes are ems.
         assert!((text_width("M", 100.0) - 86.3).abs() < 0.2, "{}", text_width("M", 100.0));
     }
 
@@ -473,6 +497,20 @@ mod tests {
                 assert_eq!(out.rgb.len(), out.width * out.height * 3);
                 assert!(out.width >= width && out.height >= height);
                 assert_eq!(heat_map(&photo, &[0.0, 1.0, f32::NAN, 2.0], 2, 2).rgb.len(), photo.rgb.len());
+            }
+        }
+    }
+
+    #[test]
+    fn shapes_far_away_are_painted_without_harm() {
+        for far in [0.0, 50.0, 9e3, 4e4, 9.9e4, 1e6, 1e12, f32::MAX, f32::NAN] {
+            for (x, y) in [(far, 0.0), (-far, 0.0), (0.0, far), (0.0, -far), (-far, -far)] {
+                let mut canvas = Canvas::new(60, 40, [0; 3]);
+                for side in [30.0, far] {
+                    outline(&mut canvas, Rect { x, y, width: side, height: side }, 3.0);
+                    canvas.fill(rounded(x, y, side, side, 5.0), ACCENT, Transform::from_rotate(20.0));
+                }
+                canvas.text("far", x, y, 12.0, TEXT);
             }
         }
     }
