@@ -1,5 +1,12 @@
 //! Photos and their annotations: CelebA, image folders, boxes, synthetic faces; decoding, cropping, prefetching.
 
+pub mod boxes;
+pub mod celeba;
+pub mod check;
 pub mod draw;
+pub mod folder;
 pub mod photo;
+pub mod prefetch;
+pub mod resample;
 pub mod synth;
+mod text;

@@ -1,4 +1,32 @@
 //! A decoded photo and the rectangle type that every part of the pipeline speaks.
+//!
+//! The one idea: whatever a file holds (grey, 16 bits, CMYK, transparency, a sideways camera), what comes out of
+//! [`Photo::open`] is upright 8-bit RGB, or an error of one line. Nothing downstream asks about formats again.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits};
+
+use super::resample::Resampler;
+use super::text::write_atomically;
+use crate::error::At;
+use crate::{Error, Result};
+
+/// The longest side that is decoded, in pixels.
+pub const MAX_SIDE: u32 = 16_384;
+/// The most pixels that are decoded.
+pub const MAX_PIXELS: u64 = 128 << 20;
+/// The most bytes that a file of a photo may have: `MAX_PIXELS` of uncompressed 16-bit RGBA.
+const MAX_FILE_BYTES: u64 = MAX_PIXELS * 8;
+/// What a decoder may allocate: its output and as much again to work in.
+const MAX_DECODER_BYTES: u64 = 2 * MAX_FILE_BYTES;
+
+const REPLACE_IT: &str = "save the photo anew or remove it";
 
 /// 8-bit RGB, row-major, interleaved: `rgb[(y * width + x) * 3 + channel]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,6 +36,155 @@ pub struct Photo {
     pub rgb: Vec<u8>,
 }
 
+impl Photo {
+    /// Reads a JPEG, PNG, BMP, WebP, GIF (first frame), TIFF or PNM file; the content decides which, not the name.
+    /// Transparency is laid over white and the EXIF orientation is applied.
+    ///
+    /// Errors: unreadable, not a picture, truncated or corrupt, empty, or larger than [`MAX_SIDE`] or [`MAX_PIXELS`]
+    /// (read off the header, before memory is taken).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let mut bytes = Vec::new();
+        // One byte more than allowed tells "too large" from "just fits", on pipes and devices too.
+        File::open(path).at(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).at(path)?;
+        Self::decode(&bytes, path.display())
+    }
+
+    /// Decodes the content of a picture file; `place` names its source in errors. Otherwise as [`Photo::open`].
+    pub fn decode(bytes: &[u8], place: impl Display) -> Result<Self> {
+        // Decoders are other people's code fed with strangers' bytes: a bug there costs one photo, not the run.
+        catch_unwind(AssertUnwindSafe(|| decode(bytes)))
+            .unwrap_or_else(|_| Err(Error::new("", "the decoder failed on it").advise(REPLACE_IT)))
+            .map_err(|e| e.within(place))
+    }
+
+    /// A photo whose pixel (x, y) is `f(x, y)`; rows first.
+    pub fn from_fn(width: usize, height: usize, mut f: impl FnMut(usize, usize) -> [u8; 3]) -> Self {
+        let mut rgb = Vec::with_capacity(width * height * 3);
+        for y in 0..height {
+            for x in 0..width {
+                rgb.extend_from_slice(&f(x, y));
+            }
+        }
+        Self { width, height, rgb }
+    }
+
+    /// The pixel at (x, y), which must lie inside.
+    #[inline]
+    pub fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
+        let at = (y * self.width + x) * 3;
+        [self.rgb[at], self.rgb[at + 1], self.rgb[at + 2]]
+    }
+
+    /// Sets the pixel at (x, y), which must lie inside.
+    #[inline]
+    pub fn set_pixel(&mut self, x: usize, y: usize, color: [u8; 3]) {
+        let at = (y * self.width + x) * 3;
+        self.rgb[at..at + 3].copy_from_slice(&color);
+    }
+
+    /// The rectangle of the whole photo.
+    pub fn bounds(&self) -> Rect {
+        Rect::new(0.0, 0.0, self.width as f32, self.height as f32)
+    }
+
+    /// The photo at another size, antialiased; the aspect ratio may change.
+    pub fn resized(&self, width: usize, height: usize) -> Self {
+        Resampler::default().resize(self, self.bounds(), width, height)
+    }
+
+    /// The photo shrunk so that its longer side is at most `max_side` pixels, and new size / old size (1 if it already
+    /// fits). Sides are rounded to whole pixels, so divide coordinates by the factor to return to the original.
+    pub fn fit_within(&self, max_side: usize) -> (Self, f32) {
+        let longest = self.width.max(self.height);
+        if longest <= max_side {
+            return (self.clone(), 1.0);
+        }
+        let factor = max_side as f64 / longest as f64;
+        let side = |n: usize| ((n as f64 * factor).round() as usize).max(1);
+        (self.resized(side(self.width), side(self.height)), factor as f32)
+    }
+
+    /// Writes a PNG. The file at `path` is the old one or the complete new one at every moment.
+    pub fn save_png(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let mut png = Vec::new();
+        image::codecs::png::PngEncoder::new(&mut png)
+            .write_image(&self.rgb, self.width as u32, self.height as u32, image::ExtendedColorType::Rgb8)
+            .at(path)?;
+        write_atomically(path, &png)
+    }
+}
+
+/// [`Photo::decode`] without its place.
+fn decode(bytes: &[u8]) -> Result<Photo> {
+    let corrupt = |e: image::ImageError| Error::new("", e).advise(REPLACE_IT);
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(Error::new("", format!("larger than {MAX_FILE_BYTES} bytes")).advise("is this a photo?"));
+    }
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().at("")?;
+    let Some(format) = reader.format() else {
+        let found = if bytes.is_empty() { "an empty file" } else { "not a picture of a known format" };
+        return Err(Error::new("", found).advise("JPEG, PNG, BMP, WebP, GIF, TIFF and PNM are read"));
+    };
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_DECODER_BYTES);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(corrupt)?;
+
+    let (width, height) = decoder.dimensions();
+    if width == 0 || height == 0 {
+        return Err(Error::new("", format!("{width} x {height} pixels: there is nothing in it")).advise(REPLACE_IT));
+    }
+    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(Error::new("", format!("{width} x {height} pixels"))
+            .advise(format!("shrink it: at most {MAX_SIDE} pixels a side and {} million in all", MAX_PIXELS >> 20)));
+    }
+    // The JPEG decoder paints what is missing grey, and a grey face would go unnoticed into training.
+    if format == ImageFormat::Jpeg && !jpeg_reaches_its_end(bytes) {
+        return Err(Error::new("", "the JPEG is truncated").advise(REPLACE_IT));
+    }
+    // Broken metadata is no reason to refuse good pixels.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(corrupt)?;
+    image.apply_orientation(orientation);
+
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let rgb = if image.color().has_alpha() { over_white(&image.into_rgba8()) } else { image.into_rgb8().into_raw() };
+    Ok(Photo { width, height, rgb })
+}
+
+/// RGBA over a white page, rounded to nearest.
+fn over_white(rgba: &[u8]) -> Vec<u8> {
+    let blend = |color: u8, alpha: u8| {
+        let (color, alpha) = (u32::from(color), u32::from(alpha));
+        ((color * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+    };
+    rgba.chunks_exact(4).flat_map(|p| [blend(p[0], p[3]), blend(p[1], p[3]), blend(p[2], p[3])]).collect()
+}
+
+/// True if the walk from marker to marker arrives at the end-of-image marker (ITU T.81, B.1). A search for its two
+/// bytes alone would be fooled by the thumbnail inside the EXIF segment.
+fn jpeg_reaches_its_end(bytes: &[u8]) -> bool {
+    const RESTART_0: u8 = 0xD0;
+    const RESTART_7: u8 = 0xD7;
+    const START_OF_IMAGE: u8 = 0xD8;
+    const END_OF_IMAGE: u8 = 0xD9;
+    // Inside a scan, FF 00 is a data byte and restart markers carry no segment; FF FF is fill.
+    let is_marker = |w: &[u8]| w[0] == 0xFF && !matches!(w[1], 0 | 1 | RESTART_0..=RESTART_7 | 0xFF);
+    let mut at = 0;
+    while let Some(skipped) = bytes.get(at..).and_then(|rest| rest.windows(2).position(is_marker)) {
+        at += skipped + 2;
+        match (bytes[at - 1], bytes.get(at..at + 2)) {
+            (END_OF_IMAGE, _) => return true,
+            (START_OF_IMAGE, _) => {}
+            (_, Some(length)) => at += usize::from(u16::from_be_bytes([length[0], length[1]])),
+            (_, None) => return false,
+        }
+    }
+    false
+}
+
 /// A rectangle in pixels of a photo; `x`, `y` is the upper left corner. May reach beyond the photo.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rect {
@@ -15,4 +192,193 @@ pub struct Rect {
     pub y: f32,
     pub width: f32,
     pub height: f32,
+}
+
+impl Rect {
+    /// The rectangle [x, x + width) x [y, y + height).
+    pub const fn new(x: f32, y: f32, width: f32, height: f32) -> Self {
+        Self { x, y, width, height }
+    }
+
+    /// Square pixels; 0 if a side is not positive.
+    pub fn area(&self) -> f32 {
+        self.width.max(0.0) * self.height.max(0.0)
+    }
+
+    /// The middle, (x, y).
+    pub fn center(&self) -> (f32, f32) {
+        (self.x + 0.5 * self.width, self.y + 0.5 * self.height)
+    }
+
+    /// What both cover, or `None` if they share no area.
+    pub fn intersection(&self, other: &Self) -> Option<Self> {
+        let (x, y) = (self.x.max(other.x), self.y.max(other.y));
+        let width = (self.x + self.width).min(other.x + other.width) - x;
+        let height = (self.y + self.height).min(other.y + other.height) - y;
+        (width > 0.0 && height > 0.0).then_some(Self { x, y, width, height })
+    }
+
+    /// Intersection over union, in 0..=1; 0 if either is empty.
+    pub fn iou(&self, other: &Self) -> f32 {
+        let shared = self.intersection(other).map_or(0.0, |r| r.area());
+        // Rounding in `x + width` can make the part exceed the whole by an ulp.
+        if shared > 0.0 { (shared / (self.area() + other.area() - shared)).min(1.0) } else { 0.0 }
+    }
+
+    /// `factor` times as wide and high around the same middle.
+    pub fn scaled_about_center(&self, factor: f32) -> Self {
+        let (width, height) = (self.width * factor, self.height * factor);
+        let (x, y) = self.center();
+        Self { x: x - 0.5 * width, y: y - 0.5 * height, width, height }
+    }
+
+    /// The part inside a photo of `width` x `height` pixels, or `None` if there is none.
+    pub fn clipped(&self, width: usize, height: usize) -> Option<Self> {
+        self.intersection(&Self::new(0.0, 0.0, width as f32, height as f32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    fn gradient() -> Photo {
+        Photo::from_fn(37, 21, |x, y| [(x * 6) as u8, (y * 11) as u8, (x + y) as u8])
+    }
+
+    fn gradient_as(format: ImageFormat) -> Vec<u8> {
+        let photo = gradient();
+        let image = image::RgbImage::from_raw(photo.width as u32, photo.height as u32, photo.rgb).unwrap();
+        encoded(&DynamicImage::ImageRgb8(image), format)
+    }
+
+    #[test]
+    fn lossless_formats_return_every_pixel() {
+        use ImageFormat::*;
+        for format in [Png, Bmp, WebP, Tiff, Pnm] {
+            assert_eq!(Photo::decode(&gradient_as(format), "test").unwrap(), gradient(), "{format:?}");
+        }
+        for format in [Jpeg, Gif] {
+            let photo = Photo::decode(&gradient_as(format), "test").unwrap();
+            assert_eq!((photo.width, photo.height), (37, 21), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn grey_sixteen_bits_and_alpha_become_eight_bit_rgb() {
+        let grey = DynamicImage::ImageLuma8(image::GrayImage::from_pixel(1, 1, image::Luma([77])));
+        let deep = DynamicImage::ImageRgb16(image::ImageBuffer::from_pixel(1, 1, image::Rgb([0, 257 * 130, 65535])));
+        let clear = DynamicImage::ImageRgba8(image::RgbaImage::from_pixel(1, 1, image::Rgba([0, 100, 255, 51])));
+        let grey_alpha = DynamicImage::ImageLumaA16(image::ImageBuffer::from_pixel(1, 1, image::LumaA([0, 0])));
+        for (image, rgb) in [
+            (grey, [77, 77, 77]),
+            (deep, [0, 130, 255]),
+            (clear, [204, 224, 255]), // 0.2 of the colour, 0.8 of white
+            (grey_alpha, [255, 255, 255]),
+        ] {
+            let photo = Photo::decode(&encoded(&image, ImageFormat::Png), "test").unwrap();
+            assert_eq!((photo.width, photo.height, photo.pixel(0, 0)), (1, 1, rgb));
+        }
+    }
+
+    #[test]
+    fn every_cut_of_a_file_is_an_error_that_names_it() {
+        for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Bmp] {
+            let bytes = gradient_as(format);
+            for cut in 0..bytes.len() {
+                // A PNG is complete in its pixels before its closing chunk, which the decoder does not insist on.
+                if format == ImageFormat::Png && cut + 16 > bytes.len() {
+                    continue;
+                }
+                let error = Photo::decode(&bytes[..cut], "a.jpg").expect_err(&format!("{format:?} cut at {cut}"));
+                assert!(error.to_string().starts_with("a.jpg: "), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_huge_header_is_refused_before_memory_is_taken() {
+        for (width, height) in [(16_385_u32, 1_u32), (1, 16_385), (16_384, 16_384), (u32::MAX >> 1, u32::MAX >> 1)] {
+            let header = format!("P6\n{width} {height}\n255\n");
+            let error = Photo::decode(header.as_bytes(), "big.ppm").unwrap_err().to_string();
+            assert!(error.contains(&format!("{width} x {height} pixels; shrink it")), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_empty_picture_is_refused() {
+        let error = Photo::decode(b"P6\n0 3\n255\n", "none.ppm").unwrap_err().to_string();
+        assert!(error.starts_with("none.ppm: "), "{error}");
+        let error = Photo::decode(b"", "none.jpg").unwrap_err().to_string();
+        assert!(error.starts_with("none.jpg: an empty file; "), "{error}");
+    }
+
+    #[test]
+    fn a_saved_png_reads_back_equal_and_replaces_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        std::fs::write(&path, "old").unwrap();
+        gradient().save_png(&path).unwrap();
+        assert_eq!(Photo::open(&path).unwrap(), gradient());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file was left behind");
+        let error = gradient().save_png(folder.path().join("no/such/a.png")).unwrap_err().to_string();
+        assert!(error.contains("no/such/a.png"), "{error}");
+    }
+
+    #[test]
+    fn fit_within_keeps_the_shape_and_never_enlarges() {
+        let (small, factor) = Photo::from_fn(400, 100, |_, _| [9; 3]).fit_within(200);
+        assert_eq!((small.width, small.height, factor), (200, 50, 0.5));
+        let (thin, _) = Photo::from_fn(400, 1, |_, _| [9; 3]).fit_within(10);
+        assert_eq!((thin.width, thin.height), (10, 1));
+        assert_eq!(gradient().fit_within(37), (gradient(), 1.0));
+    }
+
+    #[test]
+    fn rectangles_measure_as_on_paper() {
+        let (a, b) = (Rect::new(0.0, 0.0, 4.0, 4.0), Rect::new(2.0, 2.0, 4.0, 4.0));
+        assert_eq!(a.area(), 16.0);
+        assert_eq!(a.intersection(&b), Some(Rect::new(2.0, 2.0, 2.0, 2.0)));
+        assert_eq!(a.iou(&b), 4.0 / 28.0);
+        assert_eq!(a.iou(&Rect::new(4.0, 0.0, 4.0, 4.0)), 0.0);
+        assert_eq!(Rect::new(0.0, 0.0, 0.0, 4.0).iou(&Rect::new(0.0, 0.0, 0.0, 4.0)), 0.0);
+        assert_eq!(b.center(), (4.0, 4.0));
+        assert_eq!(b.scaled_about_center(2.0), Rect::new(0.0, 0.0, 8.0, 8.0));
+        assert_eq!(b.clipped(3, 10), Some(Rect::new(2.0, 2.0, 1.0, 4.0)));
+        assert_eq!(b.clipped(2, 10), None);
+    }
+
+    fn rect() -> impl Strategy<Value = Rect> {
+        (-50.0_f32..50.0, -50.0_f32..50.0, 0.1_f32..60.0, 0.1_f32..60.0).prop_map(|(x, y, w, h)| Rect::new(x, y, w, h))
+    }
+
+    proptest! {
+        #[test]
+        fn iou_is_symmetric_bounded_and_one_for_itself(a in rect(), b in rect()) {
+            prop_assert_eq!(a.iou(&b), b.iou(&a));
+            prop_assert!((0.0..=1.0).contains(&a.iou(&b)));
+            prop_assert!(a.iou(&a) > 0.999);
+        }
+
+        #[test]
+        fn damaged_files_never_panic(format in 0..7_usize, damage in prop::collection::vec((any::<u16>(), any::<u8>()), 1..12)) {
+            use ImageFormat::*;
+            let mut bytes = gradient_as([Jpeg, Png, Bmp, WebP, Gif, Tiff, Pnm][format]);
+            let n = bytes.len();
+            for (at, value) in damage {
+                bytes[usize::from(at) % n] = value;
+            }
+            // The private function: the public one would catch the panic this looks for.
+            if let Ok(photo) = decode(&bytes) {
+                prop_assert_eq!(photo.rgb.len(), photo.width * photo.height * 3);
+            }
+        }
+    }
 }

@@ -1,0 +1,177 @@
+//! What is in a data folder and what is wrong with it: the answer of `weft data check`.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::boxes;
+use super::celeba::{CelebA, Split};
+use super::folder::ImageFolder;
+use super::photo::{Photo, Rect};
+use super::text::Problems;
+use crate::{Error, Result};
+
+/// How many problems are spelled out; the rest is counted.
+const SHOWN_PROBLEMS: usize = 20;
+const BOX_FILE: &str = "boxes.csv";
+
+/// The contents of a data folder in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Report {
+    pub root: PathBuf,
+    /// `celeba`, `image folder` or `boxes`.
+    pub layout: &'static str,
+    pub images: usize,
+    /// CelebA: images per split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub splits: Option<Splits>,
+    /// CelebA: different identities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identities: Option<usize>,
+    /// Face boxes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boxes: Option<usize>,
+    /// Image folder: classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classes: Option<usize>,
+    /// CelebA: in the order of the list.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<AttributeRate>,
+    /// How many images could not be decoded, if that was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<usize>,
+    /// How many problems there are, unreadable images included.
+    pub problem_count: usize,
+    /// The first of them.
+    pub problems: Vec<String>,
+}
+
+/// How many images each split has; `none` counts those that no partition names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Splits {
+    pub train: usize,
+    pub val: usize,
+    pub test: usize,
+    pub none: usize,
+}
+
+/// An attribute and the share of images that have it, 0..=1.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AttributeRate {
+    pub name: String,
+    pub positive_rate: f64,
+}
+
+/// Recognises the data at `root` (CelebA, a box file or a folder with `boxes.csv`, an image folder), reads all
+/// annotations, and with `decode` every image, too, on all cores. The first problem is an error if `strict`.
+pub fn check(root: impl AsRef<Path>, strict: bool, decode: bool) -> Result<Report> {
+    let root = root.as_ref();
+    let mut report = Report { root: root.to_path_buf(), ..Report::default() };
+    let mut problems = Problems::new(strict);
+    // Each image and the boxes that should meet it.
+    let images: Vec<(PathBuf, Vec<Rect>)>;
+
+    let box_file = if root.is_file() { root.to_path_buf() } else { root.join(BOX_FILE) };
+    if CelebA::is_at(root) {
+        let data = CelebA::open(root, strict)?;
+        report.layout = "celeba";
+        let count = |split| data.samples.iter().filter(|s| s.split == split).count();
+        report.splits = Some(Splits {
+            train: count(Some(Split::Train)),
+            val: count(Some(Split::Val)),
+            test: count(Some(Split::Test)),
+            none: count(None),
+        });
+        let identities: HashSet<u32> = data.samples.iter().filter_map(|s| s.identity).collect();
+        report.identities = Some(identities.len());
+        report.boxes = Some(data.samples.iter().filter(|s| s.bbox.is_some()).count());
+        let rate = |(a, name): (usize, &String)| {
+            let positive = data.samples.iter().filter(|s| s.attributes[a]).count();
+            AttributeRate { name: name.clone(), positive_rate: positive as f64 / data.samples.len() as f64 }
+        };
+        report.attributes = data.attribute_names.iter().enumerate().map(rate).collect();
+        problems.list = data.problems;
+        images = data.samples.into_iter().map(|s| (s.path, s.bbox.into_iter().collect())).collect();
+    } else if box_file.is_file() {
+        let by_image = boxes::read(&box_file)?;
+        report.layout = "boxes";
+        report.boxes = Some(by_image.values().map(Vec::len).sum());
+        let folder = boxes::photo_folder(&box_file);
+        let mut present = Vec::with_capacity(by_image.len());
+        for (name, rects) in by_image {
+            let path = folder.join(name);
+            if path.is_file() {
+                present.push((path, rects));
+            } else {
+                let found = format!("{} has boxes but does not exist", path.display());
+                problems.report(Error::file(&box_file, found).advise("add the photo or remove its lines"))?;
+            }
+        }
+        images = present;
+    } else {
+        let folder = ImageFolder::open(root)?;
+        report.layout = "image folder";
+        report.classes = Some(folder.classes.len());
+        for problem in folder.problems {
+            problems.report(problem)?;
+        }
+        images = folder.samples.into_iter().map(|(path, _)| (path, Vec::new())).collect();
+    }
+
+    report.images = images.len();
+    if decode {
+        let found: Vec<Option<(bool, Error)>> = images.par_iter().map(|(path, rects)| look_at(path, rects)).collect();
+        report.unreadable = Some(found.iter().flatten().filter(|(readable, _)| !readable).count());
+        for (_, error) in found.into_iter().flatten() {
+            problems.report(error)?;
+        }
+    }
+    report.problem_count = problems.list.len();
+    report.problems = problems.list.iter().take(SHOWN_PROBLEMS).map(Error::to_string).collect();
+    Ok(report)
+}
+
+/// What is wrong with an image, and whether it can be read at all.
+fn look_at(path: &Path, rects: &[Rect]) -> Option<(bool, Error)> {
+    let photo = match Photo::open(path) {
+        Ok(photo) => photo,
+        Err(error) => return Some((false, error)),
+    };
+    let outside = rects.iter().find(|r| r.clipped(photo.width, photo.height).is_none())?;
+    let Rect { x, y, width, height } = outside;
+    let size = format!("{} x {}", photo.width, photo.height);
+    let found = format!("box {width} x {height} at ({x}, {y}) lies outside of its {size} pixels");
+    Some((true, Error::file(path, found).advise("do the boxes belong to these photos?")))
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {}, {} images", self.root.display(), self.layout, self.images)?;
+        for (name, count) in [("identities", self.identities), ("classes", self.classes), ("boxes", self.boxes)] {
+            if let Some(count) = count {
+                writeln!(f, "  {name:<24} {count:>8}")?;
+            }
+        }
+        if let Some(Splits { train, val, test, none }) = self.splits {
+            writeln!(f, "  {:<24} {train:>8} {val:>8} {test:>8} {none:>8}", "train, val, test, none")?;
+        }
+        for AttributeRate { name, positive_rate } in &self.attributes {
+            writeln!(f, "  {name:<24} {:>6.1} %", 100.0 * positive_rate)?;
+        }
+        if let Some(unreadable) = self.unreadable {
+            writeln!(f, "  {:<24} {unreadable:>8}", "unreadable images")?;
+        }
+        writeln!(f, "  {:<24} {:>8}", "problems", self.problem_count)?;
+        for problem in &self.problems {
+            writeln!(f, "    {problem}")?;
+        }
+        let hidden = self.problem_count - self.problems.len();
+        if hidden > 0 {
+            writeln!(f, "    and {hidden} more")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! What the readers of annotation files share: numbered lines, errors with `file:line`, and the choice between
+//! stopping at the first problem and listing all of them. Also the writer that never leaves half a file.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::photo::{MAX_SIDE, Rect};
+use crate::error::At;
+use crate::{Error, Result};
+
+/// A text file in memory. Bytes that are not UTF-8 are replaced, so that they surface as a bad value of some line.
+pub(super) struct Text {
+    path: PathBuf,
+    content: String,
+}
+
+impl Text {
+    pub fn open(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).at(path)?;
+        let content = String::from_utf8_lossy(&bytes);
+        // Spreadsheets put a byte order mark in front.
+        let content = content.trim_start_matches('\u{feff}').to_string();
+        Ok(Self { path: path.to_path_buf(), content })
+    }
+
+    /// The lines that are not blank, trimmed, with their numbers from 1.
+    pub fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.content.lines().enumerate().map(|(i, line)| (i + 1, line.trim())).filter(|(_, line)| !line.is_empty())
+    }
+
+    /// An error at one line.
+    pub fn error(&self, line: usize, found: impl std::fmt::Display) -> Error {
+        Error::new(format_args!("{}:{line}", self.path.display()), found)
+    }
+}
+
+/// Where a reader puts what is wrong with single lines or files.
+pub(super) struct Problems {
+    strict: bool,
+    pub list: Vec<Error>,
+}
+
+impl Problems {
+    pub fn new(strict: bool) -> Self {
+        Self { strict, list: Vec::new() }
+    }
+
+    /// Strict: the error ends the reading. Otherwise it is kept and the reading goes on.
+    pub fn report(&mut self, error: Error) -> Result<()> {
+        if self.strict {
+            return Err(error);
+        }
+        self.list.push(error);
+        Ok(())
+    }
+}
+
+/// A piece of a file as it may stand in a message: quoted, escaped, not too long.
+pub(super) fn quoted(token: &str) -> String {
+    const SHOWN: usize = 40;
+    match token.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}...", &token[..end]),
+        None => format!("{token:?}"),
+    }
+}
+
+/// `x`, `y`, `width`, `height` as a box that can lie in a photo; otherwise what is wrong with it.
+pub(super) fn parse_box(fields: &[&str]) -> Result<Rect, String> {
+    let mut numbers = [0.0_f32; 4];
+    for ((number, field), what) in numbers.iter_mut().zip(fields).zip(["x", "y", "width", "height"]) {
+        *number = field.parse().map_err(|_| format!("{what} is {}, not a number", quoted(field)))?;
+    }
+    let [x, y, width, height] = numbers;
+    check_box(Rect { x, y, width, height })
+}
+
+/// The box itself if it has an area and meets the quadrant that photos lie in.
+pub(super) fn check_box(r: Rect) -> Result<Rect, String> {
+    let Rect { x, y, width, height } = r;
+    let largest = MAX_SIDE as f32;
+    let shown = format!("{width} x {height} at ({x}, {y})");
+    // Written so that NaN fails.
+    if !(width > 0.0 && height > 0.0) {
+        return Err(format!("box {shown} is empty"));
+    }
+    if !(x.abs() <= largest && y.abs() <= largest && width <= 2.0 * largest && height <= 2.0 * largest)
+        || x + width <= 0.0
+        || y + height <= 0.0
+    {
+        return Err(format!("box {shown} lies outside of any photo"));
+    }
+    Ok(r)
+}
+
+/// Replaces `path` by `bytes`: temporary file in the same folder, fsync, rename, fsync of the folder. Whatever
+/// happens, `path` is the old file or the new one.
+pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        // As any new file: what the umask leaves of rw-rw-rw-. The default of tempfile is private to the user.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let write = || -> std::io::Result<()> {
+        let mut file = builder.tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    };
+    write().at(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_token_is_short_and_printable() {
+        assert_eq!(quoted("a\u{7}b"), "\"a\\u{7}b\"");
+        assert_eq!(quoted(&"é".repeat(50)), format!("\"{}\"...", "é".repeat(40)));
+    }
+
+    #[test]
+    fn boxes_without_area_or_place_are_refused() {
+        assert_eq!(parse_box(&["1", "2.5", "3", "4"]), Ok(Rect::new(1.0, 2.5, 3.0, 4.0)));
+        assert!(check_box(Rect::new(-5.0, -5.0, 10.0, 10.0)).is_ok(), "faces are cut off by the border");
+        for bad in [["1", "1", "0", "5"], ["1", "1", "5", "-1"], ["nan", "1", "5", "5"], ["1", "1", "nan", "5"]] {
+            assert!(parse_box(&bad).is_err(), "{bad:?}");
+        }
+        for bad in [["-9", "1", "5", "5"], ["1", "1", "inf", "5"], ["1e9", "1", "5", "5"], ["one", "1", "5", "5"]] {
+            assert!(parse_box(&bad).is_err(), "{bad:?}");
+        }
+    }
+}
