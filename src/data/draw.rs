@@ -131,7 +131,7 @@ impl Canvas {
 
 /// Whether all of the path lies within reach of the rasteriser's fixed-point coordinates, beyond which it may panic.
 fn near(path: &Path, to: Transform) -> bool {
-    const FARTHEST: f32 = 100_000.0;
+    const FARTHEST: f32 = 32_000.0;
     let bounds = path.bounds().transform(to);
     bounds.is_some_and(|b| b.left().min(b.top()) > -FARTHEST && b.right().max(b.bottom()) < FARTHEST)
 }
@@ -503,7 +503,7 @@ mod tests {
 
     #[test]
     fn shapes_far_away_are_painted_without_harm() {
-        for far in [0.0, 50.0, 9e3, 4e4, 9.9e4, 1e6, 1e12, f32::MAX, f32::NAN] {
+        for far in [0.0, 50.0, 9e3, 3e4, 9e4, 1e6, 1e12, f32::MAX, f32::NAN] {
             for (x, y) in [(far, 0.0), (-far, 0.0), (0.0, far), (0.0, -far), (-far, -far)] {
                 let mut canvas = Canvas::new(60, 40, [0; 3]);
                 for side in [30.0, far] {

@@ -131,7 +131,7 @@ fn an_attribute_changes_only_its_place() {
         (Tag::MouthSlightlyOpen, 125..195),
         (Tag::WearingNecktie, 165..218),
         (Tag::WearingHat, 0..108),
-        (Tag::Bangs, 30..115),
+        (Tag::Bangs, 30..125),
     ] {
         for index in 0..6 {
             for (x, y) in changed(index, tag as usize, Tags::default()) {
