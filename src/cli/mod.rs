@@ -4,10 +4,13 @@
 use crate::{Error, Result};
 use clap::{Parser, Subcommand};
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 mod bench;
+mod locate;
 mod plan;
+mod predict;
 mod progress;
 mod run;
 mod train;
@@ -23,6 +26,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Args),
+    Predict(predict::Args),
+    Locate(locate::Args),
     Train(train::Args),
     Plan(plan::Args),
     Bench(bench::Args),
@@ -32,6 +37,8 @@ enum Command {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Locate(args) => locate::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Bench(args) => bench::run(&args),
@@ -67,4 +74,37 @@ fn report_skipped(problems: &[Error]) {
     if problems.len() > SHOWN {
         eprintln!("skipped: {} more; `weft data check` lists them", problems.len() - SHOWN);
     }
+}
+
+/// Which model.
+#[derive(clap::Args)]
+struct ModelArgs {
+    /// Folder of the model bundle; by default the one that ships with Weft
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    /// The folder: as given, or `weights` in the current folder or beside the sources that this program was built from.
+    fn folder(&self) -> PathBuf {
+        let shipped = || {
+            let here = PathBuf::from("weights");
+            if here.join(crate::face::BUNDLE).exists() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).join("weights") }
+        };
+        self.model.clone().unwrap_or_else(shipped)
+    }
+
+    fn load(&self) -> Result<crate::face::Model> {
+        crate::face::Model::load(self.folder())
+    }
+}
+
+/// The file name of a picture made from a photo: the photo's own with another ending.
+fn photo_name(photo: &Path, ending: &str) -> PathBuf {
+    PathBuf::from(photo.file_name().unwrap_or(photo.as_os_str())).with_extension(ending)
+}
+
+/// A field of a CSV file (RFC 4180).
+fn csv_field(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_string() }
 }

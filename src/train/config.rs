@@ -85,11 +85,21 @@ pub struct Data {
     pub validation: Option<Split>,
     /// Face regions: a box file; without it, or for photos not in it, the whole photo is the region.
     pub boxes: Option<PathBuf>,
+    /// People who must stay unseen: photos of theirs are left out, among pasted faces too.
+    pub exclude: Option<Exclude>,
     /// At most this many photos, the first ones.
     pub limit: Option<usize>,
     /// Stop at the first bad line or missing photo of the annotations instead of reporting and skipping it.
     #[serde(default)]
     pub strict: bool,
+}
+
+/// `[data.exclude]`: the identities in some splits of a CelebA folder.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exclude {
+    pub root: PathBuf,
+    pub splits: Vec<Split>,
 }
 
 /// `[view]`: how a sample of the net's input size is cut out of a photo.

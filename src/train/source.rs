@@ -35,6 +35,8 @@ pub struct Source {
     pub classes: usize,
     /// Lines and photos that were skipped.
     pub problems: Vec<Error>,
+    /// Identities that training must not see.
+    unseen: BTreeSet<u32>,
 }
 
 impl Source {
@@ -85,17 +87,21 @@ impl Source {
             None => BTreeMap::new(),
         };
         let face = config.stage == Stage::FinetuneLnet;
-        let items = |splits: &[Split]| -> Result<Vec<Item>> {
-            let wanted = celeba.samples.iter().filter(|s| s.split.is_some_and(|split| splits.contains(&split)));
+        let items = |splits: &[Split], unseen: &BTreeSet<u32>| -> Result<Vec<Item>> {
+            let wanted = among(&celeba.samples, splits, unseen);
             wanted.map(|sample| item(sample, &boxes, face, config.stage)).collect()
         };
         let mut tags = celeba.attribute_names.clone();
         tags.extend(face.then(|| FACE.to_string()));
         let validation = match data.validation {
-            Some(split) => items(&[split])?,
+            Some(split) => items(&[split], &BTreeSet::new())?,
             None => Vec::new(),
         };
-        Ok(Self { train: items(&data.splits)?, validation, tags, problems: celeba.problems, classes: 0 })
+        let unseen = match &data.exclude {
+            Some(exclude) => identities(&exclude.root, &exclude.splits, data.strict)?,
+            None => BTreeSet::new(),
+        };
+        Ok(Self { train: items(&data.splits, &unseen)?, validation, tags, problems: celeba.problems, classes: 0, unseen })
     }
 
     /// Aligned faces to paste into scenes, with the same tags as `self`.
@@ -109,7 +115,7 @@ impl Source {
             return Err(Error::file(root, "has other attributes than data.root")
                 .advise("view.faces needs the same attribute list as data.root"));
         }
-        let train = celeba.samples.iter().filter(|s| s.split.is_some_and(|split| config.data.splits.contains(&split)));
+        let train = among(&celeba.samples, &config.data.splits, &self.unseen);
         train.map(|sample| item(sample, &BTreeMap::new(), face, Stage::FinetuneLnet)).collect()
     }
 
@@ -122,6 +128,28 @@ impl Source {
         }
         self.classes = numbers.len();
     }
+}
+
+/// The samples of some splits, without those of people who must stay unseen.
+fn among<'a>(
+    samples: &'a [Sample],
+    splits: &'a [Split],
+    unseen: &'a BTreeSet<u32>,
+) -> impl Iterator<Item = &'a Sample> {
+    samples.iter().filter(|sample| {
+        sample.split.is_some_and(|split| splits.contains(&split))
+            && sample.identity.is_none_or(|identity| !unseen.contains(&identity))
+    })
+}
+
+/// Everybody in some splits.
+fn identities(root: &Path, splits: &[Split], strict: bool) -> Result<BTreeSet<u32>> {
+    let celeba = CelebA::open(root, strict)?;
+    let found: BTreeSet<u32> = among(&celeba.samples, splits, &BTreeSet::new()).filter_map(|s| s.identity).collect();
+    if found.is_empty() {
+        return Err(Error::file(root, "knows no identity in these splits").advise("check data.exclude"));
+    }
+    Ok(found)
 }
 
 fn item(sample: &Sample, boxes: &BTreeMap<String, Vec<Rect>>, face: bool, stage: Stage) -> Result<Item> {

@@ -1,0 +1,114 @@
+//! `weft locate`: the face window of photos, and the response maps behind it.
+
+use super::predict::FaceJson;
+use super::{photo_name, print, print_json};
+use crate::data::draw;
+use crate::data::photo::{Photo, Rect};
+use crate::device::Device;
+use crate::face::{Face, Model};
+use crate::locate::Map;
+use crate::{Error, Result};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Find the face in photos: its window, and where the networks respond.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Photos
+    #[arg(required = true)]
+    images: Vec<PathBuf>,
+    #[command(flatten)]
+    model: super::ModelArgs,
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Print one JSON document
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+    /// Print a box file: image,x,y,width,height,score
+    #[arg(long)]
+    csv: bool,
+    /// Give the head-and-shoulder window of LNet_o instead of the face
+    #[arg(long)]
+    head: bool,
+    /// Write the response maps of LNet_o and LNet_s over each photo into this folder, as PNG
+    #[arg(long, value_name = "DIR")]
+    maps: Option<PathBuf>,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let Device::Cpu = args.device.parse()?;
+    let mut model = args.model.load()?;
+    if let Some(folder) = &args.maps {
+        std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+    }
+    if args.csv {
+        print("image,x,y,width,height,score")?;
+    }
+    let (mut documents, mut failed) = (Vec::new(), false);
+    for image in &args.images {
+        let name = image.display().to_string();
+        let found = locate(&mut model, image, args);
+        match &found {
+            Err(error) => {
+                failed = true;
+                eprintln!("weft: {error}");
+                documents.push(json!({ "image": name, "error": error.to_string() }));
+            }
+            Ok(face) => {
+                let faces: Vec<FaceJson> = face.iter().map(FaceJson::new).collect();
+                documents.push(json!({ "image": name, "faces": faces }));
+                let line = face.as_ref().map(|face| {
+                    let Rect { x, y, width, height } = face.rect;
+                    (x, y, width, height, face.score)
+                });
+                match line {
+                    Some((x, y, w, h, score)) if args.csv => {
+                        let file = image.file_name().map_or(name, |file| file.to_string_lossy().into_owned());
+                        print(format!("{},{x:.1},{y:.1},{w:.1},{h:.1},{score:.4}", super::csv_field(&file)))?;
+                    }
+                    Some((x, y, w, h, score)) if !args.json => {
+                        print(format!("{name}: ({x:.0}, {y:.0}), {w:.0} x {h:.0}, score {score:.2}"))?;
+                    }
+                    None if !args.json && !args.csv => print(format!("{name}: no face"))?,
+                    _ => {}
+                }
+            }
+        }
+    }
+    if args.json {
+        print_json(&Value::from(documents))?;
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn locate(model: &mut Model, image: &Path, args: &Args) -> Result<Option<Face>> {
+    let photo = Photo::open(image)?;
+    let Some(mut face) = model.locate(&photo)? else { return Ok(None) };
+    if let Some(folder) = &args.maps {
+        for (map, net) in face.maps.iter().zip(["lnet_o", "lnet_s"]) {
+            let path = folder.join(photo_name(image, &format!("{net}.png")));
+            let (part, rect) = covered(&photo, map, face.rect);
+            let mapped = draw::heat_map(&part, &map.values, map.width, map.height);
+            draw::annotate(&mapped, Some((rect, "face")), &[]).save_png(path)?;
+        }
+    }
+    if args.head {
+        face.rect = face.head;
+    }
+    Ok(Some(face))
+}
+
+/// The part of a photo that a map covers, and a rectangle of the photo in that part.
+fn covered(photo: &Photo, map: &Map, rect: Rect) -> (Photo, Rect) {
+    let part = Rect::new(
+        map.origin.0 - map.step.0 / 2.0,
+        map.origin.1 - map.step.1 / 2.0,
+        map.width as f32 * map.step.0,
+        map.height as f32 * map.step.1,
+    );
+    let side = |pixels: f32| (pixels.round() as usize).max(1);
+    let picture =
+        crate::data::resample::Resampler::default().resize(photo, part, side(part.width), side(part.height));
+    (picture, Rect::new(rect.x - part.x, rect.y - part.y, rect.width, rect.height))
+}

@@ -1,0 +1,147 @@
+//! The response of a net to a part of a photo: one value per place of its last map, and where that place lies.
+
+use crate::data::photo::{Photo, Rect};
+use crate::data::resample::{Normalise, Resampler};
+use crate::net::{Net, Purpose, Session, Spec, Unknown};
+use crate::ops::{Kind, Mode, Targets};
+use crate::{Error, Result};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Which values of a net are its response.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Response {
+    /// Network description and weights, beside the file that names them.
+    pub net: PathBuf,
+    pub weights: PathBuf,
+    /// The layer whose map is read.
+    pub layer: String,
+    /// One channel of it; the mean of all channels if absent, as in the paper.
+    pub channel: Option<usize>,
+    /// The part of the photo is scaled so that its longer side has this many pixels.
+    pub side: usize,
+}
+
+/// A response map, and how it lies on the photo.
+#[derive(Debug, Clone)]
+pub struct Map {
+    pub height: usize,
+    pub width: usize,
+    /// [height, width]
+    pub values: Vec<f32>,
+    /// The middle of place (0, 0), in pixels of the photo.
+    pub origin: (f32, f32),
+    /// Pixels of the photo from one place to the next.
+    pub step: (f32, f32),
+}
+
+/// Sizes of input for which a session is kept.
+const SESSIONS: usize = 16;
+
+/// A net that responds.
+pub struct Responder {
+    net: Net,
+    parameters: Vec<f32>,
+    config: Response,
+    /// Input pixels from one place of the map to the next, and the middle of the first place, per axis.
+    stride: f32,
+    first: f32,
+    sessions: HashMap<(usize, usize), Session>,
+    resampler: Resampler,
+}
+
+impl Responder {
+    /// Reads net and weights; `folder` is where the paths of `config` start.
+    ///
+    /// # Errors
+    /// Files that cannot be read or do not fit; a layer or channel that the net does not have; a net that does not run
+    /// on other sizes.
+    pub fn load(config: &Response, folder: &Path) -> Result<Self> {
+        let path = folder.join(&config.net);
+        let spec = Spec::load(&path)?.up_to(&config.layer)?;
+        let net = Net::new(spec)?;
+        let parameters = net.load_parameters(folder.join(&config.weights), Unknown::Ignore)?;
+        let channels = net.output().c;
+        if let Some(channel) = config.channel.filter(|channel| *channel >= channels) {
+            return Err(Error::new(net.spec.place_of(&config.layer), format!("has no channel {channel} of {channels}"))
+                .advise("channels count from 0"));
+        }
+        if net.spec.input.c != 3 {
+            return Err(Error::file(&path, format!("its input {} is no RGB photo", net.spec.input))
+                .advise("a net that locates needs input = [3, height, width]"));
+        }
+        let (stride, first) = geometry(&net)?;
+        let sessions = HashMap::new();
+        Ok(Self { net, parameters, config: config.clone(), stride, first, sessions, resampler: Resampler::default() })
+    }
+
+    /// The response to `window` of `photo`.
+    ///
+    /// # Errors
+    /// A window too narrow for the net; no memory.
+    pub fn respond(&mut self, photo: &Photo, window: Rect) -> Result<Map> {
+        let zoom = self.config.side as f32 / window.width.max(window.height);
+        // A very long photo still gets a map of one row.
+        let least = self.least_side();
+        let side = |pixels: f32| ((pixels * zoom).round() as usize).max(least);
+        let (height, width) = (side(window.height), side(window.width));
+        if self.sessions.len() >= SESSIONS && !self.sessions.contains_key(&(height, width)) {
+            self.sessions.clear();
+        }
+        let session = match self.sessions.entry((height, width)) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                let net = Arc::new(self.net.at_size(height, width)?);
+                entry.insert(Session::new(net, 1, Purpose::Inference)?)
+            }
+        };
+        self.resampler.sample(photo, window, width, height, false, Normalise::default(), session.input());
+        session.forward(&self.parameters, Mode::Inference, Targets::default())?;
+        let shape = session.net().output();
+        let value = |place: &[f32]| match self.config.channel {
+            Some(channel) => place[channel],
+            None => place.iter().sum::<f32>() / shape.c as f32,
+        };
+        let values = session.output().chunks_exact(shape.c).map(value).collect();
+        let (sx, sy) = (window.width / width as f32, window.height / height as f32);
+        Ok(Map {
+            height: shape.h,
+            width: shape.w,
+            values,
+            origin: (window.x + self.first * sx, window.y + self.first * sy),
+            step: (self.stride * sx, self.stride * sy),
+        })
+    }
+
+    /// The least side of an input that gives a place of the map.
+    fn least_side(&self) -> usize {
+        let side = (2.0 * self.first) as usize;
+        (side.max(1)..=self.net.spec.input.h.max(side)).find(|&s| self.net.at_size(s, s).is_ok()).unwrap_or(self.net.spec.input.h)
+    }
+}
+
+/// Step and first middle, in input pixels, of the places of a net's last map.
+fn geometry(net: &Net) -> Result<(f32, f32)> {
+    let (mut stride, mut first) = (1.0, 0.5);
+    for layer in &net.layers {
+        let (kernel, step, pad) = match layer.op.kind() {
+            Kind::Filter(f) if f.banks() == 1 && f.flattened.is_none() => (f.kernel, f.stride, f.pad),
+            Kind::Pool(pool) => (pool.kernel, pool.stride, pool.pad),
+            Kind::Filter(_) => {
+                return Err(Error::new(net.spec.place_of(&layer.name), format!("a {} fits one size only", layer.kind))
+                    .advise("a net that locates is made of conv and pools"));
+            }
+            _ => continue,
+        };
+        if kernel.h != kernel.w || step.h != step.w || pad.h != pad.w {
+            return Err(Error::new(net.spec.place_of(&layer.name), "its kernel, stride or pad is not square")
+                .advise("a net that locates needs square ones"));
+        }
+        first += stride * ((kernel.h as f32 - 1.0) / 2.0 - pad.h as f32);
+        stride *= step.h as f32;
+    }
+    Ok((stride, first))
+}
