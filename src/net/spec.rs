@@ -171,7 +171,9 @@ impl Spec {
                 text += &format!("from = {}\n", toml::Value::from(from.clone()));
             }
             for (key, value) in &layer.keys {
-                text += &format!("{key} = {value}\n");
+                // As an inline table of one entry, so that odd keys are quoted and tables stay inside the layer.
+                let entry = toml::Value::Table([(key.clone(), value.clone())].into_iter().collect()).to_string();
+                text += &format!("{}\n", entry[1..entry.len() - 1].trim());
             }
         }
         text

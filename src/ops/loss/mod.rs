@@ -5,7 +5,7 @@
 //!   from the logits: max(x, 0) - x t + log(1 + exp(-|x|)), which never overflows.
 //! - `similarity` (paper section 2.2, equation of the similarity loss): the sum over pairs of the same identity of the
 //!   squared distance of their features, divided by the number of such pairs (0 without one). Over one identity's set S,
-//!   the pairs' sum is |S| sum |f|^2 - |sum f|^2 and its gradient 2 (|S| f_i - sum f), so N D work does.
+//!   the pairs' sum is |S| sum |f - mean f|^2 and its gradient 2 (|S| f_i - sum f), so N D work does.
 
 use super::activation::sigmoid;
 use super::softmax::softmax;
@@ -141,13 +141,14 @@ impl Operation for Loss {
                 let d = self.input.len();
                 let pairs = self.identity_sums(x, pass.targets.classes, pass.workspace);
                 let (sums, counts) = pass.workspace.split_at(pass.n * d);
-                let square = |v: &[f32]| v.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>();
                 let mut sum = 0.0;
                 for (i, first) in firsts(pass.targets.classes).enumerate() {
-                    sum += f64::from(counts[first]) * square(&x[i * d..(i + 1) * d]);
+                    // About the mean: the difference of two large sums would be noise where features of one identity are close.
+                    let count = f64::from(counts[first]);
+                    let terms = x[i * d..(i + 1) * d].iter().zip(&sums[first * d..(first + 1) * d]);
+                    sum += count * terms.map(|(x, s)| (f64::from(*x) - f64::from(*s) / count).powi(2)).sum::<f64>();
                 }
-                sum -= sums.chunks_exact(d).map(square).sum::<f64>();
-                if pairs == 0.0 { 0.0 } else { sum.max(0.0) / pairs }
+                if pairs == 0.0 { 0.0 } else { sum / pairs }
             }
         };
         pass.output[0] = self.weight * loss as f32;

@@ -1,0 +1,203 @@
+//! Devices: each turns a problem into an answer. Another one is another line in [`DEVICES`].
+
+use crate::problem::{Answer, Problem};
+use weft::net::{Net, Purpose, Session};
+use weft::ops::{Backward, Forward, Shape, Targets, nchw_to_nhwc, nhwc_to_nchw};
+
+pub struct Device {
+    pub name: &'static str,
+    /// Largest error of its arithmetic as a share of a tensor's largest value.
+    pub bound: f64,
+    pub run: fn(&Problem) -> Answer,
+}
+
+pub const DEVICES: &[Device] = &[
+    Device { name: "cpu", bound: 1e-6, run: session },
+    Device { name: "cpu, operations alone", bound: 1e-6, run: operations },
+];
+
+/// As the product does it. A pass over NaN goes before, so that every buffer of the arena is poisoned.
+fn session(problem: &Problem) -> Answer {
+    let mut session = Session::new(problem.net.clone(), problem.n, Purpose::Differentiation).unwrap();
+    pass(&mut session, &problem.poisoned());
+    pass(&mut session, problem)
+}
+
+fn pass(session: &mut Session, problem: &Problem) -> Answer {
+    let net = &problem.net;
+    let memory = InMemory::new(problem);
+    let parameters = memory.parameters.concat();
+    session.input().copy_from_slice(&memory.input);
+    session.forward(&parameters, problem.mode, memory.targets()).unwrap();
+    let outputs = (0..net.layers.len()).map(|l| to_nchw(problem, l, session.value(l))).collect();
+    let mut gradients = vec![f32::NAN; parameters.len()];
+    let cotangent = memory.cotangent.as_deref();
+    session.backward(&parameters, problem.mode, memory.targets(), cotangent, &mut gradients).unwrap();
+    Answer {
+        outputs,
+        d_input: nchw(net.spec.input, session.input_gradient().expect("a gradient of the input")),
+        d_parameters: net.named(&gradients).into_iter().map(|tensor| tensor.values).collect(),
+    }
+}
+
+/// Layer by layer through [`weft::ops::Operation`]: each buffer of its own, poisoned, between bands that must not change.
+fn operations(problem: &Problem) -> Answer {
+    let (net, n, mode) = (&problem.net, problem.n, problem.mode);
+    let memory = InMemory::new(problem);
+    let last = net.layers.len() - 1;
+    let params = |l: usize| -> Vec<&[f32]> {
+        memory.parameters[net.layers[l].parameters.clone()].iter().map(Vec::as_slice).collect()
+    };
+
+    let mut values = vec![memory.input.clone()];
+    for (l, layer) in net.layers.iter().enumerate() {
+        let inputs: Vec<&[f32]> = layer.inputs.iter().map(|&value| values[value].as_slice()).collect();
+        let mut output = Guarded::poisoned(net.value_len(l + 1, n));
+        let mut workspace = Guarded::poisoned(layer.op.forward_workspace(n));
+        layer.op.forward(Forward {
+            n,
+            mode,
+            stream: l as u64,
+            inputs: &inputs,
+            params: &params(l),
+            targets: memory.targets(),
+            output: output.inner(),
+            workspace: workspace.inner(),
+        });
+        workspace.take(problem, "forward workspace");
+        values.push(output.take(problem, "output"));
+    }
+
+    let mut gradients: Vec<Vec<f32>> = values.iter().map(|value| vec![0.0; value.len()]).collect();
+    for l in (0..=last).filter(|&l| problem.is_loss(l)) {
+        gradients[l + 1] = vec![1.0];
+    }
+    if let Some(cotangent) = &memory.cotangent {
+        gradients[last + 1].clone_from(cotangent);
+    }
+    let mut d_parameters: Vec<Vec<f32>> = vec![Vec::new(); net.parameters.len()];
+    for (l, layer) in net.layers.iter().enumerate().rev() {
+        let needs = layer.op.needs();
+        let read = |value: usize| if needs.inputs { values[value].as_slice() } else { &[] };
+        let inputs: Vec<&[f32]> = layer.inputs.iter().map(|&value| read(value)).collect();
+        let mut d_output = Guarded::holding(&gradients[l + 1]);
+        let mut d_inputs: Vec<Guarded> =
+            layer.inputs.iter().map(|&value| Guarded::poisoned(values[value].len())).collect();
+        let mut d_params: Vec<Guarded> =
+            net.parameters[layer.parameters.clone()].iter().map(|p| Guarded::poisoned(p.range.len())).collect();
+        let mut workspace = Guarded::poisoned(layer.op.backward_workspace(n));
+        layer.op.backward(Backward {
+            n,
+            mode,
+            stream: l as u64,
+            inputs: &inputs,
+            output: if needs.output { &values[l + 1] } else { &[] },
+            params: &params(l),
+            targets: memory.targets(),
+            d_output: d_output.inner(),
+            d_inputs: &mut d_inputs.iter_mut().map(|d| Some(d.inner())).collect::<Vec<_>>(),
+            d_params: &mut d_params.iter_mut().map(Guarded::inner).collect::<Vec<_>>(),
+            workspace: workspace.inner(),
+        });
+        workspace.take(problem, "backward workspace");
+        d_output.take(problem, "gradient of the output");
+        for (&value, d_input) in layer.inputs.iter().zip(d_inputs) {
+            let d_input = d_input.take(problem, "gradient of an input");
+            gradients[value].iter_mut().zip(d_input).for_each(|(sum, d)| *sum += d);
+        }
+        for (index, d_param) in layer.parameters.clone().zip(d_params) {
+            let mut file = vec![0.0; net.parameters[index].range.len()];
+            let memory = d_param.take(problem, "gradient of a parameter");
+            net.parameters[index].tensor.order.unpack(&memory, &mut file);
+            d_parameters[index] = file;
+        }
+    }
+    Answer {
+        outputs: (0..=last).map(|l| to_nchw(problem, l, &values[l + 1])).collect(),
+        d_input: nchw(net.spec.input, &gradients[0]),
+        d_parameters,
+    }
+}
+
+/// A buffer of NaN between two bands.
+struct Guarded(Vec<f32>);
+
+impl Guarded {
+    const BAND: usize = 64;
+    const MARK: f32 = 1.234_567e30;
+
+    fn holding(values: &[f32]) -> Self {
+        let band = [Self::MARK; Self::BAND];
+        Self([&band, values, &band].concat())
+    }
+
+    fn poisoned(len: usize) -> Self {
+        Self::holding(&vec![f32::NAN; len])
+    }
+
+    fn inner(&mut self) -> &mut [f32] {
+        let end = self.0.len() - Self::BAND;
+        &mut self.0[Self::BAND..end]
+    }
+
+    fn take(mut self, problem: &Problem, what: &str) -> Vec<f32> {
+        let values = self.inner().to_vec();
+        let end = self.0.len() - Self::BAND;
+        let intact = self.0[..Self::BAND].iter().chain(&self.0[end..]).all(|&x| x == Self::MARK);
+        assert!(intact, "case {} (seed {}): written beyond the {what}", problem.name, problem.seed);
+        values
+    }
+}
+
+/// A problem's numbers in the CPU's layout.
+struct InMemory<'a> {
+    problem: &'a Problem,
+    input: Vec<f32>,
+    parameters: Vec<Vec<f32>>,
+    values: Vec<f32>,
+    cotangent: Option<Vec<f32>>,
+}
+
+impl<'a> InMemory<'a> {
+    fn new(problem: &'a Problem) -> Self {
+        let net: &Net = &problem.net;
+        let last = net.layers.len() - 1;
+        let parameters = net.parameters.iter().zip(&problem.parameters).map(|(parameter, file)| {
+            let mut memory = vec![f32::NAN; file.len()];
+            parameter.tensor.order.pack(file, &mut memory);
+            memory
+        });
+        let predicted = net.layers.iter().find(|layer| layer.kind == "sigmoid_cross_entropy");
+        Self {
+            problem,
+            input: nhwc(net.spec.input, &problem.input),
+            parameters: parameters.collect(),
+            values: predicted.map_or(Vec::new(), |loss| nhwc(net.shape(loss.inputs[0]), &problem.values)),
+            cotangent: problem
+                .cotangent
+                .as_deref()
+                .map(|values| if problem.is_loss(last) { values.to_vec() } else { nhwc(net.output(), values) }),
+        }
+    }
+
+    fn targets(&self) -> Targets<'_> {
+        Targets { classes: &self.problem.classes, values: &self.values }
+    }
+}
+
+fn nhwc(shape: Shape, nchw: &[f32]) -> Vec<f32> {
+    let mut nhwc = vec![f32::NAN; nchw.len()];
+    nchw_to_nhwc(shape, nchw, &mut nhwc);
+    nhwc
+}
+
+fn nchw(shape: Shape, nhwc: &[f32]) -> Vec<f32> {
+    let mut nchw = vec![f32::NAN; nhwc.len()];
+    nhwc_to_nchw(shape, nhwc, &mut nchw);
+    nchw
+}
+
+/// The output of layer `l`; a loss has no layout.
+fn to_nchw(problem: &Problem, l: usize, value: &[f32]) -> Vec<f32> {
+    if problem.is_loss(l) { value.to_vec() } else { nchw(problem.net.layers[l].shape, value) }
+}

@@ -1,0 +1,91 @@
+//! Are they PyTorch's numbers? The files were made by `tests/golden/make.py`, which says what is in them.
+
+use crate::cases::Slack;
+use crate::of_every_device;
+use crate::problem::Problem;
+use crate::reference::to_f64;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use weft::net::{Net, Spec};
+use weft::ops::Mode;
+use weft::weights::TensorFile;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+#[test]
+fn weft_gives_pytorchs_numbers() {
+    let entries = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+    let mut nets: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
+    nets.sort();
+    of_every_device("golden", |device, report| {
+        for path in &nets {
+            let file = TensorFile::open(path.with_extension("safetensors")).unwrap();
+            let problem = problem(Net::load(path).unwrap(), &file, "input", "target");
+            let answer = (device.run)(&problem);
+
+            let mut answers = vec![("expected.grad.input".to_string(), answer.d_input)];
+            for (layer, output) in problem.net.layers.iter().zip(answer.outputs) {
+                answers.push((format!("expected.{}", layer.name), output));
+            }
+            for (parameter, gradient) in problem.net.parameters.iter().zip(answer.d_parameters) {
+                answers.push((format!("expected.grad.{}", parameter.name), gradient));
+            }
+            for (name, got) in &answers {
+                report.output(&problem, name, got, &to_f64(&numbers(&file, name)));
+            }
+            let expected = file.names().filter(|name| name.starts_with("expected.")).count();
+            report.require(&problem, expected == answers.len(), "the file expects tensors that the net does not have");
+        }
+    });
+}
+
+#[test]
+fn the_similarity_loss_is_the_mean_over_pairs() {
+    of_every_device("golden similarity", |device, report| {
+        for name in ["similarity", "similarity_no_pairs"] {
+            let file = TensorFile::open(folder().join(name).with_extension("safetensors")).unwrap();
+            let width = file.require("features").unwrap().shape[1];
+            let net =
+                format!("name = '{name}'\ninput = [{width}, 1, 1]\n[[layer]]\nname = 'loss'\ntype = 'similarity'\n");
+            let net = Net::new(Spec::parse(&net, name).unwrap()).unwrap();
+            let problem = problem(net, &file, "features", "identities");
+            let answer = (device.run)(&problem);
+            report.output(&problem, "loss", &answer.outputs[0], &to_f64(&numbers(&file, "expected.loss")));
+            report.gradient(&problem, "features", &answer.d_input, &to_f64(&numbers(&file, "expected.grad")));
+        }
+    });
+}
+
+/// A file's problem; parameters are `param.<name>`.
+fn problem(net: Net, file: &TensorFile, input: &str, target: &str) -> Problem {
+    let parameters = net.parameters.iter().map(|p| numbers(file, &format!("param.{}", p.name))).collect();
+    let (mut classes, mut values) = (Vec::new(), Vec::new());
+    match file.get(target) {
+        Some(tensor) if tensor.dtype == weft::weights::Dtype::I64 => {
+            let words = tensor.bytes.chunks_exact(8).map(|word| i64::from_le_bytes(word.try_into().unwrap()));
+            classes = words.map(|word| word.try_into().unwrap()).collect();
+        }
+        Some(_) => values = numbers(file, target),
+        None => {}
+    }
+    Problem {
+        name: net.spec.name.clone(),
+        seed: 0,
+        n: file.require(input).unwrap().shape[0],
+        mode: Mode::Inference,
+        input: numbers(file, input),
+        parameters,
+        classes,
+        values,
+        cotangent: file.get("cotangent").map(|_| numbers(file, "cotangent")),
+        slack: Slack::NONE,
+        net: Arc::new(net),
+    }
+}
+
+fn numbers(file: &TensorFile, name: &str) -> Vec<f32> {
+    file.require(name).unwrap().to_f32().unwrap().into_owned()
+}

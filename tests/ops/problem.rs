@@ -1,0 +1,96 @@
+//! A case with numbers, and a device's answer. At this border everything is NCHW and parameters are in files' order,
+//! so that no device's layout is anyone's truth.
+
+use crate::cases::{Case, Slack};
+use std::sync::Arc;
+use weft::net::Net;
+use weft::ops::{Mode, TargetKind};
+use weft::rng::Rng;
+
+/// What a device is asked.
+#[derive(Clone)]
+pub struct Problem {
+    pub name: String,
+    pub seed: u64,
+    pub net: Arc<Net>,
+    /// Samples.
+    pub n: usize,
+    pub mode: Mode,
+    /// `[n, c, h, w]`
+    pub input: Vec<f32>,
+    /// As [`Net::parameters`] lists them.
+    pub parameters: Vec<Vec<f32>>,
+    /// `[n]` or `[n, h, w]`
+    pub classes: Vec<u32>,
+    /// `[n, c, h, w]`
+    pub values: Vec<f32>,
+    /// As the last layer's output; only a loss can do without.
+    pub cotangent: Option<Vec<f32>>,
+    pub slack: Slack,
+}
+
+/// What a device answers.
+pub struct Answer {
+    /// Of each layer, `[n, c, h, w]`; a loss is one value.
+    pub outputs: Vec<Vec<f32>>,
+    pub d_input: Vec<f32>,
+    pub d_parameters: Vec<Vec<f32>>,
+}
+
+impl Problem {
+    /// Draws the numbers of a case. Inputs are distinct and evenly spaced, so that no two values in a window are close.
+    pub fn draw(case: &Case, seed: u64) -> Self {
+        let net = Arc::new(Net::new(case.spec()).unwrap_or_else(|e| panic!("case {}: {e}", case.name)));
+        let n = case.input[0];
+        let mut rng = Rng::new(seed, 0);
+
+        let len = n * net.spec.input.len();
+        // Never 0, wherever the middle is.
+        let spaced = |i: usize| case.middle + case.scale * (4.0 * (i as f32 + 0.3) / len as f32 - 2.0);
+        let mut input: Vec<f32> = (0..len).map(spaced).collect();
+        rng.shuffle(&mut input);
+
+        let parameters = net.parameters.iter().map(|parameter| {
+            let deviation = match parameter.tensor.fan_in {
+                0 => 0.3,
+                fan_in => (2.0 / fan_in as f32).sqrt(),
+            };
+            (0..parameter.range.len()).map(|_| deviation * rng.normal()).collect()
+        });
+        let parameters = parameters.collect();
+
+        let (mut classes, mut values) = (Vec::new(), Vec::new());
+        for kind in net.layers.iter().filter_map(|layer| layer.op.target()) {
+            match kind {
+                TargetKind::Classes { per_sample, below } => {
+                    classes = (0..n * per_sample).map(|_| rng.below(below) as u32).collect();
+                }
+                // Beside a loss over classes these are the identities too.
+                TargetKind::Identities if !classes.is_empty() => {}
+                TargetKind::Identities => classes = (0..n).map(|_| 1_000_000_007 * rng.below(3) as u32).collect(),
+                TargetKind::Values { per_sample } => {
+                    let draw = |_| if rng.chance(0.7) { rng.below(2) as f32 } else { rng.unit() };
+                    values = (0..n * per_sample).map(draw).collect();
+                }
+            }
+        }
+        let cotangent = (0..net.value_len(net.layers.len(), n)).map(|_| rng.range(-1.0, 1.0)).collect();
+        let mode = if case.training { Mode::Training { seed } } else { Mode::Inference };
+        let (name, slack) = (case.name.to_string(), case.slack);
+        Self { name, seed, net, n, mode, input, parameters, classes, values, cotangent: Some(cotangent), slack }
+    }
+
+    /// The same with NaN for every number: what is left in memory after it shows wherever it is read.
+    pub fn poisoned(&self) -> Self {
+        let mut poisoned = self.clone();
+        poisoned.input.fill(f32::NAN);
+        poisoned.parameters.iter_mut().for_each(|tensor| tensor.fill(f32::NAN));
+        poisoned.cotangent.iter_mut().for_each(|values| values.fill(f32::NAN));
+        poisoned
+    }
+
+    /// Whether layer `l` is a loss: one number for the batch.
+    pub fn is_loss(&self, l: usize) -> bool {
+        self.net.layers[l].op.target().is_some()
+    }
+}

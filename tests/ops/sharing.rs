@@ -1,0 +1,48 @@
+//! Does a memory plan that shares more change a bit? Each purpose keeps other buffers, so each lays its arena out anew;
+//! a buffer that is overwritten too early shows as a difference (and as NaN, for every arena is poisoned first).
+
+use crate::cases;
+use crate::problem::Problem;
+use weft::net::{Purpose, Session};
+use weft::ops::{Targets, nchw_to_nhwc};
+
+/// Losses, last output and gradients of the parameters, as bits.
+fn bits(problem: &Problem, purpose: Purpose) -> (Vec<u32>, Vec<u32>) {
+    let net = &problem.net;
+    let mut session = Session::new(net.clone(), problem.n, purpose).unwrap();
+    let mut gradients = Vec::new();
+    for problem in [&problem.poisoned(), problem] {
+        let mut values = problem.values.clone();
+        if let Some(loss) = net.layers.iter().find(|layer| layer.kind == "sigmoid_cross_entropy") {
+            nchw_to_nhwc(net.shape(loss.inputs[0]), &problem.values, &mut values);
+        }
+        let targets = Targets { classes: &problem.classes, values: &values };
+        // Order of parameters and of the cotangent does not matter here: any numbers will do.
+        let parameters = problem.parameters.concat();
+        nchw_to_nhwc(net.spec.input, &problem.input, session.input());
+        session.forward(&parameters, problem.mode, targets).unwrap();
+        if purpose.is_backward() {
+            gradients = vec![f32::NAN; parameters.len()];
+            let cotangent = problem.cotangent.as_deref();
+            session.backward(&parameters, problem.mode, targets, cotangent, &mut gradients).unwrap();
+        }
+    }
+    let mut outputs = session.output().to_vec();
+    outputs.push(session.loss());
+    let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect();
+    (bits(&outputs), bits(&gradients))
+}
+
+#[test]
+fn a_plan_that_shares_memory_changes_no_bit() {
+    for case in cases::all() {
+        let problem = case.problem();
+        let place = format!("case {} (seed {})", problem.name, problem.seed);
+        let (outputs, gradients) = bits(&problem, Purpose::Differentiation);
+        assert_eq!(outputs, bits(&problem, Purpose::Inference).0, "{place}: output in inference");
+        assert_eq!(outputs, bits(&problem, Purpose::Inspection).0, "{place}: output in inspection");
+        let training = bits(&problem, Purpose::Training);
+        assert_eq!(gradients, training.1, "{place}: gradients in training");
+        assert_eq!(outputs[outputs.len() - 1], training.0[outputs.len() - 1], "{place}: losses in training");
+    }
+}
