@@ -194,6 +194,7 @@ fn what_is_written_is_read_again() {
     let mut heard = Vec::new();
     write(&config, root.path(), &mut |n| heard.push(n)).expect("it is written");
     assert_eq!(heard, [64, 70]);
+    assert!(is_at(root.path()));
     let data = crate::data::celeba::CelebA::open(root.path(), true).expect("it is read");
     assert_eq!(data.attribute_names, ATTRIBUTES);
     assert_eq!(data.samples.len(), 70);
