@@ -7,8 +7,11 @@ use std::io::Write;
 use std::process::ExitCode;
 
 mod bench;
+mod data;
 mod plan;
+pub mod progress;
 mod run;
+mod weights;
 
 /// Face attributes in the wild, and the network engine under it.
 #[derive(Parser)]
@@ -23,6 +26,8 @@ enum Command {
     Run(run::Args),
     Plan(plan::Args),
     Bench(bench::Args),
+    Weights(weights::Args),
+    Data(data::Args),
 }
 
 /// Runs the program; wrong usage exits with 2 (clap's own), failure with 1 and one line.
@@ -31,6 +36,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Weights(args) => weights::run(&args),
+        Command::Data(args) => data::run(&args),
     };
     match result {
         Ok(code) => code,
