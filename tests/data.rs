@@ -212,7 +212,7 @@ fn what_could_not_be_read_back_is_not_written() {
     };
     let names = ["Smiling".to_string()];
     let refused = |names: &[String], samples: &[Sample]| write_annotations(root.path(), names, samples).is_err();
-    assert!(refused(&["Smiling face".to_string()], &[sample.clone()]));
+    assert!(refused(&["Smiling face".to_string()], std::slice::from_ref(&sample)));
     assert!(refused(&names, &[Sample { name: String::new(), ..sample.clone() }]));
     assert!(refused(&names, &[sample.clone(), sample.clone()]));
     assert!(refused(&names, &[Sample { attributes: vec![], ..sample.clone() }]));

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 mod bench;
 mod data;
 mod plan;
-pub mod progress;
+mod progress;
 mod run;
 mod weights;
 

@@ -122,7 +122,9 @@ fn read_targets(net: &Net, file: &TensorFile, n: usize) -> Result<(Vec<u32>, Vec
             }
             TargetKind::Values { .. } => values = given.to_vec(),
             TargetKind::Classes { .. } | TargetKind::Identities => {
-                if let Some(bad) = given.iter().find(|v| **v < 0.0 || v.fract() != 0.0 || !(**v <= 1e9)) {
+                // NaN is in no range.
+                let is_class = |v: &f32| (0.0..=1e9).contains(v) && v.fract() == 0.0;
+                if let Some(bad) = given.iter().find(|v| !is_class(v)) {
                     return Err(target.error(format!("{bad} is no class index")).advise("use 0, 1, 2, ..."));
                 }
                 classes = given.iter().map(|v| *v as u32).collect();
