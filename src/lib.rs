@@ -8,6 +8,7 @@ pub mod cli;
 pub mod data;
 pub mod device;
 pub mod error;
+pub mod metrics;
 pub mod net;
 pub mod ops;
 pub mod rng;

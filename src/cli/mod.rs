@@ -11,6 +11,7 @@ mod data;
 mod plan;
 mod progress;
 mod run;
+mod train;
 mod weights;
 
 /// Face attributes in the wild, and the network engine under it.
@@ -24,6 +25,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Args),
+    Train(train::Args),
     Plan(plan::Args),
     Bench(bench::Args),
     Weights(weights::Args),
@@ -34,6 +36,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Train(args) => train::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Weights(args) => weights::run(&args),
@@ -59,4 +62,15 @@ fn print(text: impl std::fmt::Display) -> Result<()> {
 /// Writes one JSON document to standard output.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
     print(serde_json::to_string_pretty(value).map_err(|e| Error::new("JSON", e))?)
+}
+
+/// Says what was skipped of a data set: the first few problems in full, the rest as a number.
+fn report_skipped(problems: &[Error]) {
+    const SHOWN: usize = 5;
+    for problem in problems.iter().take(SHOWN) {
+        eprintln!("skipped: {problem}");
+    }
+    if problems.len() > SHOWN {
+        eprintln!("skipped: {} more; `weft data check` lists them", problems.len() - SHOWN);
+    }
 }

@@ -5,6 +5,7 @@ pub mod celeba;
 pub mod check;
 pub mod draw;
 pub mod folder;
+pub mod frame;
 pub mod photo;
 pub mod prefetch;
 pub mod resample;

@@ -1,5 +1,22 @@
-//! Training: the optimizer, schedules, losses' wiring, the loop with its log, and checkpoints.
+//! Training: a file describes a run; a run is a loop of steps that any moment may interrupt.
+//!
+//! The way of a sample: [`source`] lists photos with their tags, `sampler` chooses those of a step, `view` cuts a crop
+//! out of each on worker threads, `run` takes the batch through the net of `network`, and [`Sgd`] moves the parameters
+//! at the rate of the [`Schedule`].
 
+mod checkpoint;
+mod config;
+mod network;
+mod run;
+mod sampler;
+mod schedule;
 mod sgd;
+mod source;
+mod view;
 
+pub use config::{Config, Data, Stage, View};
+pub use network::{HEAD, Network};
+pub use run::{Event, Outcome, Validation, run};
+pub use schedule::Schedule;
 pub use sgd::{Sgd, SgdConfig};
+pub use source::{FACE, Item, Source};

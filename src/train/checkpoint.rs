@@ -1,0 +1,72 @@
+//! The state of a run in one file: parameters, momentum and a few numbers. Everything else (order of the photos, crops,
+//! masks, learning rate) is a function of the seed and the step, so a resumed run goes on as if it had never stopped.
+
+use super::Sgd;
+use crate::net::Net;
+use crate::weights::{Dtype, Named, TensorFile};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// File name in the folder of the run.
+pub const FILE: &str = "checkpoint.safetensors";
+const STATE: &str = "weft.training";
+const MOMENTUM: &str = "momentum.";
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Steps done.
+    pub step: usize,
+    /// What must not change between stop and resume, in words.
+    pub run: String,
+    /// Sum and number of the losses since the last line of the log.
+    pub losses: (f64, usize),
+    /// Least validation loss so far.
+    pub best: Option<f64>,
+}
+
+/// Writes a checkpoint, atomically.
+///
+/// # Errors
+/// A file that cannot be written; the one before is still there then.
+pub fn save(path: &Path, net: &Net, parameters: &[f32], optimizer: &Sgd, state: &State) -> Result<()> {
+    let (weights, momentum) = (net.named(parameters), net.named(&optimizer.momentum));
+    let names: Vec<String> = momentum.iter().map(|t| format!("{MOMENTUM}{}", t.name)).collect();
+    let mut tensors: Vec<Named<'_>> = Vec::new();
+    tensors.extend(weights.iter().map(|t| Named { name: &t.name, shape: &t.shape, dtype: Dtype::F32, data: &t.values }));
+    tensors.extend(
+        momentum
+            .iter()
+            .zip(&names)
+            .map(|(t, name)| Named { name, shape: &t.shape, dtype: Dtype::F32, data: &t.values }),
+    );
+    let state = serde_json::to_string(state).map_err(|e| Error::file(path, e))?;
+    crate::weights::write(path, &tensors, &[(STATE.to_string(), state)])
+}
+
+/// Reads a checkpoint of a run described by `run` into parameters and momentum.
+///
+/// # Errors
+/// An unreadable file, one of another run, tensors that are missing or do not fit.
+pub fn load(path: &Path, net: &Net, run: &str, parameters: &mut [f32], optimizer: &mut Sgd) -> Result<State> {
+    let file = TensorFile::open(path)?;
+    let state = file.metadata().get(STATE).ok_or_else(|| {
+        Error::file(path, "is no checkpoint of a training run").advise("resume from the folder of a run")
+    })?;
+    let state: State = serde_json::from_str(state).map_err(|e| Error::file(path, e))?;
+    if state.run != run {
+        return Err(Error::file(path, format!("belongs to another run: {} instead of {run}", state.run))
+            .advise("resume with the same training file, or train into another folder"));
+    }
+    for parameter in &net.parameters {
+        for (prefix, values) in [("", &mut *parameters), (MOMENTUM, &mut optimizer.momentum[..])] {
+            let tensor = file.require(&format!("{prefix}{}", parameter.name))?;
+            if tensor.shape != parameter.tensor.shape {
+                return Err(tensor.error(format!("has shape {:?}, but {:?} is needed", tensor.shape, parameter.tensor.shape)));
+            }
+            parameter.tensor.order.pack(&tensor.to_f32()?, &mut values[parameter.range.clone()]);
+        }
+    }
+    Ok(state)
+}

@@ -1,0 +1,303 @@
+//! A training file: one TOML per run. Paths in it are relative to the directory that the command runs in.
+
+use super::{Schedule, SgdConfig};
+use crate::data::celeba::Split;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The four stages of the paper's training (sections 2.1 and 2.2), and what each learns from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Softmax over the classes of an image folder.
+    PretrainObjects,
+    /// Sigmoid cross-entropy on the tags of whole images: a 1 x 1 convolution to the tags and a log-sum-exp over the map.
+    FinetuneLnet,
+    /// Softmax over identities, plus the similarity loss on the features.
+    PretrainIdentities,
+    /// Sigmoid cross-entropy on the attributes of a face region.
+    FinetuneAttributes,
+}
+
+impl Stage {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PretrainObjects => "pretrain-objects",
+            Self::FinetuneLnet => "finetune-lnet",
+            Self::PretrainIdentities => "pretrain-identities",
+            Self::FinetuneAttributes => "finetune-attributes",
+        }
+    }
+}
+
+/// A training file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub stage: Stage,
+    /// Network description without a head; the stage puts one on top.
+    pub net: PathBuf,
+    /// Folder of the run: weights, checkpoint, log.
+    pub output: PathBuf,
+    /// Weights to start from; layers that they lack (a head of another stage) start from random ones.
+    pub init: Option<PathBuf>,
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// Samples of a step.
+    pub batch: usize,
+    pub epochs: usize,
+    /// Dropout on the input and on the output of the net's last layer.
+    #[serde(default)]
+    pub dropout: [f32; 2],
+    /// Weight of the similarity loss beside the softmax (`pretrain-identities`); 0 leaves it out.
+    #[serde(default)]
+    pub similarity: f32,
+    /// Batches hold this many samples of each of `batch / per_identity` identities (`pretrain-identities`).
+    #[serde(default = "two")]
+    pub per_identity: usize,
+    /// Sharpness of the log-sum-exp over the map (`finetune-lnet`).
+    #[serde(default = "four")]
+    pub sharpness: f32,
+    /// Epochs between two looks at the validation split; the last epoch is always looked at.
+    #[serde(default = "usize_one")]
+    pub validate_every: usize,
+    /// Steps between two checkpoints.
+    #[serde(default = "two_hundred")]
+    pub checkpoint_every: usize,
+    pub data: Data,
+    pub view: View,
+    #[serde(default)]
+    pub optimizer: SgdConfig,
+    pub schedule: Schedule,
+}
+
+/// `[data]`: what to learn from.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// CelebA's folder; for `pretrain-objects` a folder with one folder per class.
+    pub root: PathBuf,
+    /// Splits of CelebA to train on.
+    #[serde(default = "train_split")]
+    pub splits: Vec<Split>,
+    /// Split of CelebA to measure on.
+    pub validation: Option<Split>,
+    /// Face regions: a box file; without it, or for photos not in it, the whole photo is the region.
+    pub boxes: Option<PathBuf>,
+    /// At most this many photos, the first ones.
+    pub limit: Option<usize>,
+    /// Stop at the first bad line or missing photo of the annotations instead of reporting and skipping it.
+    #[serde(default)]
+    pub strict: bool,
+}
+
+/// `[view]`: how a sample of the net's input size is cut out of a photo.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
+pub enum View {
+    /// The region, scaled to `size` = [height, width], is the frame that crops are cut from, mirrored half of the time.
+    Frame {
+        size: [usize; 2],
+        /// The crop grows or shrinks by up to this share.
+        #[serde(default)]
+        scale: f32,
+        /// And moves by up to this share of its side beyond the frame.
+        #[serde(default)]
+        shift: f32,
+    },
+    /// The photo, scaled to this shorter side; the centre and the four corners, and their mirror images.
+    TenCrop { short: usize },
+    /// The photo in a scene: pasted with soft edges over a background.
+    Scene {
+        /// An image folder without the subject.
+        backgrounds: PathBuf,
+        /// Aligned faces in CelebA's layout that stand in for photos.
+        faces: Option<PathBuf>,
+        /// Share of samples made of `faces`.
+        #[serde(default)]
+        face_share: f32,
+        /// Share of samples that are a background alone, with no tag.
+        #[serde(default)]
+        empty_share: f32,
+        /// Least and greatest longer side of a photo, as a share of the input.
+        photo_scale: [f32; 2],
+        /// The same for `faces`.
+        #[serde(default = "whole")]
+        face_scale: [f32; 2],
+    },
+}
+
+fn one() -> u64 {
+    1
+}
+fn usize_one() -> usize {
+    1
+}
+fn two() -> usize {
+    2
+}
+fn four() -> f32 {
+    4.0
+}
+fn two_hundred() -> usize {
+    200
+}
+fn whole() -> [f32; 2] {
+    [1.0, 1.0]
+}
+fn train_split() -> Vec<Split> {
+    vec![Split::Train]
+}
+
+impl Config {
+    /// Reads a training file; each of `changes` is a `key=value` that replaces one of its values, as in
+    /// `schedule.rate=0.01`.
+    ///
+    /// # Errors
+    /// An unreadable file, broken TOML (with its line), unknown or missing keys, values out of range.
+    pub fn load(path: impl AsRef<Path>, changes: &[String]) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::file(path, e).advise("give the path of a training file (TOML)"))?;
+        let mut table: toml::Table = toml::from_str(&text).map_err(|e: toml::de::Error| {
+            let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            Error::new(format!("{}:{line}", path.display()), e.message())
+        })?;
+        for change in changes {
+            set(&mut table, change)?;
+        }
+        let config: Self = table.try_into().map_err(|e: toml::de::Error| Error::file(path, e))?;
+        config.check().map_err(|e| e.within(path.display()))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |key: &str, found: String, advice: &str| Err(Error::new(key, found).advise(advice));
+        let share = |x: f32| (0.0..=1.0).contains(&x);
+        if self.batch == 0 || self.epochs == 0 || self.checkpoint_every == 0 || self.validate_every == 0 {
+            return refuse(
+                "batch, epochs, checkpoint_every, validate_every",
+                "one of them is 0".into(),
+                "give at least 1",
+            );
+        }
+        if self.dropout.iter().any(|p| !(0.0..1.0).contains(p)) {
+            return refuse("dropout", format!("is {:?}", self.dropout), "give two shares from 0 to below 1");
+        }
+        if self.stage == Stage::PretrainIdentities
+            && (self.per_identity == 0 || !self.batch.is_multiple_of(self.per_identity))
+        {
+            let found = format!("{} does not divide the batch of {}", self.per_identity, self.batch);
+            return refuse("per_identity", found, "make batch a multiple of it");
+        }
+        if !(self.similarity >= 0.0 && self.similarity.is_finite()) {
+            return refuse("similarity", format!("is {}", self.similarity), "give a weight of 0 or more");
+        }
+        match &self.view {
+            View::Frame { size, scale, shift } => {
+                if size.contains(&0) || !(0.0..1.0).contains(scale) || !(0.0..1.0).contains(shift) {
+                    return refuse(
+                        "view",
+                        format!("size {size:?}, scale {scale}, shift {shift}"),
+                        "sizes are pixels, scale and shift shares below 1",
+                    );
+                }
+            }
+            View::TenCrop { short } if *short == 0 => {
+                return refuse("view.short", "is 0".into(), "give pixels");
+            }
+            View::TenCrop { .. } => {}
+            View::Scene { face_share, empty_share, photo_scale, face_scale, .. } => {
+                if !share(*face_share) || !share(*empty_share) || !share(face_share + empty_share) {
+                    return refuse(
+                        "view",
+                        format!("face_share {face_share}, empty_share {empty_share}"),
+                        "their sum is a share, at most 1",
+                    );
+                }
+                for scale in [photo_scale, face_scale] {
+                    if !(scale[0] > 0.0 && scale[0] <= scale[1] && scale[1] <= 8.0) {
+                        return refuse("view", format!("scale {scale:?}"), "give [least, greatest], above 0");
+                    }
+                }
+            }
+        }
+        self.schedule.check()
+    }
+}
+
+/// Replaces `key.of.tables=value` in a table; a value that is no TOML is a string.
+fn set(table: &mut toml::Table, change: &str) -> Result<()> {
+    let wrong = || Error::new(format!("--set {change}"), "is no key=value").advise("write --set schedule.rate=0.01");
+    let (key, value) = change.split_once('=').ok_or_else(wrong)?;
+    let value = format!("v = {value}")
+        .parse::<toml::Table>()
+        .map_or_else(|_| toml::Value::String(value.to_string()), |mut t| t.remove("v").unwrap_or(toml::Value::Integer(0)));
+    let mut parts = key.split('.').peekable();
+    let mut at = table;
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            at.insert(part.to_string(), value);
+            return Ok(());
+        }
+        let next = at.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        at = next.as_table_mut().ok_or_else(wrong)?;
+    }
+    Err(wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+        stage = "finetune-attributes"
+        net = "nets/anet.toml"
+        output = "runs/anet"
+        batch = 8
+        epochs = 2
+        [data]
+        root = "data"
+        splits = ["train", "val"]
+        [view]
+        kind = "frame"
+        size = [109, 89]
+        [schedule]
+        kind = "one-cycle"
+        rate = 0.03
+    "#;
+
+    fn load(text: &str, changes: &[&str]) -> Result<Config> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load(file.path(), &changes.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn values_can_be_replaced_from_the_command_line() {
+        let config = load(TEXT, &["schedule.rate=0.5", "data.root=/else where", "optimizer.momentum=0.8"]).unwrap();
+        assert_eq!(config.schedule.rate(0.3, 1.0), 0.5);
+        assert_eq!(config.data.root, Path::new("/else where"));
+        assert_eq!(config.optimizer.momentum, 0.8);
+        assert!(config.optimizer.nesterov);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (change, expected) in [
+            ("epocs=3", "epocs"),
+            ("batch=0", "is 0"),
+            ("dropout=[0.5,1.0]", "dropout"),
+            ("data.splits=['trian']", "trian"),
+            ("schedule.rate=-1", "rate"),
+            ("view.size=[0,3]", "view"),
+            ("nonsense", "key=value"),
+        ] {
+            let error = load(TEXT, &[change]).unwrap_err().to_string();
+            assert!(error.contains(expected), "{change}: {error}");
+        }
+        let error = load("stage = \n", &[]).unwrap_err().to_string();
+        assert!(error.contains(":1: "), "{error}");
+    }
+}

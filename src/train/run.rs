@@ -1,0 +1,335 @@
+//! The loop: batches from worker threads, forward, backward, step; log, validation, weights, checkpoints.
+
+use super::checkpoint::{self, State};
+use super::config::{Config, Stage};
+use super::network::Network;
+use super::sampler::{MASKS, SAMPLES, Sampler};
+use super::source::{Item, Source};
+use super::view::Cutter;
+use super::Sgd;
+use crate::data::prefetch::Prefetch;
+use crate::data::resample::Resampler;
+use crate::metrics::{self, Means};
+use crate::net::{Net, Purpose, Session};
+use crate::ops::{Mode, Targets};
+use crate::rng::Rng;
+use crate::weights::{Dtype, TensorFile, write_atomic};
+use crate::{Error, Result};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Steps that one line of the log sums up.
+const LOG_STEPS: usize = 20;
+/// Batches that wait for the loop.
+const AHEAD: usize = 4;
+
+/// What a run tells while it works.
+#[derive(Debug, Clone)]
+pub enum Event<'a> {
+    /// Once, before the first step.
+    Start { steps: usize, first: usize, photos: usize, parameters: usize, skipped: &'a [Error], fresh: &'a [String] },
+    /// After each step.
+    Step { step: usize, epoch: f64, loss: f32, rate: f32 },
+    /// While photos of the validation split are looked at.
+    Looking { done: usize, of: usize },
+    /// After a look at the validation split.
+    Validation { step: usize, validation: Validation },
+}
+
+/// Figures over the validation split.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Validation {
+    /// Mean loss per value.
+    pub loss: f64,
+    /// Of the tags.
+    pub means: Means,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    pub steps: usize,
+    /// Steps of the whole run: more than `steps` if it was stopped.
+    pub of: usize,
+    pub validation: Option<Validation>,
+    /// Weights after the last step; absent if the run was stopped.
+    pub weights: Option<PathBuf>,
+    pub seconds: f64,
+}
+
+/// A batch, ready for the net.
+struct Batch {
+    pixels: Vec<f32>,
+    classes: Vec<u32>,
+    tags: Vec<f32>,
+}
+
+/// Runs a training file. With `resume`, goes on from the checkpoint in its folder, if there is one. Stops after a step
+/// once `stop` is set, with a checkpoint.
+///
+/// The folder gets `net.toml` (the net with its head), `last.safetensors`, `best.safetensors` (least validation loss, if
+/// there is a validation split), `checkpoint.safetensors` and `log.csv`.
+///
+/// # Errors
+/// Data, net or initial weights that cannot be read or do not fit; a folder with another run's results; a photo that
+/// cannot be read; a loss that is not finite; a file that cannot be written.
+pub fn run(config: &Config, resume: bool, stop: &AtomicBool, tell: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+    let began = Instant::now();
+    let source = Source::open(config)?;
+    let network = Network::new(config, &source)?;
+    let net = &network.net;
+    let cutter = Arc::new(Cutter::new(config, &source, net.spec.input)?);
+    let sampler = Sampler::new(config, &source.train);
+    let steps = sampler.steps() * config.epochs;
+
+    let mut parameters = net.initial_parameters(config.seed);
+    let mut fresh = Vec::new();
+    if let Some(init) = &config.init {
+        fresh = read_init(net, init, &mut parameters)?;
+    }
+    let mut optimizer = Sgd::new(net, config.optimizer.clone())?;
+    let checkpoint = config.output.join(checkpoint::FILE);
+    let run = describe(config, &source, net);
+    let mut state = State { step: 0, run: run.clone(), losses: (0.0, 0), best: None };
+    if checkpoint.exists() {
+        if !resume {
+            return Err(Error::file(&config.output, "holds a run already")
+                .advise("go on with --resume, or choose another output folder"));
+        }
+        state = checkpoint::load(&checkpoint, net, &run, &mut parameters, &mut optimizer)?;
+    }
+    std::fs::create_dir_all(&config.output).map_err(|e| Error::file(&config.output, e))?;
+    write_atomic(config.output.join("net.toml"), |file| file.write_all(network.trained.to_toml().as_bytes()))?;
+    let mut log = Log::open(config.output.join("log.csv"), state.step)?;
+    tell(Event::Start {
+        steps,
+        first: state.step,
+        photos: source.train.len(),
+        parameters: parameters.len(),
+        skipped: &source.problems,
+        fresh: &fresh,
+    });
+
+    let save = |name: &str, parameters: &[f32], step: usize| -> Result<PathBuf> {
+        let path = config.output.join(name);
+        let metadata = [("weft.stage".to_string(), config.stage.name().to_string()), ("weft.step".into(), step.to_string())];
+        net.save_parameters(&path, parameters, Dtype::F32, &metadata)?;
+        Ok(path)
+    };
+    let mut session = Session::new(net.clone(), config.batch, Purpose::Training)?;
+    let mut gradients = vec![0.0; parameters.len()];
+    let mut validation = None;
+    let Source { train, validation: held_out, tags, .. } = source;
+    let has_tags = !tags.is_empty();
+    let batches = batches(config, cutter.clone(), train, tags.len(), sampler, state.step..steps);
+    let per_epoch = steps / config.epochs;
+
+    for batch in batches {
+        let batch = batch?;
+        let step = state.step;
+        let rate = config.schedule.rate(step as f64 / steps as f64, config.epochs as f64);
+        let mode = Mode::Training { seed: mask_seed(config.seed, step) };
+        let targets = Targets { classes: &batch.classes, values: &batch.tags };
+        session.input().copy_from_slice(&batch.pixels);
+        session.forward(&parameters, mode, targets)?;
+        let loss = session.loss();
+        if !loss.is_finite() {
+            return Err(Error::file(&config.output, format!("the loss is {loss} at step {}", step + 1))
+                .advise(format!("lower schedule.rate (it was {rate}) or set optimizer.clip_norm; earlier weights are kept")));
+        }
+        session.backward(&parameters, mode, targets, None, &mut gradients)?;
+        optimizer.step(&mut parameters, &gradients, rate);
+
+        state.step += 1;
+        state.losses.0 += f64::from(loss);
+        state.losses.1 += 1;
+        let epoch = state.step as f64 / per_epoch as f64;
+        tell(Event::Step { step: state.step, epoch, loss, rate });
+        if state.step.is_multiple_of(LOG_STEPS) || state.step == steps {
+            log.line(state.step, epoch, Some((rate, state.losses.0 / state.losses.1 as f64)), None)?;
+            state.losses = (0.0, 0);
+        }
+        let epochs_done = state.step / per_epoch;
+        let look = state.step.is_multiple_of(per_epoch)
+            && (epochs_done.is_multiple_of(config.validate_every) || epochs_done == config.epochs);
+        if look && has_tags && !held_out.is_empty() {
+            let found = validate(&network, &parameters, &cutter, &held_out, &tags, config.batch, tell)?;
+            log.line(state.step, epoch, None, Some(found))?;
+            if state.best.is_none_or(|best| found.loss < best) {
+                state.best = Some(found.loss);
+                save("best.safetensors", &parameters, state.step)?;
+            }
+            validation = Some(found);
+            tell(Event::Validation { step: state.step, validation: found });
+        }
+        let stopped = stop.load(Ordering::Relaxed) && state.step < steps;
+        if stopped || state.step.is_multiple_of(config.checkpoint_every) || state.step == steps {
+            checkpoint::save(&checkpoint, net, &parameters, &optimizer, &state)?;
+        }
+        if stopped {
+            break;
+        }
+    }
+    let finished = state.step == steps;
+    let weights = if finished { Some(save("last.safetensors", &parameters, steps)?) } else { None };
+    Ok(Outcome { steps: state.step, of: steps, validation, weights, seconds: began.elapsed().as_secs_f64() })
+}
+
+/// What two runs must share for one to go on from the other's checkpoint.
+fn describe(config: &Config, source: &Source, net: &Net) -> String {
+    format!(
+        "{} of {} ({} parameters), seed {}, {} photos, batch {}, {} epochs",
+        config.stage.name(),
+        net.spec.name,
+        net.parameter_len(),
+        config.seed,
+        source.train.len(),
+        config.batch,
+        config.epochs
+    )
+}
+
+/// Reads the layers that file and net share; names those that start from random weights. A head of another shape is
+/// that of another task and starts anew.
+fn read_init(net: &Net, path: &std::path::Path, parameters: &mut [f32]) -> Result<Vec<String>> {
+    let file = TensorFile::open(path)?;
+    let mut fresh = Vec::new();
+    for parameter in &net.parameters {
+        let head = net.layers[parameter.layer].name == super::network::HEAD;
+        match file.get(&parameter.name) {
+            Some(tensor) if tensor.shape == parameter.tensor.shape => {
+                parameter.tensor.order.pack(&tensor.to_f32()?, &mut parameters[parameter.range.clone()]);
+            }
+            Some(tensor) if !head => {
+                return Err(tensor
+                    .error(format!("has shape {:?}, but the net needs {:?}", tensor.shape, parameter.tensor.shape))
+                    .advise("take weights of this net for `init`"));
+            }
+            _ => fresh.push(parameter.name.clone()),
+        }
+    }
+    if fresh.len() == net.parameters.len() {
+        return Err(Error::file(path, format!("holds no layer of the net {}", net.spec.place))
+            .advise("take weights of this net for `init`"));
+    }
+    Ok(fresh)
+}
+
+/// The seed of a step's dropout masks.
+fn mask_seed(seed: u64, step: usize) -> u64 {
+    let mut rng = Rng::new(seed, MASKS + step as u64);
+    (u64::from(rng.word()) << 32) | u64::from(rng.word())
+}
+
+/// The batches of `steps`, made ahead of the loop on another thread per four of the machine's.
+fn batches(
+    config: &Config,
+    cutter: Arc<Cutter>,
+    items: Vec<Item>,
+    tags: usize,
+    sampler: Sampler,
+    steps: std::ops::Range<usize>,
+) -> Prefetch<Result<Batch>> {
+    let workers = rayon::current_num_threads().div_ceil(4);
+    let (seed, batch) = (config.seed, config.batch);
+    let sample = cutter.sample_len();
+    let jobs = steps.map(move |step| (step, sampler.batch(step)));
+    let tagged = matches!(config.stage, Stage::FinetuneLnet | Stage::FinetuneAttributes);
+    Prefetch::new(workers, AHEAD, jobs, move |(step, numbers)| {
+        let mut resampler = Resampler::default();
+        let mut pixels = vec![0.0; batch * sample];
+        let mut values = vec![0.0; batch * tags];
+        for (slot, &number) in numbers.iter().enumerate() {
+            let mut rng = Rng::new(seed, SAMPLES + (step * batch + slot) as u64);
+            let pixels = &mut pixels[slot * sample..(slot + 1) * sample];
+            cutter.draw(&items[number], &mut rng, &mut resampler, pixels, &mut values[slot * tags..(slot + 1) * tags])?;
+        }
+        let classes = if tagged { Vec::new() } else { numbers.iter().map(|&number| items[number].class).collect() };
+        Ok(Batch { pixels, classes, tags: if tagged { values } else { Vec::new() } })
+    })
+}
+
+/// Scores of the fixed views of each photo, averaged, against its tags.
+fn validate(
+    network: &Network,
+    parameters: &[f32],
+    cutter: &Arc<Cutter>,
+    items: &[Item],
+    tags: &[String],
+    batch: usize,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<Validation> {
+    let (views, sample, outputs) = (cutter.views(), cutter.sample_len(), tags.len());
+    let photos = (batch / views).max(1);
+    // Without dropout and losses, and with the same parameters in the same order.
+    let net = Arc::new(Net::new(network.trained.clone())?);
+    let mut session = Session::new(net, photos * views, Purpose::Inference)?;
+    let jobs: Vec<Vec<Item>> = items.chunks(photos).map(<[Item]>::to_vec).collect();
+    let cut = cutter.clone();
+    let pixels = Prefetch::new(rayon::current_num_threads().div_ceil(4), AHEAD, jobs.into_iter(), move |items| {
+        let mut resampler = Resampler::default();
+        let mut pixels = vec![0.0; photos * views * sample];
+        for (item, pixels) in items.iter().zip(pixels.chunks_exact_mut(views * sample)) {
+            cut.fixed(item, &mut resampler, pixels)?;
+        }
+        Ok::<_, Error>(pixels)
+    });
+    let mut scores: Vec<f32> = Vec::with_capacity(items.len() * outputs);
+    for (pixels, items_here) in pixels.zip(items.chunks(photos)) {
+        session.input().copy_from_slice(&pixels?);
+        session.forward(parameters, Mode::Inference, Targets::default())?;
+        for views in session.output().chunks_exact(views * outputs).take(items_here.len()) {
+            let mean = |tag: usize| {
+                views.iter().skip(tag).step_by(outputs).sum::<f32>() / (views.len() / outputs) as f32
+            };
+            scores.extend((0..outputs).map(mean));
+        }
+        tell(Event::Looking { done: scores.len() / outputs, of: items.len() });
+    }
+    let truth: Vec<bool> = items.iter().flat_map(|item| item.tags.iter().map(|tag| *tag > 0.5)).collect();
+    let cross_entropy = |(score, truth): (&f32, &bool)| {
+        let score = f64::from(*score);
+        score.max(0.0) - if *truth { score } else { 0.0 } + (-score.abs()).exp().ln_1p()
+    };
+    let loss = scores.iter().zip(&truth).map(cross_entropy).sum::<f64>() / scores.len() as f64;
+    Ok(Validation { loss, means: metrics::means(&metrics::accuracies(tags, &scores, &truth)) })
+}
+
+/// `log.csv`: a line per [`LOG_STEPS`] steps, and one per validation.
+struct Log {
+    path: PathBuf,
+    file: std::fs::File,
+}
+
+impl Log {
+    const HEADER: &str = "step,epoch,rate,loss,validation_loss,accuracy,balanced_accuracy";
+
+    /// Keeps the lines up to `step` of a log that is there.
+    fn open(path: PathBuf, step: usize) -> Result<Self> {
+        let mut text = format!("{}\n", Self::HEADER);
+        if let Ok(old) = std::fs::read_to_string(&path) {
+            let until = |line: &&str| line.split(',').next().and_then(|s| s.parse::<usize>().ok()).is_some_and(|s| s <= step);
+            old.lines().skip(1).filter(until).for_each(|line| text += &format!("{line}\n"));
+        }
+        write_atomic(&path, |file| file.write_all(text.as_bytes()))?;
+        let file = std::fs::File::options().append(true).open(&path).map_err(|e| Error::file(&path, e))?;
+        Ok(Self { path, file })
+    }
+
+    fn line(
+        &mut self,
+        step: usize,
+        epoch: f64,
+        training: Option<(f32, f64)>,
+        validation: Option<Validation>,
+    ) -> Result<()> {
+        let (rate, loss) = training.map_or(Default::default(), |(rate, loss)| (format!("{rate:.6e}"), format!("{loss:.6}")));
+        let validation = validation.map_or(",,".into(), |v| {
+            format!("{:.6},{:.6},{:.6}", v.loss, v.means.accuracy, v.means.balanced_accuracy)
+        });
+        writeln!(self.file, "{step},{epoch:.3},{rate},{loss},{validation}").map_err(|e| Error::file(&self.path, e))
+    }
+}

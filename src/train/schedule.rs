@@ -1,0 +1,93 @@
+//! The learning rate over the course of training.
+
+use crate::{Error, Result};
+use serde::Deserialize;
+use std::f64::consts::PI;
+
+/// `[schedule]` of a training file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
+pub enum Schedule {
+    /// `rate`, multiplied by `factor` after every `every` epochs.
+    Step { rate: f64, factor: f64, every: f64 },
+    /// From `rate` to `last` along half a cosine, after a linear rise over the first `warmup` share.
+    Cosine {
+        rate: f64,
+        #[serde(default)]
+        last: f64,
+        #[serde(default)]
+        warmup: f64,
+    },
+    /// Up to `rate` along half a cosine in the first `warmup` share, from `rate / 25`; then down to `rate / 250000`
+    /// (Smith and Topin, 2017; PyTorch's defaults).
+    OneCycle {
+        rate: f64,
+        #[serde(default = "three_tenths")]
+        warmup: f64,
+    },
+}
+
+fn three_tenths() -> f64 {
+    0.3
+}
+
+/// From `a` (t = 0) to `b` (t = 1) along half a cosine.
+fn cosine(a: f64, b: f64, t: f64) -> f64 {
+    b + (a - b) * (1.0 + (PI * t).cos()) / 2.0
+}
+
+impl Schedule {
+    /// The learning rate when the share `t` in [0, 1] of all steps is done, `epochs` being their number in epochs.
+    pub fn rate(&self, t: f64, epochs: f64) -> f32 {
+        (match *self {
+            // A step's end may round to just below a whole number of epochs.
+            Self::Step { rate, factor, every } => rate * factor.powf((t * epochs / every + 1e-9).floor()),
+            Self::Cosine { rate, warmup, .. } if t < warmup => rate * t / warmup,
+            Self::Cosine { rate, last, warmup } => cosine(rate, last, (t - warmup) / (1.0 - warmup)),
+            Self::OneCycle { rate, warmup } if t < warmup => cosine(rate / 25.0, rate, t / warmup),
+            Self::OneCycle { rate, warmup } => cosine(rate, rate / 250_000.0, (t - warmup) / (1.0 - warmup)),
+        }) as f32
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let (rate, warmup) = match *self {
+            Self::Step { rate, factor, every } => {
+                if !(factor > 0.0 && factor <= 1.0 && every > 0.0) {
+                    return Err(Error::new("schedule", format!("factor {factor}, every {every}"))
+                        .advise("factor is in (0, 1], every a number of epochs"));
+                }
+                (rate, 0.0)
+            }
+            Self::Cosine { rate, warmup, .. } | Self::OneCycle { rate, warmup } => (rate, warmup),
+        };
+        if !(rate > 0.0 && rate.is_finite()) {
+            return Err(Error::new("schedule.rate", format!("is {rate}")).advise("give a rate above 0"));
+        }
+        if !(0.0..1.0).contains(&warmup) {
+            return Err(Error::new("schedule.warmup", format!("is {warmup}")).advise("give a share below 1"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_pass_through_their_corners() {
+        let near = |a: f32, b: f32| assert!((a - b).abs() <= 1e-6 * b.abs().max(1e-9), "{a} instead of {b}");
+        let step = Schedule::Step { rate: 1.0, factor: 0.1, every: 2.0 };
+        for (t, rate) in [(0.0, 1.0), (0.19, 1.0), (0.2, 0.1), (0.399, 0.1), (0.4, 0.01)] {
+            near(step.rate(t, 10.0), rate);
+        }
+        let cycle = Schedule::OneCycle { rate: 0.03, warmup: 0.3 };
+        for (t, rate) in [(0.0, 0.0012), (0.15, 0.0156), (0.3, 0.03), (0.65, 0.015_000_06), (1.0, 1.2e-7)] {
+            near(cycle.rate(t, 1.0), rate);
+        }
+        let cosine = Schedule::Cosine { rate: 1.0, last: 0.0, warmup: 0.5 };
+        for (t, rate) in [(0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.75, 0.5)] {
+            near(cosine.rate(t, 1.0), rate);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! From a photo to a sample: where training crops lie, and the fixed views that scores are averaged over.
+
+use super::config::View;
+use super::source::{Item, Source};
+use super::{Config, source};
+use crate::data::frame::Frame;
+use crate::data::photo::{Photo, Rect};
+use crate::data::resample::{Normalise, Resampler};
+use crate::ops::Shape;
+use crate::rng::Rng;
+use crate::{Error, Result};
+use std::path::PathBuf;
+
+/// Draws samples of one size.
+#[derive(Debug)]
+pub struct Cutter {
+    view: View,
+    height: usize,
+    width: usize,
+    normalise: Normalise,
+    scene: Scene,
+}
+
+/// What scenes are made of.
+#[derive(Debug, Default)]
+struct Scene {
+    backgrounds: Vec<PathBuf>,
+    faces: Vec<Item>,
+}
+
+/// Share of a pasted photo's side over which it fades into the background.
+const FADE: f32 = 0.08;
+
+impl Cutter {
+    /// For samples of the shape `input`.
+    ///
+    /// # Errors
+    /// A frame that is smaller than the input; folders of the scene that cannot be read.
+    pub fn new(config: &Config, source: &Source, input: Shape) -> Result<Self> {
+        if input.c != 3 {
+            return Err(Error::file(&config.net, format!("its input {input} is no RGB photo"))
+                .advise("training needs input = [3, height, width]"));
+        }
+        let mut scene = Scene::default();
+        match &config.view {
+            View::Frame { size: [height, width], .. } if *height < input.h || *width < input.w => {
+                return Err(Error::new("view.size", format!("{height} x {width} is smaller than the input {input}"))
+                    .advise("make the frame at least as large as the net's input"));
+            }
+            View::TenCrop { short } if *short < input.h.max(input.w) => {
+                return Err(Error::new("view.short", format!("{short} is smaller than the input {input}"))
+                    .advise("make it at least as large as the net's input"));
+            }
+            View::Scene { backgrounds, faces, .. } => {
+                scene.backgrounds = source::photos_below(backgrounds)?;
+                if let Some(root) = faces {
+                    scene.faces = source.pasted_faces(config, root)?;
+                }
+            }
+            _ => {}
+        }
+        if let View::Scene { face_share, .. } = &config.view
+            && *face_share > 0.0
+            && scene.faces.is_empty()
+        {
+            return Err(Error::new("view.face_share", "is above 0, but there are no faces").advise("give view.faces"));
+        }
+        Ok(Self { view: config.view.clone(), height: input.h, width: input.w, normalise: Normalise::default(), scene })
+    }
+
+    /// Draws a training sample of `item` into `pixels` [h, w, 3] and its tags into `tags`.
+    ///
+    /// # Errors
+    /// A photo that cannot be read.
+    pub fn draw(
+        &self,
+        item: &Item,
+        rng: &mut Rng,
+        resampler: &mut Resampler,
+        pixels: &mut [f32],
+        tags: &mut [f32],
+    ) -> Result<()> {
+        tags.copy_from_slice(&item.tags);
+        let (photo, window, flip) = match &self.view {
+            View::Frame { size, scale, shift } => {
+                let photo = Photo::open(&item.photo)?;
+                let frame = Frame::new(&photo, item.region, *size);
+                let (w, h) = (self.width as f32, self.height as f32);
+                // Whole pixels of the frame, so that an unscaled frame is copied exactly.
+                let x = rng.below(size[1] - self.width + 1) as f32;
+                let y = rng.below(size[0] - self.height + 1) as f32;
+                let zoom = 1.0 + scale * rng.range(-1.0, 1.0);
+                let (dx, dy) = (shift * w * rng.range(-1.0, 1.0), shift * h * rng.range(-1.0, 1.0));
+                let window = Rect::new(x + dx, y + dy, w, h);
+                (photo, frame.to_photo(if *scale > 0.0 { window.scaled_about_center(zoom) } else { window }), rng.chance(0.5))
+            }
+            View::TenCrop { short } => {
+                let photo = Photo::open(&item.photo)?;
+                let window = self.ten_crop(&photo, *short)[rng.below(5)];
+                (photo, window, rng.chance(0.5))
+            }
+            View::Scene { face_share, empty_share, photo_scale, face_scale, .. } => {
+                let background = &self.scene.backgrounds[rng.below(self.scene.backgrounds.len())];
+                self.background(&Photo::open(background)?, rng, resampler, pixels);
+                let kind = rng.unit();
+                let (item, scale) = if kind < *empty_share {
+                    tags.fill(0.0);
+                    return Ok(());
+                } else if kind < empty_share + face_share {
+                    (&self.scene.faces[rng.below(self.scene.faces.len())], face_scale)
+                } else {
+                    (item, photo_scale)
+                };
+                tags.copy_from_slice(&item.tags);
+                // Uniform in the logarithm: halves are as likely as doubles.
+                let scale = (rng.range(scale[0].ln(), scale[1].ln())).exp();
+                self.paste(&Photo::open(&item.photo)?, item.region, scale, rng, resampler, pixels);
+                return Ok(());
+            }
+        };
+        resampler.sample(&photo, window, self.width, self.height, flip, self.normalise, pixels);
+        Ok(())
+    }
+
+    /// Values of one sample.
+    pub fn sample_len(&self) -> usize {
+        self.height * self.width * 3
+    }
+
+    /// Number of fixed views of a photo.
+    pub fn views(&self) -> usize {
+        match self.view {
+            View::Frame { .. } => 6,
+            View::TenCrop { .. } => 10,
+            View::Scene { .. } => 1,
+        }
+    }
+
+    /// Cuts all fixed views of `item` into `pixels` [views, h, w, 3].
+    ///
+    /// # Errors
+    /// A photo that cannot be read.
+    pub fn fixed(&self, item: &Item, resampler: &mut Resampler, pixels: &mut [f32]) -> Result<()> {
+        let photo = Photo::open(&item.photo)?;
+        let windows = match &self.view {
+            View::Frame { size, .. } => Frame::new(&photo, item.region, *size).views(self.height, self.width),
+            View::TenCrop { short } => {
+                self.ten_crop(&photo, *short).into_iter().flat_map(|window| [(window, false), (window, true)]).collect()
+            }
+            View::Scene { .. } => vec![(around(&photo, item.region, self.width, self.height), false)],
+        };
+        for ((window, flip), out) in windows.into_iter().zip(pixels.chunks_exact_mut(self.height * self.width * 3)) {
+            resampler.sample(&photo, window, self.width, self.height, flip, self.normalise, out);
+        }
+        Ok(())
+    }
+
+    /// The centre and the corners of a photo whose shorter side is scaled to `short`.
+    fn ten_crop(&self, photo: &Photo, short: usize) -> [Rect; 5] {
+        let scale = photo.width.min(photo.height) as f32 / short as f32;
+        let (w, h) = (self.width as f32 * scale, self.height as f32 * scale);
+        let (right, bottom) = (photo.width as f32 - w, photo.height as f32 - h);
+        [(right / 2.0, bottom / 2.0), (0.0, 0.0), (right, 0.0), (0.0, bottom), (right, bottom)]
+            .map(|(x, y)| Rect::new(x, y, w, h))
+    }
+
+    /// Fills the sample with a random part of `photo`, at least half of its shorter side wide.
+    fn background(&self, photo: &Photo, rng: &mut Rng, resampler: &mut Resampler, pixels: &mut [f32]) {
+        let aspect = self.width as f32 / self.height as f32;
+        let most = (photo.width as f32).min(photo.height as f32 * aspect);
+        let width = most * rng.range(0.5, 1.0);
+        let height = width / aspect;
+        let x = rng.range(0.0, photo.width as f32 - width);
+        let y = rng.range(0.0, photo.height as f32 - height);
+        let window = Rect::new(x, y, width, height);
+        resampler.sample(photo, window, self.width, self.height, rng.chance(0.5), self.normalise, pixels);
+    }
+
+    /// Pastes `region` of `photo` over the sample, its longer side `scale` of the sample's, its edges fading out. What
+    /// is larger than the sample reaches beyond it by a quarter of the difference at least, so that its middle stays.
+    fn paste(
+        &self,
+        photo: &Photo,
+        region: Option<Rect>,
+        scale: f32,
+        rng: &mut Rng,
+        resampler: &mut Resampler,
+        pixels: &mut [f32],
+    ) {
+        let region = region.unwrap_or(photo.bounds());
+        let zoom = scale * (self.width as f32 / region.width).min(self.height as f32 / region.height);
+        let size = |side: f32| ((side * zoom).round() as usize).clamp(1, 8192);
+        let (width, height) = (size(region.width), size(region.height));
+        let mut place = |inside: usize, sample: usize| {
+            let slack = sample as f32 - inside as f32;
+            (slack * if slack < 0.0 { rng.range(0.25, 0.75) } else { rng.unit() }).round() as isize
+        };
+        let (left, top) = (place(width, self.width), place(height, self.height));
+        let mut pasted = vec![0.0; width * height * 3];
+        resampler.sample(photo, region, width, height, rng.chance(0.5), self.normalise, &mut pasted);
+        let fade = (FADE * width.min(height) as f32).max(1.0);
+        let rise = |at: usize, side: usize| ((at.min(side - 1 - at) as f32 + 0.5) / fade).min(1.0);
+        for y in 0..height {
+            let Some(to_y) = (top + y as isize).try_into().ok().filter(|y: &usize| *y < self.height) else { continue };
+            for x in 0..width {
+                let Some(to_x) = (left + x as isize).try_into().ok().filter(|x: &usize| *x < self.width) else { continue };
+                let alpha = rise(x, width) * rise(y, height);
+                let to = &mut pixels[(to_y * self.width + to_x) * 3..][..3];
+                for (to, from) in to.iter_mut().zip(&pasted[(y * width + x) * 3..]) {
+                    *to += alpha * (from - *to);
+                }
+            }
+        }
+    }
+}
+
+/// The window of the sample's aspect around all of a region.
+fn around(photo: &Photo, region: Option<Rect>, width: usize, height: usize) -> Rect {
+    let region = region.unwrap_or(photo.bounds());
+    let (x, y) = region.center();
+    let scale = (region.width / width as f32).max(region.height / height as f32);
+    let (w, h) = (width as f32 * scale, height as f32 * scale);
+    Rect::new(x - w / 2.0, y - h / 2.0, w, h)
+}
