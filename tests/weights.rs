@@ -261,18 +261,19 @@ fn converting_changes_floats_only_and_may_replace_its_input() {
 fn a_summary_counts_and_aligns() {
     let folder = Folder::new();
     let path = folder.path("a");
-    let values = [3.0, -4.0, f32::NAN];
-    let tensors = [named("weight", &[3], Dtype::F32, &values), named("none", &[0, 5], Dtype::F16, &[])];
+    let values = [3.0, -4.0, f32::NAN, f32::INFINITY];
+    let tensors = [named("weight", &[4], Dtype::F32, &values), named("none", &[0, 5], Dtype::F16, &[])];
     write(&path, &tensors, &[("net".into(), "a\nb".into())]).unwrap();
     let s = summary(&path).unwrap();
     let w = &s.tensors[0];
-    assert_eq!((w.min, w.max, w.mean, w.l2, w.nan), (Some(-4.0), Some(3.0), Some(-0.5), Some(5.0), 1));
-    assert_eq!((s.tensors[1].min, s.tensors[1].count, s.count, s.bytes, s.nan), (None, 0, 3, 12, 1));
+    assert_eq!((w.min, w.max, w.mean, w.deviation), (Some(-4.0), Some(3.0), Some(-0.5), Some(3.5)));
+    assert_eq!((s.tensors[1].min, s.tensors[1].count, s.count, s.bytes), (None, 0, 4, 16));
+    assert_eq!((w.non_finite, s.non_finite), (2, 2));
     let table = s.to_string();
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines.len(), 5, "{table}");
     assert_eq!(lines[0].len(), lines[1].len(), "{table}");
-    assert_eq!(lines[3], "2 tensors, 3 values, 12 bytes, 1 NaN");
+    assert_eq!(lines[3], "2 tensors, 4 values, 16 bytes, 2 not finite");
     assert_eq!(lines[4], r"net: a\nb");
 }
 

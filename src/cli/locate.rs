@@ -108,7 +108,6 @@ fn covered(photo: &Photo, map: &Map, rect: Rect) -> (Photo, Rect) {
         map.height as f32 * map.step.1,
     );
     let side = |pixels: f32| (pixels.round() as usize).max(1);
-    let picture =
-        crate::data::resample::Resampler::default().resize(photo, part, side(part.width), side(part.height));
+    let picture = crate::data::resample::Resampler::default().resize(photo, part, side(part.width), side(part.height));
     (picture, Rect::new(rect.x - part.x, rect.y - part.y, rect.width, rect.height))
 }

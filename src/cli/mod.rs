@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 mod bench;
+mod data;
 mod locate;
 mod plan;
 mod predict;
 mod progress;
 mod run;
 mod train;
+mod weights;
 
 /// Face attributes in the wild, and the network engine under it.
 #[derive(Parser)]
@@ -31,6 +33,8 @@ enum Command {
     Train(train::Args),
     Plan(plan::Args),
     Bench(bench::Args),
+    Weights(weights::Args),
+    Data(data::Args),
 }
 
 /// Runs the program; wrong usage exits with 2 (clap's own), failure with 1 and one line.
@@ -42,6 +46,8 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Weights(args) => weights::run(&args),
+        Command::Data(args) => data::run(&args),
     };
     match result {
         Ok(code) => code,
@@ -89,7 +95,11 @@ impl ModelArgs {
     fn folder(&self) -> PathBuf {
         let shipped = || {
             let here = PathBuf::from("weights");
-            if here.join(crate::face::BUNDLE).exists() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).join("weights") }
+            if here.join(crate::face::BUNDLE).exists() {
+                here
+            } else {
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("weights")
+            }
         };
         self.model.clone().unwrap_or_else(shipped)
     }

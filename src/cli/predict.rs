@@ -101,7 +101,8 @@ fn predict(model: &mut Model, image: &Path, annotate: Option<&Path>) -> Result<P
             lines.iter_mut().for_each(|line| line.1 = line.1.min(1.0));
         }
         let rect: Option<Rect> = face.as_ref().map(|(face, _)| face.rect);
-        draw::annotate(&photo, rect.map(|rect| (rect, "face")), &lines).save_png(folder.join(photo_name(image, "png")))?;
+        draw::annotate(&photo, rect.map(|rect| (rect, "face")), &lines)
+            .save_png(folder.join(photo_name(image, "png")))?;
     }
     Ok(Prediction { width: photo.width, height: photo.height, face })
 }

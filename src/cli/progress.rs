@@ -23,7 +23,8 @@ struct State {
     /// earlier run, or a slow start.
     first: Option<(Instant, u64)>,
     next_line: Instant,
-    any_line: bool,
+    /// What the last plain line said was done.
+    printed: Option<u64>,
     bar: Option<ProgressBar>,
 }
 
@@ -42,7 +43,7 @@ impl Progress {
             message: String::new(),
             first: None,
             next_line: Instant::now() + INTERVAL,
-            any_line: false,
+            printed: None,
             bar,
         }))
     }
@@ -76,7 +77,7 @@ impl Progress {
     /// an error, the bar stays too, so that the error comes below it.
     pub fn finish(self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.any_line {
+        if state.printed.is_some_and(|done| done != state.done) {
             state.print();
         }
     }
@@ -86,6 +87,8 @@ impl Drop for State {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.abandon();
+            // The bar leaves the cursor at its end.
+            let _ = writeln!(std::io::stderr().lock());
         }
     }
 }
@@ -96,7 +99,7 @@ impl State {
         // Progress that nobody can read is no reason to fail.
         let _ = writeln!(std::io::stderr().lock(), "{}", self.line(now));
         self.next_line = now + INTERVAL;
-        self.any_line = true;
+        self.printed = Some(self.done);
     }
 
     fn line(&self, now: Instant) -> String {

@@ -37,6 +37,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let Device::Cpu = args.device.parse()?;
     let file = TensorFile::open(&args.input)?;
     let input = file.require("input")?;
+    // For what does not fit the net: sizes, targets, the cotangent.
+    let at_input = |e: Error| e.within(args.input.display());
     let &[n, c, h, w] = input.shape.as_slice() else {
         return Err(input.error(format!("has shape {:?}", input.shape)).advise("`input` must be [N, C, H, W]"));
     };
@@ -45,7 +47,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return Err(input.error(format!("has {c} channels, but {} needs {}", net.spec.place, net.spec.input.c)));
     }
     if (h, w) != (net.spec.input.h, net.spec.input.w) {
-        net = net.at_size(h, w)?;
+        net = net.at_size(h, w).map_err(at_input)?;
     }
     let net = Arc::new(net);
     let parameters = net.load_parameters(&args.weights, Unknown::Refuse)?;
@@ -53,9 +55,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let targets = Targets { classes: &targets.0, values: &targets.1 };
 
     let purpose = if args.grad { Purpose::Differentiation } else { Purpose::Inspection };
-    let mut session = Session::new(net.clone(), n, purpose)?;
+    let mut session = Session::new(net.clone(), n, purpose).map_err(at_input)?;
     nchw_to_nhwc(net.spec.input, &input.to_f32()?, session.input());
-    session.forward(&parameters, Mode::Inference, targets)?;
+    session.forward(&parameters, Mode::Inference, targets).map_err(at_input)?;
 
     let mut outputs: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
     for (l, layer) in net.layers.iter().enumerate() {
@@ -80,7 +82,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             None => None,
         };
         let mut gradients = vec![0.0; parameters.len()];
-        session.backward(&parameters, Mode::Inference, targets, cotangent.as_deref(), &mut gradients)?;
+        session
+            .backward(&parameters, Mode::Inference, targets, cotangent.as_deref(), &mut gradients)
+            .map_err(at_input)?;
         let input_gradient = match session.input_gradient() {
             Some(gradient) => named("grad.input".into(), n, net.spec.input, gradient),
             // No layer leads from the input to the output.
@@ -118,8 +122,10 @@ fn read_targets(net: &Net, file: &TensorFile, n: usize) -> Result<(Vec<u32>, Vec
             }
             TargetKind::Values { .. } => values = given.to_vec(),
             TargetKind::Classes { .. } | TargetKind::Identities => {
-                if let Some(bad) = given.iter().find(|v| **v < 0.0 || v.fract() != 0.0 || !(**v <= 1e9)) {
-                    return Err(Error::new(target.name, format!("{bad} is no class index")).advise("use 0, 1, 2, ..."));
+                // NaN is in no range.
+                let is_class = |v: &f32| (0.0..=1e9).contains(v) && v.fract() == 0.0;
+                if let Some(bad) = given.iter().find(|v| !is_class(v)) {
+                    return Err(target.error(format!("{bad} is no class index")).advise("use 0, 1, 2, ..."));
                 }
                 classes = given.iter().map(|v| *v as u32).collect();
             }

@@ -69,7 +69,7 @@ pub const ATTRIBUTES: [&str; 40] = [
     "Young",
 ];
 
-const ATTRIBUTE_FILE: &str = "list_attr_celeba.txt";
+pub(super) const ATTRIBUTE_FILE: &str = "list_attr_celeba.txt";
 const IDENTITY_FILE: &str = "identity_CelebA.txt";
 const BOX_FILE: &str = "list_bbox_celeba.txt";
 const PARTITION_FILE: &str = "list_eval_partition.txt";

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -65,9 +66,12 @@ pub struct AttributeRate {
     pub positive_rate: f64,
 }
 
+/// Hears how many images of how many have been decoded, from any thread.
+pub type Decoded<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
 /// Recognises the data at `root` (CelebA, a box file or a folder with `boxes.csv`, an image folder), reads all
 /// annotations, and with `decode` every image, too, on all cores. The first problem is an error if `strict`.
-pub fn check(root: impl AsRef<Path>, strict: bool, decode: bool) -> Result<Report> {
+pub fn check(root: impl AsRef<Path>, strict: bool, decode: Option<Decoded<'_>>) -> Result<Report> {
     let root = root.as_ref();
     let mut report = Report { root: root.to_path_buf(), ..Report::default() };
     let mut problems = Problems::new(strict);
@@ -122,8 +126,14 @@ pub fn check(root: impl AsRef<Path>, strict: bool, decode: bool) -> Result<Repor
     }
 
     report.images = images.len();
-    if decode {
-        let found: Vec<Option<(bool, Error)>> = images.par_iter().map(|(path, rects)| look_at(path, rects)).collect();
+    if let Some(progress) = decode {
+        let done = AtomicUsize::new(0);
+        let look = |(path, rects): &(PathBuf, Vec<Rect>)| {
+            let found = look_at(path, rects);
+            progress(1 + done.fetch_add(1, Ordering::Relaxed), images.len());
+            found
+        };
+        let found: Vec<Option<(bool, Error)>> = images.par_iter().map(look).collect();
         report.unreadable = Some(found.iter().flatten().filter(|(readable, _)| !readable).count());
         for (_, error) in found.into_iter().flatten() {
             problems.report(error)?;

@@ -14,11 +14,13 @@ use std::path::Path;
 use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use rayon::prelude::*;
+use serde::Serialize;
 use tiny_skia::PathBuilder;
 
 use self::head::{Head, Identity, Pose};
-use super::celeba::{Sample, Split, write_annotations};
+use super::celeba::{ATTRIBUTE_FILE, Sample, Split, write_annotations};
 use super::photo::{Photo, Rect};
+use super::text::write_atomically;
 use crate::error::At;
 use crate::rng::Rng;
 use crate::{Error, Result};
@@ -85,7 +87,7 @@ impl Tags {
 }
 
 /// What to draw.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Config {
     pub images: usize,
     /// Different people; picture i shows person i modulo this.
@@ -124,6 +126,8 @@ const SHARES: (f32, f32) = (0.1, 0.9);
 /// File names have six digits.
 const MOST_IMAGES: usize = 999_999;
 const JPEG_QUALITY: u8 = 92;
+/// Tells a folder of ours from others: the configuration it was drawn with.
+const MARK: &str = "synth.json";
 /// Pictures between two reports of progress.
 const BATCH: usize = 64;
 
@@ -326,13 +330,22 @@ fn oval(x: f32, y: f32, rx: f32, ry: f32) -> Option<tiny_skia::Path> {
 }
 
 /// Writes `config.images` pictures below `root` in CelebA's official layout: `Img/img_celeba/000001.jpg` and on, and the
-/// annotations under `Anno` and `Eval`, split by person 80/10/10. `progress` hears how many pictures are done.
+/// annotations under `Anno` and `Eval`, split by person 80/10/10; `synth.json` keeps the configuration. `progress` hears how
+/// many pictures are done.
+///
+/// Over an earlier data set, its annotations go first and the new ones come last: at no time do they name wrong pictures.
 ///
 /// Errors: a configuration out of bounds; a folder or file that cannot be written.
 pub fn write(config: &Config, root: &Path, progress: &mut dyn FnMut(usize)) -> Result<()> {
     config.check()?;
     let folder = root.join("Img").join("img_celeba");
     fs::create_dir_all(&folder).at(&folder)?;
+    let stale = root.join("Anno").join(ATTRIBUTE_FILE);
+    if stale.exists() {
+        fs::remove_file(&stale).at(&stale)?;
+    }
+    let mark = root.join(MARK);
+    write_atomically(&mark, &serde_json::to_vec(config).at(&mark)?)?;
     let mut samples = Vec::with_capacity(config.images);
     for start in (0..config.images).step_by(BATCH) {
         let end = (start + BATCH).min(config.images);
@@ -341,6 +354,11 @@ pub fn write(config: &Config, root: &Path, progress: &mut dyn FnMut(usize)) -> R
         progress(end);
     }
     write_annotations(root, &ATTRIBUTES.map(String::from), &samples)
+}
+
+/// True if [`write`] has written to `root`, to the end or not.
+pub fn is_at(root: impl AsRef<Path>) -> bool {
+    root.as_ref().join(MARK).is_file()
 }
 
 fn write_one(config: &Config, index: usize, folder: &Path) -> Result<Sample> {

@@ -58,7 +58,9 @@ impl Extractor {
         let input = net.spec.input;
         if input.c != 3 || config.frame[0] < input.h || config.frame[1] < input.w {
             let found = format!("its input {input} does not fit a frame of {:?}", config.frame);
-            return Err(Error::file(&path, found).advise("the frame is [height, width], as large as the input or larger"));
+            return Err(
+                Error::file(&path, found).advise("the frame is [height, width], as large as the input or larger")
+            );
         }
         let parameters = net.load_parameters(folder.join(&config.weights), Unknown::Ignore)?;
         Ok(Self { net: Arc::new(net), parameters, session: None, resampler: Resampler::default() })

@@ -89,7 +89,8 @@ impl Model {
 
     fn svm(&self) -> Result<&Svm> {
         self.svm.as_ref().ok_or_else(|| {
-            Error::file(&self.svm_path, "is missing, so there are no attributes").advise("make it with `weft svm train`")
+            Error::file(&self.svm_path, "is missing, so there are no attributes")
+                .advise("make it with `weft svm train`")
         })
     }
 

@@ -1,8 +1,8 @@
 //! The cascade of the paper's Fig. 2: LNet_o finds head and shoulders in the whole photo, LNet_s the face inside them.
 
 use super::{Map, Responder, Response, Search, best_window};
-use crate::data::photo::{Photo, Rect};
 use crate::Result;
+use crate::data::photo::{Photo, Rect};
 use serde::Deserialize;
 use std::path::Path;
 

@@ -66,8 +66,11 @@ impl Responder {
         let parameters = net.load_parameters(folder.join(&config.weights), Unknown::Ignore)?;
         let channels = net.output().c;
         if let Some(channel) = config.channel.filter(|channel| *channel >= channels) {
-            return Err(Error::new(net.spec.place_of(&config.layer), format!("has no channel {channel} of {channels}"))
-                .advise("channels count from 0"));
+            return Err(Error::new(
+                net.spec.place_of(&config.layer),
+                format!("has no channel {channel} of {channels}"),
+            )
+            .advise("channels count from 0"));
         }
         if net.spec.input.c != 3 {
             return Err(Error::file(&path, format!("its input {} is no RGB photo", net.spec.input))
@@ -119,7 +122,9 @@ impl Responder {
     /// The least side of an input that gives a place of the map.
     fn least_side(&self) -> usize {
         let side = (2.0 * self.first) as usize;
-        (side.max(1)..=self.net.spec.input.h.max(side)).find(|&s| self.net.at_size(s, s).is_ok()).unwrap_or(self.net.spec.input.h)
+        (side.max(1)..=self.net.spec.input.h.max(side))
+            .find(|&s| self.net.at_size(s, s).is_ok())
+            .unwrap_or(self.net.spec.input.h)
     }
 }
 

@@ -108,7 +108,8 @@ mod tests {
     fn the_window_is_where_the_response_is() {
         for (x, y, side) in [(3, 4, 6), (20, 10, 8), (0, 0, 4), (26, 16, 4)] {
             let (window, score) = best_window(&plateau(x, y, side, side), &SEARCH).unwrap();
-            let truth = Rect::new(16.0 + 16.0 * x as f32, 16.0 + 16.0 * y as f32, 16.0 * side as f32, 16.0 * side as f32);
+            let truth =
+                Rect::new(16.0 + 16.0 * x as f32, 16.0 + 16.0 * y as f32, 16.0 * side as f32, 16.0 * side as f32);
             assert!(window.iou(&truth) > 0.8, "{window:?} instead of {truth:?}");
             assert!(score > 0.0);
         }

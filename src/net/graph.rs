@@ -59,6 +59,7 @@ impl Net {
     /// # Errors
     /// File, layer and the shapes that do not fit.
     pub fn new(spec: Spec) -> Result<Self> {
+        spec.check()?;
         let mut net = Self { layers: Vec::new(), parameters: Vec::new(), spec };
         let mut end = 0;
         for index in 0..net.spec.layers.len() {
@@ -98,7 +99,6 @@ impl Net {
             return Err(found(format!("reads `{}`, but nothing may follow a loss", self.layers[loss - 1].name)));
         }
         let shapes: Vec<Shape> = inputs.iter().map(|&value| self.shape(value)).collect();
-        // The type was checked when the file was read.
         let build = OPERATIONS.iter().find(|(name, _)| *name == spec.kind).map(|(_, build)| build);
         let build = build.ok_or_else(|| found(format!("unknown type `{}`", spec.kind)))?;
         let op = build(spec.keys.clone(), &shapes).map_err(found)?;

@@ -115,10 +115,13 @@ impl Plan {
     /// Plans passes over `n` samples.
     ///
     /// # Errors
-    /// `n` is 0.
+    /// `n` is 0 or beyond what sizes are computed for.
     pub fn new(net: &Net, n: usize, purpose: Purpose) -> Result<Self> {
-        if n == 0 {
-            return Err(Error::new(&net.spec.place, "a batch of 0 samples").advise("give at least one"));
+        // No layer has over 2^31 values for one sample, so sizes in bytes fit in 64 bits up to here.
+        const MOST_SAMPLES: usize = 1 << 20;
+        if !(1..=MOST_SAMPLES).contains(&n) {
+            let advice = format!("give 1 to {MOST_SAMPLES}");
+            return Err(Error::new(&net.spec.place, format!("a batch of {n} samples")).advise(advice));
         }
         let layers = net.layers.len();
         let (forward, backward) = (|l: usize| 1 + l, |l: usize| 2 * layers - l);

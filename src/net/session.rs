@@ -51,7 +51,7 @@ impl Session {
         let plan = Plan::new(&net, n, purpose)?;
         let mut arena = Vec::new();
         arena.try_reserve_exact(plan.len).map_err(|_| {
-            Error::new(&net.spec.place, format!("no memory for {} MiB for a batch of {n}", 4 * plan.len >> 20))
+            Error::new(&net.spec.place, format!("no memory for {} MiB for a batch of {n}", (4 * plan.len) >> 20))
                 .advise("use a smaller batch or a smaller image")
         })?;
         arena.resize(plan.len, 0.0);

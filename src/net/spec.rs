@@ -103,7 +103,8 @@ impl Spec {
         Ok(spec)
     }
 
-    fn check(&self) -> Result<()> {
+    /// What can be said without the operations; every net has passed it, however its description was made.
+    pub(super) fn check(&self) -> Result<()> {
         const LARGEST: usize = 1 << 16;
         let Shape { c, h, w } = self.input;
         if [c, h, w].iter().any(|size| !(1..=LARGEST).contains(size)) {

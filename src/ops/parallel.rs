@@ -120,8 +120,8 @@ mod tests {
             tasks(count, &mut workspace, |task, scratch| {
                 assert_eq!(scratch.len(), 3);
                 // SAFETY: each task owns its own index.
-                unsafe { marks.slice(task..task + 1) }
-                [0] += 1.0;
+                let mark = unsafe { marks.slice(task..task + 1) };
+                mark[0] += 1.0;
             });
             assert!(seen.iter().all(|&x| x == 1.0));
         }

@@ -34,13 +34,18 @@ pub fn save(path: &Path, net: &Net, parameters: &[f32], optimizer: &Sgd, state: 
     let (weights, momentum) = (net.named(parameters), net.named(&optimizer.momentum));
     let names: Vec<String> = momentum.iter().map(|t| format!("{MOMENTUM}{}", t.name)).collect();
     let mut tensors: Vec<Named<'_>> = Vec::new();
-    tensors.extend(weights.iter().map(|t| Named { name: &t.name, shape: &t.shape, dtype: Dtype::F32, data: &t.values }));
-    tensors.extend(
-        momentum
-            .iter()
-            .zip(&names)
-            .map(|(t, name)| Named { name, shape: &t.shape, dtype: Dtype::F32, data: &t.values }),
-    );
+    tensors.extend(weights.iter().map(|t| Named {
+        name: &t.name,
+        shape: &t.shape,
+        dtype: Dtype::F32,
+        data: &t.values,
+    }));
+    tensors.extend(momentum.iter().zip(&names).map(|(t, name)| Named {
+        name,
+        shape: &t.shape,
+        dtype: Dtype::F32,
+        data: &t.values,
+    }));
     let state = serde_json::to_string(state).map_err(|e| Error::file(path, e))?;
     crate::weights::write(path, &tensors, &[(STATE.to_string(), state)])
 }
@@ -63,7 +68,9 @@ pub fn load(path: &Path, net: &Net, run: &str, parameters: &mut [f32], optimizer
         for (prefix, values) in [("", &mut *parameters), (MOMENTUM, &mut optimizer.momentum[..])] {
             let tensor = file.require(&format!("{prefix}{}", parameter.name))?;
             if tensor.shape != parameter.tensor.shape {
-                return Err(tensor.error(format!("has shape {:?}, but {:?} is needed", tensor.shape, parameter.tensor.shape)));
+                return Err(
+                    tensor.error(format!("has shape {:?}, but {:?} is needed", tensor.shape, parameter.tensor.shape))
+                );
             }
             parameter.tensor.order.pack(&tensor.to_f32()?, &mut values[parameter.range.clone()]);
         }

@@ -241,9 +241,10 @@ impl Config {
 fn set(table: &mut toml::Table, change: &str) -> Result<()> {
     let wrong = || Error::new(format!("--set {change}"), "is no key=value").advise("write --set schedule.rate=0.01");
     let (key, value) = change.split_once('=').ok_or_else(wrong)?;
-    let value = format!("v = {value}")
-        .parse::<toml::Table>()
-        .map_or_else(|_| toml::Value::String(value.to_string()), |mut t| t.remove("v").unwrap_or(toml::Value::Integer(0)));
+    let value = format!("v = {value}").parse::<toml::Table>().map_or_else(
+        |_| toml::Value::String(value.to_string()),
+        |mut t| t.remove("v").unwrap_or(toml::Value::Integer(0)),
+    );
     let mut parts = key.split('.').peekable();
     let mut at = table;
     while let Some(part) = parts.next() {

@@ -26,7 +26,9 @@ impl Network {
         let base = Spec::load(&config.net)?;
         let bound = Net::new(base.clone())?;
         if bound.layers.iter().any(|layer| layer.op.target().is_some()) {
-            return Err(Error::file(&config.net, "has a loss of its own").advise("remove it: the stage adds the losses"));
+            return Err(
+                Error::file(&config.net, "has a loss of its own").advise("remove it: the stage adds the losses")
+            );
         }
         let features = base.layers[base.layers.len() - 1].name.clone();
         let (outputs, convolutional) = match config.stage {

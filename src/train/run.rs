@@ -1,12 +1,12 @@
 //! The loop: batches from worker threads, forward, backward, step; log, validation, weights, checkpoints.
 
+use super::Sgd;
 use super::checkpoint::{self, State};
 use super::config::{Config, Stage};
 use super::network::Network;
 use super::sampler::{MASKS, SAMPLES, Sampler};
 use super::source::{Item, Source};
 use super::view::Cutter;
-use super::Sgd;
 use crate::data::prefetch::Prefetch;
 use crate::data::resample::Resampler;
 use crate::metrics::{self, Means};
@@ -115,7 +115,8 @@ pub fn run(config: &Config, resume: bool, stop: &AtomicBool, tell: &mut dyn FnMu
 
     let save = |name: &str, parameters: &[f32], step: usize| -> Result<PathBuf> {
         let path = config.output.join(name);
-        let metadata = [("weft.stage".to_string(), config.stage.name().to_string()), ("weft.step".into(), step.to_string())];
+        let metadata =
+            [("weft.stage".to_string(), config.stage.name().to_string()), ("weft.step".into(), step.to_string())];
         net.save_parameters(&path, parameters, Dtype::F32, &metadata)?;
         Ok(path)
     };
@@ -137,8 +138,9 @@ pub fn run(config: &Config, resume: bool, stop: &AtomicBool, tell: &mut dyn FnMu
         session.forward(&parameters, mode, targets)?;
         let loss = session.loss();
         if !loss.is_finite() {
-            return Err(Error::file(&config.output, format!("the loss is {loss} at step {}", step + 1))
-                .advise(format!("lower schedule.rate (it was {rate}) or set optimizer.clip_norm; earlier weights are kept")));
+            return Err(Error::file(&config.output, format!("the loss is {loss} at step {}", step + 1)).advise(
+                format!("lower schedule.rate (it was {rate}) or set optimizer.clip_norm; earlier weights are kept"),
+            ));
         }
         session.backward(&parameters, mode, targets, None, &mut gradients)?;
         optimizer.step(&mut parameters, &gradients, rate);
@@ -245,7 +247,13 @@ fn batches(
         for (slot, &number) in numbers.iter().enumerate() {
             let mut rng = Rng::new(seed, SAMPLES + (step * batch + slot) as u64);
             let pixels = &mut pixels[slot * sample..(slot + 1) * sample];
-            cutter.draw(&items[number], &mut rng, &mut resampler, pixels, &mut values[slot * tags..(slot + 1) * tags])?;
+            cutter.draw(
+                &items[number],
+                &mut rng,
+                &mut resampler,
+                pixels,
+                &mut values[slot * tags..(slot + 1) * tags],
+            )?;
         }
         let classes = if tagged { Vec::new() } else { numbers.iter().map(|&number| items[number].class).collect() };
         Ok(Batch { pixels, classes, tags: if tagged { values } else { Vec::new() } })
@@ -282,9 +290,8 @@ fn validate(
         session.input().copy_from_slice(&pixels?);
         session.forward(parameters, Mode::Inference, Targets::default())?;
         for views in session.output().chunks_exact(views * outputs).take(items_here.len()) {
-            let mean = |tag: usize| {
-                views.iter().skip(tag).step_by(outputs).sum::<f32>() / (views.len() / outputs) as f32
-            };
+            let mean =
+                |tag: usize| views.iter().skip(tag).step_by(outputs).sum::<f32>() / (views.len() / outputs) as f32;
             scores.extend((0..outputs).map(mean));
         }
         tell(Event::Looking { done: scores.len() / outputs, of: items.len() });
@@ -311,7 +318,8 @@ impl Log {
     fn open(path: PathBuf, step: usize) -> Result<Self> {
         let mut text = format!("{}\n", Self::HEADER);
         if let Ok(old) = std::fs::read_to_string(&path) {
-            let until = |line: &&str| line.split(',').next().and_then(|s| s.parse::<usize>().ok()).is_some_and(|s| s <= step);
+            let until =
+                |line: &&str| line.split(',').next().and_then(|s| s.parse::<usize>().ok()).is_some_and(|s| s <= step);
             old.lines().skip(1).filter(until).for_each(|line| text += &format!("{line}\n"));
         }
         write_atomic(&path, |file| file.write_all(text.as_bytes()))?;
@@ -326,10 +334,10 @@ impl Log {
         training: Option<(f32, f64)>,
         validation: Option<Validation>,
     ) -> Result<()> {
-        let (rate, loss) = training.map_or(Default::default(), |(rate, loss)| (format!("{rate:.6e}"), format!("{loss:.6}")));
-        let validation = validation.map_or(",,".into(), |v| {
-            format!("{:.6},{:.6},{:.6}", v.loss, v.means.accuracy, v.means.balanced_accuracy)
-        });
+        let (rate, loss) =
+            training.map_or(Default::default(), |(rate, loss)| (format!("{rate:.6e}"), format!("{loss:.6}")));
+        let validation = validation
+            .map_or(",,".into(), |v| format!("{:.6},{:.6},{:.6}", v.loss, v.means.accuracy, v.means.balanced_accuracy));
         writeln!(self.file, "{step},{epoch:.3},{rate},{loss},{validation}").map_err(|e| Error::file(&self.path, e))
     }
 }

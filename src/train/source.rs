@@ -101,7 +101,14 @@ impl Source {
             Some(exclude) => identities(&exclude.root, &exclude.splits, data.strict)?,
             None => BTreeSet::new(),
         };
-        Ok(Self { train: items(&data.splits, &unseen)?, validation, tags, problems: celeba.problems, classes: 0, unseen })
+        Ok(Self {
+            train: items(&data.splits, &unseen)?,
+            validation,
+            tags,
+            problems: celeba.problems,
+            classes: 0,
+            unseen,
+        })
     }
 
     /// Aligned faces to paste into scenes, with the same tags as `self`.
@@ -155,7 +162,9 @@ fn identities(root: &Path, splits: &[Split], strict: bool) -> Result<BTreeSet<u3
 fn item(sample: &Sample, boxes: &BTreeMap<String, Vec<Rect>>, face: bool, stage: Stage) -> Result<Item> {
     let identity = match sample.identity {
         None if stage == Stage::PretrainIdentities => {
-            return Err(Error::file(&sample.path, "has no identity").advise("pretrain-identities needs identity_CelebA.txt"));
+            return Err(
+                Error::file(&sample.path, "has no identity").advise("pretrain-identities needs identity_CelebA.txt")
+            );
         }
         identity => identity.unwrap_or(0),
     };

@@ -92,7 +92,11 @@ impl Cutter {
                 let zoom = 1.0 + scale * rng.range(-1.0, 1.0);
                 let (dx, dy) = (shift * w * rng.range(-1.0, 1.0), shift * h * rng.range(-1.0, 1.0));
                 let window = Rect::new(x + dx, y + dy, w, h);
-                (photo, frame.to_photo(if *scale > 0.0 { window.scaled_about_center(zoom) } else { window }), rng.chance(0.5))
+                (
+                    photo,
+                    frame.to_photo(if *scale > 0.0 { window.scaled_about_center(zoom) } else { window }),
+                    rng.chance(0.5),
+                )
             }
             View::TenCrop { short } => {
                 let photo = Photo::open(&item.photo)?;
@@ -203,7 +207,9 @@ impl Cutter {
         for y in 0..height {
             let Some(to_y) = (top + y as isize).try_into().ok().filter(|y: &usize| *y < self.height) else { continue };
             for x in 0..width {
-                let Some(to_x) = (left + x as isize).try_into().ok().filter(|x: &usize| *x < self.width) else { continue };
+                let Some(to_x) = (left + x as isize).try_into().ok().filter(|x: &usize| *x < self.width) else {
+                    continue;
+                };
                 let alpha = rise(x, width) * rise(y, height);
                 let to = &mut pixels[(to_y * self.width + to_x) * 3..][..3];
                 for (to, from) in to.iter_mut().zip(&pasted[(y * width + x) * 3..]) {

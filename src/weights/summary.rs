@@ -17,12 +17,13 @@ pub struct Summary {
     pub count: usize,
     /// Bytes of all tensors, the header not counted.
     pub bytes: usize,
-    pub nan: usize,
+    /// NaN and infinite values.
+    pub non_finite: usize,
     pub metadata: BTreeMap<String, String>,
 }
 
-/// One tensor at a glance. The statistics are over its values that are not NaN, infinities included; `None` where
-/// there are none, or where the type cannot be read.
+/// One tensor at a glance. The statistics are over its finite values; `None` where there are none, or where the type
+/// cannot be read.
 #[derive(Debug, Clone, Serialize)]
 pub struct TensorSummary {
     pub name: String,
@@ -33,9 +34,10 @@ pub struct TensorSummary {
     pub min: Option<f32>,
     pub max: Option<f32>,
     pub mean: Option<f64>,
-    /// Square root of the sum of squares.
-    pub l2: Option<f64>,
-    pub nan: usize,
+    /// Standard deviation: divided by the count of finite values.
+    pub deviation: Option<f64>,
+    /// NaN and infinite values.
+    pub non_finite: usize,
 }
 
 /// Reads the whole of `path`. Errors: those of [`TensorFile::open`].
@@ -45,7 +47,7 @@ pub fn summary(path: impl AsRef<Path>) -> Result<Summary> {
     Ok(Summary {
         count: tensors.iter().map(|t| t.count).sum(),
         bytes: tensors.iter().map(|t| t.bytes).sum(),
-        nan: tensors.iter().map(|t| t.nan).sum(),
+        non_finite: tensors.iter().map(|t| t.non_finite).sum(),
         metadata: file.metadata().clone(),
         tensors,
     })
@@ -53,37 +55,30 @@ pub fn summary(path: impl AsRef<Path>) -> Result<Summary> {
 
 fn summarise(t: &Tensor<'_>) -> TensorSummary {
     let values = t.to_f32().unwrap_or_default();
-    let (mut min, mut max, mut sum, mut squares, mut nan) = (f32::INFINITY, f32::NEG_INFINITY, 0.0, 0.0, 0);
-    for &x in values.iter() {
-        if x.is_nan() {
-            nan += 1;
-            continue;
-        }
-        min = min.min(x);
-        max = max.max(x);
-        sum += f64::from(x);
-        squares += f64::from(x).powi(2);
-    }
-    let n = values.len() - nan;
-    let some = n > 0;
+    let finite = || values.iter().copied().filter(|x| x.is_finite());
+    let n = finite().count();
+    let average = |sum: f64| (n > 0).then(|| sum / n as f64);
+    let mean = average(finite().map(f64::from).sum());
+    let variance = mean.and_then(|mean| average(finite().map(|x| (f64::from(x) - mean).powi(2)).sum()));
     TensorSummary {
         name: t.name.to_owned(),
         dtype: t.dtype.to_string(),
         shape: t.shape.clone(),
         count: t.count(),
         bytes: t.bytes.len(),
-        min: some.then_some(min),
-        max: some.then_some(max),
-        mean: some.then(|| sum / n as f64),
-        l2: some.then(|| squares.sqrt()),
-        nan,
+        min: finite().reduce(f32::min),
+        max: finite().reduce(f32::max),
+        mean,
+        deviation: variance.map(f64::sqrt),
+        non_finite: values.len() - n,
     }
 }
 
 /// An aligned table, then the totals, then the metadata.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const HEAD: [&str; 10] = ["name", "type", "shape", "count", "bytes", "min", "max", "mean", "l2", "nan"];
+        const HEAD: [&str; 10] =
+            ["name", "type", "shape", "count", "bytes", "min", "max", "mean", "deviation", "non-finite"];
         const LEFT: usize = 3; // name, type and shape are text
         let rows: Vec<[String; 10]> =
             std::iter::once(HEAD.map(String::from)).chain(self.tensors.iter().map(cells)).collect();
@@ -96,8 +91,9 @@ impl fmt::Display for Summary {
             }
             writeln!(f, "{}", line.trim_end())?;
         }
-        write!(f, "{} tensors, {} values, {} bytes, {} NaN", self.tensors.len(), self.count, self.bytes, self.nan)?;
-        for (key, value) in &self.metadata {
+        let Self { tensors, count, bytes, non_finite, metadata } = self;
+        write!(f, "{} tensors, {count} values, {bytes} bytes, {non_finite} not finite", tensors.len())?;
+        for (key, value) in metadata {
             write!(f, "\n{}: {}", key.escape_debug(), value.escape_debug())?;
         }
         Ok(())
@@ -115,7 +111,7 @@ fn cells(t: &TensorSummary) -> [String; 10] {
         number(t.min.map(f64::from)),
         number(t.max.map(f64::from)),
         number(t.mean),
-        number(t.l2),
-        t.nan.to_string(),
+        number(t.deviation),
+        t.non_finite.to_string(),
     ]
 }

@@ -1,0 +1,166 @@
+//! `weft data`: what is in a data folder and what is wrong with it; synthetic faces where there are no others.
+
+use super::progress::Progress;
+use super::{print, print_json};
+use crate::data::check::check;
+use crate::data::synth;
+use crate::error::At;
+use crate::{Error, Result};
+use clap::Subcommand;
+use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+/// Check photos and annotations, or draw synthetic ones.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    Check(Check),
+    Synth(Synth),
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    match &args.what {
+        What::Check(check) => run_check(check),
+        What::Synth(synth) => run_synth(synth),
+    }
+}
+
+/// Read all annotations and photos; count them and list what is wrong.
+#[derive(clap::Args)]
+struct Check {
+    /// CelebA (official or flat layout), one folder of photos per class, or a CSV file of boxes
+    dir: PathBuf,
+    /// Fail at the first problem instead of listing all
+    #[arg(long)]
+    strict: bool,
+    /// Decode every photo (the default)
+    #[arg(long, conflicts_with = "no_decode")]
+    decode: bool,
+    /// Only look whether the photos are there
+    #[arg(long)]
+    no_decode: bool,
+    #[arg(long)]
+    json: bool,
+}
+
+fn run_check(args: &Check) -> Result<ExitCode> {
+    // How many photos there are is known when the first is decoded.
+    let progress = OnceLock::new();
+    let show = |done: usize, total: usize| {
+        progress.get_or_init(|| Progress::new(total as u64, "photos decoded")).set(done as u64);
+    };
+    let decode = args.decode || !args.no_decode;
+    let report = check(&args.dir, args.strict, decode.then_some(&show))?;
+    if let Some(progress) = progress.into_inner() {
+        progress.finish();
+    }
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print(report.to_string().trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Draw synthetic faces in CelebA's layout. The same options give the same bytes.
+#[derive(clap::Args)]
+struct Synth {
+    /// Gets Img, Anno and Eval; must be new, empty or written by this command before
+    dir: PathBuf,
+    #[arg(long, default_value_t = synth::Config::default().images)]
+    images: usize,
+    /// Different people; each split has its own
+    #[arg(long, default_value_t = synth::Config::default().identities)]
+    identities: usize,
+    /// Widths of the pictures, pixels
+    #[arg(long, value_name = "LEAST-MOST", default_value_t = Span::from(synth::Config::default().width))]
+    width: Span<usize>,
+    /// Heights of the pictures, pixels
+    #[arg(long, value_name = "LEAST-MOST", default_value_t = Span::from(synth::Config::default().height))]
+    height: Span<usize>,
+    /// Heights of the faces as a share of the picture's shorter side
+    #[arg(long, value_name = "LEAST-MOST", default_value_t = Span::from(synth::Config::default().face))]
+    face: Span<f32>,
+    #[arg(long, default_value_t = synth::Config::default().seed)]
+    seed: u64,
+    /// Write into a folder that holds something else, replacing files of the same names
+    #[arg(long)]
+    force: bool,
+}
+
+fn run_synth(args: &Synth) -> Result<ExitCode> {
+    let config = synth::Config {
+        images: args.images,
+        identities: args.identities,
+        width: args.width.into(),
+        height: args.height.into(),
+        face: args.face.into(),
+        seed: args.seed,
+    };
+    config.check()?;
+    if !args.force && is_foreign(&args.dir)? {
+        return Err(Error::file(&args.dir, "holds something that this command did not write")
+            .advise("choose another folder, or write into this one with --force"));
+    }
+    let progress = Progress::new(config.images as u64, "faces drawn");
+    synth::write(&config, &args.dir, &mut |done| progress.set(done as u64))?;
+    progress.finish();
+    let synth::Config { images, identities, seed, .. } = config;
+    print(format_args!("{}: {images} photos of {identities} people, seed {seed}", args.dir.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// True if there is something in the folder and it is not what `synth` writes.
+fn is_foreign(folder: &Path) -> Result<bool> {
+    match fs::read_dir(folder) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+        entries => Ok(entries.at(folder)?.next().is_some() && !synth::is_at(folder)),
+    }
+}
+
+/// `least-most`, or one number for both.
+#[derive(Debug, Clone, Copy)]
+struct Span<T> {
+    least: T,
+    most: T,
+}
+
+impl<T> From<(T, T)> for Span<T> {
+    fn from((least, most): (T, T)) -> Self {
+        Self { least, most }
+    }
+}
+
+impl<T> From<Span<T>> for (T, T) {
+    fn from(span: Span<T>) -> Self {
+        (span.least, span.most)
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Span<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.least, self.most)
+    }
+}
+
+impl<T: FromStr> FromStr for Span<T> {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (least, most) = text.split_once('-').unwrap_or((text, text));
+        match (least.parse(), most.parse()) {
+            (Ok(least), Ok(most)) => Ok(Self { least, most }),
+            _ => Err("write one number, or two as in 160-260"),
+        }
+    }
+}

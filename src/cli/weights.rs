@@ -1,0 +1,103 @@
+//! `weft weights`: what is in a file of tensors, and the same tensors in another float type.
+
+use super::{print, print_json};
+use crate::Result;
+use crate::error::At;
+use crate::weights::{Dtype, Summary, convert, summary};
+use clap::{Subcommand, ValueEnum};
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Look into weights files, and change their float type.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    Show(Show),
+    Convert(Convert),
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    match &args.what {
+        What::Show(show) => run_show(show),
+        What::Convert(convert) => run_convert(convert),
+    }
+}
+
+/// List tensors with their statistics over finite values, then the totals and the metadata.
+#[derive(clap::Args)]
+struct Show {
+    /// safetensors
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// A list with one object per file
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(serde::Serialize)]
+struct Shown {
+    file: String,
+    #[serde(flatten)]
+    summary: Summary,
+}
+
+fn run_show(args: &Show) -> Result<ExitCode> {
+    let show = |file: &PathBuf| Ok(Shown { file: file.display().to_string(), summary: summary(file)? });
+    // All are read before the first is printed, so an error stands alone.
+    let all: Vec<Shown> = args.files.iter().map(show).collect::<Result<_>>()?;
+    if args.json {
+        print_json(&all)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (index, Shown { file, summary }) in all.iter().enumerate() {
+        let gap = if index > 0 { "\n" } else { "" };
+        print(format_args!("{gap}{file}\n{summary}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Store floats as another type; integers, names, order and metadata stay.
+#[derive(clap::Args)]
+struct Convert {
+    /// safetensors
+    file: PathBuf,
+    /// May be the same file: it is replaced at once or not at all
+    #[arg(short, long)]
+    output: PathBuf,
+    /// A finite value too large for the type is an error
+    #[arg(long, default_value = "f32")]
+    dtype: Float,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Float {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<Float> for Dtype {
+    fn from(float: Float) -> Self {
+        match float {
+            Float::F32 => Self::F32,
+            Float::F16 => Self::F16,
+            Float::Bf16 => Self::BF16,
+        }
+    }
+}
+
+fn run_convert(args: &Convert) -> Result<ExitCode> {
+    let dtype = args.dtype.into();
+    let size = |path| fs::metadata(path).map(|m| m.len()).at(path);
+    let before = size(&args.file)?;
+    convert(&args.file, &args.output, dtype)?;
+    let after = size(&args.output)?;
+    print(format_args!("{}: {dtype}, {before} -> {after} bytes", args.output.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
