@@ -2,7 +2,7 @@
 //! system of *Deep Learning Face Attributes in the Wild* (Liu, Luo, Wang, Tang, ICCV 2015) on top of them.
 //!
 //! Imports go down this list only:
-//! `cli -> face, eval, train -> locate, svm, data -> net -> ops -> device, weights, rng, error`.
+//! `cli -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops -> device, weights, rng, error`.
 
 pub mod cli;
 pub mod data;
@@ -10,6 +10,7 @@ pub mod device;
 pub mod error;
 pub mod eval;
 pub mod face;
+pub mod interweave;
 pub mod locate;
 pub mod metrics;
 pub mod net;

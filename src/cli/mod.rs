@@ -9,11 +9,14 @@ use std::process::ExitCode;
 
 mod bench;
 mod data;
+mod eval;
+mod extract;
 mod locate;
 mod plan;
 mod predict;
 mod progress;
 mod run;
+mod svm;
 mod train;
 mod weights;
 
@@ -30,7 +33,10 @@ enum Command {
     Run(run::Args),
     Predict(predict::Args),
     Locate(locate::Args),
+    Extract(extract::Args),
     Train(train::Args),
+    Svm(svm::Args),
+    Eval(eval::Args),
     Plan(plan::Args),
     Bench(bench::Args),
     Weights(weights::Args),
@@ -43,7 +49,10 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Locate(args) => locate::run(&args),
+        Command::Extract(args) => extract::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Svm(args) => svm::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Weights(args) => weights::run(&args),

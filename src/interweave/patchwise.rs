@@ -1,0 +1,145 @@
+//! Patch scanning: every patch is cropped and runs through the net by itself, in batches. The plain meaning of the
+//! operation, and what faster ones are measured against.
+
+use crate::data::photo::Photo;
+use crate::data::resample::Normalise;
+use crate::net::{Net, Purpose, Session};
+use crate::ops::{Mode, Targets};
+use crate::{Error, Result};
+use std::sync::Arc;
+
+/// Patches of a batch.
+const BATCH: usize = 32;
+
+/// Features of the patches of one image.
+#[derive(Debug, Clone)]
+pub struct Features {
+    /// Patches down and across.
+    pub patches: [usize; 2],
+    /// Length of a feature vector.
+    pub dims: usize,
+    /// [down, across, dims]; a vector in the order C, H, W of the net's last layer.
+    pub values: Vec<f32>,
+}
+
+/// Scans images with a net.
+pub struct PatchScanner {
+    session: Session,
+    parameters: Vec<f32>,
+    normalise: Normalise,
+}
+
+impl PatchScanner {
+    /// # Errors
+    /// A net that does not take RGB; no memory.
+    pub fn new(net: Arc<Net>, parameters: Vec<f32>, normalise: Normalise) -> Result<Self> {
+        if net.spec.input.c != 3 {
+            return Err(Error::new(&net.spec.place, format!("its input {} is no RGB photo", net.spec.input))
+                .advise("patches of photos need input = [3, height, width]"));
+        }
+        Ok(Self { session: Session::new(net, BATCH, Purpose::Inference)?, parameters, normalise })
+    }
+
+    /// Features of the patches whose upper left corners are multiples of `stride` and which lie inside the photo.
+    ///
+    /// # Errors
+    /// A stride of 0; a photo smaller than a patch.
+    pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
+        let net = self.session.net().clone();
+        let (input, output) = (net.spec.input, net.output());
+        if stride == 0 {
+            return Err(Error::new("--stride", "is 0").advise("give pixels from one patch to the next"));
+        }
+        if photo.height < input.h || photo.width < input.w {
+            return Err(Error::new(
+                "",
+                format!(
+                    "{} x {} pixels are smaller than a patch, {} x {}",
+                    photo.width, photo.height, input.w, input.h
+                ),
+            )
+            .advise("enlarge the image"));
+        }
+        let patches = [(photo.height - input.h) / stride + 1, (photo.width - input.w) / stride + 1];
+        let corners: Vec<(usize, usize)> =
+            (0..patches[0]).flat_map(|y| (0..patches[1]).map(move |x| (y * stride, x * stride))).collect();
+        let Normalise { mean, scale } = self.normalise;
+        let mut values = vec![0.0; corners.len() * output.len()];
+        for (corners, values) in corners.chunks(BATCH).zip(values.chunks_mut(BATCH * output.len())) {
+            // A last batch that is not full scans what the one before left behind, unused.
+            for (&(top, left), patch) in corners.iter().zip(self.session.input().chunks_exact_mut(input.len())) {
+                for (y, row) in patch.chunks_exact_mut(input.w * 3).enumerate() {
+                    let from = &photo.rgb[((top + y) * photo.width + left) * 3..][..input.w * 3];
+                    for (i, (to, from)) in row.iter_mut().zip(from).enumerate() {
+                        *to = (f32::from(*from) - mean[i % 3]) * scale;
+                    }
+                }
+            }
+            self.session.forward(&self.parameters, Mode::Inference, Targets::default())?;
+            let filled = corners.len() * output.len();
+            crate::ops::nhwc_to_nchw(output, &self.session.output()[..filled], &mut values[..filled]);
+        }
+        Ok(Features { patches, dims: output.len(), values })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Spec;
+
+    const NET: &str = r#"
+        name = "small"
+        input = [3, 9, 8]
+        [[layer]]
+        name = "c"
+        type = "conv"
+        filters = 4
+        kernel = 3
+        activation = "relu"
+        [[layer]]
+        name = "p"
+        type = "max_pool"
+        kernel = 2
+        stride = 2
+    "#;
+
+    #[test]
+    fn each_patch_is_what_the_net_gives_for_its_crop() {
+        let net = Arc::new(Net::new(Spec::parse(NET, "small").unwrap()).unwrap());
+        let parameters = net.initial_parameters(5);
+        let photo = Photo::from_fn(41, 23, |x, y| [(x * 7 % 251) as u8, (y * 13 % 241) as u8, (x * y % 239) as u8]);
+        let mut scanner = PatchScanner::new(net.clone(), parameters.clone(), Normalise::default()).unwrap();
+        let found = scanner.extract(&photo, 5).unwrap();
+        assert_eq!((found.patches, found.dims), ([3, 7], 4 * 3 * 3));
+        let mut single = Session::new(net, 1, Purpose::Inference).unwrap();
+        for (index, features) in found.values.chunks_exact(found.dims).enumerate() {
+            let (top, left) = (index / 7 * 5, index % 7 * 5);
+            for (i, value) in single.input().iter_mut().enumerate() {
+                let (y, x, c) = (i / 24, i / 3 % 8, i % 3);
+                let Normalise { mean, scale } = Normalise::default();
+                *value = (f32::from(photo.pixel(left + x, top + y)[c]) - mean[c]) * scale;
+            }
+            single.forward(&parameters, Mode::Inference, Targets::default()).unwrap();
+            for (place, pixel) in single.output().chunks_exact(4).enumerate() {
+                for (channel, value) in pixel.iter().enumerate() {
+                    let feature = features[channel * 9 + place];
+                    assert!(
+                        (feature - value).abs() <= 1e-6 * value.abs().max(1.0),
+                        "patch {index}: {feature}, {value}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_photo_smaller_than_a_patch_is_refused() {
+        let net = Arc::new(Net::new(Spec::parse(NET, "small").unwrap()).unwrap());
+        let parameters = net.initial_parameters(5);
+        let mut scanner = PatchScanner::new(net, parameters, Normalise::default()).unwrap();
+        let photo = Photo::from_fn(7, 30, |_, _| [0; 3]);
+        assert!(scanner.extract(&photo, 1).unwrap_err().to_string().contains("smaller than a patch"));
+        assert!(scanner.extract(&Photo::from_fn(9, 9, |_, _| [0; 3]), 0).is_err());
+    }
+}
