@@ -2,11 +2,11 @@
 
 use super::progress::Progress;
 use super::{print, print_json};
+use crate::Result;
 use crate::data::celeba::{CelebA, Split};
 use crate::device::Device;
 use crate::eval::{Evaluation, evaluate};
 use crate::metrics::means;
-use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -25,9 +25,9 @@ impl Report {
         self.compare(problem, problem.slack.output, what, got, want);
     }
 
-    /// Holds a gradient against what is wanted.
+    /// Holds a gradient against what is wanted; it may err twice as much, for it has gone both ways.
     pub fn gradient(&mut self, problem: &Problem, what: &str, got: &[f32], want: &[f64]) {
-        self.compare(problem, problem.slack.gradient, &format!("gradient of {what}"), got, want);
+        self.compare(problem, 2.0 * problem.slack.gradient, &format!("gradient of {what}"), got, want);
     }
 
     /// NaN is an error wherever it stands.
@@ -47,7 +47,8 @@ impl Report {
         let Some(worst) = worst.or_else(|| (0..got.len()).max_by(|&i, &j| error(i).total_cmp(&error(j)))) else {
             return self.fail(problem, format!("{what}: no values"));
         };
-        if !(error(worst) <= allowed) {
+        let holds = error(worst) <= allowed;
+        if !holds {
             let text = format!(
                 "{what}: {} instead of {} at {worst} of {}; error {:.2e} of the largest value, allowed {:.2e}",
                 got[worst],
