@@ -29,6 +29,11 @@ impl Stage {
             Self::FinetuneAttributes => "finetune-attributes",
         }
     }
+
+    /// Whether tags are what is learned, and measured on the validation split.
+    pub(super) fn has_tags(self) -> bool {
+        matches!(self, Self::FinetuneLnet | Self::FinetuneAttributes)
+    }
 }
 
 /// A training file.
@@ -200,6 +205,10 @@ impl Config {
         {
             let found = format!("{} does not divide the batch of {}", self.per_identity, self.batch);
             return refuse("per_identity", found, "make batch a multiple of it");
+        }
+        if self.data.validation.is_some() && !self.stage.has_tags() {
+            let found = format!("{} has no tags to measure", self.stage.name());
+            return refuse("data.validation", found, "remove it");
         }
         if !(self.similarity >= 0.0 && self.similarity.is_finite()) {
             return refuse("similarity", format!("is {}", self.similarity), "give a weight of 0 or more");

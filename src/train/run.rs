@@ -2,7 +2,7 @@
 
 use super::Sgd;
 use super::checkpoint::{self, State};
-use super::config::{Config, Stage};
+use super::config::Config;
 use super::network::Network;
 use super::sampler::{MASKS, SAMPLES, Sampler};
 use super::source::{Item, Source};
@@ -124,7 +124,6 @@ pub fn run(config: &Config, resume: bool, stop: &AtomicBool, tell: &mut dyn FnMu
     let mut gradients = vec![0.0; parameters.len()];
     let mut validation = None;
     let Source { train, validation: held_out, tags, .. } = source;
-    let has_tags = !tags.is_empty();
     let batches = batches(config, cutter.clone(), train, tags.len(), sampler, state.step..steps);
     let per_epoch = steps / config.epochs;
 
@@ -157,7 +156,7 @@ pub fn run(config: &Config, resume: bool, stop: &AtomicBool, tell: &mut dyn FnMu
         let epochs_done = state.step / per_epoch;
         let look = state.step.is_multiple_of(per_epoch)
             && (epochs_done.is_multiple_of(config.validate_every) || epochs_done == config.epochs);
-        if look && has_tags && !held_out.is_empty() {
+        if look && !held_out.is_empty() {
             let found = validate(&network, &parameters, &cutter, &held_out, &tags, config.batch, tell)?;
             log.line(state.step, epoch, None, Some(found))?;
             if state.best.is_none_or(|best| found.loss < best) {
@@ -239,7 +238,7 @@ fn batches(
     let (seed, batch) = (config.seed, config.batch);
     let sample = cutter.sample_len();
     let jobs = steps.map(move |step| (step, sampler.batch(step)));
-    let tagged = matches!(config.stage, Stage::FinetuneLnet | Stage::FinetuneAttributes);
+    let tagged = config.stage.has_tags();
     Prefetch::new(workers, AHEAD, jobs, move |(step, numbers)| {
         let mut resampler = Resampler::default();
         let mut pixels = vec![0.0; batch * sample];

@@ -1,0 +1,170 @@
+//! Training on drawn faces: it learns, it can be interrupted, and its mistakes are one clear line.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use weft::data::celeba::CelebA;
+use weft::data::synth;
+use weft::train::{Config, Event, Outcome, run};
+
+const NET: &str = r#"
+name = "small"
+input = [3, 32, 32]
+
+[[layer]]
+name = "c1"
+type = "conv"
+filters = 12
+kernel = 5
+stride = 2
+activation = "relu"
+
+[[layer]]
+name = "p1"
+type = "max_pool"
+kernel = 3
+stride = 2
+
+[[layer]]
+name = "c2"
+type = "local_conv"
+filters = 16
+kernel = 2
+grid = 3
+window = "valid"
+span = 1
+activation = "relu"
+
+[[layer]]
+name = "fc"
+type = "linear"
+outputs = 32
+activation = "relu"
+"#;
+
+struct Lab {
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    /// `images` drawn faces with their boxes, a net, and a training file.
+    fn new(images: usize, stage: &str, more: &str) -> Self {
+        let lab = Self { folder: tempfile::tempdir().unwrap() };
+        let config = synth::Config {
+            images,
+            identities: images / 10,
+            width: (96, 120),
+            height: (96, 120),
+            ..Default::default()
+        };
+        synth::write(&config, &lab.path("faces"), &mut |_| ()).unwrap();
+        let mut boxes = "image,x,y,width,height\n".to_string();
+        for sample in CelebA::open(lab.path("faces"), true).unwrap().samples {
+            let b = sample.bbox.unwrap().scaled_about_center(1.4);
+            boxes += &format!("{},{},{},{},{}\n", sample.name, b.x, b.y, b.width, b.height);
+        }
+        fs::write(lab.path("boxes.csv"), boxes).unwrap();
+        fs::write(lab.path("net.toml"), NET).unwrap();
+        let path = |name: &str| lab.path(name).display().to_string();
+        let validation = if stage == "finetune-attributes" { "validation = 'test'" } else { "" };
+        let text = format!(
+            "stage = '{stage}'\nnet = '{}'\noutput = '{}'\n{more}\n\
+             [data]\nroot = '{}'\nboxes = '{}'\n{validation}\n\
+             [view]\nkind = 'frame'\nsize = [36, 34]\n",
+            path("net.toml"),
+            path("run"),
+            path("faces"),
+            path("boxes.csv")
+        );
+        let schedule = "[schedule]\nkind = 'one-cycle'\nrate = 0.05\n";
+        fs::write(lab.path("train.toml"), text + schedule).unwrap();
+        lab
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn config(&self, changes: &[&str]) -> Config {
+        let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        Config::load(self.path("train.toml"), &changes).unwrap()
+    }
+
+    fn train(&self, changes: &[&str], resume: bool, stop_after: usize) -> weft::Result<Outcome> {
+        let stop = AtomicBool::new(false);
+        run(&self.config(changes), resume, &stop, &mut |event| {
+            if let Event::Step { step, .. } = event
+                && step == stop_after
+            {
+                stop.store(true, Ordering::Relaxed);
+            }
+        })
+    }
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap()
+}
+
+#[test]
+fn a_small_net_learns_drawn_attributes() {
+    let lab = Lab::new(1500, "finetune-attributes", "batch = 30\nepochs = 12\nvalidate_every = 12");
+    let found = lab.train(&[], false, usize::MAX).unwrap().validation.unwrap().means;
+    eprintln!(
+        "accuracy {:.3}, balanced {:.3}, majority {:.3}",
+        found.accuracy, found.balanced_accuracy, found.majority
+    );
+    assert!(found.accuracy > found.majority + 0.03, "{found:?}");
+    assert!(found.balanced_accuracy > 0.6, "{found:?}");
+}
+
+#[test]
+fn stopped_and_resumed_is_undisturbed_to_the_last_bit() {
+    for stage in ["finetune-attributes", "pretrain-identities"] {
+        let more = "batch = 8\nepochs = 2\nsimilarity = 0.01\ndropout = [0.2, 0.5]";
+        let lab = Lab::new(60, stage, more);
+        let other = format!("output={}", lab.path("other").display());
+        let whole = lab.train(&[], false, usize::MAX).unwrap();
+        for stop_after in [1, 5, 7] {
+            let outcome = lab.train(&[&other], stop_after > 1, stop_after).unwrap();
+            assert_eq!((outcome.steps, outcome.weights), (stop_after, None), "{stage}");
+        }
+        let resumed = lab.train(&[&other], true, usize::MAX).unwrap();
+        assert_eq!(bytes(&whole.weights.unwrap()), bytes(&resumed.weights.unwrap()), "{stage}");
+        assert_eq!(bytes(&lab.path("run/log.csv")), bytes(&lab.path("other/log.csv")), "{stage}");
+    }
+}
+
+#[test]
+fn mistakes_are_named_and_leave_earlier_results_alone() {
+    let lab = Lab::new(60, "finetune-attributes", "batch = 8\nepochs = 1");
+    let weights = lab.train(&[], false, usize::MAX).unwrap().weights.unwrap();
+    let before = bytes(&weights);
+    let other = format!("output={}", lab.path("other").display());
+    let missing = format!("init={}", lab.path("none.safetensors").display());
+    for (changes, resume, expected) in [
+        (vec![], false, "holds a run already"),
+        (vec!["seed=2"], true, "another run"),
+        (vec![other.as_str(), missing.as_str()], false, "none.safetensors"),
+        (vec![other.as_str(), "batch=1000"], false, "fewer than a batch"),
+        (vec![other.as_str(), "view.size=[20, 20]"], false, "smaller than the input"),
+        (vec![other.as_str(), "stage=pretrain-identities"], false, "no tags"),
+        (vec![other.as_str(), "schedule.rate=1e30"], false, "the loss is"),
+        (vec![other.as_str(), "optimizer.rate_factors={c9=0}"], false, "c9"),
+    ] {
+        let error = lab.train(&changes, resume, usize::MAX).unwrap_err().to_string();
+        assert!(error.contains(expected), "{changes:?}: {error}");
+        assert!(!error.contains('\n'), "{error}");
+        assert!(bytes(&weights) == before, "{changes:?}");
+    }
+}
+
+#[test]
+fn an_unreadable_photo_ends_training_with_its_name() {
+    let lab = Lab::new(40, "finetune-attributes", "batch = 8\nepochs = 1");
+    for sample in CelebA::open(lab.path("faces"), true).unwrap().samples {
+        fs::write(&sample.path, b"no photo").unwrap();
+    }
+    let error = lab.train(&[], false, usize::MAX).unwrap_err().to_string();
+    assert!(error.contains(".jpg"), "{error}");
+}
