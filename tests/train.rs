@@ -85,14 +85,14 @@ impl Lab {
         self.folder.path().join(name)
     }
 
-    fn config(&self, changes: &[&str]) -> Config {
+    fn config(&self, changes: &[&str]) -> weft::Result<Config> {
         let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
-        Config::load(self.path("train.toml"), &changes).unwrap()
+        Config::load(self.path("train.toml"), &changes)
     }
 
     fn train(&self, changes: &[&str], resume: bool, stop_after: usize) -> weft::Result<Outcome> {
         let stop = AtomicBool::new(false);
-        run(&self.config(changes), resume, &stop, &mut |event| {
+        run(&self.config(changes)?, resume, &stop, &mut |event| {
             if let Event::Step { step, .. } = event
                 && step == stop_after
             {
