@@ -31,7 +31,7 @@ impl Net {
         for (index, parameter) in self.parameters.iter().enumerate() {
             if parameter.tensor.fan_in > 0 {
                 let mut rng = Rng::new(seed, index as u64);
-                let deviation = (2.0 / parameter.tensor.fan_in as f32).sqrt();
+                let deviation = (parameter.tensor.gain / parameter.tensor.fan_in as f32).sqrt();
                 values[parameter.range.clone()].fill_with(|| deviation * rng.normal());
             }
         }

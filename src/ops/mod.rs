@@ -179,9 +179,11 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// From the order in files to the order in memory.
     pub order: Permutation,
-    /// Inputs that one output sums over; weights start as normal draws of variance 2 / fan_in (He et al., 2015), biases
-    /// (fan_in 0) as zeros.
+    /// Inputs that one output sums over; 0 for a bias, which starts as zeros.
     pub fan_in: usize,
+    /// Weights start as normal draws of variance gain / fan_in: 2 where a rectifier follows and halves the outputs' power
+    /// (He et al., ICCV 2015), 1 elsewhere.
+    pub gain: f32,
 }
 
 impl Parameter {

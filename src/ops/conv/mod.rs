@@ -165,7 +165,8 @@ impl Operation for Filter {
         } else {
             Permutation::new(&[self.banks(), self.groups, o, c, kernel.h, kernel.w], &[0, 1, 4, 5, 3, 2])
         };
-        let weight = Parameter { suffix: "weight", shape: self.weight_shape.clone(), order, fan_in: self.taps() };
+        let gain = if self.activation == Activation::Relu { 2.0 } else { 1.0 };
+        let weight = Parameter { suffix: "weight", shape: self.weight_shape.clone(), order, fan_in: self.taps(), gain };
         let mut parameters = vec![weight];
         if self.bias {
             let mut shape = vec![self.output.c];
@@ -173,7 +174,7 @@ impl Operation for Filter {
                 shape.insert(0, self.banks());
             }
             let order = Permutation::identity(self.banks() * self.output.c);
-            parameters.push(Parameter { suffix: "bias", shape, order, fan_in: 0 });
+            parameters.push(Parameter { suffix: "bias", shape, order, fan_in: 0, gain: 0.0 });
         }
         parameters
     }
