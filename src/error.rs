@@ -26,6 +26,12 @@ impl Error {
         Self::new(path.as_ref().display(), found)
     }
 
+    /// Broken TOML in `text`, which `place` names: adds the line.
+    pub fn toml(place: impl fmt::Display, text: &str, error: &toml::de::Error) -> Self {
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        Self::new(format!("{place}:{line}"), error.message())
+    }
+
     /// Adds what the user can do about it.
     pub fn advise(mut self, advice: impl fmt::Display) -> Self {
         self.advice = advice.to_string();

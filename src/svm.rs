@@ -719,14 +719,4 @@ mod tests {
             prop_assert_eq!(sides.iter().map(BTreeSet::len).sum::<usize>(), everyone.len());
         }
     }
-
-    /// `cargo test --release svm -- --ignored --nocapture`
-    #[test]
-    #[ignore = "a measurement"]
-    fn speed_of_forty_attributes() {
-        let data = Data::new(1200, 256, 40, 0.1);
-        let start = std::time::Instant::now();
-        let (_, report) = data.train(&Options::default());
-        println!("{report}\n{:.1} s", start.elapsed().as_secs_f64());
-    }
 }

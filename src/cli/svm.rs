@@ -5,7 +5,7 @@ use super::{print, print_json};
 use crate::data::celeba::{CelebA, Split};
 use crate::data::photo::Photo;
 use crate::device::Device;
-use crate::svm::{Features, Options, Report, train};
+use crate::svm::{Features, Options, train};
 use crate::{Error, Result};
 use clap::Subcommand;
 use serde_json::json;
@@ -96,25 +96,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             "held_out_accuracy": report.mean_accuracy(), "attributes": attributes, "output": output,
         }))?;
     } else {
-        print(text(&report))?;
+        print(&report)?;
         print(format!("{without_face} photos without a face left out; SVMs in {}", output.display()))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn text(report: &Report) -> String {
-    let mut lines = vec![format!("{:<22}       C  held out  majority (percent)", "attribute")];
-    for a in &report.attributes {
-        let note = a.note.as_ref().map_or(String::new(), |note| format!("  {note}"));
-        let (held_out, majority) = (100.0 * a.held_out_accuracy, 100.0 * a.majority);
-        lines.push(format!("{:<22} {:>7.0e}     {held_out:5.1}     {majority:5.1}{note}", a.name, a.c));
-    }
-    lines.push(format!(
-        "mean {:.1} on held-out people; {} rows of {} people, {} folds",
-        100.0 * report.mean_accuracy(),
-        report.rows,
-        report.identities,
-        report.folds
-    ));
-    lines.join("\n")
 }

@@ -64,10 +64,7 @@ impl Model {
         let path = folder.join(BUNDLE);
         let text = std::fs::read_to_string(&path)
             .map_err(|e| Error::file(&path, e).advise("give the folder of a model bundle with --model"))?;
-        let bundle: Bundle = toml::from_str(&text).map_err(|e: toml::de::Error| {
-            let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
-            Error::new(format!("{}:{line}", path.display()), e.message())
-        })?;
+        let bundle: Bundle = toml::from_str(&text).map_err(|e| Error::toml(path.display(), &text, &e))?;
         let localiser = Localiser::load(&bundle.lnet_o, &bundle.lnet_s, folder)?;
         let extractor = Extractor::load(&bundle.anet, folder)?;
         let svm_path = folder.join(&bundle.svm);

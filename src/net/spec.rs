@@ -83,10 +83,7 @@ impl Spec {
 
     /// Reads a network from text; `place` names it in messages.
     pub fn parse(text: &str, place: &str) -> Result<Self> {
-        let file: File = toml::from_str(text).map_err(|e: toml::de::Error| {
-            let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
-            Error::new(format!("{place}:{line}"), e.message())
-        })?;
+        let file: File = toml::from_str(text).map_err(|e| Error::toml(place, text, &e))?;
         let [c, h, w] = file.input;
         let layers = file.layer.into_iter().map(|raw| LayerSpec {
             name: raw.name,

@@ -175,10 +175,7 @@ impl Config {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path)
             .map_err(|e| Error::file(path, e).advise("give the path of a training file (TOML)"))?;
-        let mut table: toml::Table = toml::from_str(&text).map_err(|e: toml::de::Error| {
-            let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
-            Error::new(format!("{}:{line}", path.display()), e.message())
-        })?;
+        let mut table: toml::Table = toml::from_str(&text).map_err(|e| Error::toml(path.display(), &text, &e))?;
         for change in changes {
             set(&mut table, change)?;
         }
