@@ -6,7 +6,7 @@ use crate::Result;
 use crate::data::celeba::{CelebA, Split};
 use crate::device::Device;
 use crate::eval::{Evaluation, evaluate};
-use crate::metrics::means;
+use crate::metrics::{Accuracy, means};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,25 +46,44 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return Err(error.clone());
     }
     if args.json {
-        print_json(&document(&found))?
+        print_json(&whole_document(&found))?
     } else {
         print(text(&found))?
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn document(found: &Evaluation) -> Value {
-    let mean = means(&found.attributes);
+/// Accuracies as scripts read them.
+pub fn document(attributes: &[Accuracy]) -> Value {
+    let mean = means(attributes);
     let per_attribute: Map<String, Value> =
-        found.attributes.iter().map(|a| (a.name.clone(), serde_json::to_value(a).unwrap_or(Value::Null))).collect();
-    let mut document = json!({
-        "images": found.images,
-        "without_face": found.without_face,
+        attributes.iter().map(|a| (a.name.clone(), serde_json::to_value(a).unwrap_or(Value::Null))).collect();
+    json!({
         "accuracy": mean.accuracy,
         "balanced_accuracy": mean.balanced_accuracy,
         "majority": mean.majority,
         "per_attribute": per_attribute,
-    });
+    })
+}
+
+/// Accuracies as people read them.
+pub fn table(attributes: &[Accuracy]) -> String {
+    let percent = |share: f64| format!("{:5.1}", 100.0 * share);
+    let mut lines = vec![format!("{:<22} accuracy  balanced  majority", "attribute (percent)")];
+    for a in attributes {
+        let balanced = a.balanced_accuracy.map_or("    -".into(), percent);
+        lines.push(format!("{:<22}    {}     {balanced}     {}", a.name, percent(a.accuracy), percent(a.majority)));
+    }
+    let mean = means(attributes);
+    let [accuracy, balanced, majority] = [mean.accuracy, mean.balanced_accuracy, mean.majority].map(percent);
+    lines.push(format!("{:<22}    {accuracy}     {balanced}     {majority}", "mean"));
+    lines.join("\n")
+}
+
+fn whole_document(found: &Evaluation) -> Value {
+    let mut document = document(&found.attributes);
+    document["images"] = json!(found.images);
+    document["without_face"] = json!(found.without_face);
     if let Some(l) = &found.localisation {
         document["localisation"] = json!({ "images": l.images, "recall_iou_0.5": l.recall, "mean_iou": l.mean_iou });
     }
@@ -72,26 +91,18 @@ fn document(found: &Evaluation) -> Value {
 }
 
 fn text(found: &Evaluation) -> String {
-    let percent = |share: f64| format!("{:5.1}", 100.0 * share);
-    let mut lines = vec![format!("{:<22} accuracy  balanced  majority", "attribute (percent)")];
-    for a in &found.attributes {
-        let balanced = a.balanced_accuracy.map_or("    -".into(), percent);
-        lines.push(format!("{:<22}    {}     {balanced}     {}", a.name, percent(a.accuracy), percent(a.majority)));
-    }
-    let mean = means(&found.attributes);
-    let [accuracy, balanced, majority] = [mean.accuracy, mean.balanced_accuracy, mean.majority].map(percent);
-    lines.push(format!("{:<22}    {accuracy}     {balanced}     {majority}", "mean"));
-    lines.push(format!("{} photos, {} without a face", found.images, found.without_face));
+    let mut text = table(&found.attributes);
+    text += &format!("\n{} photos, {} without a face", found.images, found.without_face);
     if let Some(l) = &found.localisation {
-        lines.push(format!(
-            "localisation: {} of {} boxes found at IoU 0.5 ({:.1} %), mean IoU {:.2}",
+        text += &format!(
+            "\nlocalisation: {} of {} boxes found at IoU 0.5 ({:.1} %), mean IoU {:.2}",
             (l.recall * l.images as f64).round(),
             l.images,
             100.0 * l.recall,
             l.mean_iou
-        ));
+        );
     }
-    lines.join("\n")
+    text
 }
 
 #[cfg(test)]
@@ -109,7 +120,7 @@ mod tests {
             localisation: Some(crate::eval::Localisation { images: 2, recall: 0.5, mean_iou: 0.4 }),
             unreadable: Vec::new(),
         };
-        let document = document(&found);
+        let document = whole_document(&found);
         assert_eq!(document["images"], 2);
         assert_eq!(document["accuracy"], 0.5);
         assert_eq!(document["per_attribute"]["Smiling"]["accuracy"], 0.5);

@@ -5,14 +5,16 @@ use super::{print, print_json};
 use crate::data::celeba::{CelebA, Split};
 use crate::data::photo::Photo;
 use crate::device::Device;
+use crate::face::Model;
+use crate::metrics::accuracies;
 use crate::svm::{Features, Options, train};
 use crate::{Error, Result};
 use clap::Subcommand;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Train the linear SVMs that turn features into attributes.
+/// Train the linear SVMs that turn features into attributes, and measure them.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -22,26 +24,22 @@ pub struct Args {
 #[derive(Subcommand)]
 enum What {
     Train(Train),
+    Eval(Eval),
 }
 
-/// One linear SVM per attribute over the features of the faces that the model finds; C is chosen on held-out people.
+/// Whose features: annotated photos, and the model that looks at them.
 #[derive(clap::Args)]
-struct Train {
-    /// Folder in CelebA's layout, with identities
+struct Faces {
+    /// Folder in CelebA's layout
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Part of the data; should be people that no network was trained on
-    #[arg(long, value_enum, default_value = "val")]
-    split: Split,
+    /// The photos are aligned faces: all of a photo is ANet's frame, nothing is located
+    #[arg(long)]
+    aligned: bool,
     #[command(flatten)]
     model: super::ModelArgs,
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Gets the SVMs; by default the bundle's own file
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
     /// Stop at the first bad line or missing photo
     #[arg(long)]
     strict: bool,
@@ -50,54 +48,146 @@ struct Train {
     json: bool,
 }
 
+/// One linear SVM per attribute over the features of the faces that the model finds; C is chosen on held-out people.
+#[derive(clap::Args)]
+struct Train {
+    #[command(flatten)]
+    faces: Faces,
+    /// Part of the data; should be people that no network was trained on. It needs identities
+    #[arg(long, value_enum, default_value = "val")]
+    split: Split,
+    /// Gets the SVMs; by default the bundle's own file
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// Attributes alone: right answers over the photos in which a face was found.
+#[derive(clap::Args)]
+struct Eval {
+    #[command(flatten)]
+    faces: Faces,
+    /// Part of the data
+    #[arg(long, value_enum, default_value = "test")]
+    split: Split,
+}
+
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let What::Train(args) = &args.what;
-    let Device::Cpu = args.device.parse()?;
-    let mut model = args.model.load()?;
-    let celeba = CelebA::open(&args.data, args.strict)?;
-    super::report_skipped(&celeba.problems);
-    let samples = celeba.split(args.split);
-    let progress = Progress::new(samples.len() as u64, "photos");
-    let (mut features, mut labels, mut identities, mut without_face) = (Vec::new(), Vec::new(), Vec::new(), 0);
-    for (done, sample) in samples.iter().enumerate() {
-        let identity = sample.identity.ok_or_else(|| {
-            Error::file(&sample.path, "has no identity")
-                .advise("SVMs are chosen on held-out people: add identity_CelebA.txt")
-        })?;
-        let photo = Photo::open(&sample.path)?;
-        match model.locate(&photo)? {
-            None => without_face += 1,
-            Some(face) => {
-                let rows = model.features(&photo, face.rect)?;
-                for row in rows.chunks_exact(model.dims()) {
-                    features.extend_from_slice(row);
-                    labels.extend_from_slice(&sample.attributes);
-                    identities.push(identity);
-                }
-            }
-        }
-        progress.set(done as u64 + 1);
-    }
-    progress.finish();
+    match &args.what {
+        What::Train(args) => train_machines(args),
+        What::Eval(args) => measure(args),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn train_machines(args: &Train) -> Result<()> {
+    let mut model = args.faces.model.load()?;
+    let (celeba, faces) = args.faces.look(&mut model, args.split)?;
+    let repeat = |face: &Seen| vec![face.identity; face.crops(&model)];
+    let identities: Option<Vec<u32>> = faces.seen.iter().flat_map(repeat).collect();
+    let identities = identities.ok_or_else(|| {
+        Error::file(&args.faces.data, "has photos without an identity")
+            .advise("SVMs are chosen on held-out people: add identity_CelebA.txt")
+    })?;
+    let labels: Vec<bool> = faces.seen.iter().flat_map(|face| face.attributes.repeat(face.crops(&model))).collect();
+    let features: Vec<f32> = faces.seen.into_iter().flat_map(|face| face.features).collect();
     let rows = Features { rows: identities.len(), dims: model.dims(), data: &features };
     eprintln!("{} rows of {} features; {} attributes to train", rows.rows, rows.dims, celeba.attribute_names.len());
     let options = Options { seed: args.seed, ..Options::default() };
     let (svm, report) = train(rows, &labels, &celeba.attribute_names, &identities, &options)?;
     let output = args.output.clone().unwrap_or_else(|| model.svm_path().to_path_buf());
     svm.save(&output)?;
-    if args.json {
-        let attributes: Vec<_> = report
-            .attributes
-            .iter()
-            .map(|a| json!({ "name": a.name, "c": a.c, "positives": a.positives, "held_out_accuracy": a.held_out_accuracy, "majority": a.majority, "note": a.note }))
-            .collect();
+    if args.faces.json {
         print_json(&json!({
-            "rows": report.rows, "identities": report.identities, "folds": report.folds, "photos_without_face": without_face,
-            "held_out_accuracy": report.mean_accuracy(), "attributes": attributes, "output": output,
-        }))?;
+            "rows": report.rows, "identities": report.identities, "folds": report.folds,
+            "photos_without_face": faces.without, "held_out_accuracy": report.mean_accuracy(),
+            "attributes": report.attributes, "output": output,
+        }))
     } else {
         print(&report)?;
-        print(format!("{without_face} photos without a face left out; SVMs in {}", output.display()))?;
+        print(format!("{} photos without a face left out; SVMs in {}", faces.without, output.display()))
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(args: &Eval) -> Result<()> {
+    let mut model = args.faces.model.load()?;
+    let names = model.attributes()?.to_vec();
+    let (celeba, faces) = args.faces.look(&mut model, args.split)?;
+    let places = crate::eval::places(&names, &celeba.attribute_names)?;
+    let (mut scores, mut truth) = (Vec::new(), Vec::new());
+    for face in &faces.seen {
+        scores.extend(model.scores_of(&face.features)?);
+        truth.extend(places.iter().map(|&place| face.attributes[place]));
+    }
+    if scores.is_empty() {
+        return Err(Error::file(&args.faces.data, "has no photo with a face").advise("check --data and --split"));
+    }
+    let found = accuracies(&names, &scores, &truth);
+    if args.faces.json {
+        let mut document = super::eval::document(&found);
+        document["images"] = json!(faces.seen.len());
+        document["without_face"] = json!(faces.without);
+        print_json(&document)
+    } else {
+        print(super::eval::table(&found))?;
+        print(format!("{} faces; {} photos without a face left out", faces.seen.len(), faces.without))
+    }
+}
+
+/// One face and what is known about it.
+struct Seen {
+    /// [crops, dims]
+    features: Vec<f32>,
+    attributes: Vec<bool>,
+    identity: Option<u32>,
+}
+
+impl Seen {
+    fn crops(&self, model: &Model) -> usize {
+        self.features.len() / model.dims()
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    seen: Vec<Seen>,
+    /// Photos in which nothing responded.
+    without: usize,
+}
+
+impl Faces {
+    /// The features of every face in a part of the data. Photos that cannot be read are named and left out.
+    fn look(&self, model: &mut Model, split: Split) -> Result<(CelebA, Found)> {
+        let Device::Cpu = self.device.parse()?;
+        let celeba = CelebA::open(&self.data, self.strict)?;
+        super::report_skipped(&celeba.problems);
+        let samples = celeba.split(split);
+        let progress = Progress::new(samples.len() as u64, "photos");
+        let (mut found, mut unreadable) = (Found::default(), Vec::new());
+        for (done, sample) in samples.iter().enumerate() {
+            match self.features(model, &sample.path) {
+                Ok(None) => found.without += 1,
+                Ok(Some(features)) => {
+                    let (attributes, identity) = (sample.attributes.clone(), sample.identity);
+                    found.seen.push(Seen { features, attributes, identity });
+                }
+                Err(error) if self.strict => return Err(error),
+                Err(error) => unreadable.push(error),
+            }
+            progress.set(done as u64 + 1);
+        }
+        progress.finish();
+        super::report_skipped(&unreadable);
+        Ok((celeba, found))
+    }
+
+    fn features(&self, model: &mut Model, path: &Path) -> Result<Option<Vec<f32>>> {
+        let photo = Photo::open(path)?;
+        if self.aligned {
+            return model.features_in(&photo, photo.bounds()).map(Some);
+        }
+        let Some(face) = model.locate(&photo)? else { return Ok(None) };
+        model.features(&photo, face.rect).map(Some)
+    }
 }

@@ -38,14 +38,7 @@ pub fn evaluate(
     samples: &[&Sample],
     progress: &mut dyn FnMut(usize),
 ) -> Result<Evaluation> {
-    // Where each of the model's attributes stands in the data.
-    let place = |name: &String| {
-        names.iter().position(|n| n == name).ok_or_else(|| {
-            Error::new(format!("attribute {name}"), "is in the model, but not in the data")
-                .advise("evaluate on data with the attributes that the model was trained on")
-        })
-    };
-    let places: Vec<usize> = model.attributes()?.iter().map(place).collect::<Result<_>>()?;
+    let places = places(model.attributes()?, names)?;
     let (mut scores, mut truth) = (Vec::new(), Vec::new());
     let (mut overlaps, mut unreadable, mut without_face) = (Vec::new(), Vec::new(), 0);
     for (done, sample) in samples.iter().enumerate() {
@@ -84,6 +77,20 @@ pub fn evaluate(
         localisation,
         unreadable,
     })
+}
+
+/// Where each of the model's attributes stands among those of the data.
+///
+/// # Errors
+/// An attribute that the data lacks.
+pub fn places(model: &[String], data: &[String]) -> Result<Vec<usize>> {
+    let place = |name: &String| {
+        data.iter().position(|n| n == name).ok_or_else(|| {
+            Error::new(format!("attribute {name}"), "is in the model, but not in the data")
+                .advise("evaluate on data with the attributes that the model was trained on")
+        })
+    };
+    model.iter().map(place).collect()
 }
 
 /// Intersection over union of the window's part inside the photo.

@@ -127,8 +127,15 @@ impl Model {
     /// # Errors
     /// No memory.
     pub fn features(&mut self, photo: &Photo, face: Rect) -> Result<Vec<f32>> {
-        let [height, width] = self.bundle.anet.frame;
-        let frame = Frame::new(photo, Some(self.bundle.anet.around(face)), [height, width]);
+        self.features_in(photo, self.frame(face))
+    }
+
+    /// Features [crops, dims] of the crops of a frame that is already known.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn features_in(&mut self, photo: &Photo, frame: Rect) -> Result<Vec<f32>> {
+        let frame = Frame::new(photo, Some(frame), self.bundle.anet.frame);
         let (h, w) = self.extractor.input();
         self.extractor.features(photo, &frame.views(h, w))
     }
@@ -139,9 +146,17 @@ impl Model {
     /// A bundle without SVMs; no memory.
     pub fn scores(&mut self, photo: &Photo, face: Rect) -> Result<Vec<f32>> {
         let features = self.features(photo, face)?;
+        self.scores_of(&features)
+    }
+
+    /// The same from the features [crops, dims].
+    ///
+    /// # Errors
+    /// A bundle without SVMs; features that are not theirs.
+    pub fn scores_of(&self, features: &[f32]) -> Result<Vec<f32>> {
         let svm = self.svm()?;
         let crops = features.len() / svm.dims();
-        let features = svm::Features { rows: crops, dims: svm.dims(), data: &features };
+        let features = svm::Features { rows: crops, dims: svm.dims(), data: features };
         svm::average_over_patches(&svm.scores(features)?, svm.names.len(), crops)
     }
 }

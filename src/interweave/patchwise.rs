@@ -1,11 +1,12 @@
 //! Patch scanning: every patch is cropped and runs through the net by itself, in batches. The plain meaning of the
 //! operation, and what faster ones are measured against.
 
+use super::plan::patches;
+use crate::Result;
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
 use crate::net::{Net, Purpose, Session};
 use crate::ops::{Mode, Targets};
-use crate::{Error, Result};
 use std::sync::Arc;
 
 /// Patches of a batch.
@@ -33,10 +34,7 @@ impl PatchScanner {
     /// # Errors
     /// A net that does not take RGB; no memory.
     pub fn new(net: Arc<Net>, parameters: Vec<f32>, normalise: Normalise) -> Result<Self> {
-        if net.spec.input.c != 3 {
-            return Err(Error::new(&net.spec.place, format!("its input {} is no RGB photo", net.spec.input))
-                .advise("patches of photos need input = [3, height, width]"));
-        }
+        super::check_rgb(&net)?;
         Ok(Self { session: Session::new(net, BATCH, Purpose::Inference)?, parameters, normalise })
     }
 
@@ -47,20 +45,7 @@ impl PatchScanner {
     pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
         let net = self.session.net().clone();
         let (input, output) = (net.spec.input, net.output());
-        if stride == 0 {
-            return Err(Error::new("--stride", "is 0").advise("give pixels from one patch to the next"));
-        }
-        if photo.height < input.h || photo.width < input.w {
-            return Err(Error::new(
-                "",
-                format!(
-                    "{} x {} pixels are smaller than a patch, {} x {}",
-                    photo.width, photo.height, input.w, input.h
-                ),
-            )
-            .advise("enlarge the image"));
-        }
-        let patches = [(photo.height - input.h) / stride + 1, (photo.width - input.w) / stride + 1];
+        let patches = patches(&net, photo.height, photo.width, stride)?;
         let corners: Vec<(usize, usize)> =
             (0..patches[0]).flat_map(|y| (0..patches[1]).map(move |x| (y * stride, x * stride))).collect();
         let Normalise { mean, scale } = self.normalise;

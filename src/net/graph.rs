@@ -109,6 +109,19 @@ impl Net {
         Ok(Layer { name: spec.name.clone(), kind: spec.kind.clone(), op, inputs, shape, parameters: 0..0 })
     }
 
+    /// The operation of a layer, for inputs of other shapes.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn rebind(&self, layer: usize, inputs: &[Shape]) -> Result<Box<dyn Operation>> {
+        let spec = &self.spec.layers[layer];
+        let (_, build) = OPERATIONS
+            .iter()
+            .find(|(name, _)| *name == spec.kind)
+            .ok_or_else(|| Error::new(self.spec.place_of(&spec.name), format!("unknown type `{}`", spec.kind)))?;
+        build(spec.keys.clone(), inputs).map_err(|e| Error::new(self.spec.place_of(&spec.name), e))
+    }
+
     /// The value named `name`, as seen by layer `index`.
     fn value(&self, name: &str, index: usize) -> Result<usize, String> {
         if name == "input" {

@@ -9,6 +9,7 @@ mod spec;
 
 pub use graph::{INPUT, Layer, Net};
 pub use parameters::{NamedParameter, Unknown};
+pub(crate) use plan::Buffers;
 pub use plan::{Plan, Purpose, Table as PlanTable};
 pub use session::Session;
 pub use spec::{LayerSpec, Spec};

@@ -59,6 +59,8 @@ pub struct LayerPlan {
 /// Every buffer begins on a cache line.
 const ALIGN: usize = 16;
 
+/// A buffer and when it is in use.
+#[derive(Debug)]
 struct Buffer {
     len: usize,
     /// First and last moment of use.
@@ -66,18 +68,20 @@ struct Buffer {
     start: usize,
 }
 
-#[derive(Default)]
-struct Buffers(Vec<Buffer>);
+/// Buffers that share an arena; lengths are in values.
+#[derive(Debug, Default)]
+pub struct Buffers(Vec<Buffer>);
 
 impl Buffers {
-    fn add(&mut self, len: usize, born: usize, dies: usize) -> usize {
+    /// A buffer in use from moment `born` to moment `dies`, both included; returns its number.
+    pub fn add(&mut self, len: usize, born: usize, dies: usize) -> usize {
         debug_assert!(born <= dies);
         self.0.push(Buffer { len, alive: (born, dies), start: 0 });
         self.0.len() - 1
     }
 
     /// Gives each buffer the lowest place that is free during its life, largest first; returns the arena's length.
-    fn place(&mut self) -> usize {
+    pub fn place(&mut self) -> usize {
         let mut order: Vec<usize> = (0..self.0.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(self.0[i].len));
         let mut placed: Vec<usize> = Vec::new();
@@ -105,7 +109,8 @@ impl Buffers {
         end
     }
 
-    fn range(&self, index: usize) -> Range<usize> {
+    /// Where a placed buffer lies.
+    pub fn range(&self, index: usize) -> Range<usize> {
         let buffer = &self.0[index];
         buffer.start..buffer.start + buffer.len
     }

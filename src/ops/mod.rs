@@ -22,6 +22,7 @@ pub mod loss;
 pub mod lrn;
 pub mod parallel;
 pub mod pool;
+pub mod product;
 pub mod softmax;
 
 /// Builds an operation from its keys in the network file and the shapes of its inputs.
@@ -302,9 +303,7 @@ pub trait Operation: fmt::Debug + Send + Sync {
     fn backward(&self, pass: Backward<'_, '_>);
 
     /// What the interweaved operation and reports must know of the inside.
-    fn kind(&self) -> Kind<'_> {
-        Kind::Other
-    }
+    fn kind(&self) -> Kind<'_>;
 }
 
 /// The structure of an operation, for those who evaluate a net in another way than layer by layer.
@@ -314,9 +313,13 @@ pub enum Kind<'a> {
     Filter(&'a conv::Filter),
     Pool(&'a pool::Pool),
     Dropout,
-    /// Acts on each value alone.
-    Pointwise,
-    Other,
+    /// Acts on the channels of each place by themselves: relu, sigmoid, softmax, lrn.
+    Pixelwise,
+    /// Reads the whole map of each channel.
+    Global,
+    Concat,
+    /// A loss.
+    Loss,
 }
 
 /// Reads an operation's table into its parameter struct; unknown and missing keys are named.

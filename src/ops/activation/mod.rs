@@ -99,6 +99,6 @@ impl Operation for Layer {
     }
 
     fn kind(&self) -> Kind<'_> {
-        Kind::Pointwise
+        Kind::Pixelwise
     }
 }

@@ -1,6 +1,6 @@
 //! `type = "concat"`: inputs of equal height and width, one after the other along channels.
 
-use super::{Backward, Forward, Needs, Operation, Shape, parse};
+use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse};
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
@@ -58,5 +58,9 @@ impl Operation for Concat {
             }
             start += c;
         }
+    }
+
+    fn kind(&self) -> Kind<'_> {
+        Kind::Concat
     }
 }

@@ -9,6 +9,7 @@
 use super::Filter;
 use crate::ops::activation::Activation;
 use crate::ops::parallel::{self, Disjoint, part, threads};
+use crate::ops::product::{Matrix, product, product_into};
 use crate::ops::{Backward, Forward};
 use std::ops::Range;
 
@@ -44,66 +45,6 @@ pub fn backward_workspace(f: &Filter, n: usize) -> usize {
     let scattered = if f.banks() > 1 { f.output.c } else { 0 };
     let products = threads() * rows_of_tile(f, n) * (gathered + scattered);
     products.max(threads() * f.banks() * f.output.c)
-}
-
-/// A matrix in memory: where, and the steps between rows and columns.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    values: &'a [f32],
-    row: usize,
-    column: usize,
-}
-
-impl<'a> Matrix<'a> {
-    fn rows(values: &'a [f32], row: usize) -> Self {
-        Self { values, row, column: 1 }
-    }
-
-    fn transposed(self) -> Self {
-        Self { row: self.column, column: self.row, ..self }
-    }
-}
-
-/// `to[m, n] (+)= a[m, k] b[k, n]`, `to` row-major with `row` values from row to row.
-fn product(size: [usize; 3], a: Matrix<'_>, b: Matrix<'_>, to: &mut [f32], row: usize, add: bool) {
-    let [m, n, _] = size;
-    assert!(n <= row && (m - 1) * row + n <= to.len());
-    // SAFETY: by the assertion the block lies inside `to`, which is borrowed exclusively.
-    unsafe { product_into(size, a, b, to.as_mut_ptr(), row, add) }
-}
-
-/// [`product`] into a block whose rows other threads may share.
-///
-/// # Safety
-/// `to` must be valid for the `m` x `n` block, and no other thread may touch that block.
-unsafe fn product_into([m, n, k]: [usize; 3], a: Matrix<'_>, b: Matrix<'_>, to: *mut f32, row: usize, add: bool) {
-    let inside =
-        |x: Matrix<'_>, rows: usize, columns: usize| (rows - 1) * x.row + (columns - 1) * x.column < x.values.len();
-    assert!(m > 0 && n > 0 && k > 0 && inside(a, m, k) && inside(b, k, n));
-    // SAFETY: every index into `a` and `b` is inside its slice by the assertion, every one into `to` by the contract.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            to,
-            1,
-            row as isize,
-            add,
-            a.values.as_ptr(),
-            a.column as isize,
-            a.row as isize,
-            b.values.as_ptr(),
-            b.column as isize,
-            b.row as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
 }
 
 /// The output pixels of one region in the order (sample, u, v).

@@ -4,7 +4,7 @@
 //! between the two and so lets a tag of the whole image teach each place of a map (Pinheiro and Collobert, CVPR 2015).
 
 use super::parallel::zip_chunks;
-use super::{Backward, Forward, Needs, Operation, Shape, parse, single};
+use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse, single};
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
@@ -112,6 +112,10 @@ impl Operation for GlobalPool {
                 }
             }
         }
+    }
+
+    fn kind(&self) -> Kind<'_> {
+        Kind::Global
     }
 }
 

@@ -9,7 +9,7 @@
 
 use super::activation::sigmoid;
 use super::softmax::softmax;
-use super::{Backward, Forward, Needs, Operation, Shape, TargetKind, parse, single};
+use super::{Backward, Forward, Kind, Needs, Operation, Shape, TargetKind, parse, single};
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
@@ -186,5 +186,9 @@ impl Operation for Loss {
                 }
             }
         }
+    }
+
+    fn kind(&self) -> Kind<'_> {
+        Kind::Loss
     }
 }

@@ -2,7 +2,7 @@
 //! y_i = x_i / s_i^beta, s_i = k + alpha / size * sum of x_j^2 over the `size` channels around i.
 
 use super::conv::positive;
-use super::{Backward, Forward, Needs, Operation, Shape, parse, single};
+use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse, single};
 use serde::Deserialize;
 
 mod cpu;
@@ -85,5 +85,9 @@ impl Operation for Lrn {
 
     fn backward(&self, pass: Backward<'_, '_>) {
         cpu::backward(self, pass);
+    }
+
+    fn kind(&self) -> Kind<'_> {
+        Kind::Pixelwise
     }
 }

@@ -23,15 +23,7 @@ pub fn forward(p: &Pool, pass: Forward<'_>) {
                 for iy in rows {
                     let line = &map[(iy * p.input.w + columns.start) * c..(iy * p.input.w + columns.end) * c];
                     for pixel in line.chunks_exact(c) {
-                        match p.statistic {
-                            Statistic::Max => {
-                                // NaN wins, and stays.
-                                out.iter_mut()
-                                    .zip(pixel)
-                                    .for_each(|(m, v)| *m = if *v <= *m || m.is_nan() { *m } else { *v });
-                            }
-                            Statistic::Average => out.iter_mut().zip(pixel).for_each(|(m, v)| *m += v),
-                        }
+                        p.statistic.take(out, pixel);
                     }
                 }
                 if p.statistic == Statistic::Average {

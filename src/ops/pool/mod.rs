@@ -33,6 +33,18 @@ pub enum Statistic {
     Average,
 }
 
+impl Statistic {
+    /// Takes another pixel of a window into what has been gathered: the maximum (NaN wins, and stays) or the sum.
+    #[inline]
+    pub fn take(self, gathered: &mut [f32], pixel: &[f32]) {
+        let pairs = gathered.iter_mut().zip(pixel);
+        match self {
+            Self::Max => pairs.for_each(|(m, v)| *m = if *v <= *m || m.is_nan() { *m } else { *v }),
+            Self::Average => pairs.for_each(|(m, v)| *m += v),
+        }
+    }
+}
+
 /// Builds `type = "max_pool"`.
 pub fn build_max(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
     build(table, inputs, Statistic::Max)

@@ -1,7 +1,7 @@
 //! `type = "softmax"`: exp(x_c) / sum over channels, at each place of the map.
 
 use super::parallel::zip_chunks;
-use super::{Backward, Forward, Needs, Operation, Shape, parse, single};
+use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse, single};
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
@@ -62,5 +62,9 @@ impl Operation for Softmax {
                 *d = y * (g - dot);
             }
         }
+    }
+
+    fn kind(&self) -> Kind<'_> {
+        Kind::Pixelwise
     }
 }

@@ -1,0 +1,355 @@
+//! All patches of an image in one pass, on the CPU: each layer runs once over the dense maps of its classes
+//! ([`super::geometry`]). Nothing interweaved is ever written: a window that lies in several cells is gathered from their
+//! response maps into the tile that the matrix product reads.
+
+use super::patchwise::Features;
+use super::plan::{LayerPlan, Plan, Task, patches};
+use crate::data::photo::Photo;
+use crate::data::resample::Normalise;
+use crate::net::{INPUT, Net};
+use crate::ops::conv::Filter;
+use crate::ops::parallel::{self, Disjoint, threads};
+use crate::ops::pool::{Pool, Statistic};
+use crate::ops::product::{Matrix, product};
+use crate::ops::{Forward, Kind, Mode, Operation, Shape, Targets};
+use crate::{Error, Result};
+use std::sync::Arc;
+
+/// Memory of a plan, in bytes, beyond which an image is done in several pieces, which compute their overlap twice.
+const MEMORY: usize = 512 << 20;
+
+/// Runs a net on all patches of images.
+pub struct Interweaver {
+    net: Arc<Net>,
+    parameters: Vec<f32>,
+    normalise: Normalise,
+    /// For the size of image and stride last asked for.
+    plan: Option<(Key, Plan)>,
+    memory: usize,
+    arena: Vec<f32>,
+    scratch: Vec<f32>,
+}
+
+/// Patches down and across of a whole image, and the stride.
+type Key = ([usize; 2], usize);
+
+impl Interweaver {
+    /// # Errors
+    /// A net that does not take RGB.
+    pub fn new(net: Arc<Net>, parameters: Vec<f32>, normalise: Normalise) -> Result<Self> {
+        super::check_rgb(&net)?;
+        let (arena, scratch) = (Vec::new(), Vec::new());
+        Ok(Self { net, parameters, normalise, plan: None, memory: MEMORY, arena, scratch })
+    }
+
+    /// Sets the memory, in bytes, that a plan may take before an image is done in pieces.
+    #[must_use]
+    pub fn with_memory(mut self, bytes: usize) -> Self {
+        (self.memory, self.plan) = (bytes, None);
+        self
+    }
+
+    /// The plan for images of this size: of all patches, or of the largest piece that fits in memory.
+    ///
+    /// # Errors
+    /// A stride of 0; an image smaller than a patch; a net with a loss.
+    pub fn plan(&mut self, height: usize, width: usize, stride: usize) -> Result<&Plan> {
+        let whole = patches(&self.net, height, width, stride)?;
+        let key = (whole, stride);
+        let known = self.plan.take().filter(|(known, _)| *known == key);
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let mut piece = whole;
+                let mut plan = Plan::new(&self.net, piece, stride)?;
+                while plan.bytes() > self.memory && piece != [1, 1] {
+                    let longer = usize::from(piece[1] >= piece[0]);
+                    piece[longer] = piece[longer].div_ceil(2);
+                    plan = Plan::new(&self.net, piece, stride)?;
+                }
+                (key, plan)
+            }
+        };
+        Ok(&self.plan.insert(known).1)
+    }
+
+    /// Features of the patches whose upper left corners are multiples of `stride` and which lie inside the photo.
+    ///
+    /// # Errors
+    /// As [`Interweaver::plan`]; no memory.
+    pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
+        self.plan(photo.height, photo.width, stride)?;
+        let Some(((whole, _), plan)) = self.plan.take() else { unreachable!("the plan was just made") };
+        let result = self.run(&plan, photo, whole);
+        self.plan = Some(((whole, stride), plan));
+        result
+    }
+
+    fn run(&mut self, plan: &Plan, photo: &Photo, whole: [usize; 2]) -> Result<Features> {
+        for (buffer, len) in [(&mut self.arena, plan.len), (&mut self.scratch, plan.scratch)] {
+            if buffer.len() < len {
+                buffer.try_reserve_exact(len - buffer.len()).map_err(|_| {
+                    Error::new("", format!("no memory for {} MiB", plan.bytes() >> 20)).advise("use a smaller image")
+                })?;
+                buffer.resize(len, 0.0);
+            }
+        }
+        let dims = self.net.output().len();
+        let mut values = vec![0.0; whole[0] * whole[1] * dims];
+        // The last piece of a row or column is moved back so that it is as large as the others.
+        let starts = |axis: usize| {
+            let (whole, piece) = (whole[axis], plan.patches[axis]);
+            (0..whole).step_by(piece).map(move |start| start.min(whole - piece))
+        };
+        for top in starts(0) {
+            for left in starts(1) {
+                self.load(plan, photo, [top * plan.stride, left * plan.stride]);
+                for layer in 0..self.net.layers.len() {
+                    self.forward(plan, layer)?;
+                }
+                self.unload(plan, [top, left], whole, &mut values);
+            }
+        }
+        Ok(Features { patches: whole, dims, values })
+    }
+
+    /// Pixels of the photo from `corner` on, as far as a patch reads them.
+    fn load(&mut self, plan: &Plan, photo: &Photo, corner: [usize; 2]) {
+        let map = plan.values[INPUT].maps[0];
+        let Normalise { mean, scale } = self.normalise;
+        let [rows, columns] = [0, 1].map(|axis| &plan.axes[axis][INPUT].classes[0].positions);
+        let width = map.columns * 3;
+        let pixels = &mut self.arena[map.at..map.at + map.rows * width];
+        for (line, y) in pixels.chunks_exact_mut(width).zip(rows) {
+            let from = &photo.rgb[(corner[0] + *y as usize) * photo.width * 3..][..photo.width * 3];
+            for (pixel, x) in line.chunks_exact_mut(3).zip(columns) {
+                let from = &from[(corner[1] + *x as usize) * 3..][..3];
+                for c in 0..3 {
+                    pixel[c] = (f32::from(from[c]) - mean[c]) * scale;
+                }
+            }
+        }
+    }
+
+    fn forward(&mut self, plan: &Plan, layer: usize) -> Result<()> {
+        let bound = &self.net.layers[layer];
+        let parameters: Vec<&[f32]> =
+            self.net.parameters[bound.parameters.clone()].iter().map(|p| &self.parameters[p.range.clone()]).collect();
+        let arena = Disjoint::new(&mut self.arena);
+        let pass = Pass { plan, layer, step: &plan.layers[layer], inputs: &bound.inputs, arena };
+        match bound.op.kind() {
+            Kind::Filter(f) => pass.filter(f, parameters[0], parameters.get(1).copied(), &mut self.scratch),
+            Kind::Pool(pool) => pass.pool(pool),
+            Kind::Global => pass.global(&*bound.op, self.net.shape(bound.inputs[0]), &mut self.scratch),
+            Kind::Concat | Kind::Dropout => pass.copy(),
+            Kind::Pixelwise => {
+                let pixel = Shape::new(plan.values[layer + 1].channels, 1, 1);
+                pass.pixelwise(&*self.net.rebind(layer, &[pixel])?, &mut self.scratch);
+            }
+            Kind::Loss => unreachable!("plans of nets with a loss are refused"),
+        }
+        Ok(())
+    }
+
+    /// Collects the features of a piece's patches; a vector is in the order C, H, W.
+    fn unload(&self, plan: &Plan, first: [usize; 2], whole: [usize; 2], features: &mut [f32]) {
+        let shape = self.net.output();
+        let value = &plan.values[self.net.layers.len()];
+        for y in 0..shape.h {
+            for x in 0..shape.w {
+                for down in 0..plan.patches[0] {
+                    let Some((class_down, row)) = plan.place(0, y, down) else { continue };
+                    for across in 0..plan.patches[1] {
+                        let Some((class_across, column)) = plan.place(1, x, across) else { continue };
+                        let map = value.maps[class_down * value.across + class_across];
+                        let from = &self.arena[map.at + (row * map.columns + column) * shape.c..][..shape.c];
+                        let patch = (first[0] + down) * whole[1] + first[1] + across;
+                        let to = &mut features[patch * shape.len()..][..shape.len()];
+                        for (c, value) in from.iter().enumerate() {
+                            to[(c * shape.h + y) * shape.w + x] = *value;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One layer over all of its maps.
+struct Pass<'a> {
+    plan: &'a Plan,
+    layer: usize,
+    step: &'a LayerPlan,
+    inputs: &'a [usize],
+    arena: Disjoint<'a>,
+}
+
+impl<'a> Pass<'a> {
+    /// A value that this layer reads.
+    fn read(&self, input: usize) -> &'a [f32] {
+        let range = &self.plan.values[self.inputs[input]].range;
+        // SAFETY: the plan keeps a layer's inputs apart from its output, the only thing that is written meanwhile.
+        unsafe { std::slice::from_raw_parts(self.arena.pointer(range.start, range.len()), range.len()) }
+    }
+
+    /// The pixels of a task in this layer's output.
+    #[allow(clippy::mut_from_ref)]
+    fn output(&self, task: &Task) -> &mut [f32] {
+        let value = &self.plan.values[self.layer + 1];
+        let map = value.maps[task.down * value.across + task.across];
+        let at = |pixel: usize| map.at + pixel * value.channels;
+        // SAFETY: the pixels of tasks do not overlap, and a task asks once.
+        unsafe { self.arena.slice(at(task.pixels.start)..at(task.pixels.end)) }
+    }
+
+    /// Calls `visit(number, row, column)` for each pixel of a task; `number` counts from 0.
+    fn pixels(&self, task: &Task, mut visit: impl FnMut(usize, usize, usize)) {
+        let value = &self.plan.values[self.layer + 1];
+        let columns = value.maps[task.down * value.across + task.across].columns;
+        let (mut row, mut column) = (task.pixels.start / columns, task.pixels.start % columns);
+        for number in 0..task.pixels.len() {
+            visit(number, row, column);
+            column += 1;
+            if column == columns {
+                (row, column) = (row + 1, 0);
+            }
+        }
+    }
+
+    /// Gathers part `part` of the windows of a task into `tile` [pixels, taps].
+    fn gather(&self, task: &Task, part: usize, input: &[f32], tile: &mut [f32]) {
+        let value = &self.plan.values[self.inputs[0]];
+        let window = &self.step.windows[task.down * self.step.runs.len() + task.across];
+        let part = &window.parts[part];
+        let (lines, runs) = (&self.step.lines[task.down], &self.step.runs[task.across]);
+        let width = part.taps.len();
+        let start = value.range.start;
+        self.pixels(task, |number, row, column| {
+            let tile = &mut tile[number * width..(number + 1) * width];
+            for segment in &window.segments[part.segments.clone()] {
+                let to = &mut tile[segment.tap - part.taps.start..][..segment.len];
+                match (&segment.from, &lines[segment.line], &runs[segment.run].link) {
+                    (Some(map), Some(line), Some(run)) => {
+                        let place = line.numbers[row] as usize * map.columns + run.numbers[column] as usize;
+                        let at = map.at - start + place * value.channels + segment.channel;
+                        to.copy_from_slice(&input[at..at + segment.len]);
+                    }
+                    _ => to.fill(0.0),
+                }
+            }
+        });
+    }
+
+    fn filter(&self, f: &Filter, weights: &[f32], bias: Option<&[f32]>, scratch: &mut [f32]) {
+        let input = self.read(0);
+        let (c, taps, filters) = (f.output.c, f.taps(), f.group_filters());
+        let [down, across] = [0, 1].map(|axis| &self.plan.axes[axis][self.layer + 1].classes);
+        parallel::tasks(
+            self.step.tasks.len(),
+            &mut scratch[..threads() * self.step.rows * self.step.taps],
+            |task, tile| {
+                let task = &self.step.tasks[task];
+                let bank = down[task.down].region * f.grid.w + across[task.across].region;
+                let output = self.output(task);
+                let window = &self.step.windows[task.down * self.step.runs.len() + task.across];
+                for (number, part) in window.parts.iter().enumerate() {
+                    self.gather(task, number, input, tile);
+                    let weights = &weights[((bank * f.groups + part.group) * taps + part.taps.start) * filters..];
+                    let size = [task.pixels.len(), filters, part.taps.len()];
+                    let first = part.group * filters;
+                    let (windows, weights) = (Matrix::rows(tile, part.taps.len()), Matrix::rows(weights, filters));
+                    product(size, windows, weights, &mut output[first..], c, part.taps.start > 0);
+                }
+                for pixel in output.chunks_exact_mut(c) {
+                    if let Some(bias) = bias {
+                        pixel.iter_mut().zip(&bias[bank * c..]).for_each(|(y, b)| *y += b);
+                    }
+                    f.activation.apply(pixel);
+                }
+            },
+        );
+    }
+
+    fn pool(&self, pool: &Pool) {
+        let value = &self.plan.values[self.inputs[0]];
+        let (input, start, c) = (self.read(0), value.range.start, value.channels);
+        let [down, across] = [0, 1].map(|axis| &self.plan.axes[axis][self.layer + 1].classes);
+        parallel::tasks(self.step.tasks.len(), &mut [], |task, _| {
+            let task = &self.step.tasks[task];
+            let (lines, runs) = (&self.step.lines[task.down], &self.step.runs[task.across]);
+            let output = self.output(task);
+            let scale = 1.0 / (down[task.down].divisor * across[task.across].divisor) as f32;
+            self.pixels(task, |number, row, column| {
+                let out = &mut output[number * c..(number + 1) * c];
+                out.fill(if pool.statistic == Statistic::Max { f32::NEG_INFINITY } else { 0.0 });
+                for line in lines.iter().flatten() {
+                    for run in runs.iter().filter_map(|run| run.link.as_ref()) {
+                        let map = value.maps[line.class * value.across + run.class];
+                        let place = line.numbers[row] as usize * map.columns + run.numbers[column] as usize;
+                        let pixel = &input[map.at - start + place * c..][..c];
+                        pool.statistic.take(out, pixel);
+                    }
+                }
+                if pool.statistic == Statistic::Average {
+                    out.iter_mut().for_each(|m| *m *= scale);
+                }
+            });
+        });
+    }
+
+    /// Gathers the whole map of each patch and runs the operation on it.
+    fn global(&self, op: &dyn Operation, shape: Shape, scratch: &mut [f32]) {
+        let input = self.read(0);
+        for task in &self.step.tasks {
+            let tile = &mut scratch[..task.pixels.len() * shape.len()];
+            self.gather(task, 0, input, tile);
+            run(op, task.pixels.len(), tile, self.output(task));
+        }
+    }
+
+    /// Copies each input's channels of each pixel.
+    fn copy(&self) {
+        let channels = self.plan.values[self.layer + 1].channels;
+        parallel::tasks(self.step.tasks.len(), &mut [], |task, _| {
+            let task = &self.step.tasks[task];
+            let output = self.output(task);
+            let mut first = 0;
+            for (line, run) in self.step.lines[task.down].iter().zip(&self.step.runs[task.across]) {
+                let (Some(line), Some(run)) = (line, &run.link) else { continue };
+                let value = &self.plan.values[self.inputs[line.input]];
+                let input = self.read(line.input);
+                let map = value.maps[line.class * value.across + run.class];
+                self.pixels(task, |number, row, column| {
+                    let place = line.numbers[row] as usize * map.columns + run.numbers[column] as usize;
+                    let from = &input[map.at - value.range.start + place * value.channels..][..value.channels];
+                    output[number * channels + first..][..value.channels].copy_from_slice(from);
+                });
+                first += value.channels;
+            }
+        });
+    }
+
+    /// Runs an operation on every pixel by itself.
+    fn pixelwise(&self, op: &dyn Operation, scratch: &mut [f32]) {
+        let range = &self.plan.values[self.layer + 1].range;
+        self.copy();
+        // SAFETY: the tasks of the copy have ended, and with them their borrows.
+        let output = unsafe { self.arena.slice(range.clone()) };
+        let input = &mut scratch[..range.len()];
+        input.copy_from_slice(output);
+        run(op, range.len() / op.output().c, input, output);
+    }
+}
+
+fn run(op: &dyn Operation, n: usize, input: &[f32], output: &mut [f32]) {
+    op.forward(Forward {
+        n,
+        mode: Mode::Inference,
+        stream: 0,
+        inputs: &[input],
+        params: &[],
+        targets: Targets::default(),
+        output,
+        workspace: &mut vec![0.0; op.forward_workspace(n)],
+    });
+}

@@ -1,0 +1,231 @@
+//! The contract of the interweaved operation: the features of every patch are those of the patch by itself.
+
+use std::sync::Arc;
+use weft::data::photo::Photo;
+use weft::data::resample::Normalise;
+use weft::interweave::{Interweaver, PatchScanner};
+use weft::net::{Net, Spec};
+use weft::rng::Rng;
+
+/// A photo of noise, so that no two places are alike.
+fn noise(width: usize, height: usize, seed: u64) -> Photo {
+    let mut rng = Rng::new(seed, 1);
+    Photo::from_fn(width, height, |_, _| {
+        let word = rng.word();
+        [word as u8, (word >> 8) as u8, (word >> 16) as u8]
+    })
+}
+
+/// Both ways on one photo; the largest difference as a share of the largest feature.
+#[track_caller]
+fn compare(net: &Arc<Net>, photo: &Photo, stride: usize, memory: usize) -> f32 {
+    let mut parameters = net.initial_parameters(7);
+    // Biases too, so that a wrong bank shows.
+    let mut rng = Rng::new(7, 2);
+    for tensor in net.parameters.iter().filter(|p| p.tensor.fan_in == 0) {
+        parameters[tensor.range.clone()].fill_with(|| 0.1 * rng.normal());
+    }
+    let normalise = Normalise::default();
+    let mut scanner = PatchScanner::new(net.clone(), parameters.clone(), normalise).unwrap();
+    let mut interweaver = Interweaver::new(net.clone(), parameters, normalise).unwrap().with_memory(memory);
+    let expected = scanner.extract(photo, stride).unwrap();
+    let found = interweaver.extract(photo, stride).unwrap();
+    assert_eq!((found.patches, found.dims), (expected.patches, expected.dims));
+    let largest = expected.values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let difference = expected.values.iter().zip(&found.values).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    if difference == 0.0 { 0.0 } else { difference / largest }
+}
+
+const WHOLE: usize = 1 << 30;
+
+fn net(text: &str) -> Arc<Net> {
+    Arc::new(Net::new(Spec::parse(text, "test").unwrap_or_else(|e| panic!("{e}\n{text}"))).unwrap())
+}
+
+fn shipped(name: &str) -> Arc<Net> {
+    Arc::new(Net::load(format!("{}/nets/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap())
+}
+
+#[test]
+fn anet_at_every_legal_stride_and_others() {
+    let net = shipped("anet.toml");
+    let photo = noise(131, 118, 3);
+    for stride in [4, 8, 12, 24, 6, 7] {
+        let error = compare(&net, &photo, stride, WHOLE);
+        assert!(error <= 1e-5, "stride {stride}: {error}");
+    }
+}
+
+#[test]
+fn one_patch_one_row_and_one_column_of_patches() {
+    let net = shipped("anet_deepid2.toml");
+    for (width, height) in [(63, 63), (120, 63), (63, 101), (66, 66)] {
+        let error = compare(&net, &noise(width, height, 5), 4, WHOLE);
+        assert!(error <= 1e-5, "{width} x {height}: {error}");
+    }
+}
+
+#[test]
+fn an_image_done_in_pieces_is_the_same() {
+    let net = shipped("anet_deepid2.toml");
+    let photo = noise(150, 139, 9);
+    let parameters = net.initial_parameters(3);
+    let extract = |memory: usize| {
+        let interweaver = Interweaver::new(net.clone(), parameters.clone(), Normalise::default()).unwrap();
+        let mut interweaver = interweaver.with_memory(memory);
+        let plan = interweaver.plan(photo.height, photo.width, 8).unwrap();
+        (plan.patches, interweaver.extract(&photo, 8).unwrap())
+    };
+    let (whole, expected) = extract(WHOLE);
+    assert_eq!(whole, expected.patches);
+    for memory in [1 << 21, 1 << 19, 1] {
+        let (piece, found) = extract(memory);
+        assert!(piece[0] * piece[1] < whole[0] * whole[1]);
+        let largest = expected.values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let difference = expected.values.iter().zip(&found.values).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(difference <= 1e-5 * largest, "pieces of {piece:?}: {difference} of {largest}");
+    }
+    assert_eq!(extract(1).0, [1, 1]);
+}
+
+#[test]
+fn what_has_no_meaning_is_refused() {
+    let anet = shipped("anet.toml");
+    let parameters = anet.initial_parameters(1);
+    let mut interweaver = Interweaver::new(anet.clone(), parameters, Normalise::default()).unwrap();
+    for (photo, stride, expected) in [(noise(87, 200, 1), 8, "smaller than a patch"), (noise(100, 100, 1), 0, "stride")]
+    {
+        let error = interweaver.extract(&photo, stride).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let loss = Spec::load(concat!(env!("CARGO_MANIFEST_DIR"), "/nets/anet.toml")).unwrap();
+    let loss = loss.with([weft::net::LayerSpec::new("loss", "softmax_cross_entropy", "").unwrap()]);
+    let loss = Arc::new(Net::new(loss).unwrap());
+    let mut interweaver = Interweaver::new(loss.clone(), loss.initial_parameters(1), Normalise::default()).unwrap();
+    let error = interweaver.extract(&noise(100, 100, 1), 8).unwrap_err().to_string();
+    assert!(error.contains("loss"), "{error}");
+}
+
+/// Writes a random net around every kind of layer; sizes are found by trying.
+struct Writer {
+    rng: Rng,
+    text: String,
+    layers: usize,
+}
+
+impl Writer {
+    fn layer(&mut self, kind: &str, keys: &str) -> String {
+        self.layers += 1;
+        let name = format!("l{}", self.layers);
+        self.text += &format!("[[layer]]\nname = \"{name}\"\ntype = \"{kind}\"\n{keys}\n");
+        name
+    }
+
+    fn binds(&self) -> bool {
+        Spec::parse(&self.text, "test").and_then(Net::new).is_ok()
+    }
+
+    /// Adds a layer if the net still binds with it.
+    fn attempt(&mut self, kind: &str, keys: &str) -> bool {
+        let before = (self.text.len(), self.layers);
+        self.layer(kind, keys);
+        let bound = self.binds();
+        if !bound {
+            self.text.truncate(before.0);
+            self.layers = before.1;
+        }
+        bound
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.rng.below(from.len())]
+    }
+
+    fn between(&mut self, low: usize, high: usize) -> usize {
+        low + self.rng.below(high - low + 1)
+    }
+}
+
+/// A random net for patches of 17 to 44 pixels.
+fn random(seed: u64) -> String {
+    let mut w = Writer { rng: Rng::new(seed, 4), text: String::new(), layers: 0 };
+    let (height, width) = (w.between(17, 44), w.between(17, 44));
+    w.text = format!("name = \"random\"\ninput = [3, {height}, {width}]\n");
+    let activation = |w: &mut Writer| w.pick(&["", "activation = \"relu\"", "activation = \"sigmoid\""]).to_string();
+    // The trunk, sometimes padded.
+    for _ in 0..w.between(1, 2) {
+        let (filters, kernel, stride, pad) =
+            (2 * w.between(1, 4), w.between(1, 4), w.between(1, 2), w.between(0, 3) / 3);
+        let (groups, act) = (w.between(0, 1), activation(&mut w));
+        let groups = if groups == 1 && w.layers > 0 { 2 } else { 1 };
+        w.attempt(
+            "conv",
+            &format!(
+                "filters = {filters}\nkernel = {kernel}\nstride = {stride}\npad = {pad}\ngroups = {groups}\n{act}"
+            ),
+        );
+        let (kind, kernel, stride) = (w.pick(&["max_pool", "avg_pool"]), w.between(2, 3), w.between(1, 2));
+        let (pad, ceil) = (w.between(0, 1), w.between(0, 1) == 1);
+        w.attempt(kind, &format!("kernel = {kernel}\nstride = {stride}\npad = {pad}\nceil = {ceil}"));
+    }
+    if w.between(0, 2) == 0 {
+        w.attempt("lrn", "size = 3\nalpha = 0.1");
+    }
+    // Local layers of any grid that fits, pools that may cross their cells.
+    for _ in 0..w.between(1, 3) {
+        for _ in 0..40 {
+            let (grid, span, kernel) = (w.between(1, 6), w.between(1, 3), w.between(1, 3));
+            let (filters, window, act) = (w.between(1, 6), w.pick(&["halo", "valid"]), activation(&mut w));
+            let keys = format!(
+                "filters = {filters}\nkernel = {kernel}\ngrid = {grid}\nspan = {span}\nwindow = \"{window}\"\n{act}"
+            );
+            if w.attempt("local_conv", &keys) {
+                break;
+            }
+        }
+        let (kind, kernel, stride) = (w.pick(&["max_pool", "avg_pool"]), w.between(1, 3), w.between(1, 2));
+        w.attempt(kind, &format!("kernel = {kernel}\nstride = {stride}"));
+    }
+    match w.between(0, 4) {
+        0 => {
+            w.attempt("global_pool", "mode = \"avg\"");
+        }
+        1 => {
+            w.attempt("softmax", "");
+        }
+        2 => {
+            // Two branches of one value.
+            let from = format!("from = [\"l{}\"]", w.layers);
+            let a = w.layer("conv", &format!("{from}\nfilters = 3\nkernel = 1\nactivation = \"relu\""));
+            let b = w.layer("conv", &format!("{from}\nfilters = 2\nkernel = 3\npad = 1"));
+            w.layer("concat", &format!("from = [\"{a}\", \"{b}\"]"));
+            w.layer("linear", "outputs = 5");
+        }
+        _ => {
+            w.layer("dropout", "rate = 0.5");
+            w.layer("linear", "outputs = 7\nactivation = \"relu\"");
+            w.layer("linear", "outputs = 3");
+        }
+    }
+    w.text
+}
+
+/// `WEFT_TEST_SEED` shifts the seeds of the random cases.
+fn seed() -> u64 {
+    std::env::var("WEFT_TEST_SEED").ok().map_or(0, |s| s.parse().expect("WEFT_TEST_SEED is a number"))
+}
+
+#[test]
+fn random_nets_sizes_and_strides() {
+    for case in 0..120 {
+        let case = 1000 * seed() + case;
+        let text = random(case);
+        let net = net(&text);
+        let mut rng = Rng::new(case, 5);
+        let input = net.spec.input;
+        let photo = noise(input.w + rng.below(40), input.h + rng.below(40), case);
+        let stride = 1 + rng.below(9);
+        let error = compare(&net, &photo, stride, WHOLE);
+        assert!(error <= 1e-5, "case {case}: {} x {}, stride {stride}: {error}\n{text}", photo.width, photo.height);
+    }
+}
