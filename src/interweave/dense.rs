@@ -14,6 +14,7 @@ use crate::ops::product::{Matrix, product};
 use crate::ops::{Forward, Kind, Mode, Operation, Shape, Targets};
 use crate::{Error, Result};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Memory of a plan, in bytes, beyond which an image is done in several pieces, which compute their overlap twice.
 const MEMORY: usize = 512 << 20;
@@ -28,6 +29,8 @@ pub struct Interweaver {
     memory: usize,
     arena: Vec<f32>,
     scratch: Vec<f32>,
+    /// Seconds that each layer took in the last image.
+    seconds: Vec<f64>,
 }
 
 /// Patches down and across of a whole image, and the stride.
@@ -38,8 +41,8 @@ impl Interweaver {
     /// A net that does not take RGB.
     pub fn new(net: Arc<Net>, parameters: Vec<f32>, normalise: Normalise) -> Result<Self> {
         super::check_rgb(&net)?;
-        let (arena, scratch) = (Vec::new(), Vec::new());
-        Ok(Self { net, parameters, normalise, plan: None, memory: MEMORY, arena, scratch })
+        let (arena, scratch, seconds) = (Vec::new(), Vec::new(), vec![0.0; net.layers.len()]);
+        Ok(Self { net, parameters, normalise, plan: None, memory: MEMORY, arena, scratch, seconds })
     }
 
     /// Sets the memory, in bytes, that a plan may take before an image is done in pieces.
@@ -85,6 +88,11 @@ impl Interweaver {
         result
     }
 
+    /// Seconds that each layer took in the last image, all pieces together.
+    pub fn seconds(&self) -> &[f64] {
+        &self.seconds
+    }
+
     fn run(&mut self, plan: &Plan, photo: &Photo, whole: [usize; 2]) -> Result<Features> {
         for (buffer, len) in [(&mut self.arena, plan.len), (&mut self.scratch, plan.scratch)] {
             if buffer.len() < len {
@@ -94,6 +102,7 @@ impl Interweaver {
                 buffer.resize(len, 0.0);
             }
         }
+        self.seconds.fill(0.0);
         let dims = self.net.output().len();
         let mut values = vec![0.0; whole[0] * whole[1] * dims];
         // The last piece of a row or column is moved back so that it is as large as the others.
@@ -105,7 +114,9 @@ impl Interweaver {
             for left in starts(1) {
                 self.load(plan, photo, [top * plan.stride, left * plan.stride]);
                 for layer in 0..self.net.layers.len() {
+                    let start = Instant::now();
                     self.forward(plan, layer)?;
+                    self.seconds[layer] += start.elapsed().as_secs_f64();
                 }
                 self.unload(plan, [top, left], whole, &mut values);
             }

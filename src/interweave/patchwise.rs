@@ -9,7 +9,7 @@ use crate::net::{Net, Purpose, Session};
 use crate::ops::{Mode, Targets};
 use std::sync::Arc;
 
-/// Patches of a batch.
+/// Patches of a batch, unless another number is asked for.
 const BATCH: usize = 32;
 
 /// Features of the patches of one image.
@@ -34,8 +34,16 @@ impl PatchScanner {
     /// # Errors
     /// A net that does not take RGB; no memory.
     pub fn new(net: Arc<Net>, parameters: Vec<f32>, normalise: Normalise) -> Result<Self> {
+        Self::with_batch(net, parameters, normalise, BATCH)
+    }
+
+    /// The same with batches of `batch` patches.
+    ///
+    /// # Errors
+    /// As [`PatchScanner::new`].
+    pub fn with_batch(net: Arc<Net>, parameters: Vec<f32>, normalise: Normalise, batch: usize) -> Result<Self> {
         super::check_rgb(&net)?;
-        Ok(Self { session: Session::new(net, BATCH, Purpose::Inference)?, parameters, normalise })
+        Ok(Self { session: Session::new(net, batch, Purpose::Inference)?, parameters, normalise })
     }
 
     /// Features of the patches whose upper left corners are multiples of `stride` and which lie inside the photo.
@@ -48,9 +56,10 @@ impl PatchScanner {
         let patches = patches(&net, photo.height, photo.width, stride)?;
         let corners: Vec<(usize, usize)> =
             (0..patches[0]).flat_map(|y| (0..patches[1]).map(move |x| (y * stride, x * stride))).collect();
+        let batch = self.session.plan().n;
         let Normalise { mean, scale } = self.normalise;
         let mut values = vec![0.0; corners.len() * output.len()];
-        for (corners, values) in corners.chunks(BATCH).zip(values.chunks_mut(BATCH * output.len())) {
+        for (corners, values) in corners.chunks(batch).zip(values.chunks_mut(batch * output.len())) {
             // A last batch that is not full scans what the one before left behind, unused.
             for (&(top, left), patch) in corners.iter().zip(self.session.input().chunks_exact_mut(input.len())) {
                 for (y, row) in patch.chunks_exact_mut(input.w * 3).enumerate() {

@@ -1,37 +1,17 @@
-//! `weft bench`: times in the units people compare, as medians after a warm-up, on random inputs.
+//! `weft bench train`.
 
-use super::{print, print_json};
+use super::super::{print, print_json};
 use crate::net::{LayerSpec, Net, Purpose, Session, Spec};
 use crate::ops::{Mode, Targets};
 use crate::rng::Rng;
 use crate::{Error, Result};
-use clap::Subcommand;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Measure speed.
-#[derive(clap::Args)]
-pub struct Args {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Subcommand)]
-enum What {
-    Train(Train),
-}
-
-pub fn run(args: &Args) -> Result<ExitCode> {
-    match &args.what {
-        What::Train(train) => run_train(train),
-    }
-}
-
 /// Training steps per second: forward, backward and SGD under a head of 40 tags.
 #[derive(clap::Args)]
-struct Train {
+pub struct Args {
     /// Network description
     net: PathBuf,
     #[arg(long, default_value_t = 64)]
@@ -53,7 +33,7 @@ struct TrainResult {
     gflops: f64,
 }
 
-fn run_train(args: &Train) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<()> {
     const TAGS: usize = 40;
     let spec = Spec::load(&args.net)?.with([
         LayerSpec::new("weft.tags", "linear", &format!("outputs = {TAGS}"))?,
@@ -82,7 +62,7 @@ fn run_train(args: &Train) -> Result<ExitCode> {
         optimizer.step(&mut parameters, &gradients, 1e-4);
         times.push(start.elapsed().as_secs_f64());
     }
-    let seconds = median(&mut times[2..]);
+    let seconds = super::median(&mut times[2..]);
     let result = TrainResult {
         net: net.spec.name.clone(),
         batch: args.batch,
@@ -92,17 +72,11 @@ fn run_train(args: &Train) -> Result<ExitCode> {
         gflops: 3.0 * args.batch as f64 * net.flops() as f64 / seconds / 1e9,
     };
     if args.json {
-        print_json(&result)?;
+        print_json(&result)
     } else {
         print(format!(
             "{}: batch {}, {} threads: {:.1} ms a step, {:.1} images/s (forward x 3 = {:.0} GFLOP/s)",
             result.net, result.batch, result.threads, result.step_ms, result.images_per_second, result.gflops
-        ))?;
+        ))
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
 }

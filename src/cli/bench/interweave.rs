@@ -1,0 +1,283 @@
+//! `weft bench interweave`: all patches of an image in one pass against patch scanning.
+
+use super::super::plan::parse_size;
+use super::super::{print, print_json};
+use super::median;
+use crate::data::photo::Photo;
+use crate::data::resample::Normalise;
+use crate::device::Device;
+use crate::interweave::{Features, Interweaver, PatchScanner, Plan};
+use crate::net::{Net, Unknown};
+use crate::ops::parallel::threads;
+use crate::rng::Rng;
+use crate::{Error, Result};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The features of all patches of an image: one pass against patch scanning, time and arithmetic, and how equal they are.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Network description of a patch; by default nets/anet.toml, or the one that the program was built beside
+    #[arg(long, value_name = "FILE")]
+    net: Option<PathBuf>,
+    /// Weights; random ones by default, the time does not depend on them
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Sizes of images, height x width
+    #[arg(long, value_name = "HxW", value_delimiter = ',', default_value = "300x300")]
+    image: Vec<String>,
+    /// Pixels from one patch to the next
+    #[arg(long, value_delimiter = ',', default_value = "8")]
+    stride: Vec<usize>,
+    /// Rounds that are measured; each runs both ways, one after the other
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Print the time of each layer too
+    #[arg(long)]
+    layers: bool,
+    /// Print one JSON document: an object, or a list for several sizes or strides
+    #[arg(long, conflicts_with_all = ["csv", "layers"])]
+    json: bool,
+    /// Print comma-separated values
+    #[arg(long, conflicts_with = "layers")]
+    csv: bool,
+}
+
+/// One size and stride. Times are medians.
+#[derive(Debug, serde::Serialize)]
+struct Row {
+    device: &'static str,
+    threads: usize,
+    net: String,
+    /// Height, width.
+    image: [usize; 2],
+    stride: usize,
+    patches: usize,
+    patchwise_ms: f64,
+    /// Patches of a batch of patch scanning: the fastest of some.
+    patchwise_batch: usize,
+    interweave_ms: f64,
+    /// Patch scanning's time over the other's: the median of the rounds' ratios.
+    speedup: f64,
+    patchwise_gflop: f64,
+    interweave_gflop: f64,
+    flop_ratio: f64,
+    interweave_mib: f64,
+    /// Largest difference of a feature over the largest feature.
+    max_rel_error: f64,
+}
+
+/// Batches that patch scanning is tried with.
+const BATCHES: [usize; 4] = [8, 16, 32, 64];
+
+pub fn run(args: &Args) -> Result<()> {
+    let Device::Cpu = args.device.parse()?;
+    if args.rounds == 0 {
+        return Err(Error::new("--rounds", "0 rounds").advise("give at least one"));
+    }
+    let shipped = || {
+        let here = PathBuf::from("nets/anet.toml");
+        if here.exists() { here } else { PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(here) }
+    };
+    let net = Arc::new(Net::load(args.net.clone().unwrap_or_else(shipped))?);
+    let parameters = match &args.weights {
+        Some(path) => net.load_parameters(path, Unknown::Ignore)?,
+        None => net.initial_parameters(1),
+    };
+    let sizes = args.image.iter().map(|size| parse_size(size)).collect::<Result<Vec<_>>>()?;
+    let mut rows = Vec::new();
+    if args.csv {
+        print(Row::CSV)?;
+    } else if !args.json {
+        print(Row::HEADER)?;
+    }
+    for &(height, width) in &sizes {
+        for &stride in &args.stride {
+            let mut bench = Bench::new(&net, &parameters, [height, width], stride)?;
+            let row = bench.measure(args.rounds)?;
+            if args.csv {
+                print(row.csv())?;
+            } else if !args.json {
+                print(row.text())?;
+            }
+            if args.layers {
+                print(bench.layers()?)?;
+            }
+            rows.push(row);
+        }
+    }
+    match (args.json, &rows[..]) {
+        (true, [row]) => print_json(row),
+        (true, rows) => print_json(&rows),
+        _ => Ok(()),
+    }
+}
+
+struct Bench {
+    net: Arc<Net>,
+    photo: Photo,
+    stride: usize,
+    scanner: PatchScanner,
+    batch: usize,
+    interweaver: Interweaver,
+}
+
+impl Bench {
+    fn new(net: &Arc<Net>, parameters: &[f32], image: [usize; 2], stride: usize) -> Result<Self> {
+        let mut rng = Rng::new(1, 0);
+        let photo =
+            Photo::from_fn(image[1], image[0], |_, _| rng.word().to_le_bytes()[..3].try_into().unwrap_or([0; 3]));
+        let scanner =
+            |batch: usize| PatchScanner::with_batch(net.clone(), parameters.to_vec(), Normalise::default(), batch);
+        // Patch scanning at its best: the batch that is fastest on a part of the image.
+        let side = |size: usize, patch: usize| size.min(patch + 7 * stride);
+        let input = net.spec.input;
+        let part = Photo::from_fn(side(image[1], input.w), side(image[0], input.h), |x, y| photo.pixel(x, y));
+        let mut best = (f64::INFINITY, scanner(BATCHES[0])?, BATCHES[0]);
+        for batch in BATCHES {
+            let mut scanner = scanner(batch)?;
+            let patches = scanner.extract(&part, stride)?.patches;
+            // A batch that is not full scans patches that nobody asked for: compare the time of full ones.
+            let full = (patches[0] * patches[1]).div_ceil(batch) * batch;
+            let mut times = [0.0; 3];
+            for time in &mut times {
+                *time = timed(|| scanner.extract(&part, stride))?.0 / full as f64;
+            }
+            let time = median(&mut times);
+            if time < best.0 {
+                best = (time, scanner, batch);
+            }
+        }
+        let (_, scanner, batch) = best;
+        let interweaver = Interweaver::new(net.clone(), parameters.to_vec(), Normalise::default())?;
+        Ok(Self { net: net.clone(), photo, stride, scanner, batch, interweaver })
+    }
+
+    fn measure(&mut self, rounds: usize) -> Result<Row> {
+        let Self { net, photo, stride, scanner, interweaver, .. } = self;
+        let stride = *stride;
+        // The first pass makes the plan and touches memory for the first time.
+        let found = interweaver.extract(photo, stride)?;
+        let expected = scanner.extract(photo, stride)?;
+        let max_rel_error = largest_difference(&expected, &found);
+        let (mut slow, mut fast, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let (patchwise, _) = timed(|| scanner.extract(photo, stride))?;
+            // Short enough to be measured more often.
+            let mut times = [0.0; 3];
+            for time in &mut times {
+                *time = timed(|| interweaver.extract(photo, stride))?.0;
+            }
+            let interweave = median(&mut times);
+            slow.push(patchwise);
+            fast.push(interweave);
+            ratios.push(patchwise / interweave);
+        }
+        let plan = interweaver.plan(photo.height, photo.width, stride)?;
+        let patches = found.patches[0] * found.patches[1];
+        let pieces = pieces(plan, found.patches);
+        let patchwise_gflop = patches as f64 * net.flops() as f64 / 1e9;
+        let interweave_gflop = pieces as f64 * plan.flops() as f64 / 1e9;
+        Ok(Row {
+            device: "cpu",
+            threads: threads(),
+            net: net.spec.name.clone(),
+            image: [photo.height, photo.width],
+            stride,
+            patches,
+            patchwise_ms: 1e3 * median(&mut slow),
+            patchwise_batch: self.batch,
+            interweave_ms: 1e3 * median(&mut fast),
+            speedup: median(&mut ratios),
+            patchwise_gflop,
+            interweave_gflop,
+            flop_ratio: patchwise_gflop / interweave_gflop,
+            interweave_mib: plan.bytes() as f64 / f64::from(1 << 20),
+            max_rel_error,
+        })
+    }
+
+    /// A line per layer: its time in one pass, and what it does in that time.
+    fn layers(&mut self) -> Result<String> {
+        const PASSES: usize = 7;
+        let mut times = vec![Vec::new(); self.net.layers.len()];
+        for _ in 0..PASSES {
+            self.interweaver.extract(&self.photo, self.stride)?;
+            times.iter_mut().zip(self.interweaver.seconds()).for_each(|(times, seconds)| times.push(*seconds));
+        }
+        let plan = self.interweaver.plan(self.photo.height, self.photo.width, self.stride)?;
+        let mut text = String::new();
+        for ((layer, step), times) in self.net.layers.iter().zip(&plan.layers).zip(&mut times) {
+            let seconds = median(times);
+            let gflop = step.flops as f64 / 1e9;
+            let _ = writeln!(
+                text,
+                "    {:<12} {:>8.2} ms  {gflop:>8.3} GFLOP  {:>7.1} GFLOP/s",
+                layer.name,
+                1e3 * seconds,
+                gflop / seconds
+            );
+        }
+        text.truncate(text.trim_end().len());
+        Ok(text)
+    }
+}
+
+/// Pieces that an image is done in.
+fn pieces(plan: &Plan, whole: [usize; 2]) -> usize {
+    whole[0].div_ceil(plan.patches[0]) * whole[1].div_ceil(plan.patches[1])
+}
+
+fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
+    let start = Instant::now();
+    let result = work()?;
+    Ok((start.elapsed().as_secs_f64(), result))
+}
+
+fn largest_difference(expected: &Features, found: &Features) -> f64 {
+    let largest = expected.values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let difference = expected.values.iter().zip(&found.values).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    if difference == 0.0 { 0.0 } else { f64::from(difference / largest) }
+}
+
+impl Row {
+    const HEADER: &'static str = "image      stride  patches   patchwise  interweave  speedup   GFLOP: patchwise  interweave  ratio      MiB  error";
+    const CSV: &'static str = "device,threads,net,height,width,stride,patches,patchwise_ms,patchwise_batch,interweave_ms,speedup,\
+        patchwise_gflop,interweave_gflop,flop_ratio,interweave_mib,max_rel_error";
+
+    fn text(&self) -> String {
+        format!(
+            "{:<10} {:>6}  {:>7}  {:>7.1} ms  {:>7.1} ms  {:>6.2}x            {:>7.1}     {:>7.2} {:>5.1}x  {:>7.1}  {:.0e}",
+            format!("{}x{}", self.image[0], self.image[1]),
+            self.stride,
+            self.patches,
+            self.patchwise_ms,
+            self.interweave_ms,
+            self.speedup,
+            self.patchwise_gflop,
+            self.interweave_gflop,
+            self.flop_ratio,
+            self.interweave_mib,
+            self.max_rel_error
+        )
+    }
+
+    fn csv(&self) -> String {
+        let Row { device, threads, net, image: [h, w], stride, patches, patchwise_batch, .. } = self;
+        format!(
+            "{device},{threads},{net},{h},{w},{stride},{patches},{:.3},{patchwise_batch},{:.3},{:.3},{:.4},{:.4},{:.3},{:.2},{:e}",
+            self.patchwise_ms,
+            self.interweave_ms,
+            self.speedup,
+            self.patchwise_gflop,
+            self.interweave_gflop,
+            self.flop_ratio,
+            self.interweave_mib,
+            self.max_rel_error
+        )
+    }
+}

@@ -1,0 +1,34 @@
+//! `weft bench`: times in the units people compare, as medians after a warm-up, on random inputs.
+
+use crate::Result;
+use clap::Subcommand;
+use std::process::ExitCode;
+
+mod interweave;
+mod train;
+
+/// Measure speed.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    Train(train::Args),
+    Interweave(interweave::Args),
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    match &args.what {
+        What::Train(args) => train::run(args)?,
+        What::Interweave(args) => interweave::run(args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
