@@ -4,11 +4,12 @@ use super::{print, print_json};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
 use crate::device::Device;
-use crate::interweave::PatchScanner;
+use crate::interweave::{Features, Interweaver, PatchScanner, Plan, patches};
 use crate::net::{Net, Spec, Unknown};
-use crate::weights::{Dtype, Named, write, write_npy};
+use crate::weights::{Dtype, Named, write, write_atomic, write_npy};
 use crate::{Error, Result};
 use serde_json::json;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,22 +19,27 @@ use std::time::Instant;
 #[derive(clap::Args)]
 pub struct Args {
     /// Images
-    #[arg(required = true)]
+    #[arg(required_unless_present = "plan")]
     images: Vec<PathBuf>,
     /// Network description of one patch
     #[arg(long, value_name = "FILE")]
     net: PathBuf,
-    #[arg(long, value_name = "FILE")]
-    weights: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "plan")]
+    weights: Option<PathBuf>,
     /// Pixels from one patch to the next
     #[arg(long)]
     stride: usize,
     /// Layer whose values are the features; the last one by default
     #[arg(long)]
     layer: Option<String>,
-    /// patchwise: every patch by itself
-    #[arg(long, default_value = "patchwise", value_parser = ["patchwise"])]
-    method: String,
+    #[arg(long, value_enum, default_value = "interweave")]
+    method: Method,
+    /// Print what one pass over an image of this size, height x width, computes and costs, and do nothing else
+    #[arg(long, value_name = "HxW", conflicts_with_all = ["images", "weights", "output", "json"])]
+    plan: Option<String>,
+    /// With --plan: draw it into this file (SVG), with what two neighbouring patches share
+    #[arg(long, value_name = "FILE", requires = "plan")]
+    draw: Option<PathBuf>,
     #[arg(long, default_value = "auto")]
     device: String,
     /// Gets `features` [down, across, D] (.safetensors or .npy); with several images a folder, with a file for each
@@ -44,6 +50,15 @@ pub struct Args {
     json: bool,
 }
 
+#[derive(Debug, Clone, Copy, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Method {
+    /// All patches in one pass
+    Interweave,
+    /// Every patch by itself
+    Patchwise,
+}
+
 pub fn run(args: &Args) -> Result<ExitCode> {
     let Device::Cpu = args.device.parse()?;
     let mut spec = Spec::load(&args.net)?;
@@ -51,9 +66,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         spec = spec.up_to(layer)?;
     }
     let net = Arc::new(Net::new(spec)?);
-    let parameters =
-        net.load_parameters(&args.weights, if args.layer.is_some() { Unknown::Ignore } else { Unknown::Refuse })?;
-    let mut scanner = PatchScanner::new(net, parameters, Normalise::default())?;
+    if let Some(size) = &args.plan {
+        let (height, width) = super::plan::parse_size(size)?;
+        let plan = Plan::new(&net, patches(&net, height, width, args.stride)?, args.stride)?;
+        if let Some(path) = &args.draw {
+            write_atomic(path, |file| file.write_all(plan.draw(&net).as_bytes()))?;
+        }
+        print(plan.table(&net))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let unknown = if args.layer.is_some() { Unknown::Ignore } else { Unknown::Refuse };
+    let Some(weights) = &args.weights else { return Err(Error::new("--weights", "is missing")) };
+    let mut extractor = extractor(args.method, &net, net.load_parameters(weights, unknown)?)?;
     if let Some(folder) = args.output.as_ref().filter(|_| args.images.len() > 1) {
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
     }
@@ -61,7 +85,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     for image in &args.images {
         let photo = Photo::open(image)?;
         let start = Instant::now();
-        let found = scanner.extract(&photo, args.stride).map_err(|e| e.within(image.display()))?;
+        let found = extractor(&photo, args.stride).map_err(|e| e.within(image.display()))?;
         let seconds = start.elapsed().as_secs_f64();
         let [down, across] = found.patches;
         if let Some(output) = &args.output {
@@ -97,4 +121,21 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         _ => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Features of all patches of a photo, at a stride.
+type Extractor = Box<dyn FnMut(&Photo, usize) -> Result<Features>>;
+
+fn extractor(method: Method, net: &Arc<Net>, parameters: Vec<f32>) -> Result<Extractor> {
+    let (net, normalise) = (net.clone(), Normalise::default());
+    Ok(match method {
+        Method::Interweave => {
+            let mut interweaver = Interweaver::new(net, parameters, normalise)?;
+            Box::new(move |photo, stride| interweaver.extract(photo, stride))
+        }
+        Method::Patchwise => {
+            let mut scanner = PatchScanner::new(net, parameters, normalise)?;
+            Box::new(move |photo, stride| scanner.extract(photo, stride))
+        }
+    })
 }

@@ -28,12 +28,21 @@ pub struct Args {
     /// Print a box file: image,x,y,width,height,score
     #[arg(long)]
     csv: bool,
-    /// Give the head-and-shoulder window of LNet_o instead of the face
-    #[arg(long)]
-    head: bool,
+    /// Which window to give
+    #[arg(long, value_enum, default_value = "face")]
+    window: Window,
     /// Write the response maps of LNet_o and LNet_s over each photo into this folder, as PNG
     #[arg(long, value_name = "DIR")]
     maps: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Window {
+    Face,
+    /// Head and shoulders, as LNet_o finds them and LNet_s sees them
+    Head,
+    /// The frame around the face that ANet's crops are cut from
+    Frame,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -93,9 +102,11 @@ fn locate(model: &mut Model, image: &Path, args: &Args) -> Result<Option<Face>> 
             draw::annotate(&mapped, Some((rect, "face")), &[]).save_png(path)?;
         }
     }
-    if args.head {
-        face.rect = face.head;
-    }
+    face.rect = match args.window {
+        Window::Face => face.rect,
+        Window::Head => face.head,
+        Window::Frame => model.frame(face.rect),
+    };
     Ok(Some(face))
 }
 

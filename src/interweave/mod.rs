@@ -2,13 +2,14 @@
 //! that shares what overlapping patches have in common ([`Interweaver`], the paper's interweaved operation).
 
 mod dense;
+mod draw;
 mod geometry;
 mod patchwise;
 mod plan;
 
 pub use dense::Interweaver;
 pub use patchwise::{Features, PatchScanner};
-pub use plan::Plan;
+pub use plan::{Plan, patches};
 
 use crate::net::Net;
 use crate::{Error, Result};

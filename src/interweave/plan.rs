@@ -301,7 +301,36 @@ impl Plan {
         4 * (self.len + self.scratch)
     }
 
-    /// The patch's own shape of the last value, and the class and number along an axis of each of its places for patch `p`.
+    /// What each layer computes, for people: maps, their pixels and arithmetic beside those of patch scanning.
+    pub fn table(&self, net: &Net) -> String {
+        let patches = self.patches[0] * self.patches[1];
+        let [down, across] = self.patches;
+        let mut text = format!("{down} x {across} patches of {}, {} pixels apart\n", net.spec.input, self.stride);
+        let header = ["layer", "maps", "pixels", "MiB", "GFLOP", "patchwise", "ratio"];
+        let line = |cells: [String; 7]| {
+            let [name, maps, pixels, bytes, flops, patchwise, ratio] = cells;
+            format!("{name:<16} {maps:>8} {pixels:>10} {bytes:>8} {flops:>10} {patchwise:>10} {ratio:>7}\n")
+        };
+        let giga = |flops: f64| format!("{:.3}", flops / 1e9);
+        text += &line(header.map(str::to_string));
+        let row = |name: &str, maps: String, pixels: String, bytes: usize, flops: u64, one: u64| {
+            let scanned = (patches as u64 * one) as f64;
+            let ratio = if flops == 0 { String::new() } else { format!("{:.1}x", scanned / flops as f64) };
+            let mib = format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+            line([name.to_string(), maps, pixels, mib, giga(flops as f64), giga(scanned), ratio])
+        };
+        for (index, (layer, step)) in net.layers.iter().zip(&self.layers).enumerate() {
+            let value = &self.values[index + 1];
+            let maps = format!("{}x{}", value.maps.len() / value.across, value.across);
+            let pixels = self.pixels(index + 1).to_string();
+            text += &row(&layer.name, maps, pixels, 4 * value.range.len(), step.flops, layer.op.flops());
+        }
+        text += &row("all", String::new(), String::new(), self.bytes(), self.flops(), net.flops());
+        text.truncate(text.trim_end().len());
+        text
+    }
+
+    /// Class and number, along an axis, of place `y` of the last value for patch `p`.
     pub fn place(&self, axis: usize, y: usize, p: usize) -> Option<(usize, usize)> {
         let axis = self.axes[axis].last()?;
         let place = axis.places[y]?;

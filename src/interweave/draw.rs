@@ -1,0 +1,164 @@
+//! A picture of a plan: every layer's maps, and in them what two neighbouring patches read. Where their colours overlap
+//! the patches share the value, and patch scanning would compute it twice (the paper's Fig. 5, for any net).
+
+use super::geometry::Axis;
+use super::plan::Plan;
+use crate::net::{INPUT, Net};
+use std::fmt::Write;
+
+/// Side of a layer's panel, in units of the picture.
+const PANEL: f32 = 200.0;
+const GAP: f32 = 34.0;
+const MARGIN: f32 = 20.0;
+/// Height of the lines of text above and below a panel.
+const HEAD: f32 = 64.0;
+const FOOT: f32 = 52.0;
+/// Between two maps of a panel, as a share of a map.
+const SEAM: f32 = 0.12;
+const COLOURS: [&str; 2] = ["#d9480f", "#1c7ed6"];
+
+impl Plan {
+    /// The plan as SVG: the image, then each layer with all of its maps, all drawn at the same scale of the image.
+    pub fn draw(&self, net: &Net) -> String {
+        let patches = self.example();
+        let shown = self.shown(net);
+        let width = 2.0 * MARGIN + shown.len() as f32 * (PANEL + GAP) - GAP;
+        let height = 2.0 * MARGIN + HEAD + PANEL + FOOT;
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\">\n\
+             <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+        );
+        for (number, &value) in shown.iter().enumerate() {
+            let left = MARGIN + number as f32 * (PANEL + GAP);
+            let before = if number > 0 { shown[number - 1] } else { INPUT };
+            self.panel(net, [before, value], &patches, [left, MARGIN + HEAD], &mut svg);
+            if number > 0 {
+                let (x, y) = (left - GAP + 5.0, MARGIN + HEAD + PANEL / 2.0);
+                let _ = writeln!(
+                    svg,
+                    "<path d=\"M{x} {y} h{} m-7 -5 l7 5 l-7 5\" fill=\"none\" stroke=\"#868e96\" stroke-width=\"2\"/>",
+                    GAP - 10.0
+                );
+            }
+        }
+        svg += "</svg>\n";
+        svg
+    }
+
+    /// Two neighbouring patches near the middle, down and across.
+    fn example(&self) -> [[usize; 2]; 2] {
+        let first = self.patches.map(|count| count / 2 - usize::from(count > 1 && count % 2 == 0));
+        let second = [0, 1].map(|axis| (first[axis] + 1).min(self.patches[axis] - 1));
+        [first, second]
+    }
+
+    /// The input, the last layer of the trunk, and every later layer but those that only pool what they read.
+    fn shown(&self, net: &Net) -> Vec<usize> {
+        let maps = |value: usize| self.values[value].maps.len();
+        let last = net.layers.len();
+        let trunk = (0..last).find(|&value| maps(value + 1) > 1).unwrap_or(last);
+        let mut shown = vec![INPUT];
+        shown.extend(
+            (trunk.max(1)..=last).filter(|&value| value == trunk || value == last || maps(value) != maps(value - 1)),
+        );
+        shown.dedup();
+        shown
+    }
+
+    /// One value: its maps, and the places of `patches` in them. `before` is the value of the panel to the left.
+    fn panel(
+        &self,
+        net: &Net,
+        [before, value]: [usize; 2],
+        patches: &[[usize; 2]; 2],
+        [left, top]: [f32; 2],
+        svg: &mut String,
+    ) {
+        let axes = [0, 1].map(|axis| &self.axes[axis][value]);
+        let [down, across] = axes.map(|axis| axis.classes.len());
+        let cells = down.max(across) as f32;
+        let side = PANEL / (cells + (cells - 1.0) * SEAM);
+        let longest = axes.iter().flat_map(|axis| &axis.classes).map(|class| extent(&class.positions).1);
+        let scale = side / longest.fold(1.0, f32::max);
+        for i in 0..down {
+            for j in 0..across {
+                let corner = [top + i as f32 * side * (1.0 + SEAM), left + j as f32 * side * (1.0 + SEAM)];
+                let classes = [&axes[0].classes[i], &axes[1].classes[j]];
+                let [(y, height), (x, width)] = classes.map(|class| extent(&class.positions));
+                let mut rect = |[y0, x0]: [f32; 2], [h, w]: [f32; 2], style: &str| {
+                    let at = [corner[1] + (x0 - x) * scale, corner[0] + (y0 - y) * scale, w * scale, h * scale];
+                    let [x, y, w, h] = at;
+                    let _ =
+                        writeln!(svg, "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{h:.1}\" {style}/>");
+                };
+                rect([y, x], [height, width], "fill=\"#f1f3f5\" stroke=\"#adb5bd\" stroke-width=\"0.7\"");
+                for (patch, colour) in patches.iter().zip(COLOURS) {
+                    let used = [self.used(axes[0], i, patch[0]), self.used(axes[1], j, patch[1])];
+                    if let [Some((y, height)), Some((x, width))] = used {
+                        rect([y, x], [height, width], &format!("fill=\"{colour}\" fill-opacity=\"0.45\""));
+                    }
+                }
+            }
+        }
+        let middle = left + PANEL / 2.0;
+        let mut text = |y: f32, size: usize, weight: &str, content: String| {
+            let _ = writeln!(
+                svg,
+                "<text x=\"{middle}\" y=\"{y}\" font-size=\"{size}\" font-weight=\"{weight}\" text-anchor=\"middle\">{content}</text>"
+            );
+        };
+        let map = self.values[value].maps[0];
+        let name = if value == INPUT { "image".into() } else { escape(&net.layers[value - 1].name) };
+        text(top - 46.0, 16, "bold", name);
+        let of = match (value, value == net.layers.len()) {
+            (INPUT, _) => format!("{} x {} pixels", map.rows, map.columns),
+            (_, true) => format!("{} x {} patches, {} features", map.rows, map.columns, net.output().len()),
+            _ if down * across == 1 => format!("{} x {} places, shared by all", map.rows, map.columns),
+            _ => format!("{down} x {across} maps of up to {} x {}", self.most(axes[0]), self.most(axes[1])),
+        };
+        text(top - 28.0, 12, "normal", of);
+        let note = match value {
+            INPUT => format!("two patches, {} pixels apart", self.stride),
+            _ => {
+                let patches = (self.patches[0] * self.patches[1]) as u64;
+                let scanned: u64 = net.layers[before..value].iter().map(|layer| patches * layer.op.flops()).sum();
+                let own: u64 = self.layers[before..value].iter().map(|layer| layer.flops).sum();
+                format!("{:.2} GFLOP instead of {:.2}", own as f64 / 1e9, scanned as f64 / 1e9)
+            }
+        };
+        text(top + PANEL + 24.0, 12, "normal", note);
+    }
+
+    /// Most positions of a class.
+    fn most(&self, axis: &Axis) -> usize {
+        axis.classes.iter().map(|class| class.positions.len()).max().unwrap_or(0)
+    }
+
+    /// The stretch of a class's positions that a patch reads.
+    fn used(&self, axis: &Axis, class: usize, patch: usize) -> Option<(f32, f32)> {
+        let places = axis.places.iter().flatten().filter(|place| place.class == class);
+        let origin = (patch * self.stride) as i64;
+        let positions: Vec<i64> = places.map(|place| origin + place.offset).collect();
+        let (first, last) = (positions.iter().min()?, positions.iter().max()?);
+        Some((*first as f32, (last - first) as f32 + step(&axis.classes[class].positions)))
+    }
+}
+
+/// Pixels between two positions.
+fn step(positions: &[i64]) -> f32 {
+    positions.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap_or(1) as f32
+}
+
+/// Where positions begin, and their length.
+fn extent(positions: &[i64]) -> (f32, f32) {
+    match positions {
+        [] => (0.0, 0.0),
+        [first, .., last] => (*first as f32, (last - first) as f32 + step(positions)),
+        [one] => (*one as f32, 1.0),
+    }
+}
+
+/// Text inside XML.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
