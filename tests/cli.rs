@@ -1,74 +1,14 @@
 //! The program as users and scripts meet it: what comes out on which stream, and with which exit code.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use serde_json::{Value, json};
+use serde_json::json;
+use support::{Folder, Output, PHOTO};
 use weft::weights::{Dtype, Named, TensorFile, write};
-
-/// A temporary folder that the program runs in.
-struct Folder(tempfile::TempDir);
-
-struct Output {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Folder {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-
-    fn tensors(&self, name: &str, tensors: &[(&str, &[usize], &[f32])]) {
-        let named = tensors.iter().map(|&(name, shape, data)| Named { name, shape, dtype: Dtype::F32, data });
-        write(self.path(name), &named.collect::<Vec<_>>(), &[]).unwrap();
-    }
-
-    /// Runs `weft` with the words of `line`.
-    fn weft(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
-        let output = command.args(line.split_whitespace()).current_dir(&self.0).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Output { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
-    }
-
-    /// Standard output of a run that succeeds and has nothing to say besides.
-    #[track_caller]
-    fn ok(&self, line: &str) -> String {
-        let Output { code, stdout, stderr } = self.weft(line);
-        assert_eq!((code, stderr.as_str()), (Some(0), ""), "weft {line}");
-        stdout
-    }
-
-    #[track_caller]
-    fn json(&self, line: &str) -> Value {
-        serde_json::from_str(&self.ok(line)).unwrap_or_else(|e| panic!("weft {line}: {e}"))
-    }
-
-    /// The run fails: exit code 1, nothing on standard output, and one line on standard error that holds all of `parts`.
-    #[track_caller]
-    fn fails(&self, line: &str, parts: &[&str]) {
-        let Output { code, stdout, stderr } = self.weft(line);
-        assert_eq!((code, stdout.as_str()), (Some(1), ""), "weft {line}: {stderr}");
-        assert!(stderr.starts_with("weft: ") && stderr.lines().count() == 1, "weft {line}: {stderr}");
-        for part in parts {
-            assert!(stderr.contains(part), "weft {line}: no {part:?} in {stderr}");
-        }
-    }
-}
 
 /// convolution, rectifier, product: small enough to check by hand.
 const NET: &str = r#"
@@ -529,4 +469,65 @@ fn a_device_that_is_not_there_is_one_clear_line() {
     if !Path::new("/dev/nvidiactl").exists() {
         folder.fails(&format!("{RUN} --device cuda"), &["--device cuda", "--device cpu"]);
     }
+}
+
+/// A net for patches, its weights, and a photo, in a folder.
+fn patches() -> Folder {
+    let folder = Folder::new();
+    let net = weft::net::Net::load(concat!(env!("CARGO_MANIFEST_DIR"), "/nets/anet_deepid2.toml")).unwrap();
+    folder.write("net.toml", net.spec.to_toml());
+    net.save_parameters(folder.path("w"), &net.initial_parameters(1), Dtype::F32, &[]).unwrap();
+    folder
+}
+
+#[test]
+fn extract_gives_the_same_features_both_ways() {
+    let folder = patches();
+    let line = format!("extract {PHOTO} --net net.toml --weights w --stride 50 --json");
+    let document = folder.json(&format!("{line} -o a.safetensors"));
+    assert_eq!(
+        (&document["patches"], &document["features"], &document["stride"]),
+        (&json!([9, 9]), &json!(160), &json!(50))
+    );
+    assert!(document["seconds"].as_f64().unwrap() > 0.0);
+    folder.json(&format!("{line} --method patchwise -o b.safetensors"));
+    let [a, b] = ["a.safetensors", "b.safetensors"].map(|name| read(&folder.path(name))["features"].clone());
+    assert_eq!(a.0, [9, 9, 160]);
+    let largest = b.1.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    assert!(a.1.iter().zip(&b.1).all(|(a, b)| (a - b).abs() <= 1e-5 * largest));
+    folder.ok(&format!("extract {PHOTO} {PHOTO} --net net.toml --weights w --stride 200 -o many"));
+    assert!(folder.path("many/eileen-collins.safetensors").exists());
+    folder.ok(&format!("extract {PHOTO} --net net.toml --weights w --stride 200 -o f.npy"));
+    assert!(fs::read(folder.path("f.npy")).unwrap().starts_with(b"\x93NUMPY"));
+}
+
+#[test]
+fn extract_shows_its_plan_and_draws_it() {
+    let folder = patches();
+    let text = folder.ok("extract --net net.toml --stride 8 --plan 127x143 --draw plan.svg");
+    let c4 = text.lines().find(|line| line.starts_with("c4 ")).unwrap();
+    assert!(text.starts_with("9 x 11 patches of 3x63x63, 8 pixels apart\n") && c4.contains(" 6x6 "), "{text}");
+    let svg = fs::read_to_string(folder.path("plan.svg")).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n") && svg.contains(">c4<"));
+    folder.fails("extract --net net.toml --stride 8 --plan 20x200", &["smaller than a patch"]);
+    folder.fails("extract --net net.toml --stride 0 --plan 200x200", &["stride"]);
+}
+
+#[test]
+fn bench_interweave_prints_the_contract_s_keys() {
+    let folder = patches();
+    let line = "bench interweave --net net.toml --image 79x87 --rounds 1 --device cpu";
+    let document = folder.json(&format!("{line} --stride 8 --json"));
+    assert_eq!(
+        (&document["image"], &document["patches"], &document["device"]),
+        (&json!([79, 87]), &json!(12), &json!("cpu"))
+    );
+    for key in ["patchwise_ms", "interweave_ms", "speedup", "flop_ratio"] {
+        assert!(document[key].as_f64().unwrap() > 0.0, "{key}");
+    }
+    assert!(document["max_rel_error"].as_f64().unwrap() <= 1e-5);
+    let csv = folder.ok(&format!("{line} --stride 8,12 --csv --plot plot.svg"));
+    assert_eq!(csv.lines().count(), 3);
+    assert!(fs::read_to_string(folder.path("plot.svg")).unwrap().contains("speedup"));
+    folder.fails(&format!("{line} --stride 8,0 --json"), &["stride"]);
 }

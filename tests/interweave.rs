@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use weft::data::photo::Photo;
 use weft::data::resample::Normalise;
-use weft::interweave::{Interweaver, PatchScanner};
+use weft::interweave::{Interweaver, MapInterweaver, PatchScanner};
 use weft::net::{Net, Spec};
 use weft::rng::Rng;
 
@@ -86,6 +86,40 @@ fn an_image_done_in_pieces_is_the_same() {
         assert!(difference <= 1e-5 * largest, "pieces of {piece:?}: {difference} of {largest}");
     }
     assert_eq!(extract(1).0, [1, 1]);
+}
+
+#[test]
+fn interweaved_maps_to_the_letter_of_the_paper() {
+    for (name, strides) in [("anet.toml", [4, 8, 12, 20]), ("anet_deepid2.toml", [4, 8, 16, 24])] {
+        let net = shipped(name);
+        let parameters = net.initial_parameters(11);
+        let mut maps = MapInterweaver::new(net.clone(), parameters.clone(), Normalise::default()).unwrap();
+        let mut scanner = PatchScanner::new(net.clone(), parameters, Normalise::default()).unwrap();
+        let photo = noise(141, 122, 6);
+        for stride in strides {
+            let (expected, found) = (scanner.extract(&photo, stride).unwrap(), maps.extract(&photo, stride).unwrap());
+            assert_eq!(found.patches, expected.patches);
+            let largest = expected.values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            let difference = expected.values.iter().zip(&found.values).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+            assert!(difference <= 1e-5 * largest, "{name}, stride {stride}: {difference} of {largest}");
+        }
+        let error = maps.extract(&photo, 6).unwrap_err().to_string();
+        assert!(error.contains("multiple of the trunk's"), "{error}");
+    }
+    let refused = |text: &str| {
+        let net = net(text);
+        let parameters = net.initial_parameters(1);
+        MapInterweaver::new(net, parameters, Normalise::default()).err().expect("a refusal").to_string()
+    };
+    let local = "type = \"local_conv\"\nfilters = 2\nkernel = 3\ngrid = 3\nwindow = \"halo\"";
+    let head = "name = \"n\"\ninput = [3, 14, 14]\n[[layer]]\nname = \"a\"\n";
+    let error = refused(&format!("{head}{local}\n"));
+    assert!(error.contains("layer a: cannot be interweaved as maps: the net has 1 local layers"), "{error}");
+    let error = refused(&format!(
+        "{head}type = \"conv\"\nfilters = 2\nkernel = 3\npad = 1\n[[layer]]\nname = \"b\"\n{local}\n[[layer]]\nname = \"c\"\n{}",
+        local.replace("kernel = 3", "kernel = 1")
+    ));
+    assert!(error.contains("layer a: cannot be interweaved as maps: a trunk is made of unpadded"), "{error}");
 }
 
 #[test]

@@ -4,12 +4,11 @@ use super::{print, print_json};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
 use crate::device::Device;
-use crate::interweave::{Features, Interweaver, PatchScanner, Plan, patches};
+use crate::interweave::{Features, Interweaver, MapInterweaver, PatchScanner, Plan, patches};
 use crate::net::{Net, Spec, Unknown};
 use crate::weights::{Dtype, Named, write, write_atomic, write_npy};
 use crate::{Error, Result};
 use serde_json::json;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -51,10 +50,12 @@ pub struct Args {
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 enum Method {
-    /// All patches in one pass
+    /// All patches in one pass, nothing computed twice
     Interweave,
+    /// The same to the letter of the paper: interweaved maps are written and convolved
+    InterweaveMaps,
     /// Every patch by itself
     Patchwise,
 }
@@ -131,6 +132,10 @@ fn extractor(method: Method, net: &Arc<Net>, parameters: Vec<f32>) -> Result<Ext
     Ok(match method {
         Method::Interweave => {
             let mut interweaver = Interweaver::new(net, parameters, normalise)?;
+            Box::new(move |photo, stride| interweaver.extract(photo, stride))
+        }
+        Method::InterweaveMaps => {
+            let mut interweaver = MapInterweaver::new(net, parameters, normalise)?;
             Box::new(move |photo, stride| interweaver.extract(photo, stride))
         }
         Method::Patchwise => {

@@ -4,10 +4,12 @@
 mod dense;
 mod draw;
 mod geometry;
+mod maps;
 mod patchwise;
 mod plan;
 
 pub use dense::Interweaver;
+pub use maps::MapInterweaver;
 pub use patchwise::{Features, PatchScanner};
 pub use plan::{Plan, patches};
 

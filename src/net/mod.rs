@@ -7,7 +7,7 @@ mod plan;
 mod session;
 mod spec;
 
-pub use graph::{INPUT, Layer, Net};
+pub use graph::{INPUT, Layer, Net, NetParameter};
 pub use parameters::{NamedParameter, Unknown};
 pub(crate) use plan::Buffers;
 pub use plan::{Plan, Purpose, Table as PlanTable};

@@ -2,7 +2,7 @@
 
 use super::super::plan::parse_size;
 use super::super::{print, print_json};
-use super::median;
+use super::{median, plot};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
 use crate::device::Device;
@@ -10,6 +10,7 @@ use crate::interweave::{Features, Interweaver, PatchScanner, Plan};
 use crate::net::{Net, Unknown};
 use crate::ops::parallel::threads;
 use crate::rng::Rng;
+use crate::weights::write_atomic;
 use crate::{Error, Result};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -45,24 +46,27 @@ pub struct Args {
     /// Print comma-separated values
     #[arg(long, conflicts_with = "layers")]
     csv: bool,
+    /// Draw speedup against stride and time against size into this file (SVG)
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 /// One size and stride. Times are medians.
 #[derive(Debug, serde::Serialize)]
-struct Row {
+pub struct Row {
     device: &'static str,
     threads: usize,
     net: String,
     /// Height, width.
-    image: [usize; 2],
-    stride: usize,
+    pub image: [usize; 2],
+    pub stride: usize,
     patches: usize,
-    patchwise_ms: f64,
+    pub patchwise_ms: f64,
     /// Patches of a batch of patch scanning: the fastest of some.
     patchwise_batch: usize,
-    interweave_ms: f64,
+    pub interweave_ms: f64,
     /// Patch scanning's time over the other's: the median of the rounds' ratios.
-    speedup: f64,
+    pub speedup: f64,
     patchwise_gflop: f64,
     interweave_gflop: f64,
     flop_ratio: f64,
@@ -109,6 +113,13 @@ pub fn run(args: &Args) -> Result<()> {
             }
             rows.push(row);
         }
+    }
+    if let Some(path) = &args.plot {
+        let svg = plot::draw(&rows)?;
+        write_atomic(path, |file| file.write_all(svg.as_bytes()))?;
+    }
+    if !args.json && !args.csv {
+        growth(&rows).into_iter().try_for_each(print)?;
     }
     match (args.json, &rows[..]) {
         (true, [row]) => print_json(row),
@@ -225,6 +236,28 @@ impl Bench {
         text.truncate(text.trim_end().len());
         Ok(text)
     }
+}
+
+/// How time grows with the number of pixels, for each stride with several sizes: the slope on logarithmic axes, by least
+/// squares. 1 is linear.
+fn growth(rows: &[Row]) -> Vec<String> {
+    let mut strides: Vec<usize> = rows.iter().map(|row| row.stride).collect();
+    strides.sort_unstable();
+    strides.dedup();
+    let line = |stride: usize| {
+        let points: Vec<(f64, f64)> = rows
+            .iter()
+            .filter(|row| row.stride == stride)
+            .map(|row| (((row.image[0] * row.image[1]) as f64).ln(), row.interweave_ms.ln()))
+            .collect();
+        let mean = |pick: fn(&(f64, f64)) -> f64| points.iter().map(pick).sum::<f64>() / points.len() as f64;
+        let (x, y) = (mean(|p| p.0), mean(|p| p.1));
+        let spread: f64 = points.iter().map(|p| (p.0 - x).powi(2)).sum();
+        let slope = points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum::<f64>() / spread;
+        (spread > 0.0)
+            .then(|| format!("stride {stride}: time of one pass grows with pixels to the power of {slope:.2}"))
+    };
+    strides.into_iter().filter_map(line).collect()
 }
 
 /// Pieces that an image is done in.

@@ -5,6 +5,7 @@ use clap::Subcommand;
 use std::process::ExitCode;
 
 mod interweave;
+mod plot;
 mod train;
 
 /// Measure speed.

@@ -1,0 +1,181 @@
+//! The model that ships, through the program: predict, locate, svm and eval as users and scripts meet them.
+
+mod support;
+
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use support::{Folder, PHOTO, ROOT};
+use weft::data::photo::Photo;
+
+/// The one face of a list of one image.
+#[track_caller]
+fn only(document: &Value) -> &Value {
+    let images = document.as_array().expect("a list");
+    assert_eq!(images.len(), 1);
+    &images[0]
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+#[test]
+fn predict_finds_the_face_and_forty_attributes() {
+    let folder = Folder::new();
+    let document = folder.json(&format!("predict {PHOTO} --json --annotate pictures"));
+    let image = only(&document);
+    assert_eq!((&image["width"], &image["height"]), (&512.into(), &512.into()));
+    // The face is at (170..280, 60..200).
+    let face = &image["face"];
+    let (x, y) =
+        (number(&face["x"]) + number(&face["width"]) / 2.0, number(&face["y"]) + number(&face["height"]) / 2.0);
+    assert!((180.0..270.0).contains(&x) && (85.0..185.0).contains(&y), "{face}");
+    assert!((60.0..220.0).contains(&number(&face["width"])), "{face}");
+    let attributes = image["attributes"].as_object().unwrap();
+    assert_eq!(attributes.len(), 40);
+    for (name, attribute) in attributes {
+        assert_eq!(attribute["present"], number(&attribute["score"]) > 0.0, "{name}");
+    }
+    let picture = Photo::open(folder.path("pictures/eileen-collins.png")).unwrap();
+    assert!(picture.height >= 512 && picture.width > 512);
+}
+
+#[test]
+fn text_and_csv_say_the_same_as_json() {
+    let folder = Folder::new();
+    let document = folder.json(&format!("predict {PHOTO} --json"));
+    let attributes = only(&document)["attributes"].as_object().unwrap();
+    let text = folder.ok(&format!("predict {PHOTO}"));
+    let csv = folder.ok(&format!("predict {PHOTO} --csv"));
+    let lines: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!((lines.len(), lines[0].len(), lines[1].len()), (2, 46, 46));
+    for (name, value) in lines[0].iter().zip(&lines[1]).skip(6) {
+        let score = number(&attributes[*name]["score"]);
+        assert!((score - value.parse::<f64>().unwrap()).abs() < 1e-3, "{name}");
+        assert_eq!(
+            text.contains(&format!("  {name}\n")) || text.ends_with(&format!("  {name}")),
+            score > 0.0,
+            "{name}: {text}"
+        );
+    }
+}
+
+#[test]
+fn one_broken_photo_of_a_hundred_costs_only_itself() {
+    let folder = Folder::new();
+    folder.ok("data synth d --images 99 --identities 9 --width 40-60 --height 48 --seed 3");
+    let mut photos: Vec<String> = fs::read_dir(folder.path("d/Img/img_celeba"))
+        .unwrap()
+        .map(|entry| format!("d/Img/img_celeba/{}", entry.unwrap().file_name().to_str().unwrap()))
+        .collect();
+    photos.sort();
+    folder.write("broken.jpg", b"\xff\xd8\xff\xe0 nothing");
+    photos.insert(50, "broken.jpg".into());
+    let output = folder.weft(&format!("predict {} --json", photos.join(" ")));
+    assert_eq!(output.code, Some(1));
+    let reports: Vec<&str> = output.stderr.lines().filter(|line| line.starts_with("weft: ")).collect();
+    assert!(reports.len() == 1 && reports[0].contains("broken.jpg"), "{reports:?}");
+    let document: Value = serde_json::from_str(&output.stdout).unwrap();
+    for (index, image) in document.as_array().unwrap().iter().enumerate() {
+        assert_eq!(image["image"], photos[index]);
+        assert_eq!(image["error"].is_string(), index == 50, "{image}");
+        assert_eq!(image["attributes"].is_object(), index != 50, "{image}");
+    }
+}
+
+#[test]
+fn odd_pictures_are_pictures() {
+    let folder = Folder::new();
+    let gradient = |x: u32, y: u32| (x * 3 + y * 5) as u8;
+    image::GrayImage::from_fn(60, 50, |x, y| image::Luma([gradient(x, y)])).save(folder.path("grey.png")).unwrap();
+    image::ImageBuffer::<image::Rgb<u16>, _>::from_fn(60, 50, |x, y| image::Rgb([257 * u16::from(gradient(x, y)); 3]))
+        .save(folder.path("deep.png"))
+        .unwrap();
+    image::RgbImage::from_fn(1, 1, |_, _| image::Rgb([9; 3])).save(folder.path("tiny.png")).unwrap();
+    image::RgbImage::from_fn(3000, 4, |x, y| image::Rgb([gradient(x, y); 3])).save(folder.path("long.png")).unwrap();
+    image::RgbImage::new(2600, 1900).save(folder.path("black.png")).unwrap();
+    let document = folder.json("predict grey.png deep.png tiny.png long.png black.png --json");
+    for (image, (width, height)) in
+        document.as_array().unwrap().iter().zip([(60, 50), (60, 50), (1, 1), (3000, 4), (2600, 1900)])
+    {
+        assert_eq!((&image["width"], &image["height"]), (&width.into(), &height.into()), "{image}");
+        assert!(image["error"].is_null() && image["attributes"].is_object(), "{image}");
+    }
+}
+
+#[test]
+fn locate_gives_windows_and_pictures_of_the_responses() {
+    let folder = Folder::new();
+    let document = folder.json(&format!("locate {PHOTO} --json --maps maps"));
+    let faces = only(&document)["faces"].as_array().unwrap();
+    assert_eq!(faces.len(), 1);
+    for net in ["lnet_o", "lnet_s"] {
+        assert!(Photo::open(folder.path(&format!("maps/eileen-collins.{net}.png"))).unwrap().width > 50);
+    }
+    let window = |which: &str| {
+        let csv = folder.ok(&format!("locate {PHOTO} --csv --window {which}"));
+        let fields: Vec<f64> = csv.lines().nth(1).unwrap().split(',').skip(1).map(|f| f.parse().unwrap()).collect();
+        fields[2] * fields[3]
+    };
+    assert!((window("face") - number(&faces[0]["width"]) * number(&faces[0]["height"])).abs() < 20.0);
+    assert!(window("face") < window("frame"));
+}
+
+/// Copies the shipped bundle into `to`.
+fn bundle(folder: &Folder, to: &str) {
+    fs::create_dir_all(folder.path(to)).unwrap();
+    for entry in fs::read_dir(Path::new(ROOT).join("weights")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::copy(&path, folder.path(to).join(path.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_bundle_that_is_broken_is_named() {
+    let folder = Folder::new();
+    folder.fails(&format!("predict {PHOTO} --model nowhere"), &["nowhere/model.toml", "--model"]);
+    bundle(&folder, "m");
+    let break_one = |name: &str, content: &[u8], expected: &[&str]| {
+        let path = folder.path("m").join(name);
+        let before = fs::read(&path).unwrap();
+        fs::write(&path, content).unwrap();
+        folder.fails(&format!("predict {PHOTO} --model m"), expected);
+        fs::write(&path, before).unwrap();
+    };
+    let weights = fs::read(folder.path("m/anet.safetensors")).unwrap();
+    break_one("anet.safetensors", &weights[..weights.len() / 2], &["anet.safetensors"]);
+    break_one("lnet_s.safetensors", &weights, &["lnet_s.safetensors"]);
+    break_one("model.toml", b"name = 3", &["model.toml:1"]);
+    fs::remove_file(folder.path("m/svm.safetensors")).unwrap();
+    folder.fails(&format!("predict {PHOTO} --model m"), &["svm.safetensors", "weft svm train"]);
+    folder.ok(&format!("locate {PHOTO} --model m"));
+}
+
+#[test]
+fn machines_are_trained_and_measured_on_other_faces() {
+    let folder = Folder::new();
+    bundle(&folder, "m");
+    folder.ok("data synth d --images 60 --identities 12 --width 64 --height 64 --seed 5");
+    let train = folder.weft("svm train --data d --split train --aligned --model m --json");
+    assert_eq!(train.code, Some(0), "{}", train.stderr);
+    let report: Value = serde_json::from_str(&train.stdout).unwrap();
+    assert!(number(&report["held_out_accuracy"]) > 0.5, "{report}");
+    let document = folder.json("svm eval --data d --split train --aligned --model m --json");
+    assert!(number(&document["accuracy"]) > number(&document["majority"]), "{document}");
+    let document = folder.json("eval --data d --split train --model m --json");
+    assert_eq!(
+        document["images"].as_u64(),
+        document["per_attribute"]["Smiling"].is_object().then_some(report_images(&report))
+    );
+    assert!(document["localisation"]["recall_iou_0.5"].is_number(), "{document}");
+    // The shipped machines know attributes that these faces have not.
+    folder.fails("eval --data d --split train", &["attribute", "is in the model, but not in the data"]);
+}
+
+/// Photos behind a report: six crops of each.
+fn report_images(report: &Value) -> u64 {
+    report["rows"].as_u64().unwrap() / 6
+}

@@ -1,0 +1,74 @@
+//! A temporary folder that the built program runs in.
+
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use weft::weights::{Dtype, Named, write};
+
+pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// The photo that ships.
+pub const PHOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/photos/eileen-collins.jpg");
+
+pub struct Folder(pub tempfile::TempDir);
+
+pub struct Output {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Folder {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    pub fn tensors(&self, name: &str, tensors: &[(&str, &[usize], &[f32])]) {
+        let named = tensors.iter().map(|&(name, shape, data)| Named { name, shape, dtype: Dtype::F32, data });
+        write(self.path(name), &named.collect::<Vec<_>>(), &[]).unwrap();
+    }
+
+    /// Runs `weft` with the words of `line`.
+    pub fn weft(&self, line: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+        let output = command.args(line.split_whitespace()).current_dir(&self.0).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Output { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// Standard output of a run that succeeds and has nothing to say besides.
+    #[track_caller]
+    pub fn ok(&self, line: &str) -> String {
+        let Output { code, stdout, stderr } = self.weft(line);
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "weft {line}");
+        stdout
+    }
+
+    #[track_caller]
+    pub fn json(&self, line: &str) -> Value {
+        serde_json::from_str(&self.ok(line)).unwrap_or_else(|e| panic!("weft {line}: {e}"))
+    }
+
+    /// The run fails: exit code 1, nothing on standard output, and one line on standard error that holds all of `parts`.
+    #[track_caller]
+    pub fn fails(&self, line: &str, parts: &[&str]) {
+        let Output { code, stdout, stderr } = self.weft(line);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "weft {line}: {stderr}");
+        assert!(stderr.starts_with("weft: ") && stderr.lines().count() == 1, "weft {line}: {stderr}");
+        for part in parts {
+            assert!(stderr.contains(part), "weft {line}: no {part:?} in {stderr}");
+        }
+    }
+}
