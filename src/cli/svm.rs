@@ -84,13 +84,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 fn train_machines(args: &Train) -> Result<()> {
     let mut model = args.faces.model.load()?;
     let (celeba, faces) = args.faces.look(&mut model, args.split)?;
-    let repeat = |face: &Seen| vec![face.identity; face.crops(&model)];
+    let repeat = |face: &Seen| vec![face.identity; face.patches(&model)];
     let identities: Option<Vec<u32>> = faces.seen.iter().flat_map(repeat).collect();
     let identities = identities.ok_or_else(|| {
         Error::file(&args.faces.data, "has photos without an identity")
             .advise("SVMs are chosen on held-out people: add identity_CelebA.txt")
     })?;
-    let labels: Vec<bool> = faces.seen.iter().flat_map(|face| face.attributes.repeat(face.crops(&model))).collect();
+    let labels: Vec<bool> = faces.seen.iter().flat_map(|face| face.attributes.repeat(face.patches(&model))).collect();
     let features: Vec<f32> = faces.seen.into_iter().flat_map(|face| face.features).collect();
     let rows = Features { rows: identities.len(), dims: model.dims(), data: &features };
     eprintln!("{} rows of {} features; {} attributes to train", rows.rows, rows.dims, celeba.attribute_names.len());
@@ -137,14 +137,14 @@ fn measure(args: &Eval) -> Result<()> {
 
 /// One face and what is known about it.
 struct Seen {
-    /// [crops, dims]
+    /// [patches, dims]
     features: Vec<f32>,
     attributes: Vec<bool>,
     identity: Option<u32>,
 }
 
 impl Seen {
-    fn crops(&self, model: &Model) -> usize {
+    fn patches(&self, model: &Model) -> usize {
         self.features.len() / model.dims()
     }
 }

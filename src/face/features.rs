@@ -1,10 +1,11 @@
-//! ANet as a feature extractor: crops of a photo in, the values of one layer out.
+//! ANet as a feature extractor: the frame around a face in, the values of one layer for overlapping patches of it out, by
+//! the interweaved operation.
 
+use crate::Result;
 use crate::data::photo::{Photo, Rect};
 use crate::data::resample::{Normalise, Resampler};
-use crate::net::{Net, Purpose, Session, Spec, Unknown};
-use crate::ops::{Mode, Targets};
-use crate::{Error, Result};
+use crate::interweave::Interweaver;
+use crate::net::{Net, Spec, Unknown};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +18,10 @@ pub struct Anet {
     pub weights: PathBuf,
     /// The layer whose values are the features.
     pub layer: String,
-    /// Height and width of the frame that crops of the net's input size are cut from.
+    /// Height and width of the frame that patches of the net's input size lie in...
     pub frame: [usize; 2],
+    /// ...this many pixels apart.
+    pub stride: usize,
     /// From the face window to the part of the photo that is the frame: sides grow by these factors...
     pub enlarge: [f32; 2],
     /// ...and the middle moves by these shares of the window's width and height.
@@ -40,56 +43,49 @@ impl Anet {
 
 /// ANet with its weights.
 pub struct Extractor {
-    net: Arc<Net>,
-    parameters: Vec<f32>,
-    /// For the number of crops last asked for.
-    session: Option<Session>,
+    interweaver: Interweaver,
+    dims: usize,
+    frame: [usize; 2],
+    stride: usize,
     resampler: Resampler,
+    /// The frame, [height, width, 3].
+    pixels: Vec<f32>,
 }
 
 impl Extractor {
     /// Reads net and weights; paths start at `folder`.
     ///
     /// # Errors
-    /// Files that cannot be read or do not fit; a frame smaller than the net's input.
+    /// Files that cannot be read or do not fit; a frame smaller than the net's input; a stride of 0.
     pub fn load(config: &Anet, folder: &Path) -> Result<Self> {
         let path = folder.join(&config.net);
-        let net = Net::new(Spec::load(&path)?.up_to(&config.layer)?)?;
-        let input = net.spec.input;
-        if input.c != 3 || config.frame[0] < input.h || config.frame[1] < input.w {
-            let found = format!("its input {input} does not fit a frame of {:?}", config.frame);
-            return Err(
-                Error::file(&path, found).advise("the frame is [height, width], as large as the input or larger")
-            );
-        }
+        let net = Arc::new(Net::new(Spec::load(&path)?.up_to(&config.layer)?)?);
         let parameters = net.load_parameters(folder.join(&config.weights), Unknown::Ignore)?;
-        Ok(Self { net: Arc::new(net), parameters, session: None, resampler: Resampler::default() })
+        let dims = net.output().len();
+        let mut interweaver = Interweaver::new(net, parameters, Normalise::default())?;
+        let [height, width] = config.frame;
+        interweaver.plan(height, width, config.stride).map_err(|e| e.within("[anet] frame, stride"))?;
+        let pixels = vec![0.0; height * width * 3];
+        let resampler = Resampler::default();
+        Ok(Self { interweaver, dims, frame: config.frame, stride: config.stride, resampler, pixels })
     }
 
     /// Length of a feature vector.
     pub fn dims(&self) -> usize {
-        self.net.output().len()
+        self.dims
     }
 
-    /// Height and width of a crop.
-    pub fn input(&self) -> (usize, usize) {
-        (self.net.spec.input.h, self.net.spec.input.w)
-    }
-
-    /// Features [crops, dims] of windows of a photo, each scaled to the net's input, mirrored where `true`.
+    /// Features [patches, dims] of the patches of a part of a photo seen as the frame, and of their mirror images.
     ///
     /// # Errors
     /// No memory.
-    pub fn features(&mut self, photo: &Photo, crops: &[(Rect, bool)]) -> Result<Vec<f32>> {
-        if self.session.as_ref().is_none_or(|session| session.plan().n != crops.len()) {
-            self.session = Some(Session::new(self.net.clone(), crops.len(), Purpose::Inference)?);
+    pub fn features(&mut self, photo: &Photo, part: Rect) -> Result<Vec<f32>> {
+        let [height, width] = self.frame;
+        let mut features = Vec::new();
+        for mirrored in [false, true] {
+            self.resampler.sample(photo, part, width, height, mirrored, Normalise::default(), &mut self.pixels);
+            features.extend(self.interweaver.extract_normalised(&self.pixels, self.frame, self.stride)?.values);
         }
-        let Some(session) = &mut self.session else { return Ok(Vec::new()) };
-        let input = self.net.spec.input;
-        for (&(window, flip), pixels) in crops.iter().zip(session.input().chunks_exact_mut(input.len())) {
-            self.resampler.sample(photo, window, input.w, input.h, flip, Normalise::default(), pixels);
-        }
-        session.forward(&self.parameters, Mode::Inference, Targets::default())?;
-        Ok(session.output().to_vec())
+        Ok(features)
     }
 }

@@ -1,12 +1,11 @@
-//! The product: a photo in, its face and forty attributes out. LNet_o and LNet_s localise, ANet turns crops of the
-//! enlarged face region into features, linear SVMs turn features into attributes, scores averaged over the crops
+//! The product: a photo in, its face and forty attributes out. LNet_o and LNet_s localise, ANet turns overlapping patches of the
+//! enlarged face region into features, linear SVMs turn features into attributes, scores averaged over the patches
 //! (paper, Fig. 2).
 
 mod features;
 
 pub use features::{Anet, Extractor};
 
-use crate::data::frame::Frame;
 use crate::data::photo::{Photo, Rect};
 use crate::locate::{self, Localiser, Map};
 use crate::svm::{self, Svm};
@@ -117,12 +116,12 @@ impl Model {
         Ok(Some(Face { rect: up(found.face), head: up(found.head), score: found.score, maps }))
     }
 
-    /// The frame around a face that ANet's crops are cut from, in pixels of the photo.
+    /// The frame around a face that ANet's patches are cut from, in pixels of the photo.
     pub fn frame(&self, face: Rect) -> Rect {
         self.bundle.anet.around(face)
     }
 
-    /// Features [crops, dims] of the crops of a face.
+    /// Features [patches, dims] of the patches of a face.
     ///
     /// # Errors
     /// No memory.
@@ -130,14 +129,12 @@ impl Model {
         self.features_in(photo, self.frame(face))
     }
 
-    /// Features [crops, dims] of the crops of a frame that is already known.
+    /// Features [patches, dims] of the patches of a frame that is already known.
     ///
     /// # Errors
     /// No memory.
     pub fn features_in(&mut self, photo: &Photo, frame: Rect) -> Result<Vec<f32>> {
-        let frame = Frame::new(photo, Some(frame), self.bundle.anet.frame);
-        let (h, w) = self.extractor.input();
-        self.extractor.features(photo, &frame.views(h, w))
+        self.extractor.features(photo, frame)
     }
 
     /// A score per attribute, present above 0, of a face.
@@ -149,14 +146,14 @@ impl Model {
         self.scores_of(&features)
     }
 
-    /// The same from the features [crops, dims].
+    /// The same from the features [patches, dims].
     ///
     /// # Errors
     /// A bundle without SVMs; features that are not theirs.
     pub fn scores_of(&self, features: &[f32]) -> Result<Vec<f32>> {
         let svm = self.svm()?;
-        let crops = features.len() / svm.dims();
-        let features = svm::Features { rows: crops, dims: svm.dims(), data: features };
-        svm::average_over_patches(&svm.scores(features)?, svm.names.len(), crops)
+        let patches = features.len() / svm.dims();
+        let features = svm::Features { rows: patches, dims: svm.dims(), data: features };
+        svm::average_over_patches(&svm.scores(features)?, svm.names.len(), patches)
     }
 }

@@ -81,11 +81,18 @@ impl Interweaver {
     /// # Errors
     /// As [`Interweaver::plan`]; no memory.
     pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
-        self.plan(photo.height, photo.width, stride)?;
-        let Some(((whole, _), plan)) = self.plan.take() else { unreachable!("the plan was just made") };
-        let result = self.run(&plan, photo, whole);
-        self.plan = Some(((whole, stride), plan));
-        result
+        let Normalise { mean, scale } = self.normalise;
+        let size = [photo.height, photo.width];
+        self.run(size, stride, |at, c| (f32::from(photo.rgb[at + c]) - mean[c]) * scale)
+    }
+
+    /// The same of an image that is already normalised, [height, width, 3].
+    ///
+    /// # Errors
+    /// As [`Interweaver::extract`].
+    pub fn extract_normalised(&mut self, pixels: &[f32], size: [usize; 2], stride: usize) -> Result<Features> {
+        assert_eq!(pixels.len(), size[0] * size[1] * 3, "pixels of another size");
+        self.run(size, stride, |at, c| pixels[at + c])
     }
 
     /// Seconds that each layer took in the last image, all pieces together.
@@ -93,7 +100,28 @@ impl Interweaver {
         &self.seconds
     }
 
-    fn run(&mut self, plan: &Plan, photo: &Photo, whole: [usize; 2]) -> Result<Features> {
+    /// `value(at, c)` is channel `c` of the pixel whose first channel is value `at` of the image.
+    fn run(
+        &mut self,
+        [height, width]: [usize; 2],
+        stride: usize,
+        value: impl Fn(usize, usize) -> f32,
+    ) -> Result<Features> {
+        self.plan(height, width, stride)?;
+        let Some(((whole, _), plan)) = self.plan.take() else { unreachable!("the plan was just made") };
+        let result = self.pieces(&plan, whole, width, value);
+        self.plan = Some(((whole, stride), plan));
+        result
+    }
+
+    /// All pieces of an image `width` pixels wide.
+    fn pieces(
+        &mut self,
+        plan: &Plan,
+        whole: [usize; 2],
+        width: usize,
+        value: impl Fn(usize, usize) -> f32,
+    ) -> Result<Features> {
         for (buffer, len) in [(&mut self.arena, plan.len), (&mut self.scratch, plan.scratch)] {
             if buffer.len() < len {
                 buffer.try_reserve_exact(len - buffer.len()).map_err(|_| {
@@ -112,7 +140,7 @@ impl Interweaver {
         };
         for top in starts(0) {
             for left in starts(1) {
-                self.load(plan, photo, [top * plan.stride, left * plan.stride]);
+                self.load(plan, [top * plan.stride, left * plan.stride], width, &value);
                 for layer in 0..self.net.layers.len() {
                     let start = Instant::now();
                     self.forward(plan, layer)?;
@@ -124,20 +152,15 @@ impl Interweaver {
         Ok(Features { patches: whole, dims, values })
     }
 
-    /// Pixels of the photo from `corner` on, as far as a patch reads them.
-    fn load(&mut self, plan: &Plan, photo: &Photo, corner: [usize; 2]) {
+    /// Pixels of the image from `corner` on, as far as a patch reads them.
+    fn load(&mut self, plan: &Plan, corner: [usize; 2], width: usize, value: impl Fn(usize, usize) -> f32) {
         let map = plan.values[INPUT].maps[0];
-        let Normalise { mean, scale } = self.normalise;
         let [rows, columns] = [0, 1].map(|axis| &plan.axes[axis][INPUT].classes[0].positions);
-        let width = map.columns * 3;
-        let pixels = &mut self.arena[map.at..map.at + map.rows * width];
-        for (line, y) in pixels.chunks_exact_mut(width).zip(rows) {
-            let from = &photo.rgb[(corner[0] + *y as usize) * photo.width * 3..][..photo.width * 3];
+        let pixels = &mut self.arena[map.at..map.at + map.rows * map.columns * 3];
+        for (line, y) in pixels.chunks_exact_mut(map.columns * 3).zip(rows) {
             for (pixel, x) in line.chunks_exact_mut(3).zip(columns) {
-                let from = &from[(corner[1] + *x as usize) * 3..][..3];
-                for c in 0..3 {
-                    pixel[c] = (f32::from(from[c]) - mean[c]) * scale;
-                }
+                let at = ((corner[0] + *y as usize) * width + corner[1] + *x as usize) * 3;
+                pixel.iter_mut().enumerate().for_each(|(c, to)| *to = value(at, c));
             }
         }
     }

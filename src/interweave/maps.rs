@@ -91,13 +91,18 @@ impl MapInterweaver {
         Ok(Self { net, parameters, normalise, local: [first, second], stride, rest })
     }
 
+    /// Whether patches may be that many pixels apart.
+    pub fn takes(&self, stride: usize) -> bool {
+        stride.is_multiple_of(self.stride.h) && stride.is_multiple_of(self.stride.w)
+    }
+
     /// Features of the patches whose upper left corners are multiples of `stride` and which lie inside the photo.
     ///
     /// # Errors
     /// A stride that is no multiple of the trunk's, or 0; an image smaller than a patch; no memory.
     pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
         let whole = patches(&self.net, photo.height, photo.width, stride)?;
-        if !stride.is_multiple_of(self.stride.h) || !stride.is_multiple_of(self.stride.w) {
+        if !self.takes(stride) {
             let trunk = self.stride;
             return Err(Error::new("--stride", format!("{stride} is no multiple of the trunk's stride, {trunk}"))
                 .advise("use such a multiple, or --method interweave, which takes any stride"));
