@@ -95,7 +95,7 @@ fn odd_pictures_are_pictures() {
     image::RgbImage::from_fn(1, 1, |_, _| image::Rgb([9; 3])).save(folder.path("tiny.png")).unwrap();
     image::RgbImage::from_fn(3000, 4, |x, y| image::Rgb([gradient(x, y); 3])).save(folder.path("long.png")).unwrap();
     image::RgbImage::new(2600, 1900).save(folder.path("black.png")).unwrap();
-    let document = folder.json("predict grey.png deep.png tiny.png long.png black.png --json");
+    let document = folder.slow_json("predict grey.png deep.png tiny.png long.png black.png --json");
     for (image, (width, height)) in
         document.as_array().unwrap().iter().zip([(60, 50), (60, 50), (1, 1), (3000, 4), (2600, 1900)])
     {
@@ -159,13 +159,11 @@ fn machines_are_trained_and_measured_on_other_faces() {
     let folder = Folder::new();
     bundle(&folder, "m");
     folder.ok("data synth d --images 60 --identities 12 --width 64 --height 64 --seed 5");
-    let train = folder.weft("svm train --data d --split train --aligned --model m --json");
-    assert_eq!(train.code, Some(0), "{}", train.stderr);
-    let report: Value = serde_json::from_str(&train.stdout).unwrap();
+    let report = folder.slow_json("svm train --data d --split train --aligned --model m --json");
     assert!(number(&report["held_out_accuracy"]) > 0.5, "{report}");
-    let document = folder.json("svm eval --data d --split train --aligned --model m --json");
+    let document = folder.slow_json("svm eval --data d --split train --aligned --model m --json");
     assert!(number(&document["accuracy"]) > number(&document["majority"]), "{document}");
-    let document = folder.json("eval --data d --split train --model m --json");
+    let document = folder.slow_json("eval --data d --split train --model m --json");
     assert_eq!(
         document["images"].as_u64(),
         document["per_attribute"]["Smiling"].is_object().then_some(report_images(&report))

@@ -21,7 +21,9 @@ and weights are small whole numbers in float64, every sum is exact in any order,
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
 import sys
 import time
 
@@ -184,6 +186,14 @@ def median_ms(call, repeats):
     return statistics.median(times)
 
 
+def weft(args):
+    """One run of Weft's own benchmark of the same image, stride and number of threads."""
+    command = [args.weft, "bench", "interweave", "--net", args.net, "--image", args.image, "--stride", str(args.stride)]
+    environment = os.environ | {"RAYON_NUM_THREADS": str(args.threads)}
+    result = subprocess.run([*command, "--rounds", "2", "--json"], env=environment, check=True, capture_output=True)
+    return json.loads(result.stdout)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("net")
@@ -194,6 +204,8 @@ def main():
     parser.add_argument("--batch", type=int, default=64, help="patches per batch of the patch scanning")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--weights", help="safetensors; random weights without")
+    parser.add_argument("--weft", help="binary: `weft bench interweave` runs alternately, and its times are printed beside")
+    parser.add_argument("--rounds", type=int, default=3, help="alternations with --weft")
     parser.add_argument("--exact", action="store_true", help="whole numbers in float64: no rounding, so equal or wrong")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -215,18 +227,31 @@ def main():
 
     with torch.inference_mode():
         reference = patchwise(net, image, args.stride, args.batch)
-        errors, equal, times = {}, {}, {}
-        for method in ("maps", "tiles"):
+        errors, equal, rounds, scans, ours = {}, {}, {"maps": [], "tiles": []}, [], []
+        for method in rounds:
             features = dense(image, method)
             errors[method] = ((features - reference).abs().max() / reference.abs().max()).item()
             equal[method] = torch.equal(features, reference)
-            times[method] = median_ms(lambda method=method: dense(image, method), args.repeats)
-        patchwise_ms = median_ms(lambda: patchwise(net, image, args.stride, args.batch), args.patchwise_repeats)
+        for _ in range(args.rounds if args.weft else 1):
+            for method, times in rounds.items():
+                times.append(median_ms(lambda method=method: dense(image, method), args.repeats))
+            scans.append(median_ms(lambda: patchwise(net, image, args.stride, args.batch), args.patchwise_repeats))
+            if args.weft:
+                ours.append(weft(args))
+    times = {method: statistics.median(each) for method, each in rounds.items()}
+    patchwise_ms = statistics.median(scans)
 
     best = min(times, key=times.get)
+    beside = {}
+    if ours:
+        middle = {key: statistics.median(run[key] for run in ours) for key in ("interweave_ms", "patchwise_ms", "speedup")}
+        beside = {f"weft_{key}": round(value, 2) for key, value in middle.items()}
+        beside["weft_max_rel_error"] = max(run["max_rel_error"] for run in ours)
+        beside["ratio"] = round(times[best] / middle["interweave_ms"], 2)
     print(
         json.dumps(
-            {
+            beside
+            | {
                 "net": net.spec["name"],
                 "torch": torch.__version__,
                 "threads": args.threads,

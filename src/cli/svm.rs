@@ -93,9 +93,11 @@ fn train_machines(args: &Train) -> Result<()> {
     let labels: Vec<bool> = faces.seen.iter().flat_map(|face| face.attributes.repeat(face.patches(&model))).collect();
     let features: Vec<f32> = faces.seen.into_iter().flat_map(|face| face.features).collect();
     let rows = Features { rows: identities.len(), dims: model.dims(), data: &features };
-    eprintln!("{} rows of {} features; {} attributes to train", rows.rows, rows.dims, celeba.attribute_names.len());
     let options = Options { seed: args.seed, ..Options::default() };
-    let (svm, report) = train(rows, &labels, &celeba.attribute_names, &identities, &options)?;
+    let names = &celeba.attribute_names;
+    let progress = Progress::new(names.len() as u64, "attributes");
+    let (svm, report) = train(rows, &labels, names, &identities, &options, &|done| progress.set(done as u64))?;
+    progress.finish();
     let output = args.output.clone().unwrap_or_else(|| model.svm_path().to_path_buf());
     svm.save(&output)?;
     if args.faces.json {

@@ -61,6 +61,15 @@ impl Folder {
         serde_json::from_str(&self.ok(line)).unwrap_or_else(|e| panic!("weft {line}: {e}"))
     }
 
+    /// The document of a run that may take long enough to report its progress.
+    #[track_caller]
+    pub fn slow_json(&self, line: &str) -> Value {
+        let Output { code, stdout, stderr } = self.weft(line);
+        let progress = stderr.lines().all(|line| line.contains("/s, ") && line.ends_with(" left"));
+        assert!(code == Some(0) && progress, "weft {line}: {stderr}");
+        serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("weft {line}: {e}"))
+    }
+
     /// The run fails: exit code 1, nothing on standard output, and one line on standard error that holds all of `parts`.
     #[track_caller]
     pub fn fails(&self, line: &str, parts: &[&str]) {
