@@ -26,6 +26,8 @@ pub struct Features {
 /// Scans images with a net.
 pub struct PatchScanner {
     session: Session,
+    /// For the patches that do not fill a batch, as many as were left the last time.
+    rest: Option<Session>,
     parameters: Vec<f32>,
     normalise: Normalise,
 }
@@ -43,7 +45,7 @@ impl PatchScanner {
     /// As [`PatchScanner::new`].
     pub fn with_batch(net: Arc<Net>, parameters: Vec<f32>, normalise: Normalise, batch: usize) -> Result<Self> {
         super::check_rgb(&net)?;
-        Ok(Self { session: Session::new(net, batch, Purpose::Inference)?, parameters, normalise })
+        Ok(Self { session: Session::new(net, batch, Purpose::Inference)?, rest: None, parameters, normalise })
     }
 
     /// Features of the patches whose upper left corners are multiples of `stride` and which lie inside the photo.
@@ -60,8 +62,17 @@ impl PatchScanner {
         let Normalise { mean, scale } = self.normalise;
         let mut values = vec![0.0; corners.len() * output.len()];
         for (corners, values) in corners.chunks(batch).zip(values.chunks_mut(batch * output.len())) {
-            // A last batch that is not full scans what the one before left behind, unused.
-            for (&(top, left), patch) in corners.iter().zip(self.session.input().chunks_exact_mut(input.len())) {
+            let session = if corners.len() == batch {
+                &mut self.session
+            } else {
+                let fits = |rest: &Session| rest.plan().n == corners.len();
+                let rest = match self.rest.take().filter(fits) {
+                    Some(rest) => rest,
+                    None => Session::new(net.clone(), corners.len(), Purpose::Inference)?,
+                };
+                self.rest.insert(rest)
+            };
+            for (&(top, left), patch) in corners.iter().zip(session.input().chunks_exact_mut(input.len())) {
                 for (y, row) in patch.chunks_exact_mut(input.w * 3).enumerate() {
                     let from = &photo.rgb[((top + y) * photo.width + left) * 3..][..input.w * 3];
                     for (i, (to, from)) in row.iter_mut().zip(from).enumerate() {
@@ -69,9 +80,8 @@ impl PatchScanner {
                     }
                 }
             }
-            self.session.forward(&self.parameters, Mode::Inference, Targets::default())?;
-            let filled = corners.len() * output.len();
-            crate::ops::nhwc_to_nchw(output, &self.session.output()[..filled], &mut values[..filled]);
+            session.forward(&self.parameters, Mode::Inference, Targets::default())?;
+            crate::ops::nhwc_to_nchw(output, session.output(), values);
         }
         Ok(Features { patches, dims: output.len(), values })
     }

@@ -10,7 +10,8 @@ const FONT: &str = "sans-serif";
 
 /// A line of a chart.
 struct Series {
-    label: String,
+    /// None for a line that shares its colour with a labelled one.
+    label: Option<String>,
     points: Vec<(f64, f64)>,
     colour: RGBColor,
     /// Patch scanning's are thin.
@@ -41,22 +42,26 @@ fn paint(rows: &[Row], svg: &mut String) -> std::result::Result<(), Box<dyn std:
         by_stride.entry(row.stride).or_default().push(row);
     }
     let speedups = by_size.iter().enumerate().map(|(number, (size, rows))| Series {
-        label: format!("{} x {}", size[0], size[1]),
+        label: Some(format!("{} x {}", size[0], size[1])),
         points: rows.iter().map(|row| (row.stride as f64, row.speedup)).collect(),
         colour: colour(number),
         width: 3,
     });
-    chart(&left, "Times faster than patch scanning", ["stride, pixels", "speedup"], speedups.collect())?;
+    let strides = by_stride.keys().map(|stride| *stride as f64).collect();
+    let names = ["stride, pixels", "speedup"];
+    chart(&left, "Times faster than patch scanning", names, Some(strides), speedups.collect())?;
     let times = by_stride.iter().enumerate().flat_map(|(number, (stride, rows))| {
-        let series = |label: &str, time: fn(&Row) -> f64, width: u32| Series {
-            label: format!("{label}, stride {stride}"),
+        let series = |label: Option<String>, time: fn(&Row) -> f64, width: u32| Series {
+            label,
             points: rows.iter().map(|row| ((row.image[0] * row.image[1]) as f64 / 1e6, time(row))).collect(),
             colour: colour(number),
             width,
         };
-        [series("patch scanning", |row| row.patchwise_ms, 1), series("one pass", |row| row.interweave_ms, 3)]
+        let label = format!("stride {stride}");
+        [series(None, |row| row.patchwise_ms, 1), series(Some(label), |row| row.interweave_ms, 3)]
     });
-    chart(&right, "Time of an image", ["megapixels", "ms"], times.collect())?;
+    let title = "Time of an image (thin: patch scanning, thick: one pass)";
+    chart(&right, title, ["megapixels", "ms"], None, times.collect())?;
     area.present()?;
     Ok(())
 }
@@ -67,27 +72,30 @@ fn colour(number: usize) -> RGBColor {
     RGBColor(r, g, b)
 }
 
-/// Lines on two logarithmic axes.
+/// Lines on two logarithmic axes; `marks` on the horizontal one, or round numbers.
 fn chart<B: DrawingBackend>(
     area: &DrawingArea<B, plotters::coord::Shift>,
     title: &str,
     [x_label, y_label]: [&str; 2],
+    marks: Option<Vec<f64>>,
     series: Vec<Series>,
 ) -> std::result::Result<(), Box<dyn std::error::Error>>
 where
     B::ErrorType: 'static,
 {
-    let axis = |pick: fn(&(f64, f64)) -> f64| {
+    let axis = |pick: fn(&(f64, f64)) -> f64, marks: Option<Vec<f64>>| {
         let values = || series.iter().flat_map(|s| &s.points).map(pick);
         let (low, high) = (values().fold(f64::INFINITY, f64::min) / 1.25, values().fold(0.0, f64::max) * 1.25);
-        (low..high).log_scale().with_key_points(ticks(low, high))
+        (low..high).log_scale().with_key_points(marks.unwrap_or_else(|| ticks(low, high)))
     };
+    // Speedups fall to the right, times rise.
+    let marks_given = marks.is_some();
     let mut chart = ChartBuilder::on(area)
-        .caption(title, (FONT, 20))
+        .caption(title, (FONT, 18))
         .margin(14)
         .x_label_area_size(44)
         .y_label_area_size(64)
-        .build_cartesian_2d(axis(|p| p.0), axis(|p| p.1))?;
+        .build_cartesian_2d(axis(|p| p.0, marks), axis(|p| p.1, None))?;
     chart
         .configure_mesh()
         .x_desc(x_label)
@@ -101,14 +109,15 @@ where
     for Series { label, points, colour, width } in series {
         let style = ShapeStyle::from(colour).stroke_width(width);
         let dots = points.clone();
-        chart
-            .draw_series(LineSeries::new(points, style))?
-            .label(label)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], style));
+        let line = chart.draw_series(LineSeries::new(points, style))?;
+        if let Some(label) = label {
+            line.label(label).legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], style));
+        }
         chart.draw_series(dots.into_iter().map(|point| Circle::new(point, 3, style.filled())))?;
     }
     chart
         .configure_series_labels()
+        .position(if marks_given { SeriesLabelPosition::UpperRight } else { SeriesLabelPosition::UpperLeft })
         .label_font((FONT, 14))
         .background_style(WHITE.mix(0.85))
         .border_style(RGBColor(173, 181, 189))
