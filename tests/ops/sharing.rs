@@ -39,10 +39,10 @@ fn a_plan_that_shares_memory_changes_no_bit() {
         let problem = case.problem();
         let place = format!("case {} (seed {})", problem.name, problem.seed);
         let (outputs, gradients) = bits(&problem, Purpose::Differentiation);
-        assert_eq!(outputs, bits(&problem, Purpose::Inference).0, "{place}: output in inference");
-        assert_eq!(outputs, bits(&problem, Purpose::Inspection).0, "{place}: output in inspection");
+        assert!(outputs == bits(&problem, Purpose::Inference).0, "{place}: output in inference");
+        assert!(outputs == bits(&problem, Purpose::Inspection).0, "{place}: output in inspection");
         let training = bits(&problem, Purpose::Training);
-        assert_eq!(gradients, training.1, "{place}: gradients in training");
-        assert_eq!(outputs[outputs.len() - 1], training.0[outputs.len() - 1], "{place}: losses in training");
+        assert!(gradients == training.1, "{place}: gradients in training");
+        assert!(outputs[outputs.len() - 1] == training.0[outputs.len() - 1], "{place}: losses in training");
     }
 }

@@ -15,13 +15,23 @@ use std::ops::Range;
 
 /// Values of a gathered tile: half of a 512 KB second-level cache.
 const TILE: usize = 64 * 1024;
+/// Taps up to which a window is gathered whole...
+const WHOLE: usize = 1024;
+/// ...and the taps of one product where it is gathered in parts. With whole windows of LNet's 2,304 to 3,456 taps a tile
+/// has 32 rows, and a product of 32 rows costs as much for packing the filters as for multiplying.
+const PART: usize = 256;
 /// Rows of a tile: enough to amortise reading the filter bank, few enough to balance the threads.
 const ROWS: Range<usize> = 32..512;
 /// Columns below which splitting the filters of a tile between threads no longer pays.
 const COLUMNS: usize = 64;
 
+/// Taps that are gathered at once.
+fn part_taps(f: &Filter) -> usize {
+    if f.is_pointwise() || f.taps() <= WHOLE { f.taps() } else { PART }
+}
+
 fn tile_rows(f: &Filter) -> usize {
-    (TILE / f.taps()).clamp(ROWS.start, ROWS.end)
+    (TILE / part_taps(f)).clamp(ROWS.start, ROWS.end)
 }
 
 /// Output pixels of one region over `n` samples.
@@ -35,13 +45,13 @@ fn rows_of_tile(f: &Filter, n: usize) -> usize {
 }
 
 pub fn forward_workspace(f: &Filter, n: usize) -> usize {
-    let gathered = if f.is_pointwise() { 0 } else { f.taps() };
+    let gathered = if f.is_pointwise() { 0 } else { part_taps(f) };
     let scattered = if f.banks() > 1 { f.output.c } else { 0 };
     threads() * rows_of_tile(f, n) * (gathered + scattered)
 }
 
 pub fn backward_workspace(f: &Filter, n: usize) -> usize {
-    let gathered = if f.is_pointwise() { 0 } else { f.taps() };
+    let gathered = if f.is_pointwise() { 0 } else { part_taps(f) };
     let scattered = if f.banks() > 1 { f.output.c } else { 0 };
     let products = threads() * rows_of_tile(f, n) * (gathered + scattered);
     products.max(threads() * f.banks() * f.output.c)
@@ -143,14 +153,25 @@ impl<'a> Region<'a> {
     }
 
     /// Adds `tile[rows, taps]` back to where [`Region::gather`] reads; `first` is the sample that `map` begins with.
-    fn scatter(&self, tile: &[f32], rows: Range<usize>, group: usize, first: usize, map: &mut [f32]) {
-        let width = self.f.taps();
+    fn scatter(
+        &self,
+        tile: &[f32],
+        rows: Range<usize>,
+        group: usize,
+        taps: Range<usize>,
+        first: usize,
+        map: &mut [f32],
+    ) {
+        let width = taps.len();
+        let whole = width == self.f.taps();
         self.pixels(rows, |row, sample, u, v| {
             let tile = &tile[row * width..(row + 1) * width];
             self.runs(sample - first, u, v, group, |run, to| {
-                if let Some(to) = to {
-                    let to = &mut map[to..to + run.len()];
-                    to.iter_mut().zip(&tile[run]).for_each(|(a, b)| *a += b);
+                let (start, end) =
+                    if whole { (run.start, run.end) } else { (run.start.max(taps.start), run.end.min(taps.end)) };
+                if let Some(to) = to.filter(|_| start < end) {
+                    let to = &mut map[to + start - run.start..to + end - run.start];
+                    to.iter_mut().zip(&tile[start - taps.start..]).for_each(|(a, b)| *a += b);
                 }
             });
         });
@@ -204,18 +225,31 @@ pub fn forward(f: &Filter, pass: Forward<'_>) {
         let tile_rows = start..(start + step).min(rows);
         let start = task % column_tiles * columns;
         let columns = start..(start + columns).min(filters);
-        let (gathered, sums) = scratch.split_at_mut(if f.is_pointwise() { 0 } else { step * taps });
+        let (gathered, sums) = scratch.split_at_mut(if f.is_pointwise() { 0 } else { step * part_taps(f) });
         for group in 0..f.groups {
-            let windows = if f.is_pointwise() {
-                Matrix::rows(&input[tile_rows.start * taps..tile_rows.end * taps], taps)
-            } else {
-                region.gather(input, tile_rows.clone(), group, 0..taps, gathered);
-                Matrix::rows(gathered, taps)
-            };
-            let bank_weights = Matrix::rows(&weights[region.weights(group)][columns.start..], filters);
             let first = group * filters + columns.start;
+            let start = tile_rows.start * c + first;
+            for part in tiles(0..taps, part_taps(f)) {
+                let windows = if f.is_pointwise() {
+                    Matrix::rows(&input[tile_rows.start * taps..tile_rows.end * taps], taps)
+                } else {
+                    region.gather(input, tile_rows.clone(), group, part.clone(), gathered);
+                    Matrix::rows(gathered, part.len())
+                };
+                let bank_weights = &weights[region.weights(group)][part.start * filters + columns.start..];
+                let bank_weights = Matrix::rows(bank_weights, filters);
+                let (size, add) = ([tile_rows.len(), columns.len(), part.len()], part.start > 0);
+                if in_place {
+                    // SAFETY: a task writes its own columns of its own rows, which `pointer` finds inside the output.
+                    unsafe {
+                        let to = output.pointer(start, (tile_rows.len() - 1) * c + columns.len());
+                        product_into(size, windows, bank_weights, to, c, add);
+                    }
+                } else {
+                    product(size, windows, bank_weights, sums, columns.len(), add);
+                }
+            }
             let bias = bias.map(|bias| &bias[bank * c + first..bank * c + first + columns.len()]);
-            let size = [tile_rows.len(), columns.len(), taps];
             let finish = |sums: &mut [f32]| {
                 if let Some(bias) = bias {
                     sums.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
@@ -223,19 +257,12 @@ pub fn forward(f: &Filter, pass: Forward<'_>) {
                 f.activation.apply(sums);
             };
             if in_place {
-                let start = tile_rows.start * c + first;
-                // SAFETY: a task writes its own columns of its own rows, which `pointer` finds inside the output.
-                unsafe {
-                    let to = output.pointer(start, (tile_rows.len() - 1) * c + columns.len());
-                    product_into(size, windows, bank_weights, to, c, false);
-                }
                 for row in 0..tile_rows.len() {
                     let at = start + row * c;
                     // SAFETY: the same columns of one row.
                     finish(unsafe { output.slice(at..at + columns.len()) });
                 }
             } else {
-                product(size, windows, bank_weights, sums, columns.len(), false);
                 region.pixels(tile_rows.clone(), |row, sample, u, v| {
                     let place = region.place(sample, u, v) + first;
                     // SAFETY: a task owns its columns of its region's pixels.
@@ -322,23 +349,27 @@ fn backward_weights(
     let d_weights = Disjoint::new(d_weights);
     parallel::tasks(parts, workspace, |index, scratch| {
         let own = part(taps, parts, index);
-        let (gathered, gradients) = scratch.split_at_mut(if f.is_pointwise() { 0 } else { step * own.len() });
+        let part_taps = part_taps(f).min(own.len());
+        let (gathered, gradients) = scratch.split_at_mut(if f.is_pointwise() { 0 } else { step * part_taps });
         for bank in 0..f.banks() {
             let region = Region::new(f, bank);
-            for (number, tile) in tiles(0..rows, step).enumerate() {
-                let dy = region.gradient(d_output, tile.clone(), gradients);
-                for group in 0..f.groups {
-                    let windows = if f.is_pointwise() {
-                        Matrix::rows(&input[tile.start * taps + own.start..tile.end * taps], taps)
-                    } else {
-                        region.gather(input, tile.clone(), group, own.clone(), gathered);
-                        Matrix::rows(gathered, own.len())
-                    };
-                    let weights = region.weights(group).start;
-                    // SAFETY: a thread owns its taps of every bank and group.
-                    let to = unsafe { d_weights.slice(weights + own.start * filters..weights + own.end * filters) };
-                    let dy = Matrix { values: &dy.values[group * filters..], ..dy };
-                    product([own.len(), filters, tile.len()], windows.transposed(), dy, to, filters, number > 0);
+            for part in tiles(own.clone(), part_taps) {
+                for (number, tile) in tiles(0..rows, step).enumerate() {
+                    let dy = region.gradient(d_output, tile.clone(), gradients);
+                    for group in 0..f.groups {
+                        let windows = if f.is_pointwise() {
+                            Matrix::rows(&input[tile.start * taps + part.start..tile.end * taps], taps)
+                        } else {
+                            region.gather(input, tile.clone(), group, part.clone(), gathered);
+                            Matrix::rows(gathered, part.len())
+                        };
+                        let weights = region.weights(group).start;
+                        let range = weights + part.start * filters..weights + part.end * filters;
+                        // SAFETY: a thread owns its taps of every bank and group.
+                        let to = unsafe { d_weights.slice(range) };
+                        let dy = Matrix { values: &dy.values[group * filters..], ..dy };
+                        product([part.len(), filters, tile.len()], windows.transposed(), dy, to, filters, number > 0);
+                    }
                 }
             }
         }
@@ -370,16 +401,20 @@ fn backward_data(f: &Filter, n: usize, d_output: &[f32], weights: &[f32], d_inpu
         // SAFETY: a thread owns its samples.
         let map = unsafe { d_input.slice(samples.start * size..samples.end * size) };
         map.fill(0.0);
-        let (tile_gradients, gradients) = scratch.split_at_mut(step * taps);
+        let part_taps = part_taps(f);
+        let (tile_gradients, gradients) = scratch.split_at_mut(step * part_taps);
         for bank in 0..f.banks() {
             let region = Region::new(f, bank);
             for tile in tiles(samples.start * per_sample..samples.end * per_sample, step) {
                 let dy = region.gradient(d_output, tile.clone(), gradients);
                 for group in 0..f.groups {
                     let dy = Matrix { values: &dy.values[group * filters..], ..dy };
-                    let bank_weights = Matrix::rows(&weights[region.weights(group)], filters).transposed();
-                    product([tile.len(), taps, filters], dy, bank_weights, tile_gradients, taps, false);
-                    region.scatter(tile_gradients, tile.clone(), group, samples.start, map);
+                    for part in tiles(0..taps, part_taps) {
+                        let bank_weights = &weights[region.weights(group)][part.start * filters..part.end * filters];
+                        let bank_weights = Matrix::rows(bank_weights, filters).transposed();
+                        product([tile.len(), part.len(), filters], dy, bank_weights, tile_gradients, part.len(), false);
+                        region.scatter(tile_gradients, tile.clone(), group, part, samples.start, map);
+                    }
                 }
             }
         }
