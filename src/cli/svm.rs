@@ -56,7 +56,7 @@ struct Train {
     /// Part of the data; should be people that no network was trained on. It needs identities
     #[arg(long, value_enum, default_value = "val")]
     split: Split,
-    /// Gets the SVMs; by default the bundle's own file
+    /// Gets the SVMs; by default the file that the bundle of --model names
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[arg(long, default_value_t = 1)]
@@ -82,6 +82,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn train_machines(args: &Train) -> Result<()> {
+    if args.output.is_none() && args.faces.model.model.is_none() {
+        return Err(Error::new("weft svm train", "would replace the SVMs of the model that ships")
+            .advise("give --output, or --model with a bundle of your own"));
+    }
     let mut model = args.faces.model.load()?;
     let (celeba, faces) = args.faces.look(&mut model, args.split)?;
     let repeat = |face: &Seen| vec![face.identity; face.patches(&model)];

@@ -119,6 +119,12 @@ const CONV: &[Case] = &[
         .slack(1.0, 3.0),
     case("conv: tiles of 1x1", [3, 2, 17, 16], "a: conv filters=3 kernel=1").slack(1.0, 3.0),
     case("conv: many filters, one pixel", [1, 7, 2, 2], "a: conv filters=150 kernel=2"),
+    case("conv: a window in parts", [1, 48, 7, 6], "a: conv filters=3 kernel=5 pad=2 activation='relu'"),
+    case(
+        "conv: windows in parts, in groups, strided",
+        [2, 90, 6, 5],
+        "a: conv filters=4 kernel=5 pad=1 stride=2 groups=2",
+    ),
     case("conv: many filters in groups", [1, 4, 2, 2], "a: conv filters=260 kernel=2 groups=2"),
     case(
         "conv: a stack",
@@ -135,6 +141,7 @@ const LOCAL: &[Case] = &[
     case("local_conv: grid 1 is a convolution", [2, 2, 6, 7], "a: local_conv filters=3 kernel=3 grid=1 window='halo'"),
     case("local_conv: grid 1, valid", [2, 2, 6, 7], "a: local_conv filters=3 kernel=3 grid=1 window='valid'"),
     case("local_conv: grid 2, halo", [2, 3, 8, 8], "a: local_conv filters=4 kernel=3 grid=2 window='halo'"),
+    case("local_conv: windows in parts", [2, 130, 6, 6], "a: local_conv filters=2 kernel=3 grid=2 window='halo'"),
     case(
         "local_conv: grid 3, halo",
         [2, 2, 8, 8],

@@ -2,6 +2,7 @@
 
 use super::super::plan::parse_size;
 use super::super::{print, print_json};
+use super::row::Row;
 use super::{median, plot};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
@@ -49,32 +50,6 @@ pub struct Args {
     /// Draw speedup against stride and time against size into this file (SVG)
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-}
-
-/// One size and stride. Times are medians.
-#[derive(Debug, serde::Serialize)]
-pub struct Row {
-    device: &'static str,
-    threads: usize,
-    net: String,
-    /// Height, width.
-    pub image: [usize; 2],
-    pub stride: usize,
-    patches: usize,
-    pub patchwise_ms: f64,
-    /// Patches of a batch of patch scanning: the fastest of some.
-    patchwise_batch: usize,
-    /// The same to the letter of the paper: interweaved maps in memory. None where the net is not of the paper's build.
-    interweave_maps_ms: Option<f64>,
-    pub interweave_ms: f64,
-    /// Patch scanning's time over the other's: the median of the rounds' ratios.
-    pub speedup: f64,
-    patchwise_gflop: f64,
-    interweave_gflop: f64,
-    flop_ratio: f64,
-    interweave_mib: f64,
-    /// Largest difference of a feature over the largest feature.
-    max_rel_error: f64,
 }
 
 /// Batches that patch scanning is tried with.
@@ -286,44 +261,4 @@ fn largest_difference(expected: &Features, found: &Features) -> f64 {
     let largest = expected.values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     let difference = expected.values.iter().zip(&found.values).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
     if difference == 0.0 { 0.0 } else { f64::from(difference / largest) }
-}
-
-impl Row {
-    const HEADER: &'static str = "image      stride  patches   patchwise   as maps  interweave  speedup   GFLOP: patchwise  interweave  ratio      MiB  error";
-    const CSV: &'static str = "device,threads,net,height,width,stride,patches,patchwise_ms,patchwise_batch,interweave_maps_ms,interweave_ms,speedup,\
-        patchwise_gflop,interweave_gflop,flop_ratio,interweave_mib,max_rel_error";
-
-    fn text(&self) -> String {
-        format!(
-            "{:<10} {:>6}  {:>7}  {:>7.1} ms  {:>8}  {:>7.1} ms  {:>6.2}x            {:>7.1}     {:>7.2} {:>5.1}x  {:>7.1}  {:.0e}",
-            format!("{}x{}", self.image[0], self.image[1]),
-            self.stride,
-            self.patches,
-            self.patchwise_ms,
-            self.interweave_maps_ms.map_or("-".to_string(), |ms| format!("{ms:.1}")),
-            self.interweave_ms,
-            self.speedup,
-            self.patchwise_gflop,
-            self.interweave_gflop,
-            self.flop_ratio,
-            self.interweave_mib,
-            self.max_rel_error
-        )
-    }
-
-    fn csv(&self) -> String {
-        let Row { device, threads, net, image: [h, w], stride, patches, patchwise_batch, .. } = self;
-        format!(
-            "{device},{threads},{net},{h},{w},{stride},{patches},{:.3},{patchwise_batch},{},{:.3},{:.3},{:.4},{:.4},{:.3},{:.2},{:e}",
-            self.patchwise_ms,
-            self.interweave_maps_ms.map_or(String::new(), |ms| format!("{ms:.3}")),
-            self.interweave_ms,
-            self.speedup,
-            self.patchwise_gflop,
-            self.interweave_gflop,
-            self.flop_ratio,
-            self.interweave_mib,
-            self.max_rel_error
-        )
-    }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 mod interweave;
 mod plot;
+mod row;
 mod train;
 
 /// Measure speed.

@@ -1,6 +1,6 @@
 //! The benchmark of the interweaved operation as a picture: speedup against stride, time against the size of the image.
 
-use super::interweave::Row;
+use super::row::Row;
 use crate::{Error, Result};
 use plotters::prelude::*;
 use std::collections::BTreeMap;
