@@ -122,6 +122,16 @@ fn locate_gives_windows_and_pictures_of_the_responses() {
     assert!(window("face") < window("frame"));
 }
 
+#[test]
+fn bench_predict_says_where_the_time_goes() {
+    let folder = Folder::new();
+    let document = folder.json(&format!("bench predict {PHOTO} --rounds 1 --json"));
+    for key in ["decode_ms", "locate_ms", "attributes_ms", "photo_ms", "photos_per_second"] {
+        assert!(number(&document[key]) > 0.0, "{key}");
+    }
+    folder.fails("bench predict nowhere.jpg", &["nowhere.jpg"]);
+}
+
 /// Copies the shipped bundle into `to`.
 fn bundle(folder: &Folder, to: &str) {
     fs::create_dir_all(folder.path(to)).unwrap();

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 mod interweave;
 mod plot;
+mod predict;
 mod row;
 mod train;
 
@@ -20,12 +21,14 @@ pub struct Args {
 enum What {
     Train(train::Args),
     Interweave(interweave::Args),
+    Predict(predict::Args),
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Train(args) => train::run(args)?,
         What::Interweave(args) => interweave::run(args)?,
+        What::Predict(args) => predict::run(args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,91 @@
+//! `weft bench predict`: where the time of a photo goes.
+
+use super::super::{ModelArgs, print, print_json};
+use super::median;
+use crate::data::photo::Photo;
+use crate::device::Device;
+use crate::ops::parallel::threads;
+use crate::{Error, Result};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Time of one photo through the whole chain: decoding, localisation, attributes.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Photos; by default a black one of 512 x 512 pixels, which is not decoded
+    images: Vec<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Rounds over all photos that are measured, after one that is not
+    #[arg(long, default_value_t = 10)]
+    rounds: usize,
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Medians over photos and rounds.
+#[derive(serde::Serialize)]
+struct Figures {
+    device: &'static str,
+    threads: usize,
+    photos: usize,
+    decode_ms: f64,
+    locate_ms: f64,
+    attributes_ms: f64,
+    photo_ms: f64,
+    photos_per_second: f64,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let Device::Cpu = args.device.parse()?;
+    if args.rounds == 0 {
+        return Err(Error::new("--rounds", "0 rounds").advise("give at least one"));
+    }
+    let mut model = args.model.load()?;
+    model.attributes()?;
+    let black = Photo::from_fn(512, 512, |_, _| [0; 3]);
+    let photos = args.images.len().max(1);
+    let mut times: [Vec<f64>; 4] = Default::default();
+    // The first round makes plans and touches memory for the first time.
+    for round in 0..=args.rounds {
+        for number in 0..photos {
+            let start = Instant::now();
+            let decoded = match args.images.get(number) {
+                Some(path) => Photo::open(path)?,
+                None => black.clone(),
+            };
+            let open = Instant::now();
+            let face = model.locate(&decoded)?;
+            let located = Instant::now();
+            // A photo without a face is as much work to describe.
+            model.scores(&decoded, face.map_or(decoded.bounds(), |face| face.rect))?;
+            let done = Instant::now();
+            if round > 0 {
+                let parts = [open - start, located - open, done - located, done - start];
+                times.iter_mut().zip(parts).for_each(|(times, part)| times.push(1e3 * part.as_secs_f64()));
+            }
+        }
+    }
+    let [decode_ms, locate_ms, attributes_ms, photo_ms] = times.map(|mut times| median(&mut times));
+    let figures = Figures {
+        device: "cpu",
+        threads: threads(),
+        photos,
+        decode_ms,
+        locate_ms,
+        attributes_ms,
+        photo_ms,
+        photos_per_second: 1e3 / photo_ms,
+    };
+    if args.json {
+        return print_json(&figures);
+    }
+    print(format!(
+        "{photo_ms:.1} ms a photo ({:.1} photos/s, {} threads): decoding {decode_ms:.1}, localisation {locate_ms:.1}, \
+         attributes {attributes_ms:.1} ms",
+        figures.photos_per_second, figures.threads
+    ))
+}
