@@ -2,6 +2,7 @@
 //! ([`super::geometry`]). Nothing interweaved is ever written: a window that lies in several cells is gathered from their
 //! response maps into the tile that the matrix product reads.
 
+use super::infer;
 use super::patchwise::Features;
 use super::plan::{LayerPlan, Plan, Task, patches};
 use crate::data::photo::Photo;
@@ -11,7 +12,7 @@ use crate::ops::conv::Filter;
 use crate::ops::parallel::{self, Disjoint, threads};
 use crate::ops::pool::{Pool, Statistic};
 use crate::ops::product::{Matrix, product};
-use crate::ops::{Forward, Kind, Mode, Operation, Shape, Targets};
+use crate::ops::{Kind, Operation, Shape};
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::time::Instant;
@@ -337,7 +338,7 @@ impl<'a> Pass<'a> {
         for task in &self.step.tasks {
             let tile = &mut scratch[..task.pixels.len() * shape.len()];
             self.gather(task, 0, input, tile);
-            run(op, task.pixels.len(), tile, self.output(task));
+            infer(op, task.pixels.len(), &[], tile, self.output(task));
         }
     }
 
@@ -371,19 +372,6 @@ impl<'a> Pass<'a> {
         let output = unsafe { self.arena.slice(range.clone()) };
         let input = &mut scratch[..range.len()];
         input.copy_from_slice(output);
-        run(op, range.len() / op.output().c, input, output);
+        infer(op, range.len() / op.output().c, &[], input, output);
     }
-}
-
-fn run(op: &dyn Operation, n: usize, input: &[f32], output: &mut [f32]) {
-    op.forward(Forward {
-        n,
-        mode: Mode::Inference,
-        stream: 0,
-        inputs: &[input],
-        params: &[],
-        targets: Targets::default(),
-        output,
-        workspace: &mut vec![0.0; op.forward_workspace(n)],
-    });
 }

@@ -4,13 +4,14 @@
 //!
 //! [`super::Interweaver`] does the same with less work and no such maps; this is what it is compared with.
 
+use super::infer;
 use super::patchwise::Features;
 use super::plan::patches;
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
 use crate::net::{Net, Purpose, Session, Spec};
 use crate::ops::conv::Filter;
-use crate::ops::{Forward, Kind, Mode, Operation, Pair, Shape, Targets};
+use crate::ops::{Kind, Mode, Pair, Shape, Targets};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -182,7 +183,7 @@ impl MapInterweaver {
         };
         let parameters: Vec<&[f32]> = tensors.iter().map(of_bank).collect();
         let mut values = vec![0.0; n * output.len()];
-        forward(&dense, n, &parameters, input, &mut values);
+        infer(&dense, n, &parameters, input, &mut values);
         (values, output)
     }
 
@@ -257,7 +258,7 @@ impl MapInterweaver {
             }
             let op = self.net.rebind(layer, &[shape])?;
             let mut output = vec![0.0; n * op.output().len()];
-            forward(&*op, n, &[], &values, &mut output);
+            infer(&*op, n, &[], &values, &mut output);
             (values, shape) = (output, op.output());
         }
         Ok((values, shape))
@@ -270,19 +271,6 @@ fn filter(net: &Net, layer: usize) -> &Filter {
         Kind::Filter(f) => f,
         _ => unreachable!("local layers are filters"),
     }
-}
-
-fn forward(op: &dyn Operation, n: usize, params: &[&[f32]], input: &[f32], output: &mut [f32]) {
-    op.forward(Forward {
-        n,
-        mode: Mode::Inference,
-        stream: 0,
-        inputs: &[input],
-        params,
-        targets: Targets::default(),
-        output,
-        workspace: &mut vec![0.0; op.forward_workspace(n)],
-    });
 }
 
 fn greatest_divisor(a: usize, b: usize) -> usize {

@@ -14,6 +14,7 @@ pub use patchwise::{Features, PatchScanner};
 pub use plan::{Plan, patches};
 
 use crate::net::Net;
+use crate::ops::{Forward, Mode, Operation, Targets};
 use crate::{Error, Result};
 
 /// Patches are cut from photos.
@@ -23,4 +24,18 @@ fn check_rgb(net: &Net) -> Result<()> {
     }
     Err(Error::new(&net.spec.place, format!("its input {} is no RGB photo", net.spec.input))
         .advise("patches of photos need input = [3, height, width]"))
+}
+
+/// Runs an operation by itself on `n` samples.
+fn infer(op: &dyn Operation, n: usize, params: &[&[f32]], input: &[f32], output: &mut [f32]) {
+    op.forward(Forward {
+        n,
+        mode: Mode::Inference,
+        stream: 0,
+        inputs: &[input],
+        params,
+        targets: Targets::default(),
+        output,
+        workspace: &mut vec![0.0; op.forward_workspace(n)],
+    });
 }
