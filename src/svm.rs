@@ -266,7 +266,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// 10^-4 to 10^-1 in half decades (larger ones take longest and were never chosen on faces), five folds.
+    /// 10^-4 to 10^-1 in half decades (larger ones take longest, and of forty attributes of faces one chose one), five folds.
     fn default() -> Self {
         Self { cs: (0..7).map(|i| 10f64.powf(-4.0 + 0.5 * f64::from(i))).collect(), folds: 5, seed: 0, threads: 0 }
     }

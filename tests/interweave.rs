@@ -18,7 +18,7 @@ fn noise(width: usize, height: usize, seed: u64) -> Photo {
 
 /// Both ways on one photo; the largest difference as a share of the largest feature.
 #[track_caller]
-fn compare(net: &Arc<Net>, photo: &Photo, stride: usize, memory: usize) -> f32 {
+fn compare(net: &Arc<Net>, photo: &Photo, stride: usize, memory: usize) -> f64 {
     let mut parameters = net.initial_parameters(7);
     // Biases too, so that a wrong bank shows.
     let mut rng = Rng::new(7, 2);
@@ -30,10 +30,7 @@ fn compare(net: &Arc<Net>, photo: &Photo, stride: usize, memory: usize) -> f32 {
     let mut interweaver = Interweaver::new(net.clone(), parameters, normalise).unwrap().with_memory(memory);
     let expected = scanner.extract(photo, stride).unwrap();
     let found = interweaver.extract(photo, stride).unwrap();
-    assert_eq!((found.patches, found.dims), (expected.patches, expected.dims));
-    let largest = expected.values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    let difference = expected.values.iter().zip(&found.values).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-    if difference == 0.0 { 0.0 } else { difference / largest }
+    found.error(&expected)
 }
 
 const WHOLE: usize = 1 << 30;
@@ -81,9 +78,8 @@ fn an_image_done_in_pieces_is_the_same() {
     for memory in [1 << 21, 1 << 19, 1] {
         let (piece, found) = extract(memory);
         assert!(piece[0] * piece[1] < whole[0] * whole[1]);
-        let largest = expected.values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        let difference = expected.values.iter().zip(&found.values).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-        assert!(difference <= 1e-5 * largest, "pieces of {piece:?}: {difference} of {largest}");
+        let error = found.error(&expected);
+        assert!(error <= 1e-5, "pieces of {piece:?}: {error}");
     }
     assert_eq!(extract(1).0, [1, 1]);
 }
@@ -99,9 +95,8 @@ fn interweaved_maps_to_the_letter_of_the_paper() {
         for stride in strides {
             let (expected, found) = (scanner.extract(&photo, stride).unwrap(), maps.extract(&photo, stride).unwrap());
             assert_eq!(found.patches, expected.patches);
-            let largest = expected.values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-            let difference = expected.values.iter().zip(&found.values).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-            assert!(difference <= 1e-5 * largest, "{name}, stride {stride}: {difference} of {largest}");
+            let error = found.error(&expected);
+            assert!(error <= 1e-5, "{name}, stride {stride}: {error}");
         }
         let error = maps.extract(&photo, 6).unwrap_err().to_string();
         assert!(error.contains("multiple of the trunk's"), "{error}");

@@ -1,4 +1,4 @@
-//! A region of a photo as a picture of fixed size, and the crops of it that training and prediction share.
+//! A region of a photo as a picture of fixed size, and the crops of it that training looks at.
 
 use super::photo::{Photo, Rect};
 

@@ -23,6 +23,24 @@ pub struct Features {
     pub values: Vec<f32>,
 }
 
+impl Features {
+    /// Largest difference of a feature from `expected`'s, as a share of the largest of those; NaN if there is one on either
+    /// side, infinite if the shapes differ.
+    pub fn error(&self, expected: &Self) -> f64 {
+        if (self.patches, self.dims) != (expected.patches, expected.dims) {
+            return f64::INFINITY;
+        }
+        let differences = || self.values.iter().zip(&expected.values).map(|(a, b)| f64::from((a - b).abs()));
+        // `max` drops NaN.
+        if differences().any(f64::is_nan) {
+            return f64::NAN;
+        }
+        let difference = differences().fold(0.0, f64::max);
+        let largest = expected.values.iter().fold(0.0, |most, v| f64::max(most, v.abs().into()));
+        if difference == 0.0 { 0.0 } else { difference / largest }
+    }
+}
+
 /// Scans images with a net.
 pub struct PatchScanner {
     session: Session,
@@ -90,6 +108,20 @@ impl PatchScanner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_a_share_of_the_largest_and_nan_is_not_lost() {
+        let features = |values: &[f32]| Features { patches: [1, 1], dims: values.len(), values: values.to_vec() };
+        let expected = features(&[1.0, -4.0, 0.0]);
+        assert_eq!(features(&[1.0, -4.0, 0.0]).error(&expected), 0.0);
+        assert_eq!(features(&[1.0, -5.0, 0.5]).error(&expected), 0.25);
+        for place in 0..3 {
+            let mut broken = expected.clone();
+            broken.values[place] = f32::NAN;
+            assert!(broken.error(&expected).is_nan() && expected.error(&broken).is_nan());
+        }
+        assert_eq!(features(&[1.0]).error(&expected), f64::INFINITY);
+    }
     use crate::net::Spec;
 
     const NET: &str = r#"

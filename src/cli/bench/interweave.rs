@@ -7,7 +7,7 @@ use super::{median, plot};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
 use crate::device::Device;
-use crate::interweave::{Features, Interweaver, MapInterweaver, PatchScanner, Plan};
+use crate::interweave::{Interweaver, MapInterweaver, PatchScanner, Plan};
 use crate::net::{Net, Unknown};
 use crate::ops::parallel::threads;
 use crate::rng::Rng;
@@ -152,9 +152,10 @@ impl Bench {
         // The first pass makes the plan and touches memory for the first time.
         let found = interweaver.extract(photo, stride)?;
         let expected = scanner.extract(photo, stride)?;
-        let mut max_rel_error = largest_difference(&expected, &found);
+        let mut max_rel_error = found.error(&expected);
         if let Some(maps) = maps {
-            max_rel_error = max_rel_error.max(largest_difference(&expected, &maps.extract(photo, stride)?));
+            let error = maps.extract(photo, stride)?.error(&expected);
+            max_rel_error = if error <= max_rel_error { max_rel_error } else { error };
         }
         let mut middle = Vec::new();
         let (mut slow, mut fast, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
@@ -255,10 +256,4 @@ fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
     let start = Instant::now();
     let result = work()?;
     Ok((start.elapsed().as_secs_f64(), result))
-}
-
-fn largest_difference(expected: &Features, found: &Features) -> f64 {
-    let largest = expected.values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    let difference = expected.values.iter().zip(&found.values).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-    if difference == 0.0 { 0.0 } else { f64::from(difference / largest) }
 }
