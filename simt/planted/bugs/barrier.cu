@@ -1,0 +1,42 @@
+// Barriers and warp collectives that not everybody reaches. One bug per kernel, in the line that names it.
+#include "simt.cuh"
+
+extern "C" __global__ void divergent_barrier(const float* x, float* y, int n) {
+  __shared__ float s[256];
+  int t = threadIdx.x;
+  s[t] = x[t];
+  if (t < 100)
+    __syncthreads();  // BUG divergent_barrier
+  y[t] = s[t];
+}
+extern "C" __global__ void early_return(const float* x, float* y, int n) {
+  int t = threadIdx.x;
+  if (t >= n) return;
+  __syncthreads();  // BUG early_return
+  y[t] = x[t];
+}
+extern "C" __global__ void two_barriers(const float* x, float* y, int n) {
+  int t = threadIdx.x;
+  if (t < 128) {
+    __syncthreads();
+  } else {
+    __syncthreads();  // BUG two_barriers
+  }
+  y[t] = x[t];
+}
+extern "C" __global__ void mask_names_absent_lanes(const float* x, float* y, int n) {
+  int t = threadIdx.x;
+  float v = x[t];
+  if (t % 32 < 16)
+    v += __shfl_xor_sync(0xffffffffu, v, 1);  // BUG mask_names_absent_lanes
+  y[t] = v;
+}
+extern "C" __global__ void mask_without_own_lane(const float* x, float* y, int n) {
+  int t = threadIdx.x;
+  y[t] = __shfl_xor_sync(0x0000ffffu, x[t], 1);  // BUG mask_without_own_lane
+}
+extern "C" __global__ void masks_disagree(const float* x, float* y, int n) {
+  int t = threadIdx.x;
+  unsigned mask = t % 2 ? 0xffffffffu : 0x55555555u;
+  y[t] = __shfl_sync(mask, x[t], 0);  // BUG masks_disagree
+}

@@ -1,0 +1,47 @@
+//! Runs CUDA kernels on the host CPU, thread by thread, and finds their races, missing barriers and bad accesses.
+//!
+//! The one idea: a `.cu` file is C++ once its CUDA names are given a meaning. `simt-build` compiles it twice for the
+//! host. The *fast* variant is plain code; in the *checked* variant the compiler reports every load and store, and the
+//! emulator keeps shadow memory for them. Each CUDA thread is a coroutine, so barriers and warp collectives are real.
+//!
+//! ```ignore
+//! mod kernels { simt::include_kernels!("kernels"); }           // compiled by build.rs through simt-build
+//!
+//! let x = simt::Buffer::from_slice(&[1.0f32; 1000]);
+//! let y = simt::Buffer::uninit(4000);
+//! let launch = simt::Launch::new(4, 256).checked().seed(1);
+//! kernels::KERNELS.launch("saxpy", &launch, &simt::args![2.0f32, x, y, 1000i32])?;
+//! let result: Vec<f32> = y.to_vec();
+//! ```
+#[cfg(not(target_os = "linux"))]
+compile_error!("simt finds a block's shared memory through the ELF thread-local segment: Linux only");
+
+mod check;
+mod finding;
+mod hooks;
+mod launch;
+mod memory;
+mod module;
+mod scheduler;
+mod stack;
+
+pub use finding::{Error, Finding, Kind};
+pub use launch::{Dim3, Launch, MAX_SHARED_BYTES, MAX_THREADS, Variant};
+pub use memory::{Buffer, DevicePtr, POISON};
+#[doc(hidden)]
+pub use module::Entry;
+pub use module::{Arg, Module};
+
+/// Defines `KERNELS`, the [`Module`] that `simt_build::Kernels::compile("<name>")` compiled in this crate's build script.
+#[macro_export]
+macro_rules! include_kernels {
+    ($name:literal) => {
+        include!(concat!(env!("OUT_DIR"), "/simt_", $name, ".rs"));
+    };
+}
+
+/// An array of [`Arg`]s for a launch: buffers, device pointers and plain values, in the kernel's order.
+#[macro_export]
+macro_rules! args {
+    ($($value:expr),* $(,)?) => { [$($crate::Arg::from(&$value)),*] };
+}
