@@ -114,7 +114,9 @@ extern "C" fn simt_async_wait(pending: c_uint) {
     let Some(block) = current() else { return };
     let mut copies = block.copies[block.lane() as usize].borrow_mut();
     let arrived = copies.committed.saturating_sub(pending);
-    while let Some(copy) = copies.queue.pop_front_if(|copy| copy.group < arrived) {
+    while copies.queue.front().is_some_and(|copy| copy.group < arrived)
+        && let Some(copy) = copies.queue.pop_front()
+    {
         // SAFETY: source and destination were checked when the copy was issued (in the fast variant: are what the kernel
         // gave); they are different memories.
         unsafe {
@@ -152,7 +154,7 @@ extern "C" fn simt_function(frame: usize, code: usize) {
 }
 
 fn aligned(block: &Block, address: usize, size: usize, place: Place) {
-    if address % size != 0 {
+    if !address.is_multiple_of(size) {
         let detail = format!("{address:#x} is not a multiple of {size}");
         block.fail(Problem::new(Kind::Misaligned, detail), place);
     }
