@@ -10,10 +10,14 @@
 //! ```
 //! and in the crate: `simt::include_kernels!("kernels");`, which defines `KERNELS`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::{env, fs, io};
 
 /// Larger stack frames are refused when a kernel is compiled: each coroutine has a stack of 64 KiB.
@@ -65,44 +69,55 @@ impl Kernels {
     }
 
     /// Compiles everything twice into `OUT_DIR` and writes `simt_<name>.rs` for `simt::include_kernels!("<name>")`.
+    /// A file whose text, headers and flags are those of the last time is not compiled again.
     pub fn compile(&self, name: &str) -> Result<(), Error> {
         let out = PathBuf::from(variable("OUT_DIR")?);
         let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
+        let package = variable("CARGO_PKG_NAME")?;
+        let prefix = format!("simt_{}_{}", identifier(&package.to_string_lossy()), identifier(name));
         let folder = root.join(&self.folder);
         let compiler = compiler()?;
         let includes: Vec<PathBuf> = self.includes.iter().map(|dir| root.join(dir)).collect();
+        let mut headers = 0;
         for dir in includes.iter().chain([&folder, &include_dir()]) {
             println!("cargo:rerun-if-changed={}", dir.display());
+            headers = hash_of(&(headers, hash_headers(dir)?));
         }
-        let build = || {
-            let mut build = flags(&compiler);
-            build.include(&folder).includes(&includes);
-            for (key, value) in &self.defines {
-                build.define(key, value.as_str());
-            }
-            build
-        };
-
-        let mut fast = build();
-        let mut checked = build();
+        let mut fast = flags(&compiler.path);
+        fast.include(&folder).includes(&includes);
+        for (key, value) in &self.defines {
+            fast.define(key, value.as_str());
+        }
+        let mut checked = fast.clone();
         checked.flag("-fsanitize=thread,bounds,signed-integer-overflow,integer-divide-by-zero,alignment");
-        let (mut externs, mut rows) = (String::new(), String::new());
+        let arguments = checked.try_get_compiler().map_err(|error| Error(error.to_string()))?.args().to_vec();
+        let common = hash_of(&(headers, compiler.macros, arguments, VERSION));
+
+        let mut sources = Vec::new();
         for file in cuda_files(&folder)? {
-            let source = read(&file)?;
-            if source.starts_with(DEVICE_ONLY) {
-                continue;
+            let text = read(&file)?;
+            if !text.starts_with(DEVICE_ONLY) {
+                let stem = identifier(&file.file_stem().unwrap_or_default().to_string_lossy());
+                let hash = hash_of(&(common, &text, &file));
+                sources.push(Source { file, table: format!("{prefix}_{stem}"), hash });
             }
-            let kernels = kernel_names(&preprocess(&build(), &file)?);
-            let stem = identifier(&file.file_stem().unwrap_or_default().to_string_lossy());
-            let table = |variant: &str| format!("simt_{}_{stem}_{variant}", identifier(name));
+        }
+        let results = in_parallel(&sources, |source| source.compile(&fast, &checked, &out));
+        let (mut externs, mut rows) = (String::new(), String::new());
+        let mut owners: BTreeMap<String, &Path> = BTreeMap::new();
+        for (source, result) in sources.iter().zip(results) {
+            for kernel in result? {
+                if let Some(other) = owners.insert(kernel.clone(), &source.file) {
+                    let (other, file) = (other.display(), source.file.display());
+                    return Err(Error(format!("kernel `{kernel}` is defined in {other} and in {file}: rename one")));
+                }
+            }
             for (variant, library) in [("fast", &mut fast), ("checked", &mut checked)] {
-                let unit = out.join(format!("{}.cpp", table(variant)));
-                write(&unit, &translation_unit(&file, &kernels, &table(variant), variant))?;
-                library.file(&unit);
+                let _ = writeln!(externs, "    static {}_{variant}: u8;", source.table);
+                library.object(source.object(&out, variant));
             }
-            let (f, c) = (table("fast"), table("checked"));
-            let _ = writeln!(externs, "    static {f}: u8;\n    static {c}: u8;");
-            let _ = writeln!(rows, "    [(&raw const {f}).cast(), (&raw const {c}).cast()],");
+            let table = &source.table;
+            let _ = writeln!(rows, "    [(&raw const {table}_fast).cast(), (&raw const {table}_checked).cast()],");
         }
         let rust = format!(
             "unsafe extern \"C\" {{\n{externs}}}\n\
@@ -112,11 +127,100 @@ impl Kernels {
              pub static KERNELS: simt::Module = unsafe {{ simt::Module::new(TABLES) }};\n"
         );
         write(&out.join(format!("simt_{name}.rs")), &rust)?;
-        for (variant, library) in [("fast", fast), ("checked", checked)] {
-            archive(library, &format!("simt_{}_{variant}", identifier(name)))?;
+        if !sources.is_empty() {
+            archive(fast, &format!("{prefix}_fast"))?;
+            archive(checked, &format!("{prefix}_checked"))?;
         }
         Ok(())
     }
+}
+
+/// One `.cu` file on its way to two objects.
+struct Source {
+    file: PathBuf,
+    /// Name of its table of kernels, without the variant; unique in the executable.
+    table: String,
+    /// Of everything the objects depend on.
+    hash: u64,
+}
+
+impl Source {
+    fn object(&self, out: &Path, variant: &str) -> PathBuf {
+        out.join(format!("{}_{variant}.o", self.table))
+    }
+
+    /// Both objects, unless they are there already. Returns the names of the kernels.
+    fn compile(&self, fast: &cc::Build, checked: &cc::Build, out: &Path) -> Result<Vec<String>, Error> {
+        let stamp = out.join(format!("{}.stamp", self.table));
+        let mark = format!("{:016x}", self.hash);
+        let variants = [("fast", fast), ("checked", checked)];
+        if let Ok(last) = fs::read_to_string(&stamp)
+            && let Some(names) = last.strip_prefix(&mark)
+            && variants.iter().all(|(variant, _)| self.object(out, variant).exists())
+        {
+            return Ok(names.split_whitespace().map(str::to_owned).collect());
+        }
+        let _ = fs::remove_file(&stamp);
+        let kernels = kernel_names(&preprocess(fast, &self.file)?);
+        for (variant, build) in variants {
+            let table = format!("{}_{variant}", self.table);
+            let unit = out.join(format!("{table}.cpp"));
+            write(&unit, &translation_unit(&self.file, &kernels, &table))?;
+            let mut build = build.clone();
+            build.file(&unit).cargo_metadata(false);
+            let objects = build.try_compile_intermediates();
+            let objects = objects.map_err(|error| Error(format!("{} ({variant}): {error}", self.file.display())))?;
+            for object in objects {
+                let target = self.object(out, variant);
+                fs::rename(&object, &target).map_err(|error| Error(format!("{}: {error}", target.display())))?;
+            }
+        }
+        write(&stamp, &format!("{mark} {}", kernels.join(" ")))?;
+        Ok(kernels)
+    }
+}
+
+/// Part of every hash: objects of another version of this crate are not used.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " 2");
+
+fn hash_of(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Hash of all headers in a folder and the folders in it.
+fn hash_headers(dir: &Path) -> Result<u64, Error> {
+    let mut hash = 0;
+    for path in entries(dir)? {
+        if path.is_dir() {
+            hash = hash_of(&(hash, hash_headers(&path)?));
+        } else if path.extension().is_some_and(|extension| ["cuh", "h", "hpp", "inc"].iter().any(|e| extension == *e)) {
+            hash = hash_of(&(hash, &path, read(&path)?));
+        }
+    }
+    Ok(hash)
+}
+
+/// Runs `work` on each item, on as many threads as cargo allows, and returns the results in order.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1usize);
+    let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, items.len().max(1)) {
+            scope.spawn(|| {
+                while let index = next.fetch_add(1, Relaxed)
+                    && let Some(item) = items.get(index)
+                {
+                    let result = work(item);
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Compiles the emulator's own C++ half. Only the `simt` crate needs this.
@@ -125,7 +229,7 @@ pub fn compile_runtime(source: &Path) -> Result<(), Error> {
     println!("cargo:rerun-if-changed={}", source.display());
     println!("cargo:rerun-if-changed={}", include_dir().display());
     println!("cargo:include={}", include_dir().display());
-    let mut build = flags(&compiler()?);
+    let mut build = flags(&compiler()?.path);
     build.file(source).opt_level(3);
     archive(build, "simt_runtime")
 }
@@ -161,8 +265,14 @@ fn target_is_host() -> bool {
     env::var("TARGET").ok() == env::var("HOST").ok()
 }
 
+struct Compiler {
+    path: OsString,
+    /// Its predefined macros: they name its version.
+    macros: String,
+}
+
 /// g++ from `SIMT_CXX`, else `CXX`, else `g++`. It must be GCC: clang's instrumentation misses copies of vector types.
-fn compiler() -> Result<OsString, Error> {
+fn compiler() -> Result<Compiler, Error> {
     for name in ["SIMT_CXX", "CXX"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
@@ -173,11 +283,11 @@ fn compiler() -> Result<OsString, Error> {
         .args(["-x", "c++", "-dM", "-E", "/dev/null"])
         .output()
         .map_err(|error| Error(format!("cannot run the C++ compiler `{shown}` ({error}); {advice}")))?;
-    let macros = String::from_utf8_lossy(&output.stdout);
+    let macros = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() || !macros.contains("__GNUC__") || macros.contains("__clang__") {
         return Err(Error(format!("`{shown}` is not g++, and others miss accesses in the checked variant; {advice}")));
     }
-    Ok(chosen)
+    Ok(Compiler { path: chosen, macros })
 }
 
 /// Runs the preprocessor over one file, with `__global__` kept as a mark.
@@ -214,11 +324,11 @@ fn kernel_names(preprocessed: &str) -> Vec<String> {
     names
 }
 
-/// The `.cu` file inside a namespace, its kernels renamed so that both variants link, and their table.
-fn translation_unit(file: &Path, kernels: &[String], table: &str, variant: &str) -> String {
+/// The `.cu` file inside a namespace, its kernels renamed so that both variants of many modules link, and their table.
+fn translation_unit(file: &Path, kernels: &[String], table: &str) -> String {
     let mut text = String::from("#include \"simt.cuh\"\n");
     for kernel in kernels {
-        let _ = writeln!(text, "#define {kernel} {kernel}__{variant}");
+        let _ = writeln!(text, "#define {kernel} {table}__{kernel}");
     }
     let _ = writeln!(text, "namespace {table}_code {{\n#include \"{}\"\n}}", file.display());
     let _ = writeln!(text, "extern \"C\" const SimtEntry {table}[] = {{");
@@ -235,16 +345,26 @@ fn archive(build: cc::Build, library: &str) -> Result<(), Error> {
 }
 
 fn cuda_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let fail = |error: io::Error| Error(format!("cannot list {}: {error}", folder.display()));
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(fail)? {
-        let path = entry.map_err(fail)?.path();
-        if path.extension().is_some_and(|extension| extension == "cu") {
-            files.push(path);
+    let mut files = entries(folder)?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
+    let mut stems: BTreeMap<String, &Path> = BTreeMap::new();
+    for file in &files {
+        let stem = identifier(&file.file_stem().unwrap_or_default().to_string_lossy());
+        if let Some(other) = stems.insert(stem, file) {
+            let (other, file) = (other.display(), file.display());
+            return Err(Error(format!("{other} and {file} differ only in punctuation: rename one")));
         }
     }
-    files.sort();
     Ok(files)
+}
+
+/// What is in a folder, in order of names.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let fail = |error: io::Error| Error(format!("cannot list {}: {error}", folder.display()));
+    let paths = fs::read_dir(folder).map_err(fail)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths = paths.collect::<Result<Vec<_>, _>>().map_err(fail)?;
+    paths.sort();
+    Ok(paths)
 }
 
 fn identifier(text: &str) -> String {
