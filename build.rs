@@ -21,7 +21,16 @@ use std::{env, fs};
 
 /// Built for by default, as far as nvcc knows them; the suffix `a` (wgmma, TMA) is not portable to later cards.
 const ARCHITECTURES: [&str; 5] = ["75", "80", "86", "89", "90a"];
-const FLAGS: [&str; 7] = ["-O3", "--std=c++17", "-lineinfo", "-Wno-deprecated-gpu-targets", "-Xptxas", "-v", "-fatbin"];
+const FLAGS: [&str; 8] = [
+    "-O3",
+    "--std=c++17",
+    "-lineinfo",
+    "-Wno-deprecated-gpu-targets",
+    "-Xptxas",
+    "-v",
+    "-fatbin",
+    "-Xfatbin=-compress-all", // a fifth of the size
+];
 const KERNELS: &str = "kernels";
 const INSTALL: &str = "install the CUDA toolkit 12 or later, or `pip install nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm \
     nvidia-cuda-cccl nvidia-cuda-runtime` into a virtual environment, or set NVCC";
@@ -89,7 +98,7 @@ fn write_images(out: &Path, jobs: &[Job], archs: &[String], version: &str) -> Re
     let text = format!(
         "/// One fat binary per `.cu` file: its name without extension, and its bytes. Empty without GPU code.\n\
          pub static IMAGES: &[(&str, &[u8])] = &[\n{rows}];\n\
-         /// What they hold machine code for, as `80` or `90a`; PTX of the lowest is there, too.\n\
+         /// What they hold machine code for, as `80` or `90a`; PTX of the lowest and the highest is there, too.\n\
          pub const ARCHITECTURES: &[&str] = &{archs:?};\n\
          /// The compiler's version line; empty without GPU code.\n\
          pub const NVCC: &str = {version:?};\n"
@@ -207,9 +216,12 @@ impl Job {
         for arch in &archs {
             arguments.push(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
         }
-        // PTX of the lowest serves later cards, unless it belongs to one card only.
-        if let Some(lowest) = archs.first().filter(|arch| arch.bytes().all(|byte| byte.is_ascii_digit())) {
-            arguments.push(format!("-gencode=arch=compute_{lowest},code=compute_{lowest}"));
+        // PTX is for cards that no machine code fits. That of the lowest runs everywhere, but has no tensor cores on sm_75,
+        // so that of the highest is there for later cards; code for `90a` is for one card only.
+        let portable: Vec<&String> =
+            archs.iter().filter(|arch| arch.bytes().all(|byte| byte.is_ascii_digit())).collect();
+        for arch in BTreeSet::from_iter(portable.first().into_iter().chain(portable.last())) {
+            arguments.push(format!("-gencode=arch=compute_{arch},code=compute_{arch}"));
         }
         let mut hasher = DefaultHasher::new();
         (&text, headers, &arguments, &nvcc.version, &nvcc.path, env::var_os("NVCC_CCBIN")).hash(&mut hasher);

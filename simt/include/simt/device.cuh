@@ -17,6 +17,27 @@
   extern __shared__ __align__(128) unsigned char simt_dynamic_shared[];  \
   T* name = reinterpret_cast<T*>(simt_dynamic_shared)
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800  // CUDA declares these from sm_80 on
+#define SIMT_REDUCE(name, T, expression)                                                                      \
+  SIMT_API T name(unsigned mask, T v) {                                                                       \
+    T r = __shfl_sync(mask, v, __ffs(mask) - 1);                                                              \
+    for (unsigned rest = mask & (mask - 1); rest != 0; rest &= rest - 1) {                                    \
+      T next = __shfl_sync(mask, v, __ffs(rest) - 1);                                                         \
+      r = expression;                                                                                         \
+    }                                                                                                         \
+    return r;                                                                                                 \
+  }
+SIMT_REDUCE(__reduce_add_sync, unsigned, r + next)
+SIMT_REDUCE(__reduce_add_sync, int, r + next)
+SIMT_REDUCE(__reduce_min_sync, unsigned, next < r ? next : r)
+SIMT_REDUCE(__reduce_min_sync, int, next < r ? next : r)
+SIMT_REDUCE(__reduce_max_sync, unsigned, next > r ? next : r)
+SIMT_REDUCE(__reduce_max_sync, int, next > r ? next : r)
+SIMT_REDUCE(__reduce_and_sync, unsigned, r & next)
+SIMT_REDUCE(__reduce_or_sync, unsigned, r | next)
+SIMT_REDUCE(__reduce_xor_sync, unsigned, r ^ next)
+#endif
+
 SIMT_API uint32_t simt_shared_address(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
 // Rounds to nearest, halves away from zero: cvt.rna.tf32, in integer arithmetic so that it exists on every card.
 SIMT_API uint32_t f32_to_tf32(float x) {
