@@ -50,7 +50,7 @@ impl Allocation {
     pub fn mark_written(&self, range: Range<usize>) {
         if range == (0..self.len) {
             self.initialised.store(true, Relaxed);
-        } else {
+        } else if !self.initialised() {
             self.shadow()[range].iter().for_each(|word| word.store(1, Relaxed));
         }
     }

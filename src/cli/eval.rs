@@ -33,7 +33,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let Device::Cpu = args.device.parse()?;
+    let Device::Cpu = Device::open(&args.device)? else { unimplemented!() };
     let mut model = args.model.load()?;
     let celeba = CelebA::open(&args.data, args.strict)?;
     super::report_skipped(&celeba.problems);

@@ -61,7 +61,7 @@ enum Method {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let Device::Cpu = args.device.parse()?;
+    let Device::Cpu = Device::open(&args.device)? else { unimplemented!() };
     let mut spec = Spec::load(&args.net)?;
     if let Some(layer) = &args.layer {
         spec = spec.up_to(layer)?;

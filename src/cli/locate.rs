@@ -46,7 +46,7 @@ enum Window {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let Device::Cpu = args.device.parse()?;
+    let Device::Cpu = Device::open(&args.device)? else { unimplemented!() };
     let mut model = args.model.load()?;
     if let Some(folder) = &args.maps {
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;

@@ -50,7 +50,7 @@ struct Prediction {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let Device::Cpu = args.device.parse()?;
+    let Device::Cpu = Device::open(&args.device)? else { unimplemented!() };
     let mut model = args.model.load()?;
     let names = model.attributes()?.to_vec();
     if let Some(folder) = &args.annotate {

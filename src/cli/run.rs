@@ -34,7 +34,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let Device::Cpu = args.device.parse()?;
+    let Device::Cpu = Device::open(&args.device)? else { unimplemented!() };
     let file = TensorFile::open(&args.input)?;
     let input = file.require("input")?;
     // For what does not fit the net: sizes, targets, the cotangent.

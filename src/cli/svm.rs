@@ -165,7 +165,7 @@ struct Found {
 impl Faces {
     /// The features of every face in a part of the data. Photos that cannot be read are named and left out.
     fn look(&self, model: &mut Model, split: Split) -> Result<(CelebA, Found)> {
-        let Device::Cpu = self.device.parse()?;
+        let Device::Cpu = Device::open(&self.device)? else { unimplemented!() };
         let celeba = CelebA::open(&self.data, self.strict)?;
         super::report_skipped(&celeba.problems);
         let samples = celeba.split(split);

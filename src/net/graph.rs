@@ -2,8 +2,9 @@
 //! layer i. Layers are listed in an order in which each reads only earlier values.
 
 use super::Spec;
-use crate::ops::{OPERATIONS, Operation, Parameter, Shape};
+use crate::ops::{OPERATIONS, Operation, Parameter, Shape, TargetKind, Targets};
 use crate::{Error, Result};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
@@ -178,6 +179,52 @@ impl Net {
     /// Position of a layer.
     pub fn position(&self, layer: &str) -> Result<usize> {
         self.spec.position(layer)
+    }
+
+    /// Whether `targets` fit the losses of a batch of `n` samples.
+    ///
+    /// # Errors
+    /// The loss, and what it needs.
+    pub fn check_targets(&self, n: usize, targets: Targets<'_>) -> Result<()> {
+        for layer in &self.layers {
+            let Some(kind) = layer.op.target() else { continue };
+            let place = || self.spec.place_of(&layer.name);
+            let (found, needed) = match kind {
+                TargetKind::Classes { per_sample, .. } => (targets.classes.len(), per_sample * n),
+                TargetKind::Identities => (targets.classes.len(), n),
+                TargetKind::Values { per_sample } => (targets.values.len(), per_sample * n),
+            };
+            if found != needed {
+                return Err(Error::new(place(), format!("has {found} targets, but needs {needed}")));
+            }
+            if let TargetKind::Classes { below, .. } = kind
+                && let Some(class) = targets.classes.iter().find(|class| **class as usize >= below)
+            {
+                return Err(Error::new(place(), format!("target class {class}, but there are only {below} classes")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The gradient of layer `layer`'s output that a backward pass over `n` samples begins with: the cotangent, or 1 for
+    /// a loss.
+    ///
+    /// # Errors
+    /// A cotangent of the wrong length, or none where the layer is no loss.
+    pub(super) fn seed<'a>(&self, layer: usize, n: usize, cotangent: Option<&'a [f32]>) -> Result<Cow<'a, [f32]>> {
+        let place = || self.spec.place_of(&self.layers[layer].name);
+        let needed = self.value_len(layer + 1, n);
+        match cotangent {
+            Some(cotangent) if cotangent.len() == needed => Ok(Cow::Borrowed(cotangent)),
+            Some(cotangent) => {
+                let found = cotangent.len();
+                Err(Error::new(place(), format!("the cotangent has {found} values, but the output {needed}")))
+            }
+            None if self.layers[layer].op.target().is_some() => Ok(Cow::Owned(vec![1.0])),
+            None => {
+                Err(Error::new(place(), "is no loss, and no cotangent is given").advise("give one, or end with a loss"))
+            }
+        }
     }
 
     /// Length of the flat parameter vector.

@@ -1,12 +1,14 @@
 //! Networks: a TOML description becomes a graph of bound operations ([`Net`]), a graph and a batch size become a memory
 //! plan ([`Plan`]), and a plan with its arena runs forward and backward ([`Session`]).
 
+mod gpu;
 mod graph;
 mod parameters;
 mod plan;
 mod session;
 mod spec;
 
+pub use gpu::{GpuParameters, GpuSession};
 pub use graph::{INPUT, Layer, Net, NetParameter};
 pub use parameters::{NamedParameter, Unknown};
 pub(crate) use plan::Buffers;

@@ -4,6 +4,7 @@
 //! Time: the input is there at 0, layer l runs forward at 1 + l and backward at 2 L - l, with L layers.
 
 use super::{INPUT, Net};
+use crate::ops::Operation;
 use crate::{Error, Result};
 use std::fmt;
 use std::ops::Range;
@@ -56,8 +57,8 @@ pub struct LayerPlan {
     pub extra: Vec<Option<Range<usize>>>,
 }
 
-/// Every buffer begins on a cache line.
-const ALIGN: usize = 16;
+/// Every buffer begins on a cache line, of 128 bytes on a GPU that keeps 16-bit values.
+const ALIGN: usize = 64;
 
 /// A buffer and when it is in use.
 #[derive(Debug)]
@@ -117,11 +118,24 @@ impl Buffers {
 }
 
 impl Plan {
-    /// Plans passes over `n` samples.
+    /// Plans passes over `n` samples on the CPU.
     ///
     /// # Errors
     /// `n` is 0 or beyond what sizes are computed for.
     pub fn new(net: &Net, n: usize, purpose: Purpose) -> Result<Self> {
+        Self::with_scratch(net, n, purpose, |op| [op.forward_workspace(n), op.backward_workspace(n)])
+    }
+
+    /// Plans passes on a device whose operations need `scratch` (forward, backward), in values.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn with_scratch(
+        net: &Net,
+        n: usize,
+        purpose: Purpose,
+        scratch_of: impl Fn(&dyn Operation) -> [usize; 2],
+    ) -> Result<Self> {
         // No layer has over 2^31 values for one sample, so sizes in bytes fit in 64 bits up to here.
         const MOST_SAMPLES: usize = 1 << 20;
         if !(1..=MOST_SAMPLES).contains(&n) {
@@ -157,7 +171,8 @@ impl Plan {
         let mut scratch: Vec<(usize, usize, Vec<Option<usize>>)> = Vec::new();
         for l in (0..layers).rev() {
             let layer = &net.layers[l];
-            let work = buffers.add(layer.op.forward_workspace(n), forward(l), forward(l));
+            let [forward_scratch, backward_scratch] = scratch_of(&*layer.op);
+            let work = buffers.add(forward_scratch, forward(l), forward(l));
             let mut extra = vec![None; layer.inputs.len()];
             let mut back = work;
             if wanted[l + 1] {
@@ -166,7 +181,7 @@ impl Plan {
                     // A seed: written when the backward pass begins.
                     gradients[l + 1] = Some(buffers.add(net.value_len(l + 1, n), layers + 1, now));
                 }
-                back = buffers.add(layer.op.backward_workspace(n), now, now);
+                back = buffers.add(backward_scratch, now, now);
                 for (input, &value) in layer.inputs.iter().enumerate().filter(|(_, value)| wanted[**value]) {
                     let len = net.value_len(value, n);
                     if written[value] {

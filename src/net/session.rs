@@ -2,7 +2,7 @@
 
 use super::plan::is_seed;
 use super::{INPUT, Net, Plan, Purpose};
-use crate::ops::{Backward, Forward, Mode, TargetKind, Targets};
+use crate::ops::{Backward, Forward, Mode, Targets};
 use crate::{Error, Result};
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -95,24 +95,7 @@ impl Session {
 
     fn check(&self, parameters: &[f32], targets: Targets<'_>) -> Result<()> {
         assert_eq!(parameters.len(), self.net.parameter_len(), "parameters of another net");
-        for layer in &self.net.layers {
-            let Some(kind) = layer.op.target() else { continue };
-            let place = || self.net.spec.place_of(&layer.name);
-            let (found, needed) = match kind {
-                TargetKind::Classes { per_sample, .. } => (targets.classes.len(), per_sample * self.plan.n),
-                TargetKind::Identities => (targets.classes.len(), self.plan.n),
-                TargetKind::Values { per_sample } => (targets.values.len(), per_sample * self.plan.n),
-            };
-            if found != needed {
-                return Err(Error::new(place(), format!("has {found} targets, but needs {needed}")));
-            }
-            if let TargetKind::Classes { below, .. } = kind
-                && let Some(class) = targets.classes.iter().find(|class| **class as usize >= below)
-            {
-                return Err(Error::new(place(), format!("target class {class}, but there are only {below} classes")));
-            }
-        }
-        Ok(())
+        self.net.check_targets(self.plan.n, targets)
     }
 
     /// Runs all layers on the batch in [`Session::input`].
@@ -167,24 +150,10 @@ impl Session {
         self.check(parameters, targets)?;
         assert_eq!(gradients.len(), parameters.len());
         let last = self.net.layers.len() - 1;
-        let place = self.net.spec.place_of(&self.net.layers[last].name);
         for l in 0..=last {
             let Some(range) = self.plan.gradients[l + 1].clone().filter(|_| is_seed(&self.net, l)) else { continue };
-            match cotangent.filter(|_| l == last) {
-                Some(cotangent) if cotangent.len() == range.len() => self.arena[range].copy_from_slice(cotangent),
-                Some(cotangent) => {
-                    let (found, needed) = (cotangent.len(), range.len());
-                    return Err(Error::new(
-                        place,
-                        format!("the cotangent has {found} values, but the output {needed}"),
-                    ));
-                }
-                None if self.net.layers[l].op.target().is_some() => self.arena[range].fill(1.0),
-                None => {
-                    return Err(Error::new(place, "is no loss, and no cotangent is given")
-                        .advise("give one, or end with a loss"));
-                }
-            }
+            let seed = self.net.seed(l, self.plan.n, cotangent.filter(|_| l == last))?;
+            self.arena[range].copy_from_slice(&seed);
         }
         for l in (0..=last).rev() {
             self.backward_layer(l, parameters, mode, targets, gradients);

@@ -1,5 +1,6 @@
 //! The operations a network is made of. Everything known of one operation stands in its own folder:
-//! `mod.rs` holds its parameters, shapes and documentation, `cpu.rs` its arithmetic on the CPU.
+//! `mod.rs` holds its parameters, shapes and documentation, `cpu.rs` its arithmetic on the CPU, `cuda.rs` its launches
+//! on a GPU.
 //!
 //! An operation is built from its TOML table and the shapes of its inputs in one go ([`OPERATIONS`]), so a bound
 //! operation has no impossible geometry. It never sees a network: a pass hands it slices and it fills them.
@@ -8,6 +9,8 @@
 //! run of memory, pools and normalisation run along channels in vector registers, and a local layer's block is rows of
 //! a matrix. NCHW exists at the interfaces only ([`nchw_to_nhwc`]).
 
+use crate::device::{Gpu, Recorder};
+use gpu::{GpuBackward, GpuForward};
 use serde::Deserialize;
 use std::fmt;
 
@@ -16,6 +19,7 @@ pub mod concat;
 pub mod conv;
 pub mod dropout;
 pub mod global_pool;
+pub mod gpu;
 pub mod linear;
 pub mod local_conv;
 pub mod loss;
@@ -301,6 +305,26 @@ pub trait Operation: fmt::Debug + Send + Sync {
     fn forward(&self, pass: Forward<'_>);
 
     fn backward(&self, pass: Backward<'_, '_>);
+
+    /// Bytes of scratch of a forward pass over `n` samples on a GPU.
+    fn gpu_forward_workspace(&self, _n: usize, _gpu: &Gpu) -> usize {
+        0
+    }
+
+    /// Bytes of scratch of a backward pass over `n` samples on a GPU.
+    fn gpu_backward_workspace(&self, _n: usize, _gpu: &Gpu) -> usize {
+        0
+    }
+
+    /// Writes the launches of a forward pass.
+    fn record_forward(&self, _pass: GpuForward<'_>, _to: &mut Recorder<'_>) {
+        unimplemented!()
+    }
+
+    /// Writes the launches of a backward pass.
+    fn record_backward(&self, _pass: GpuBackward<'_>, _to: &mut Recorder<'_>) {
+        unimplemented!()
+    }
 
     /// What the interweaved operation and reports must know of the inside.
     fn kind(&self) -> Kind<'_>;

@@ -1,14 +1,15 @@
 //! Does every layer's output equal a plain f64 loop?
 
+use crate::problem::Problem;
 use crate::{of_every_case, reference};
 use weft::ops::Mode;
 
 #[test]
 fn every_layer_equals_a_plain_f64_loop() {
-    of_every_case("compare", |device, problem, report| {
-        let answer = (device.run)(problem);
-        let wanted = reference::run(problem).outputs;
-        for (l, (got, want)) in answer.outputs.iter().zip(&wanted).enumerate() {
+    let truth = |problem: &Problem| reference::run(problem).outputs;
+    of_every_case("compare", truth, |device, problem, wanted, report| {
+        let answer = device.run(problem);
+        for (l, (got, want)) in answer.outputs.iter().zip(wanted).enumerate() {
             report.output(problem, &format!("layer {}", problem.net.layers[l].name), got, &want.values);
             let shape = problem.net.layers[l].shape;
             let same = (shape.c, shape.h, shape.w) == (want.c, want.h, want.w);
@@ -19,15 +20,19 @@ fn every_layer_equals_a_plain_f64_loop() {
 
 #[test]
 fn no_layer_hides_nan() {
-    of_every_case("NaN", |device, problem, report| {
-        let mut poisoned = problem.poisoned();
-        // A mask may drop NaN; that is its business.
-        poisoned.mode = Mode::Inference;
-        let outputs = (device.run)(&poisoned).outputs;
-        for (layer, output) in problem.net.layers.iter().zip(outputs) {
-            let no_pair = layer.kind == "similarity" && problem.n == 1;
-            let all = output.iter().all(|x| x.is_nan());
-            report.require(problem, all || no_pair, &format!("layer {} makes numbers out of NaN", layer.name));
-        }
-    });
+    of_every_case(
+        "NaN",
+        |_| (),
+        |device, problem, (), report| {
+            let mut poisoned = problem.poisoned();
+            // A mask may drop NaN; that is its business.
+            poisoned.mode = Mode::Inference;
+            let outputs = device.run(&poisoned).outputs;
+            for (layer, output) in problem.net.layers.iter().zip(outputs) {
+                let no_pair = layer.kind == "similarity" && problem.n == 1;
+                let all = output.iter().all(|x| x.is_nan());
+                report.require(problem, all || no_pair, &format!("layer {} makes numbers out of NaN", layer.name));
+            }
+        },
+    );
 }

@@ -1,20 +1,83 @@
-//! Devices: each turns a problem into an answer. Another one is another line in [`DEVICES`].
+//! Devices: each turns a problem into an answer. Another one is another line in [`all`].
 
 use crate::problem::{Answer, Problem};
-use weft::net::{Net, Purpose, Session};
+use std::sync::Arc;
+use weft::device::{Convolution, Emulator, EmulatorOptions, Gpu, Precision};
+use weft::net::{GpuParameters, GpuSession, Net, Purpose, Session};
 use weft::ops::{Backward, Forward, Shape, Targets, nchw_to_nhwc, nhwc_to_nchw};
 
 pub struct Device {
-    pub name: &'static str,
+    pub name: String,
     /// Largest error of its arithmetic as a share of a tensor's largest value.
     pub bound: f64,
-    pub run: fn(&Problem) -> Answer,
+    pub precision: Precision,
+    run: Box<dyn Fn(&Problem) -> Answer>,
 }
 
-pub const DEVICES: &[Device] = &[
-    Device { name: "cpu", bound: 1e-6, run: session },
-    Device { name: "cpu, operations alone", bound: 1e-6, run: operations },
-];
+impl Device {
+    fn cpu(name: &str, run: fn(&Problem) -> Answer) -> Self {
+        Self { name: name.into(), bound: 1e-6, precision: Precision::F32, run: Box::new(run) }
+    }
+
+    fn gpu(name: &str, gpu: Gpu) -> Self {
+        let (name, precision) = (format!("{name} {}", gpu.precision), gpu.precision);
+        Self { name, bound: precision.tolerance(), precision, run: Box::new(move |problem| on_gpu(&gpu, problem)) }
+    }
+
+    pub fn run(&self, problem: &Problem) -> Answer {
+        (self.run)(problem)
+    }
+}
+
+/// Every device that is here.
+pub fn all() -> Vec<Device> {
+    let emulator = |checked, seed| {
+        let driver = Arc::new(Emulator::new(EmulatorOptions { checked, seed }));
+        Gpu { apart: checked, ..Gpu::new(driver) }
+    };
+    let mut devices = vec![Device::cpu("cpu", session), Device::cpu("cpu, operations alone", operations)];
+    devices.extend([None, Some(1), Some(2)].map(|seed| {
+        let order = seed.map_or("in order".to_string(), |seed| format!("in the order of seed {seed}"));
+        Device::gpu(&format!("simt, {order},"), emulator(false, seed))
+    }));
+    for precision in [Precision::Tf32, Precision::F16, Precision::Bf16] {
+        devices.push(Device::gpu("simt", Gpu { precision, ..emulator(false, Some(3)) }));
+    }
+    for precision in Precision::ALL {
+        devices.push(Device::gpu("simt, checked,", Gpu { precision, ..emulator(true, Some(4)) }));
+    }
+    devices.push(Device::gpu("simt, im2col,", Gpu { convolution: Convolution::Im2col, ..emulator(true, None) }));
+    let wanted = std::env::var("WEFT_TEST_DEVICES").unwrap_or_default();
+    devices.retain(|device| device.name.contains(&wanted));
+    devices
+}
+
+/// As the product does it on a GPU. A pass over NaN goes before, so that every buffer of the arena is poisoned; two
+/// passes, so that the second runs as a graph.
+fn on_gpu(gpu: &Gpu, problem: &Problem) -> Answer {
+    let net = &problem.net;
+    let fail = |e: weft::Error| -> ! { panic!("case {} (seed {}): {e}", problem.name, problem.seed) };
+    let memory = InMemory::new(problem);
+    let parameters = GpuParameters::new(gpu, net.clone(), &memory.parameters.concat()).unwrap_or_else(|e| fail(e));
+    let session = GpuSession::new(Arc::new(parameters), problem.n, Purpose::Differentiation);
+    let mut session = session.unwrap_or_else(|e| fail(e));
+    let mut pass = |problem: &Problem| -> weft::Result<Answer> {
+        let memory = InMemory::new(problem);
+        session.parameters().write(&memory.parameters.concat())?;
+        session.set_input(&memory.input)?;
+        session.forward(problem.mode, memory.targets())?;
+        let outputs = (0..net.layers.len()).map(|l| Ok(to_nchw(problem, l, &session.value(l)?)));
+        let outputs = outputs.collect::<weft::Result<Vec<_>>>()?;
+        session.backward(problem.mode, memory.cotangent.as_deref())?;
+        Ok(Answer {
+            outputs,
+            d_input: nchw(net.spec.input, &session.input_gradient()?.expect("a gradient of the input")),
+            d_parameters: net.named(&session.gradients()?).into_iter().map(|tensor| tensor.values).collect(),
+        })
+    };
+    pass(&problem.poisoned()).unwrap_or_else(|e| fail(e));
+    pass(problem).unwrap_or_else(|e| fail(e))
+}
 
 /// As the product does it. A pass over NaN goes before, so that every buffer of the arena is poisoned.
 fn session(problem: &Problem) -> Answer {

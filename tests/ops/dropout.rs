@@ -28,9 +28,10 @@ fn ones(device: &Device, rate: f32, mode: Mode) -> (Problem, Answer) {
         values: Vec::new(),
         cotangent: Some(vec![1.0; len]),
         slack: Slack::NONE,
+        smooth: true,
         net,
     };
-    let answer = (device.run)(&problem);
+    let answer = device.run(&problem);
     (problem, answer)
 }
 

@@ -24,7 +24,7 @@ fn weft_gives_pytorchs_numbers() {
         for path in &nets {
             let file = TensorFile::open(path.with_extension("safetensors")).unwrap();
             let problem = problem(Net::load(path).unwrap(), &file, "input", "target");
-            let answer = (device.run)(&problem);
+            let answer = device.run(&problem);
 
             let mut answers = vec![("expected.grad.input".to_string(), answer.d_input)];
             for (layer, output) in problem.net.layers.iter().zip(answer.outputs) {
@@ -52,7 +52,7 @@ fn the_similarity_loss_is_the_mean_over_pairs() {
                 format!("name = '{name}'\ninput = [{width}, 1, 1]\n[[layer]]\nname = 'loss'\ntype = 'similarity'\n");
             let net = Net::new(Spec::parse(&net, name).unwrap()).unwrap();
             let problem = problem(net, &file, "features", "identities");
-            let answer = (device.run)(&problem);
+            let answer = device.run(&problem);
             report.output(&problem, "loss", &answer.outputs[0], &to_f64(&numbers(&file, "expected.loss")));
             report.gradient(&problem, "features", &answer.d_input, &to_f64(&numbers(&file, "expected.grad")));
         }
@@ -82,6 +82,7 @@ fn problem(net: Net, file: &TensorFile, input: &str, target: &str) -> Problem {
         values,
         cotangent: file.get("cotangent").map(|_| numbers(file, "cotangent")),
         slack: Slack::NONE,
+        smooth: true,
         net: Arc::new(net),
     }
 }

@@ -30,9 +30,10 @@ fn gradient<const H: usize, const W: usize>(
         values: Vec::new(),
         cotangent: Some((1..=net.output().len()).map(|i| i as f32).collect()),
         slack: Slack::NONE,
+        smooth: true,
         net,
     };
-    let answer = (device.run)(&problem);
+    let answer = device.run(&problem);
     (problem, answer.d_input)
 }
 

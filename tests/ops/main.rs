@@ -1,4 +1,4 @@
-//! Numerical truth: one list of cases ([`cases`]), the same questions of every device ([`device::DEVICES`]).
+//! Numerical truth: one list of cases ([`cases`]), the same questions of every device ([`device::all`]).
 //!
 //! - *compare*: does every layer's output equal a plain f64 loop?
 //! - *gradient*: does backward match central differences of that loop?
@@ -6,7 +6,8 @@
 //! - *dropout*, *kinks*: what a formula does not say: masks, and gradients where there is none.
 //! - *sharing*: does a memory plan that shares more change a bit?
 //!
-//! Every message names device, case and seed; `WEFT_TEST_SEED=n` draws other numbers.
+//! Every message names device, case and seed; `WEFT_TEST_SEED=n` draws other numbers, `WEFT_TEST_CASES=text` takes
+//! only the cases whose name holds it, `WEFT_TEST_DEVICES=text` only such devices.
 
 mod cases;
 mod compare;
@@ -21,21 +22,31 @@ mod reference;
 mod report;
 mod sharing;
 
-use device::{DEVICES, Device};
+use device::Device;
 use problem::Problem;
 use report::Report;
+use weft::device::Precision;
 
 /// Asks every device: `ask` adds what it finds to the report.
 fn of_every_device(question: &str, ask: impl Fn(&Device, &mut Report)) {
-    for device in DEVICES {
-        let mut report = Report::new(question, device);
-        ask(device, &mut report);
+    for device in device::all() {
+        let mut report = Report::new(question, &device);
+        ask(&device, &mut report);
         report.finish();
     }
 }
 
-/// Asks every device about every case.
-fn of_every_case(question: &str, ask: impl Fn(&Device, &Problem, &mut Report)) {
-    let problems: Vec<Problem> = cases::all().iter().map(cases::Case::problem).collect();
-    of_every_device(question, |device, report| problems.iter().for_each(|problem| ask(device, problem, report)));
+/// Asks every device about every case, with numbers as its precision keeps them. `truth` is what is wanted, found once.
+fn of_every_case<T>(question: &str, truth: impl Fn(&Problem) -> T, ask: impl Fn(&Device, &Problem, &T, &mut Report)) {
+    let devices = device::all();
+    for precision in Precision::ALL {
+        let devices: Vec<&Device> = devices.iter().filter(|device| device.precision == precision).collect();
+        let mut reports: Vec<Report> = devices.iter().map(|device| Report::new(question, device)).collect();
+        for case in cases::all() {
+            let problem = case.problem_in(precision);
+            let truth = truth(&problem);
+            devices.iter().zip(&mut reports).for_each(|(device, report)| ask(device, &problem, &truth, report));
+        }
+        reports.into_iter().for_each(Report::finish);
+    }
 }

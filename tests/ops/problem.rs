@@ -3,6 +3,7 @@
 
 use crate::cases::{Case, Slack};
 use std::sync::Arc;
+use weft::device::Precision;
 use weft::net::Net;
 use weft::ops::{Mode, TargetKind};
 use weft::rng::Rng;
@@ -27,6 +28,8 @@ pub struct Problem {
     /// As the last layer's output; only a loss can do without.
     pub cotangent: Option<Vec<f32>>,
     pub slack: Slack,
+    /// No kink is near, so gradients can be asked for.
+    pub smooth: bool,
 }
 
 /// What a device answers.
@@ -78,7 +81,8 @@ impl Problem {
         let cotangent = (0..net.value_len(net.layers.len(), n)).map(|_| rng.range(-0.5, 1.5)).collect();
         let mode = if case.training { Mode::Training { seed } } else { Mode::Inference };
         let (name, slack) = (case.name.to_string(), case.slack);
-        Self { name, seed, net, n, mode, input, parameters, classes, values, cotangent: Some(cotangent), slack }
+        let cotangent = Some(cotangent);
+        Self { name, seed, net, n, mode, input, parameters, classes, values, cotangent, slack, smooth: true }
     }
 
     /// The same with NaN for every number: what is left in memory after it shows wherever it is read.
@@ -88,6 +92,21 @@ impl Problem {
         poisoned.parameters.iter_mut().for_each(|tensor| tensor.fill(f32::NAN));
         poisoned.cotangent.iter_mut().for_each(|values| values.fill(f32::NAN));
         poisoned
+    }
+
+    /// The same with numbers as a device multiplies them. Biases and targets stay f32.
+    pub fn rounded(mut self, precision: Precision) -> Self {
+        let round = |values: &mut [f32]| values.iter_mut().for_each(|x| *x = precision.round_factor(*x));
+        round(&mut self.input);
+        for (parameter, values) in self.net.parameters.iter().zip(&mut self.parameters) {
+            if parameter.tensor.fan_in > 0 {
+                round(values);
+            }
+        }
+        if !self.is_loss(self.net.layers.len() - 1) {
+            self.cotangent.iter_mut().for_each(|values| round(values));
+        }
+        self
     }
 
     /// Whether layer `l` is a loss: one number for the batch.

@@ -10,6 +10,7 @@ pub struct Report {
     bound: f64,
     failures: Vec<String>,
     tensors: usize,
+    passed_over: Vec<String>,
     /// The largest error as a share of what is allowed, and whose.
     worst: (f64, String),
 }
@@ -17,7 +18,14 @@ pub struct Report {
 impl Report {
     pub fn new(question: &str, device: &Device) -> Self {
         let question = format!("{question} ({})", device.name);
-        Self { question, bound: device.bound, failures: Vec::new(), tensors: 0, worst: (0.0, "none".into()) }
+        Self {
+            question,
+            bound: device.bound,
+            failures: Vec::new(),
+            tensors: 0,
+            passed_over: Vec::new(),
+            worst: (0.0, "none".into()),
+        }
     }
 
     /// Holds an output against what is wanted.
@@ -69,6 +77,11 @@ impl Report {
         self.failures.push(format!("case {} (seed {}): {text}", problem.name, problem.seed));
     }
 
+    /// Notes that a case was not asked.
+    pub fn pass_over(&mut self, problem: &Problem, why: &str) {
+        self.passed_over.push(format!("case {}: {why}", problem.name));
+    }
+
     /// Notes a failure unless `fact` holds.
     pub fn require(&mut self, problem: &Problem, fact: bool, text: &str) {
         self.tensors += 1;
@@ -80,9 +93,10 @@ impl Report {
     /// # Panics
     /// If anything failed, or nothing was asked.
     pub fn finish(self) {
-        let Self { question, failures, tensors, worst, .. } = self;
+        let Self { question, failures, tensors, passed_over, worst, .. } = self;
         assert!(failures.is_empty(), "{question}: {} failed\n  {}", failures.len(), failures.join("\n  "));
         assert!(tensors > 0, "{question}: nothing was compared");
+        passed_over.iter().for_each(|case| println!("{question}: not asked: {case}"));
         println!("{question}: {tensors} tensors, worst {:.2} of the allowance ({})", worst.0, worst.1);
     }
 }

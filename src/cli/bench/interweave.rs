@@ -56,7 +56,7 @@ pub struct Args {
 const BATCHES: [usize; 4] = [8, 16, 32, 64];
 
 pub fn run(args: &Args) -> Result<()> {
-    let Device::Cpu = args.device.parse()?;
+    let Device::Cpu = Device::open(&args.device)? else { unimplemented!() };
     if args.rounds == 0 {
         return Err(Error::new("--rounds", "0 rounds").advise("give at least one"));
     }

@@ -40,7 +40,7 @@ struct Figures {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let Device::Cpu = args.device.parse()?;
+    let Device::Cpu = Device::open(&args.device)? else { unimplemented!() };
     if args.rounds == 0 {
         return Err(Error::new("--rounds", "0 rounds").advise("give at least one"));
     }

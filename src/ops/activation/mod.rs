@@ -1,10 +1,12 @@
 //! `relu` (max(x, 0)) and `sigmoid` (1 / (1 + exp(-x))), as layers and as the `activation` of filter layers.
 
+use super::gpu::{self, GpuBackward, GpuForward};
 use super::parallel::zip_values;
 use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse, single};
+use crate::device::Recorder;
 use serde::Deserialize;
 
-/// What a filter layer applies to its sums.
+/// What a filter layer applies to its sums; kernels know it by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
@@ -96,6 +98,17 @@ impl Operation for Layer {
         let Some(d_input) = &mut pass.d_inputs[0] else { return };
         d_input.copy_from_slice(pass.d_output);
         zip_values(pass.output, d_input, |y, d| self.activation.unapply(y, d));
+    }
+
+    fn record_forward(&self, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
+        gpu::activation_forward(to, self.activation, pass.inputs[0], pass.output, pass.n * self.shape.len());
+    }
+
+    fn record_backward(&self, pass: GpuBackward<'_>, to: &mut Recorder<'_>) {
+        if let Some(d_input) = pass.d_inputs[0] {
+            let count = pass.n * self.shape.len();
+            gpu::activation_backward(to, self.activation, pass.d_output, pass.output, d_input, count);
+        }
     }
 
     fn kind(&self) -> Kind<'_> {

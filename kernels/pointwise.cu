@@ -1,0 +1,96 @@
+// Functions of single values: activations as layers, conversion between storage types, sums of gradients.
+//
+// Layout: any. A thread owns 16 bytes of the storage type; a block of 256 threads owns 256 of those. No shared memory.
+// Memory-bound: each value is read and written once. Tolerance: one rounding of the storage type.
+#include "weft.cuh"
+
+struct Pointwise {
+  const void* x;
+  const void* y;   // backward: the layer's output
+  void* out;
+  size_t count;
+  int activation;
+  int unused;
+};
+PARAMETERS(Pointwise, 40);
+
+// Calls f(i) for the values of this thread's pack; `whole` tells that all of them exist.
+template <class T, class F> __device__ __forceinline__ void each_pack(size_t count, F f) {
+  size_t i = global_thread() * Pack<T>::N;
+  if (i < count) f(i, count - i >= Pack<T>::N ? Pack<T>::N : (int)(count - i));
+}
+template <class T> __device__ __forceinline__ Pack<T> load_some(const void* from, size_t i, int n) {
+  const T* p = (const T*)from + i;
+  if (n == Pack<T>::N) return load_pack(p);
+  Pack<T> v = {};
+  for (int k = 0; k < n; k++) v.v[k] = p[k];
+  return v;
+}
+template <class T> __device__ __forceinline__ void store_some(void* to, size_t i, int n, const Pack<T>& v) {
+  T* p = (T*)to + i;
+  if (n == Pack<T>::N) return store_pack(p, v);
+  for (int k = 0; k < n; k++) p[k] = v.v[k];
+}
+
+// out = activation(x)
+template <class T> __device__ void activation_forward(const Pointwise& p) {
+  each_pack<T>(p.count, [&](size_t i, int n) {
+    Pack<T> v = load_some<T>(p.x, i, n);
+#pragma unroll
+    for (int k = 0; k < Pack<T>::N; k++) v.v[k] = from_float<T>(activate(to_float(v.v[k]), p.activation));
+    store_some(p.out, i, n, v);
+  });
+}
+STORAGE_KERNELS(activation_forward, Pointwise)
+
+// out = x * activation'(y); x is the gradient of y, and may be `out`
+template <class T> __device__ void activation_backward(const Pointwise& p) {
+  each_pack<T>(p.count, [&](size_t i, int n) {
+    Pack<T> g = load_some<T>(p.x, i, n), y = load_some<T>(p.y, i, n);
+#pragma unroll
+    for (int k = 0; k < Pack<T>::N; k++)
+      g.v[k] = from_float<T>(deactivate(to_float(g.v[k]), to_float(y.v[k]), p.activation));
+    store_some(p.out, i, n, g);
+  });
+}
+STORAGE_KERNELS(activation_backward, Pointwise)
+
+// out += x
+template <class T> __device__ void accumulate(const Pointwise& p) {
+  each_pack<T>(p.count, [&](size_t i, int n) {
+    Pack<T> a = load_some<T>(p.out, i, n), b = load_some<T>(p.x, i, n);
+#pragma unroll
+    for (int k = 0; k < Pack<T>::N; k++) a.v[k] = from_float<T>(to_float(a.v[k]) + to_float(b.v[k]));
+    store_some(p.out, i, n, a);
+  });
+}
+STORAGE_KERNELS(accumulate, Pointwise)
+
+// out (T) = x (f32): a batch or weights on their way in
+template <class T> __device__ void narrow(const Pointwise& p) {
+  size_t i = global_thread();
+  if (i < p.count) ((T*)p.out)[i] = from_float<T>(((const float*)p.x)[i]);
+}
+STORAGE_KERNELS(narrow, Pointwise)
+
+// out (f32) = x (T): values on their way out
+template <class T> __device__ void widen(const Pointwise& p) {
+  size_t i = global_thread();
+  if (i < p.count) ((float*)p.out)[i] = to_float(((const T*)p.x)[i]);
+}
+STORAGE_KERNELS(widen, Pointwise)
+
+struct Fill {
+  void* out;
+  size_t count;
+  float value;
+  int unused;
+};
+PARAMETERS(Fill, 24);
+
+// out = value
+template <class T> __device__ void fill(const Fill& p) {
+  size_t i = global_thread();
+  if (i < p.count) ((T*)p.out)[i] = from_float<T>(p.value);
+}
+STORAGE_KERNELS(fill, Fill)

@@ -1,0 +1,183 @@
+//! What Weft asks of a GPU: memory, copies, launches by name, graphs, times. Two drivers answer: the CUDA driver through
+//! cudarc ([`super::cuda`]) and the emulator ([`super::emulator`]). Everything above this trait is written once, so launch
+//! geometry, memory plans and graphs are under test on machines without a GPU.
+
+use crate::Result;
+use bytemuck::{NoUninit, Pod, Zeroable};
+use std::sync::Arc;
+
+/// An address in device memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Ptr(pub u64);
+
+impl Ptr {
+    pub const NULL: Self = Self(0);
+
+    /// The address `bytes` further on.
+    pub fn offset(self, bytes: usize) -> Self {
+        Self(self.0 + bytes as u64)
+    }
+}
+
+/// Defines the parameter struct of a kernel: plain data, by value, as in the `.cu` file, where `PARAMETERS(Name, size)`
+/// asserts the same size.
+#[macro_export]
+macro_rules! kernel_parameters {
+    ($(#[$meta:meta])* $name:ident: $size:literal { $($(#[$doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+        #[repr(C)]
+        pub struct $name { $($(#[$doc])* pub $field: $type),* }
+        const _: () = assert!(size_of::<$name>() == $size);
+    };
+}
+
+/// What a launch does, counted by hand: the base of every roofline.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Floating-point operations (a multiply-add is two).
+    pub flops: u64,
+    /// Bytes that must be read and written at least once.
+    pub bytes: u64,
+}
+
+/// A kernel with its launch geometry and parameters; plain data, so that a list of them is a program.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// Name of an `extern "C" __global__` function under kernels/.
+    pub kernel: String,
+    pub grid: [u32; 3],
+    /// Threads of a block; blocks are one-dimensional.
+    pub block: u32,
+    /// Dynamic shared memory in bytes.
+    pub shared: u32,
+    /// The kernel's one parameter struct.
+    pub parameters: Arc<[u8]>,
+    pub work: Work,
+    /// What it is for, for messages and tables: a layer's name.
+    pub label: Arc<str>,
+}
+
+impl Launch {
+    pub fn new<P: NoUninit>(kernel: impl Into<String>, grid: [usize; 3], block: usize, parameters: &P) -> Self {
+        Self {
+            kernel: kernel.into(),
+            grid: grid.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
+            block: block as u32,
+            shared: 0,
+            parameters: Arc::from(bytemuck::bytes_of(parameters)),
+            work: Work::default(),
+            label: Arc::from(""),
+        }
+    }
+
+    /// With dynamic shared memory.
+    pub fn shared(self, bytes: usize) -> Self {
+        Self { shared: bytes as u32, ..self }
+    }
+
+    pub fn work(self, flops: u64, bytes: u64) -> Self {
+        Self { work: Work { flops, bytes }, ..self }
+    }
+
+    /// `kernel (layer), grid 2x1x1, block 256, 0 bytes of shared memory`: for messages.
+    pub fn describe(&self) -> String {
+        let [x, y, z] = self.grid;
+        let label = if self.label.is_empty() { String::new() } else { format!(" of layer {}", self.label) };
+        format!(
+            "{}{label}, grid {x}x{y}x{z}, block {}, {} bytes of shared memory",
+            self.kernel, self.block, self.shared
+        )
+    }
+}
+
+/// What a GPU is and can do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Properties {
+    pub name: String,
+    /// Compute capability, `[9, 0]` for an H100. What the emulator claims: it runs everything but device-only kernels.
+    pub capability: [u32; 2],
+    pub multiprocessors: u32,
+    /// Bytes of dynamic shared memory that a block may ask for.
+    pub shared_per_block: u32,
+    pub shared_per_multiprocessor: u32,
+    pub threads_per_multiprocessor: u32,
+    pub memory: u64,
+    /// Peak rates for the roofline; `None` where nobody knows them (the emulator).
+    pub peaks: Option<Peaks>,
+}
+
+/// Peak rates of a GPU, computed from its clocks and widths.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Peaks {
+    /// FLOP/s of f32 multiply-adds outside the tensor cores.
+    pub f32: f64,
+    /// FLOP/s of the tensor cores on tf32, and on 16-bit numbers, without sparsity.
+    pub tf32: f64,
+    pub half: f64,
+    /// Bytes per second of device memory.
+    pub memory: f64,
+}
+
+/// What the compiler made of a kernel, and how many of its blocks a multiprocessor holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attributes {
+    pub registers: u32,
+    /// Bytes of static shared memory.
+    pub static_shared: u32,
+    /// Bytes of local memory of a thread: spills and stack.
+    pub local: u32,
+    /// Blocks of the asked size and dynamic shared memory on one multiprocessor.
+    pub blocks_per_multiprocessor: u32,
+}
+
+/// Launches that were captured once and are started together.
+pub trait Graph: Send {
+    /// Starts it on the driver's stream; does not wait.
+    fn launch(&self) -> Result<()>;
+}
+
+/// A GPU, real or emulated. One stream: everything happens in the order of the calls.
+pub trait Driver: Send + Sync {
+    fn properties(&self) -> &Properties;
+
+    /// Bytes of device memory that are free now.
+    fn free_memory(&self) -> Result<u64>;
+
+    /// Allocates; contents undefined, aligned to 256 bytes.
+    ///
+    /// # Errors
+    /// Out of memory: what was asked for and what is free.
+    fn allocate(&self, bytes: usize) -> Result<Ptr>;
+
+    /// Gives back what [`Driver::allocate`] gave.
+    fn free(&self, memory: Ptr);
+
+    /// Copies to the device; `bytes` may be reused at once.
+    fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()>;
+
+    /// Waits for everything before, and copies from the device.
+    fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()>;
+
+    /// Starts a kernel.
+    ///
+    /// # Errors
+    /// Names kernel, layer and geometry.
+    fn launch(&self, launch: &Launch) -> Result<()>;
+
+    /// Waits for everything that was started.
+    fn synchronize(&self) -> Result<()>;
+
+    /// Captures launches as one graph.
+    fn capture(&self, launches: &[Launch]) -> Result<Box<dyn Graph>>;
+
+    /// Runs launches one after the other and gives the seconds each took.
+    fn time(&self, launches: &[Launch]) -> Result<Vec<f64>>;
+
+    /// What is known of a launch's kernel; `None` where there is no compiler's account (the emulator).
+    fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>>;
+
+    /// Names of all kernels that can be launched.
+    fn kernels(&self) -> Vec<String>;
+}

@@ -1,0 +1,245 @@
+//! A GPU as the engine uses it: memory that frees itself, and programs. A program is a list of launches with all their
+//! parameters, made once when a plan is made, because every shape and address is fixed by then; running it allocates
+//! nothing and uploads no metadata, so it can be captured as a graph. What changes from step to step lies in device
+//! memory at a fixed place ([`Step`]).
+
+use super::driver::{Driver, Graph, Launch, Ptr};
+use crate::kernel_parameters;
+use crate::{Error, Result};
+use bytemuck::Pod;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Arithmetic and storage of a net on a GPU. Sums are f32 in all of them, master weights and their gradients too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// f32 multiply-adds outside the tensor cores.
+    #[default]
+    F32,
+    /// f32 in memory, tensor cores on numbers rounded to tf32.
+    Tf32,
+    /// f16 in memory and on tensor cores.
+    F16,
+    /// bf16 in memory and on tensor cores.
+    Bf16,
+}
+
+impl Precision {
+    pub const ALL: [Self; 4] = [Self::F32, Self::Tf32, Self::F16, Self::Bf16];
+
+    /// Ending of kernels that multiply in this precision.
+    pub fn math(self) -> &'static str {
+        ["f32", "tf32", "f16", "bf16"][self as usize]
+    }
+
+    /// Ending of kernels that read and write activations of this precision.
+    pub fn storage(self) -> &'static str {
+        ["f32", "f32", "f16", "bf16"][self as usize]
+    }
+
+    /// Bytes of an activation.
+    pub fn bytes(self) -> usize {
+        [4, 4, 2, 2][self as usize]
+    }
+
+    /// Largest error of a layer, as a share of its largest output, against an f64 loop over inputs rounded the same way.
+    pub fn tolerance(self) -> f64 {
+        [1e-6, 2e-3, 1e-2, 1e-2][self as usize]
+    }
+
+    /// `x` as it is multiplied: as memory keeps it, for tf32 as the tensor cores read it (halves away from zero).
+    pub fn round_factor(self, x: f32) -> f32 {
+        match self {
+            Self::F32 => x,
+            Self::Tf32 if !x.is_finite() => x,
+            Self::Tf32 => f32::from_bits((x.to_bits() + 0x1000) & 0xffff_e000),
+            Self::F16 => half::f16::from_f32(x).to_f32(),
+            Self::Bf16 => half::bf16::from_f32(x).to_f32(),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.math())
+    }
+}
+
+impl FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|precision| precision.math() == text).ok_or_else(|| {
+            Error::new(format!("--precision {text}"), "no such precision").advise("use f32, tf32, f16 or bf16")
+        })
+    }
+}
+
+/// How convolutions are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Convolution {
+    /// Windows are gathered while a tile is loaded.
+    #[default]
+    Implicit,
+    /// Windows are written out (im2col), then one plain matrix product.
+    Im2col,
+}
+
+impl FromStr for Convolution {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "implicit" => Ok(Self::Implicit),
+            "im2col" => Ok(Self::Im2col),
+            _ => Err(Error::new(format!("--conv {text}"), "no such algorithm").advise("use implicit or im2col")),
+        }
+    }
+}
+
+/// A GPU, real or emulated, and how to compute on it. Cheap to clone.
+#[derive(Clone)]
+pub struct Gpu {
+    pub driver: Arc<dyn Driver>,
+    pub precision: Precision,
+    pub convolution: Convolution,
+    /// Every buffer is an allocation of its own and nothing shares memory, so that a checked emulator sees every access
+    /// beyond one.
+    pub apart: bool,
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {}", self.driver.properties().name, self.precision)
+    }
+}
+
+impl Gpu {
+    pub fn new(driver: Arc<dyn Driver>) -> Self {
+        Self { driver, precision: Precision::default(), convolution: Convolution::default(), apart: false }
+    }
+
+    /// Memory for `bytes` bytes, contents undefined.
+    ///
+    /// # Errors
+    /// Out of memory: what was asked for and what is free.
+    pub fn memory(&self, bytes: usize) -> Result<Memory> {
+        let ptr = self.driver.allocate(bytes.max(16))?;
+        Ok(Memory { driver: self.driver.clone(), ptr })
+    }
+
+    /// Memory that holds `values`.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn upload<T: Pod>(&self, values: &[T]) -> Result<Memory> {
+        let memory = self.memory(size_of_val(values))?;
+        self.driver.upload(memory.ptr, bytemuck::cast_slice(values))?;
+        Ok(memory)
+    }
+
+    /// `count` values from the device.
+    ///
+    /// # Errors
+    /// A kernel that failed before.
+    pub fn download<T: Pod>(&self, from: Ptr, count: usize) -> Result<Vec<T>> {
+        let mut values = vec![T::zeroed(); count];
+        self.driver.download(from, bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
+    }
+}
+
+/// Device memory, freed when dropped.
+pub struct Memory {
+    driver: Arc<dyn Driver>,
+    pub ptr: Ptr,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.driver.free(self.ptr);
+    }
+}
+
+kernel_parameters! {
+    /// What changes from step to step, in device memory.
+    Step: 16 {
+        /// Seed of this step's dropout masks.
+        seed: u64,
+        rate: f32,
+        unused: u32,
+    }
+}
+
+/// Launches in the order in which they run, and their graph once it has been captured.
+#[derive(Default)]
+pub struct Program {
+    pub launches: Vec<Launch>,
+    graph: Option<Box<dyn Graph>>,
+}
+
+impl Program {
+    pub fn new(launches: Vec<Launch>) -> Self {
+        Self { launches, graph: None }
+    }
+
+    /// Starts all launches: one by one the first time, as a graph from then on. With `WEFT_SYNC=1` always one by one,
+    /// waiting after each, so that an error names the launch that made it.
+    ///
+    /// # Errors
+    /// The first launch that fails, by name.
+    pub fn run(&mut self, gpu: &Gpu) -> Result<()> {
+        if synchronous() {
+            return self.launches.iter().try_for_each(|launch| {
+                eprintln!("{}", launch.describe());
+                gpu.driver.launch(launch)?;
+                gpu.driver.synchronize().map_err(|e| e.within(launch.describe()))
+            });
+        }
+        match &self.graph {
+            Some(graph) => graph.launch(),
+            None => {
+                self.launches.iter().try_for_each(|launch| gpu.driver.launch(launch))?;
+                self.graph = Some(gpu.driver.capture(&self.launches)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Whether `WEFT_SYNC` asks for a wait after every launch.
+fn synchronous() -> bool {
+    std::env::var_os("WEFT_SYNC").is_some_and(|value| value != "0" && !value.is_empty())
+}
+
+/// Collects the launches of a pass; operations write to it.
+pub struct Recorder<'a> {
+    pub gpu: &'a Gpu,
+    pub launches: Vec<Launch>,
+    label: Arc<str>,
+}
+
+impl<'a> Recorder<'a> {
+    pub fn new(gpu: &'a Gpu) -> Self {
+        Self { gpu, launches: Vec::new(), label: Arc::from("") }
+    }
+
+    /// What the launches from here on are for.
+    pub fn label(&mut self, label: &str) {
+        self.label = Arc::from(label);
+    }
+
+    pub fn precision(&self) -> Precision {
+        self.gpu.precision
+    }
+
+    /// `name` with the ending of kernels that read and write activations as they are stored.
+    pub fn stored(&self, name: &str) -> String {
+        format!("{name}_{}", self.precision().storage())
+    }
+
+    pub fn launch(&mut self, launch: Launch) {
+        self.launches.push(Launch { label: self.label.clone(), ..launch });
+    }
+}

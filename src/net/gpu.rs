@@ -1,0 +1,481 @@
+//! A net on a GPU: its parameters in device memory ([`GpuParameters`]), and passes over batches of one size
+//! ([`GpuSession`]). The plan is the CPU's; making a session writes the launches of every pass down, running one starts
+//! them.
+
+use super::plan::is_seed;
+use super::{INPUT, Net, Plan, Purpose};
+use crate::device::{Gpu, Memory, Program, Ptr, Recorder, Step};
+use crate::ops::gpu::{self, GpuBackward, GpuForward, GpuTargets};
+use crate::ops::{Mode, TargetKind, Targets};
+use crate::{Error, Result};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Tensors begin at multiples of this many values, so that 16-byte loads are aligned in every storage type.
+const ALIGN: usize = 64;
+
+/// A net's parameters on a GPU: f32 masters, and weights in the storage type where that is another.
+pub struct GpuParameters {
+    net: Arc<Net>,
+    gpu: Gpu,
+    master: Memory,
+    stored: Option<Memory>,
+    /// Where each tensor lies, in values.
+    starts: Vec<usize>,
+    len: usize,
+    narrow: std::sync::Mutex<Program>,
+}
+
+impl GpuParameters {
+    /// Uploads parameters (the flat vector of the CPU).
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(gpu: &Gpu, net: Arc<Net>, parameters: &[f32]) -> Result<Self> {
+        let mut starts = Vec::with_capacity(net.parameters.len());
+        let mut len = 0;
+        for parameter in &net.parameters {
+            starts.push(len);
+            len = (len + parameter.range.len()).next_multiple_of(ALIGN);
+        }
+        let master = gpu.memory(4 * len)?;
+        let narrows = gpu.precision.bytes() < 4;
+        let stored = narrows.then(|| gpu.memory(gpu.precision.bytes() * len)).transpose()?;
+        let mut to = Recorder::new(gpu);
+        if let Some(stored) = &stored {
+            gpu::narrow(&mut to, master.ptr, stored.ptr, len);
+        }
+        let narrow = std::sync::Mutex::new(Program::new(to.launches));
+        let this = Self { net, gpu: gpu.clone(), master, stored, starts, len, narrow };
+        this.write(parameters)?;
+        Ok(this)
+    }
+
+    pub fn net(&self) -> &Arc<Net> {
+        &self.net
+    }
+
+    /// Values in device memory, with the space between tensors.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True for a net without parameters.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Replaces all parameters.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn write(&self, parameters: &[f32]) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        self.gpu.driver.upload(self.master.ptr, bytemuck::cast_slice(&self.spread(parameters)))?;
+        self.narrow.lock().unwrap_or_else(std::sync::PoisonError::into_inner).run(&self.gpu)
+    }
+
+    /// The parameters as the CPU's flat vector.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn read(&self) -> Result<Vec<f32>> {
+        self.read_like(self.master.ptr)
+    }
+
+    /// A buffer laid out as the parameters, as the CPU's flat vector.
+    fn read_like(&self, from: Ptr) -> Result<Vec<f32>> {
+        let spread: Vec<f32> = self.gpu.download(from, self.len)?;
+        let mut flat = vec![0.0; self.net.parameter_len()];
+        for (parameter, &start) in self.net.parameters.iter().zip(&self.starts) {
+            flat[parameter.range.clone()].copy_from_slice(&spread[start..start + parameter.range.len()]);
+        }
+        Ok(flat)
+    }
+
+    /// The CPU's flat vector with space between tensors.
+    fn spread(&self, flat: &[f32]) -> Vec<f32> {
+        assert_eq!(flat.len(), self.net.parameter_len(), "parameters of another net");
+        let mut spread = vec![0.0; self.len];
+        for (parameter, &start) in self.net.parameters.iter().zip(&self.starts) {
+            spread[start..start + parameter.range.len()].copy_from_slice(&flat[parameter.range.clone()]);
+        }
+        spread
+    }
+
+    /// Addresses of a layer's tensors: weights as they are multiplied, biases in f32.
+    fn addresses(&self, tensors: Range<usize>) -> Vec<Ptr> {
+        let address = |index: usize| match &self.stored {
+            Some(stored) if self.net.parameters[index].tensor.fan_in > 0 => {
+                stored.ptr.offset(self.gpu.precision.bytes() * self.starts[index])
+            }
+            _ => self.master.ptr.offset(4 * self.starts[index]),
+        };
+        tensors.map(address).collect()
+    }
+}
+
+/// Device memory of a plan: one arena, or every buffer apart.
+enum Buffers {
+    Arena(Memory),
+    Apart(Vec<(Range<usize>, Memory)>),
+}
+
+/// The programs of passes in one mode.
+#[derive(Default)]
+struct Programs {
+    forward: Program,
+    backward: Program,
+}
+
+/// Passes over batches of one size on a GPU.
+pub struct GpuSession {
+    gpu: Gpu,
+    parameters: Arc<GpuParameters>,
+    plan: Plan,
+    buffers: Buffers,
+    step: Memory,
+    classes: Memory,
+    targets: Memory,
+    gradients: Option<Memory>,
+    /// The input, and values on their way out, in f32.
+    staging: Memory,
+    inference: Programs,
+    training: Option<Programs>,
+    output: Vec<f32>,
+}
+
+impl GpuSession {
+    /// Plans passes over `n` samples, allocates their memory and writes their launches down.
+    ///
+    /// # Errors
+    /// Out of memory: what was asked for, what is free, and which batch would fit.
+    pub fn new(parameters: Arc<GpuParameters>, n: usize, purpose: Purpose) -> Result<Self> {
+        let (gpu, net) = (parameters.gpu.clone(), parameters.net.clone());
+        let size = gpu.precision.bytes();
+        let values = |bytes: usize| bytes.div_ceil(size);
+        let plan = Plan::with_scratch(&net, n, purpose, |op| {
+            [values(op.gpu_forward_workspace(n, &gpu)), values(op.gpu_backward_workspace(n, &gpu))]
+        })?;
+        let buffers = if gpu.apart { Buffers::Apart(Vec::new()) } else { Buffers::Arena(arena(&gpu, &plan, &net)?) };
+        let (mut classes, mut targets) = (0, 0);
+        for kind in net.layers.iter().filter_map(|layer| layer.op.target()) {
+            match kind {
+                TargetKind::Classes { per_sample, .. } => classes = classes.max(n * per_sample),
+                TargetKind::Identities => classes = classes.max(n),
+                TargetKind::Values { per_sample } => targets = targets.max(n * per_sample),
+            }
+        }
+        let largest = (0..=net.layers.len()).map(|value| net.value_len(value, n)).max().unwrap_or(0);
+        let mut session = Self {
+            buffers,
+            step: gpu.upload(&[Step { seed: 0, rate: 0.0, unused: 0 }])?,
+            classes: gpu.memory(4 * classes)?,
+            targets: gpu.memory(4 * targets)?,
+            gradients: if purpose.is_backward() { Some(gpu.memory(4 * parameters.len)?) } else { None },
+            staging: gpu.memory(4 * largest)?,
+            inference: Programs::default(),
+            training: None,
+            output: Vec::new(),
+            gpu,
+            parameters,
+            plan,
+        };
+        session.inference = session.record(false)?;
+        if purpose == Purpose::Training || purpose == Purpose::Differentiation {
+            session.training = Some(session.record(true)?);
+        }
+        Ok(session)
+    }
+
+    pub fn net(&self) -> &Arc<Net> {
+        &self.parameters.net
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub fn parameters(&self) -> &Arc<GpuParameters> {
+        &self.parameters
+    }
+
+    /// The launches of a forward pass.
+    pub fn forward_program(&self, training: bool) -> &Program {
+        &self.programs(training).forward
+    }
+
+    /// The launches of a backward pass.
+    pub fn backward_program(&self, training: bool) -> &Program {
+        &self.programs(training).backward
+    }
+
+    fn programs(&self, training: bool) -> &Programs {
+        self.training.as_ref().filter(|_| training).unwrap_or(&self.inference)
+    }
+
+    /// Address of a buffer of the plan.
+    fn address(&mut self, range: &Range<usize>) -> Result<Ptr> {
+        let size = self.gpu.precision.bytes();
+        match &mut self.buffers {
+            Buffers::Arena(memory) => Ok(memory.ptr.offset(size * range.start)),
+            Buffers::Apart(buffers) => {
+                // Buffers that share memory in the arena differ in their range or are never alive together; one that
+                // has the same range as an earlier one shares its memory here too.
+                if let Some((_, memory)) = buffers.iter().find(|(other, _)| other == range) {
+                    return Ok(memory.ptr);
+                }
+                let memory = self.gpu.memory((size * range.len()).max(4))?;
+                let ptr = memory.ptr;
+                buffers.push((range.clone(), memory));
+                Ok(ptr)
+            }
+        }
+    }
+
+    /// Address of a buffer that has been recorded.
+    fn find(&self, range: &Range<usize>) -> Ptr {
+        match &self.buffers {
+            Buffers::Arena(memory) => memory.ptr.offset(self.gpu.precision.bytes() * range.start),
+            Buffers::Apart(buffers) => {
+                buffers.iter().find(|(other, _)| other == range).map_or(Ptr::NULL, |(_, memory)| memory.ptr)
+            }
+        }
+    }
+
+    fn record(&mut self, training: bool) -> Result<Programs> {
+        let (gpu, net, n) = (self.gpu.clone(), self.parameters.net.clone(), self.plan.n);
+        let targets = GpuTargets { classes: self.classes.ptr, values: self.targets.ptr };
+        let mut to = Recorder::new(&gpu);
+        to.label("input");
+        let input = self.address(&self.plan.values[INPUT].clone())?;
+        // f32 batches are uploaded in place.
+        if gpu.precision.bytes() < 4 {
+            gpu::narrow(&mut to, self.staging.ptr, input, net.value_len(INPUT, n));
+        }
+        for (l, layer) in net.layers.iter().enumerate() {
+            to.label(&layer.name);
+            let inputs = layer.inputs.iter().map(|&value| self.address(&self.plan.values[value].clone()));
+            let inputs = inputs.collect::<Result<Vec<Ptr>>>()?;
+            let pass = GpuForward {
+                n,
+                training,
+                stream: l as u64,
+                step: self.step.ptr,
+                inputs: &inputs,
+                params: &self.parameters.addresses(layer.parameters.clone()),
+                targets,
+                output: self.address(&self.plan.values[l + 1].clone())?,
+                workspace: self.address(&self.plan.layers[l].forward.clone())?,
+            };
+            layer.op.record_forward(pass, &mut to);
+        }
+        let forward = Program::new(to.launches);
+        let mut to = Recorder::new(&gpu);
+        if self.plan.purpose.is_backward() {
+            for l in (0..net.layers.len()).rev() {
+                self.record_backward(l, training, targets, &mut to)?;
+            }
+        }
+        Ok(Programs { forward, backward: Program::new(to.launches) })
+    }
+
+    fn record_backward(&mut self, l: usize, training: bool, targets: GpuTargets, to: &mut Recorder<'_>) -> Result<()> {
+        let net = self.parameters.net.clone();
+        let layer = &net.layers[l];
+        to.label(&layer.name);
+        let gradients = self.gradients.as_ref().map_or(Ptr::NULL, |memory| memory.ptr);
+        let d_params: Vec<Ptr> =
+            layer.parameters.clone().map(|index| gradients.offset(4 * self.parameters.starts[index])).collect();
+        let Some(d_output) = self.plan.gradients[l + 1].clone() else {
+            for (index, &d_param) in layer.parameters.clone().zip(&d_params) {
+                gpu::fill_f32(to, 0.0, d_param, net.parameters[index].range.len());
+            }
+            return Ok(());
+        };
+        let needs = layer.op.needs();
+        let extra = self.plan.layers[l].extra.clone();
+        let (mut inputs, mut d_inputs) = (Vec::new(), Vec::new());
+        for (&value, extra) in layer.inputs.iter().zip(&extra) {
+            let range = self.plan.values[value].clone();
+            inputs.push(if needs.inputs { self.address(&range)? } else { Ptr::NULL });
+            let gradient = extra.clone().or(self.plan.gradients[value].clone());
+            d_inputs.push(gradient.map(|range| self.address(&range)).transpose()?);
+        }
+        let pass = GpuBackward {
+            n: self.plan.n,
+            training,
+            stream: l as u64,
+            step: self.step.ptr,
+            inputs: &inputs,
+            output: if needs.output { self.address(&self.plan.values[l + 1].clone())? } else { Ptr::NULL },
+            params: &self.parameters.addresses(layer.parameters.clone()),
+            targets,
+            d_output: self.address(&d_output)?,
+            d_inputs: &d_inputs,
+            d_params: &d_params,
+            workspace: self.address(&self.plan.layers[l].backward.clone())?,
+        };
+        layer.op.record_backward(pass, to);
+        for (&value, extra) in layer.inputs.iter().zip(&extra) {
+            if let (Some(extra), Some(total)) = (extra, self.plan.gradients[value].clone()) {
+                let (extra, total) = (self.address(extra)?, self.address(&total)?);
+                gpu::accumulate(to, extra, total, net.value_len(value, self.plan.n));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the batch, `[n, h, w, c]` in f32.
+    ///
+    /// # Errors
+    /// A launch that failed before.
+    pub fn set_input(&mut self, batch: &[f32]) -> Result<()> {
+        assert_eq!(batch.len(), self.parameters.net.value_len(INPUT, self.plan.n), "a batch of another size");
+        let f32_input = self.gpu.precision.bytes() == 4;
+        let to = if f32_input { self.find(&self.plan.values[INPUT]) } else { self.staging.ptr };
+        self.gpu.driver.upload(to, bytemuck::cast_slice(batch))
+    }
+
+    /// Runs all layers on the batch of [`GpuSession::set_input`].
+    ///
+    /// # Errors
+    /// Targets that do not fit the losses; a launch that failed.
+    pub fn forward(&mut self, mode: Mode, targets: Targets<'_>) -> Result<()> {
+        self.parameters.net.check_targets(self.plan.n, targets)?;
+        if !targets.classes.is_empty() {
+            self.gpu.driver.upload(self.classes.ptr, bytemuck::cast_slice(targets.classes))?;
+        }
+        if !targets.values.is_empty() {
+            self.gpu.driver.upload(self.targets.ptr, bytemuck::cast_slice(targets.values))?;
+        }
+        let programs = match mode {
+            Mode::Inference => &mut self.inference,
+            Mode::Training { seed } => {
+                let step = Step { seed, rate: 0.0, unused: 0 };
+                self.gpu.driver.upload(self.step.ptr, bytemuck::bytes_of(&step))?;
+                self.training.as_mut().unwrap_or(&mut self.inference)
+            }
+        };
+        programs.forward.run(&self.gpu)
+    }
+
+    /// Gradients of the sum of all losses, or of the last layer's output times `cotangent`. A forward pass in the same
+    /// mode must have gone before.
+    ///
+    /// # Errors
+    /// A cotangent of the wrong length, or none where the last layer is no loss; a launch that failed.
+    pub fn backward(&mut self, mode: Mode, cotangent: Option<&[f32]>) -> Result<()> {
+        assert!(self.plan.purpose.is_backward(), "a session for forward passes only");
+        let net = self.parameters.net.clone();
+        let last = net.layers.len() - 1;
+        for l in 0..=last {
+            let seed = self.plan.gradients[l + 1].clone().filter(|_| is_seed(&net, l));
+            let Some(range) = seed else { continue };
+            let seeds = net.seed(l, self.plan.n, cotangent.filter(|_| l == last))?;
+            let to = self.find(&range);
+            if net.layers[l].op.target().is_some() {
+                self.gpu.driver.upload(to, bytemuck::cast_slice(&seeds))?;
+            } else {
+                self.upload_stored(to, &seeds)?;
+            }
+        }
+        let programs = match mode {
+            Mode::Inference => &mut self.inference,
+            Mode::Training { .. } => self.training.as_mut().unwrap_or(&mut self.inference),
+        };
+        programs.backward.run(&self.gpu)
+    }
+
+    fn upload_stored(&self, to: Ptr, values: &[f32]) -> Result<()> {
+        use crate::device::Precision::{Bf16, F16, F32, Tf32};
+        match self.gpu.precision {
+            F32 | Tf32 => self.gpu.driver.upload(to, bytemuck::cast_slice(values)),
+            F16 => {
+                let values: Vec<half::f16> = values.iter().map(|&x| half::f16::from_f32(x)).collect();
+                self.gpu.driver.upload(to, bytemuck::cast_slice(&values))
+            }
+            Bf16 => {
+                let values: Vec<half::bf16> = values.iter().map(|&x| half::bf16::from_f32(x)).collect();
+                self.gpu.driver.upload(to, bytemuck::cast_slice(&values))
+            }
+        }
+    }
+
+    fn download_stored(&self, from: Ptr, count: usize) -> Result<Vec<f32>> {
+        use crate::device::Precision::{Bf16, F16, F32, Tf32};
+        Ok(match self.gpu.precision {
+            F32 | Tf32 => self.gpu.download(from, count)?,
+            F16 => self.gpu.download::<half::f16>(from, count)?.into_iter().map(half::f16::to_f32).collect(),
+            Bf16 => self.gpu.download::<half::bf16>(from, count)?.into_iter().map(half::bf16::to_f32).collect(),
+        })
+    }
+
+    /// Output of layer `layer`, `[n, h, w, c]`; a loss is one value. Outputs that nobody reads are there after
+    /// forward, the others only if the purpose keeps them.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn value(&self, layer: usize) -> Result<Vec<f32>> {
+        let (net, from) = (&self.parameters.net, self.find(&self.plan.values[layer + 1]));
+        if net.layers[layer].op.target().is_some() {
+            return self.gpu.download(from, 1);
+        }
+        self.download_stored(from, net.value_len(layer + 1, self.plan.n))
+    }
+
+    /// Output of the last layer.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn output(&mut self) -> Result<&[f32]> {
+        self.output = self.value(self.parameters.net.layers.len() - 1)?;
+        Ok(&self.output)
+    }
+
+    /// Sum of all losses.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn loss(&self) -> Result<f32> {
+        let layers = self.parameters.net.layers.iter().enumerate();
+        let mut sum = 0.0;
+        for (l, _) in layers.filter(|(_, layer)| layer.op.target().is_some()) {
+            sum += self.value(l)?[0];
+        }
+        Ok(sum)
+    }
+
+    /// Gradient of the input, if the purpose is differentiation.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn input_gradient(&self) -> Result<Option<Vec<f32>>> {
+        let Some(range) = &self.plan.gradients[INPUT] else { return Ok(None) };
+        self.download_stored(self.find(range), self.parameters.net.value_len(INPUT, self.plan.n)).map(Some)
+    }
+
+    /// Gradients of the parameters, as the CPU's flat vector.
+    ///
+    /// # Errors
+    /// A launch that failed; a session for forward passes only.
+    pub fn gradients(&self) -> Result<Vec<f32>> {
+        let memory = self.gradients.as_ref().ok_or_else(|| {
+            Error::new(&self.parameters.net.spec.place, "has no gradients: this session runs forward only")
+        })?;
+        self.parameters.read_like(memory.ptr)
+    }
+}
+
+fn arena(gpu: &Gpu, plan: &Plan, net: &Net) -> Result<Memory> {
+    // A loss of one f32 may stand last.
+    let bytes = gpu.precision.bytes() * (plan.len + 2);
+    gpu.memory(bytes).map_err(|e| {
+        let free = gpu.driver.free_memory().unwrap_or(0) as usize;
+        let fits = plan.n * (free / 2).min(bytes) / bytes.max(1);
+        let advice = if fits > 0 { format!("a batch of {fits} would fit") } else { "use a smaller image".into() };
+        e.within(format!("{}: a batch of {}", net.spec.place, plan.n)).advise(advice)
+    })
+}

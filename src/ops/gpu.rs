@@ -1,0 +1,133 @@
+//! How operations speak to a GPU: given the addresses of a layer's buffers, an operation writes its launches to a
+//! [`Recorder`], once. The addresses stay, so the launches can be run again and again.
+
+use super::activation::Activation;
+use crate::device::{Launch, Precision, Ptr, Recorder};
+use crate::kernel_parameters;
+
+/// Targets of the losses in device memory: `[n]` or `[n, h, w]` classes (u32), `[n, h, w, c]` values (f32).
+#[derive(Debug, Clone, Copy)]
+pub struct GpuTargets {
+    pub classes: Ptr,
+    pub values: Ptr,
+}
+
+/// One layer's share of a forward pass over `n` samples. Activations are NHWC in the storage type of the precision; a loss
+/// is one f32.
+#[derive(Debug, Clone, Copy)]
+pub struct GpuForward<'a> {
+    pub n: usize,
+    /// Dropout draws masks from the seed in `step`, of the stream `stream`.
+    pub training: bool,
+    pub stream: u64,
+    /// A [`crate::device::Step`].
+    pub step: Ptr,
+    pub inputs: &'a [Ptr],
+    /// Weights in the storage type, biases in f32.
+    pub params: &'a [Ptr],
+    pub targets: GpuTargets,
+    pub output: Ptr,
+    pub workspace: Ptr,
+}
+
+/// One layer's share of a backward pass. Gradients are overwritten, never added to.
+#[derive(Debug)]
+pub struct GpuBackward<'a> {
+    pub n: usize,
+    pub training: bool,
+    pub stream: u64,
+    pub step: Ptr,
+    /// Null where [`super::Needs`] says they are not read.
+    pub inputs: &'a [Ptr],
+    pub output: Ptr,
+    pub params: &'a [Ptr],
+    pub targets: GpuTargets,
+    /// Consumed: a kernel may change it in place. Of a loss: one f32.
+    pub d_output: Ptr,
+    /// `None` where nobody asks for this input's gradient.
+    pub d_inputs: &'a [Option<Ptr>],
+    /// In f32.
+    pub d_params: &'a [Ptr],
+    pub workspace: Ptr,
+}
+
+/// Threads of a block where nothing else decides.
+pub const BLOCK: usize = 256;
+
+/// Grid of blocks of [`BLOCK`] threads, one thread per item.
+pub fn cover(items: usize) -> [usize; 3] {
+    [items.div_ceil(BLOCK).max(1), 1, 1]
+}
+
+kernel_parameters! {
+    /// kernels/pointwise.cu
+    Pointwise: 40 { x: Ptr, y: Ptr, out: Ptr, count: u64, activation: u32, unused: u32 }
+}
+
+kernel_parameters! {
+    /// kernels/pointwise.cu
+    Fill: 24 { out: Ptr, count: u64, value: f32, unused: u32 }
+}
+
+/// Values of a 16-byte pack.
+fn pack(precision: Precision) -> usize {
+    16 / precision.bytes()
+}
+
+/// `out = activation(x)`.
+pub fn activation_forward(to: &mut Recorder<'_>, activation: Activation, x: Ptr, out: Ptr, count: usize) {
+    let parameters = Pointwise { x, y: Ptr::NULL, out, count: count as u64, activation: activation as u32, unused: 0 };
+    let grid = cover(count.div_ceil(pack(to.precision())));
+    let bytes = 2 * count * to.precision().bytes();
+    to.launch(Launch::new(to.stored("activation_forward"), grid, BLOCK, &parameters).work(count as u64, bytes as u64));
+}
+
+/// `out = gradient * activation'(y)`; `out` may be `gradient`.
+pub fn activation_backward(
+    to: &mut Recorder<'_>,
+    activation: Activation,
+    gradient: Ptr,
+    y: Ptr,
+    out: Ptr,
+    count: usize,
+) {
+    let parameters = Pointwise { x: gradient, y, out, count: count as u64, activation: activation as u32, unused: 0 };
+    let grid = cover(count.div_ceil(pack(to.precision())));
+    let bytes = 3 * count * to.precision().bytes();
+    to.launch(Launch::new(to.stored("activation_backward"), grid, BLOCK, &parameters).work(count as u64, bytes as u64));
+}
+
+/// `out += x`.
+pub fn accumulate(to: &mut Recorder<'_>, x: Ptr, out: Ptr, count: usize) {
+    let parameters = Pointwise { x, y: Ptr::NULL, out, count: count as u64, activation: 0, unused: 0 };
+    let grid = cover(count.div_ceil(pack(to.precision())));
+    let bytes = 3 * count * to.precision().bytes();
+    to.launch(Launch::new(to.stored("accumulate"), grid, BLOCK, &parameters).work(count as u64, bytes as u64));
+}
+
+/// From f32 to the storage type.
+pub fn narrow(to: &mut Recorder<'_>, x: Ptr, out: Ptr, count: usize) {
+    let parameters = Pointwise { x, y: Ptr::NULL, out, count: count as u64, activation: 0, unused: 0 };
+    let bytes = count * (4 + to.precision().bytes());
+    to.launch(Launch::new(to.stored("narrow"), cover(count), BLOCK, &parameters).work(0, bytes as u64));
+}
+
+/// From the storage type to f32.
+pub fn widen(to: &mut Recorder<'_>, x: Ptr, out: Ptr, count: usize) {
+    let parameters = Pointwise { x, y: Ptr::NULL, out, count: count as u64, activation: 0, unused: 0 };
+    let bytes = count * (4 + to.precision().bytes());
+    to.launch(Launch::new(to.stored("widen"), cover(count), BLOCK, &parameters).work(0, bytes as u64));
+}
+
+/// `count` times `value` in the storage type.
+pub fn fill(to: &mut Recorder<'_>, value: f32, out: Ptr, count: usize) {
+    let parameters = Fill { out, count: count as u64, value, unused: 0 };
+    let bytes = count * to.precision().bytes();
+    to.launch(Launch::new(to.stored("fill"), cover(count), BLOCK, &parameters).work(0, bytes as u64));
+}
+
+/// `count` times `value` in f32.
+pub fn fill_f32(to: &mut Recorder<'_>, value: f32, out: Ptr, count: usize) {
+    let parameters = Fill { out, count: count as u64, value, unused: 0 };
+    to.launch(Launch::new("fill_f32", cover(count), BLOCK, &parameters).work(0, 4 * count as u64));
+}
