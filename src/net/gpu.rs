@@ -130,8 +130,8 @@ impl GpuParameters {
         self.gpu.driver.upload(to, bytemuck::cast_slice(&spread))
     }
 
-    /// Addresses of a layer's tensors: weights as they are multiplied, biases in f32.
-    fn addresses(&self, tensors: Range<usize>) -> Vec<Ptr> {
+    /// Addresses of tensors: weights as they are multiplied, biases in f32.
+    pub fn addresses(&self, tensors: Range<usize>) -> Vec<Ptr> {
         let address = |tensor: &Tensor| match &self.stored {
             Some(stored) if tensor.is_weight => stored.ptr.offset(self.gpu.precision.bytes() * tensor.start),
             _ => self.master.ptr.offset(4 * tensor.start),

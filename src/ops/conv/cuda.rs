@@ -11,9 +11,9 @@ use crate::ops::gpu::{BLOCK, GpuBackward, GpuForward, cover};
 use bytemuck::{Pod, Zeroable};
 
 /// As kernels/product.cuh.
-const THREADS: usize = 128;
-const TILE_M: usize = 128;
-const TILE_N: usize = 64;
+pub(crate) const THREADS: usize = 128;
+pub(crate) const TILE_M: usize = 128;
+pub(crate) const TILE_N: usize = 64;
 const STAGES: usize = 3;
 /// Bytes of k in one step of a product.
 const STEP_BYTES: usize = 64;
@@ -88,16 +88,16 @@ kernel_parameters! {
 
 /// How a batch of products [m, k] [k, n] is spread: tiles, and parts of the sum.
 #[derive(Debug, Clone, Copy)]
-struct Spread {
+pub(crate) struct Spread {
     batch: usize,
     m: usize,
     n: usize,
-    splits: usize,
-    k_per_split: usize,
+    pub splits: usize,
+    pub k_per_split: usize,
 }
 
 impl Spread {
-    fn new(gpu: &Gpu, batch: usize, [m, n, k]: [usize; 3]) -> Self {
+    pub fn new(gpu: &Gpu, batch: usize, [m, n, k]: [usize; 3]) -> Self {
         let blocks = batch * m.div_ceil(TILE_M) * n.div_ceil(TILE_N);
         let step = STEP_BYTES / gpu.precision.bytes();
         let steps = k.div_ceil(step).max(1);
@@ -123,7 +123,7 @@ impl Spread {
 }
 
 /// Dynamic shared memory of a product, whichever way its operands lie.
-fn shared(gpu: &Gpu, a_k_inner: bool, b_k_inner: bool) -> usize {
+pub(crate) fn shared(gpu: &Gpu, a_k_inner: bool, b_k_inner: bool) -> usize {
     let size = gpu.precision.bytes();
     let (pack, step) = (16 / size, STEP_BYTES / size);
     let tile = |rows: usize, k_inner: bool| if k_inner { rows * (step + pack) } else { step * (rows + 8) };

@@ -12,7 +12,7 @@ use crate::device::{Gpu, Recorder};
 use serde::Deserialize;
 
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 
 /// `type = "conv"`: weight `[filters, c / groups, kh, kw]`, bias `[filters]`.
 #[derive(Debug, Deserialize)]
