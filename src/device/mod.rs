@@ -21,6 +21,22 @@ pub enum Device {
 }
 
 impl Device {
+    /// `cpu`, or the GPU's name.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Cpu => "cpu".into(),
+            Self::Gpu(gpu) => gpu.driver.properties().name.clone(),
+        }
+    }
+
+    /// Arithmetic of the nets that run here.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Self::Cpu => Precision::F32,
+            Self::Gpu(gpu) => gpu.precision,
+        }
+    }
+
     /// Opens `auto`, `cpu`, `cuda`, `cuda:N`, `simt` or `simt:checked`.
     ///
     /// # Errors

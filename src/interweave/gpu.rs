@@ -95,9 +95,8 @@ impl GpuInterweaver {
     /// A stride of 0; an image smaller than a patch; a net with a loss; out of memory.
     pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
         let Normalise { mean, scale } = self.normalise;
-        let found = self.run([photo.height, photo.width], stride, 1, |_, at, c| {
-            (f32::from(photo.rgb[at + c]) - mean[c]) * scale
-        })?;
+        let found = self
+            .run([photo.height, photo.width], stride, 1, |_, at, c| (f32::from(photo.rgb[at + c]) - mean[c]) * scale)?;
         found.into_iter().next().ok_or_else(|| Error::new("", "no image"))
     }
 
@@ -115,6 +114,15 @@ impl GpuInterweaver {
         let image = size[0] * size[1] * 3;
         assert_eq!(pixels.len(), images * image, "pixels of another size");
         self.run(size, stride, images, |number, at, c| pixels[number * image + at + c])
+    }
+
+    /// The plan for images of this size: of all patches, or of the largest piece that fits in memory.
+    ///
+    /// # Errors
+    /// As [`GpuInterweaver::extract`].
+    pub fn plan(&mut self, [height, width]: [usize; 2], stride: usize) -> Result<&Plan> {
+        let whole = patches(&self.net, height, width, stride)?;
+        Ok(&self.prepare(whole, stride, 1)?.plan)
     }
 
     /// The launches of a pass over `images` images of this size, or over the largest piece that fits in memory.
@@ -531,8 +539,7 @@ impl<'a> Writer<'a> {
 
     /// Whether the maps of what is read are those of what is written, place for place.
     fn in_place(&self, layer: usize) -> bool {
-        let (read, written) =
-            (&self.plan.values[self.net.layers[layer].inputs[0]], &self.plan.values[layer + 1]);
+        let (read, written) = (&self.plan.values[self.net.layers[layer].inputs[0]], &self.plan.values[layer + 1]);
         let step = &self.plan.layers[layer];
         let same = |class: usize, links: Vec<Option<(usize, Vec<u32>)>>| {
             let identity = |numbers: &Vec<u32>| numbers.iter().enumerate().all(|(i, n)| i as u32 == *n);
