@@ -15,11 +15,12 @@ SimtContext* simt_context_address() { return &simt_context; }
 void simt_memory_map(uintptr_t* out) {
   dl_iterate_phdr([](dl_phdr_info* object, size_t, void* result) {  // the first object is the executable
     uintptr_t* r = (uintptr_t*)result;
-    r[2] = object->dlpi_addr;
+    r[2] = UINTPTR_MAX;
     for (int i = 0; i < object->dlpi_phnum; i++) {
       const ElfW(Phdr)& segment = object->dlpi_phdr[i];
-      uintptr_t end = object->dlpi_addr + segment.p_vaddr + segment.p_memsz;
+      uintptr_t start = object->dlpi_addr + segment.p_vaddr, end = start + segment.p_memsz;
       if (segment.p_type == PT_TLS) r[0] = (uintptr_t)object->dlpi_tls_data, r[1] = segment.p_memsz;
+      if (segment.p_type == PT_LOAD && start < r[2]) r[2] = start;
       if (segment.p_type == PT_LOAD && end > r[3]) r[3] = end;
     }
     return 1;

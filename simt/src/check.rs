@@ -9,8 +9,8 @@ use crate::launch::Job;
 use crate::memory::{Allocation, find};
 use bytemuck::Zeroable;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 /// Shadow words of global memory: 0 never written, 1 written by the host, from here on the marks of blocks.
 pub(crate) const FIRST_MARK: u32 = 2;
@@ -60,7 +60,8 @@ fn memory_map() -> [usize; 4] {
 
 /// The size of the executable's thread-local segment, nearly all of it `__shared__` arrays.
 pub(crate) fn static_shared_bytes() -> usize {
-    memory_map()[1]
+    static BYTES: OnceLock<usize> = OnceLock::new();
+    *BYTES.get_or_init(|| memory_map()[1])
 }
 
 /// The latest writers or readers of a byte: lanes of one warp, or of several.

@@ -40,6 +40,8 @@ pub enum Kind {
     Misaligned,
     /// A thread needs more stack than a coroutine has.
     StackOverflow,
+    /// The kernel called `__trap`, or an `assert` in it does not hold.
+    Trap,
 }
 
 /// A bug in a kernel: what, in which thread, and where in the source.

@@ -30,13 +30,13 @@ unsafe extern "C" fn simt_collective(
     operation: Operation,
     input: *const c_void,
     output: *mut c_void,
-    orders: c_int,
+    traits: c_int,
     file: *const c_char,
     line: c_int,
 ) {
     if let Some(block) = current() {
         // SAFETY: as for this function.
-        unsafe { block.collective(mask, operation, input, output, orders != 0, place(file, line)) }
+        unsafe { block.collective(mask, operation, input, output, traits, place(file, line)) }
     }
 }
 
@@ -50,6 +50,14 @@ extern "C" fn simt_threadfence() {
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     if let Some(block) = current().filter(|block| block.checked) {
         block.checker.borrow_mut().fence();
+    }
+}
+
+/// `__trap`, or an assertion that does not hold.
+#[unsafe(no_mangle)]
+extern "C" fn simt_trap(file: *const c_char, line: c_int) {
+    if let Some(block) = current() {
+        block.fail(Problem::new(Kind::Trap, "the kernel stopped itself: __trap or assert"), place(file, line));
     }
 }
 
@@ -98,6 +106,7 @@ extern "C" fn simt_async_copy(
     unsafe { std::slice::from_raw_parts_mut(shared as *mut u16, size / 2) }.fill(POISON);
     let mut copies = block.copies[block.lane() as usize].borrow_mut();
     let group = copies.committed;
+    block.copied.set(true);
     copies.queue.push_back(AsyncCopy { group, shared, global, size, valid });
 }
 

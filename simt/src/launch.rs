@@ -15,6 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most threads in a block.
 pub const MAX_THREADS: usize = 1024;
+/// Limits of every card on single axes.
+const MAX_GRID_YZ: u32 = 65_535;
+const MAX_BLOCK_Z: u32 = 64;
 /// Most dynamic shared memory of a block: what sm_90 offers.
 pub const MAX_SHARED_BYTES: usize = 227 << 10;
 /// All `__shared__` arrays of all kernels in the executable live in every thread's thread-local storage, which the C
@@ -100,10 +103,16 @@ impl Launch {
         let (grid, block) = (self.grid.0, self.block.0);
         let size = |axes: [u32; 3]| axes.iter().map(|n| u64::from(*n)).try_fold(1u64, u64::checked_mul);
         if !size(grid).is_some_and(|blocks| (1..u64::from(u32::MAX / 2)).contains(&blocks)) {
-            return Err(format!("a grid of {grid:?} blocks; each axis must be at least 1"));
+            return Err(format!("a grid of {grid:?} blocks; each axis must be at least 1, together less than 2^31"));
+        }
+        if grid[1].max(grid[2]) > MAX_GRID_YZ {
+            return Err(format!("a grid of {grid:?} blocks; the second and third axis go to {MAX_GRID_YZ}"));
         }
         if !size(block).is_some_and(|threads| (1..=MAX_THREADS as u64).contains(&threads)) {
             return Err(format!("a block of {block:?} threads; 1 to {MAX_THREADS} are possible"));
+        }
+        if block[2] > MAX_BLOCK_Z {
+            return Err(format!("a block of {block:?} threads; the third axis goes to {MAX_BLOCK_Z}"));
         }
         if self.shared_bytes > MAX_SHARED_BYTES {
             return Err(format!("{} bytes of shared memory; at most {MAX_SHARED_BYTES}", self.shared_bytes));

@@ -4,15 +4,21 @@
 //! host. The *fast* variant is plain code; in the *checked* variant the compiler reports every load and store, and the
 //! emulator keeps shadow memory for them. Each CUDA thread is a coroutine, so barriers and warp collectives are real.
 //!
-//! ```ignore
-//! mod kernels { simt::include_kernels!("kernels"); }           // compiled by build.rs through simt-build
+//! ```
+//! // In your crate, after build.rs has compiled the folder: mod kernels { simt::include_kernels!("kernels"); }
+//! use simt_planted::clean as kernels;
 //!
+//! // __global__ void saxpy(float a, const float* x, float* y, int n): y += a * x
 //! let x = simt::Buffer::from_slice(&[1.0f32; 1000]);
-//! let y = simt::Buffer::uninit(4000);
+//! let y = simt::Buffer::from_slice(&[0.5f32; 1000]);
 //! let launch = simt::Launch::new(4, 256).checked().seed(1);
 //! kernels::KERNELS.launch("saxpy", &launch, &simt::args![2.0f32, x, y, 1000i32])?;
-//! let result: Vec<f32> = y.to_vec();
+//! assert_eq!(y.to_vec::<f32>(), [2.5; 1000]);
+//! # Ok::<(), simt::Error>(())
 //! ```
+//!
+//! A kernel is trusted as on a device: the fast variant of one that writes out of bounds does so. Run the checked one
+//! first; it stops before the access.
 #[cfg(not(target_os = "linux"))]
 compile_error!("simt finds a block's shared memory through the ELF thread-local segment: Linux only");
 

@@ -104,7 +104,7 @@ impl DevicePtr {
 
     /// `bytes` further on.
     pub fn offset(self, bytes: usize) -> DevicePtr {
-        DevicePtr(self.0 + bytes as u64)
+        DevicePtr(self.0.wrapping_add(bytes as u64))
     }
 }
 
@@ -121,7 +121,7 @@ unsafe impl Send for Buffer {}
 impl Buffer {
     /// `bytes` bytes that nobody has written.
     pub fn uninit(bytes: usize) -> Buffer {
-        let raw = Box::into_raw(vec![POISON; (bytes + 2 * GUARD + ALIGN).div_ceil(2)].into_boxed_slice());
+        let raw = Box::into_raw(vec![POISON; bytes.saturating_add(2 * GUARD + ALIGN).div_ceil(2)].into_boxed_slice());
         let base = (raw as *mut u16 as usize + GUARD).next_multiple_of(ALIGN);
         let (initialised, shadow) = (AtomicBool::new(bytes == 0), OnceLock::new());
         let allocation = Arc::new(Allocation { base, len: bytes, initialised, shadow });
@@ -168,7 +168,7 @@ impl Buffer {
 
     /// The whole buffer as values; what is left over after the last whole value is dropped.
     pub fn to_vec<T: NoUninit + AnyBitPattern>(&self) -> Vec<T> {
-        let mut values = vec![T::zeroed(); self.len() / size_of::<T>()];
+        let mut values = vec![T::zeroed(); self.len().checked_div(size_of::<T>()).unwrap_or_default()];
         self.read(0, &mut values);
         values
     }

@@ -120,9 +120,9 @@ impl Entry {
     }
 
     /// Copies of the arguments, each aligned for any type.
-    pub(crate) fn copy_arguments(&self, args: &[Arg]) -> Vec<Vec<u128>> {
+    pub(crate) fn copy_arguments(&self, args: &[Arg]) -> Vec<Vec<Line>> {
         let copy = |(arg, info): (&Arg, &ArgumentInfo)| {
-            let mut value = vec![0u128; (info.size as usize).div_ceil(16)];
+            let mut value = vec![Line([0; 128]); (info.size as usize).div_ceil(size_of::<Line>())];
             // SAFETY: an argument has the size of its parameter (checked, or by the contract of `untyped`).
             unsafe {
                 std::ptr::copy_nonoverlapping(arg.data.cast::<u8>(), value.as_mut_ptr().cast(), info.size as usize)
@@ -147,6 +147,11 @@ impl Entry {
         found.into_iter().map(|index| &buffers[index]).collect()
     }
 }
+
+/// Storage for an argument; entry.h asserts that none needs a larger alignment.
+#[derive(Clone, Copy)]
+#[repr(align(128))]
+pub(crate) struct Line(#[expect(dead_code, reason = "kernels read it")] [u8; 128]);
 
 /// One kernel argument: where its bytes are, and what is known of its type.
 #[derive(Clone, Copy)]

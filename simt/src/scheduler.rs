@@ -16,10 +16,13 @@ use crate::stack::{Slab, Slot};
 use corosensei::{Coroutine, Yielder};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ptr::{NonNull, null, null_mut};
 
 const WARP: usize = 32;
+/// Traits of a collective, as in abi.h.
+const ORDERS: c_int = 1;
+const WHOLE_WARP: c_int = 2;
 /// Bytes before and behind dynamic shared memory that hold poison.
 const SHARED_GUARD: usize = 1024;
 
@@ -115,6 +118,8 @@ pub(crate) struct Block {
     tally: Cell<usize>,
     groups: Vec<RefCell<Vec<Group>>>,
     pub copies: Vec<RefCell<AsyncCopies>>,
+    /// Some thread has issued a copy since the block began.
+    pub copied: Cell<bool>,
     random: Cell<u64>,
     failure: RefCell<Option<Failure>>,
     suspicion: RefCell<Option<Failure>>,
@@ -175,7 +180,7 @@ impl Block {
         self.tally.get()
     }
 
-    /// Runs `operation` once all lanes of `mask` have come. `orders`: memory is ordered between them, too.
+    /// Runs `operation` once all lanes of `mask` have come. `traits` are those of abi.h.
     ///
     /// # Safety
     /// `input` and `output` are what `operation` takes; they live on the caller's stack, which stays while it waits.
@@ -185,13 +190,17 @@ impl Block {
         operation: Operation,
         input: *const c_void,
         output: *mut c_void,
-        orders: bool,
+        traits: c_int,
         place: Place,
     ) {
         let current = self.current.get() as usize;
         let (warp, bit) = (current / WARP, 1u32 << (current % WARP));
         let lanes = &self.lanes[warp * WARP..self.lanes.len().min((warp + 1) * WARP)];
         let existing = u32::MAX >> (WARP - lanes.len());
+        if traits & WHOLE_WARP != 0 && lanes.len() < WARP {
+            let detail = format!("mma and ldmatrix need a whole warp; this one has {} lanes", lanes.len());
+            self.fail(Problem::new(Kind::BadWarpMask, detail), place);
+        }
         let mask = mask & existing; // the last warp of a block may be short
         if mask & bit == 0 {
             let detail = format!("lane {} is not in its own mask {mask:#010x}", current % WARP);
@@ -236,7 +245,7 @@ impl Block {
             }
         }
         drop(ready);
-        if self.checked && orders {
+        if self.checked && traits & ORDERS != 0 {
             self.checker.borrow_mut().sync_warp(warp, mask);
         }
         // SAFETY: every lane of the mask has handed over operands for this operation and waits.
@@ -321,6 +330,7 @@ impl Block {
             tally: Cell::new(0),
             groups: Vec::new(),
             copies: Vec::new(),
+            copied: Cell::new(false),
             random: Cell::new(0),
             failure: RefCell::default(),
             suspicion: RefCell::default(),
@@ -360,6 +370,9 @@ impl Block {
         unsafe { *self.context = Context { thread: [0; 3], block, block_dim, grid_dim } };
         self.next.set(0);
         self.alive.set(self.lanes.len());
+        if self.copied.take() {
+            self.forget_copies(); // a thread may end without waiting for its own
+        }
         if let Some(seed) = job.launch.seed {
             let mix = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             self.random.set(mix ^ (index as u64 + 1).wrapping_mul(0xd134_2543_de82_ef95) | 1);
@@ -384,6 +397,10 @@ impl Block {
         self.waiting.set(0);
         self.votes.set(0);
         self.groups.iter_mut().for_each(|groups| groups.get_mut().clear());
+        self.forget_copies();
+    }
+
+    fn forget_copies(&mut self) {
         self.copies.iter_mut().for_each(|copies| *copies.get_mut() = AsyncCopies::default());
     }
 

@@ -91,6 +91,18 @@ fn shuffle_masks_that_disagree() {
 }
 
 #[test]
+fn mma_in_a_warp_of_fewer_than_32_lanes() {
+    let finding = found("mma_in_a_short_warp", Kind::BadWarpMask, 1, 16, 16, 0);
+    assert!(finding.detail.contains("this one has 16 lanes"), "{finding}");
+}
+
+#[test]
+fn failed_assertion() {
+    let finding = found("failed_assertion", Kind::Trap, 1, 32, 31, 0);
+    assert_eq!(finding.thread, [31, 0, 0]);
+}
+
+#[test]
 fn missing_syncthreads_read_after_write() {
     let finding = found("missing_syncthreads_read_after_write", Kind::SharedRace, 1, 256, 256, 0);
     assert!(finding.detail.contains("no __syncthreads between"), "{finding}");

@@ -64,6 +64,8 @@ fn geometry_is_checked() {
         (Launch::new(1, 1025), "a block of [1025, 1, 1] threads"),
         (Launch::new(1, (32, 0)), "a block of [32, 0, 1] threads"),
         (Launch::new((u32::MAX, u32::MAX, u32::MAX), 1), "a grid of"),
+        (Launch::new((1, 65_536), 1), "the second and third axis go to 65535"),
+        (Launch::new(1, (1, 1, 65)), "the third axis goes to 64"),
         (Launch::new(1, 32).shared(300_000), "300000 bytes of shared memory"),
     ] {
         let message = refused("bench_empty", &launch, &args![y, 0i32]);
@@ -97,6 +99,24 @@ fn launches_may_run_side_by_side() {
         }
     };
     std::thread::scope(|scope| (0..4).for_each(|seed| drop(scope.spawn(move || work(seed)))));
+}
+
+#[test]
+fn launches_may_come_from_the_threads_of_the_pool_that_runs_blocks() {
+    use rayon::prelude::*;
+    (0..64u64).into_par_iter().for_each(|seed| {
+        let (x, out) = (Buffer::from_slice(&[1.0f32; 5000]), Buffer::from_slice(&[0.0f32]));
+        let launch = Launch::new(5, 256).seed(seed);
+        let launch = if seed % 2 == 0 { launch } else { launch.checked() };
+        clean::KERNELS.launch("sum", &launch, &args![x, out, 5000i32]).unwrap();
+        assert_eq!(out.to_vec::<f32>(), [5000.0]);
+        assert!(bugs::KERNELS.launch("divergent_barrier", &launch, &args![x, x, 5000i32]).is_err());
+    });
+}
+
+#[test]
+fn a_buffer_too_large_for_memory_panics_and_is_not_made() {
+    assert!(std::panic::catch_unwind(|| Buffer::uninit(usize::MAX)).is_err());
 }
 
 /// Sizes of all mappings of this process, in MiB.

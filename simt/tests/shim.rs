@@ -54,7 +54,7 @@ fn half_arithmetic_rounds_after_each_operation() {
 #[test]
 fn warp_operations() {
     for launch in [Launch::new(1, 32), Launch::new(1, 32).checked().seed(5)] {
-        let out = Buffer::uninit(10 * 32 * 4);
+        let out = Buffer::uninit(13 * 32 * 4);
         KERNELS.launch("warp_operations", &launch, &args![out]).unwrap();
         let out = out.to_vec::<i32>();
         let threes = (0..32).filter(|t| t % 3 == 0).fold(0u32, |mask, t| mask | 1 << t) as i32;
@@ -72,6 +72,9 @@ fn warp_operations() {
                 3 + t.count_ones() as i32
                     + t.leading_zeros() as i32
                     + if t == 0 { 0 } else { t.trailing_zeros() as i32 + 1 },
+                t ^ 9,
+                if t % 16 + 3 >= 16 { t } else { t + 3 },
+                if t % 16 < 3 { t } else { t - 3 },
             ];
             for (row, want) in want.into_iter().enumerate() {
                 assert_eq!(out[row * 32 + t as usize], want, "row {row}, lane {t}");
@@ -143,5 +146,26 @@ fn three_dimensional_geometry() {
             let (block, thread) = (index as u32 / 60, index as u32 % 60);
             assert_eq!(got, [thread / 5 % 4, thread / 20, block / 2 % 3, block / 6]);
         }
+    }
+}
+
+#[test]
+fn a_copy_that_is_never_waited_for_does_not_reach_the_next_block() {
+    for launch in [Launch::new(20, 32).workers(1), Launch::new(20, 32).workers(1).checked()] {
+        let (x, y) = (Buffer::from_slice(&[-1.0f32; 128]), Buffer::uninit(20 * 32 * 4));
+        KERNELS.launch("copy_left_over", &launch, &args![x, y]).unwrap();
+        for (index, got) in y.to_vec::<f32>().into_iter().enumerate() {
+            assert_eq!(got, (index / 32) as f32, "block {}", index / 32);
+        }
+    }
+}
+
+#[test]
+fn parameters_are_aligned_as_their_type_asks() {
+    let values: [f32; 16] = std::array::from_fn(|index| index as f32);
+    for launch in [Launch::new(1, 16), Launch::new(1, 16).checked()] {
+        let y = Buffer::uninit(64);
+        KERNELS.launch("wide_parameter", &launch, &args![values, y]).unwrap();
+        assert_eq!(y.to_vec::<f32>(), values);
     }
 }

@@ -4,7 +4,6 @@ use super::progress::Progress;
 use super::{print, print_json};
 use crate::Result;
 use crate::data::celeba::{CelebA, Split};
-use crate::device::Device;
 use crate::eval::{Evaluation, evaluate};
 use crate::metrics::{Accuracy, means};
 use serde_json::{Map, Value, json};
@@ -22,8 +21,8 @@ pub struct Args {
     split: Split,
     #[command(flatten)]
     model: super::ModelArgs,
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: super::DeviceArgs,
     /// Stop at the first bad line or missing photo
     #[arg(long)]
     strict: bool,
@@ -33,8 +32,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let Device::Cpu = Device::open(&args.device)? else { unimplemented!() };
-    let mut model = args.model.load()?;
+    let mut model = args.model.load(&args.device.open()?)?;
     let celeba = CelebA::open(&args.data, args.strict)?;
     super::report_skipped(&celeba.problems);
     let samples = celeba.split(args.split);

@@ -3,9 +3,8 @@
 use super::{print, print_json};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
-use crate::device::Device;
 use crate::interweave::{Features, Interweaver, MapInterweaver, PatchScanner, Plan, patches};
-use crate::net::{Net, Spec, Unknown};
+use crate::net::{Net, Parameters, Spec, Unknown};
 use crate::weights::{Dtype, Named, write, write_atomic, write_npy};
 use crate::{Error, Result};
 use serde_json::json;
@@ -39,8 +38,8 @@ pub struct Args {
     /// With --plan: draw it into this file (SVG), with what two neighbouring patches share
     #[arg(long, value_name = "FILE", requires = "plan")]
     draw: Option<PathBuf>,
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: super::DeviceArgs,
     /// Gets `features` [down, across, D] (.safetensors or .npy); with several images a folder, with a file for each
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -61,7 +60,6 @@ enum Method {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let Device::Cpu = Device::open(&args.device)? else { unimplemented!() };
     let mut spec = Spec::load(&args.net)?;
     if let Some(layer) = &args.layer {
         spec = spec.up_to(layer)?;
@@ -78,7 +76,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let unknown = if args.layer.is_some() { Unknown::Ignore } else { Unknown::Refuse };
     let Some(weights) = &args.weights else { return Err(Error::new("--weights", "is missing")) };
-    let mut extractor = extractor(args.method, &net, net.load_parameters(weights, unknown)?)?;
+    let mut extractor = extractor(args, &net, net.load_parameters(weights, unknown)?)?;
     if let Some(folder) = args.output.as_ref().filter(|_| args.images.len() > 1) {
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
     }
@@ -127,18 +125,21 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// Features of all patches of a photo, at a stride.
 type Extractor = Box<dyn FnMut(&Photo, usize) -> Result<Features>>;
 
-fn extractor(method: Method, net: &Arc<Net>, parameters: Vec<f32>) -> Result<Extractor> {
+fn extractor(args: &Args, net: &Arc<Net>, parameters: Vec<f32>) -> Result<Extractor> {
     let (net, normalise) = (net.clone(), Normalise::default());
-    Ok(match method {
+    Ok(match args.method {
         Method::Interweave => {
+            args.device.cpu_only("--method interweave")?;
             let mut interweaver = Interweaver::new(net, parameters, normalise)?;
             Box::new(move |photo, stride| interweaver.extract(photo, stride))
         }
         Method::InterweaveMaps => {
+            args.device.cpu_only("--method interweave-maps")?;
             let mut interweaver = MapInterweaver::new(net, parameters, normalise)?;
             Box::new(move |photo, stride| interweaver.extract(photo, stride))
         }
         Method::Patchwise => {
+            let parameters = Parameters::on(&args.device.open()?, &net, parameters)?;
             let mut scanner = PatchScanner::new(net, parameters, normalise)?;
             Box::new(move |photo, stride| scanner.extract(photo, stride))
         }

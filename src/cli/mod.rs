@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, which turns words into calls and results into text or JSON.
 //! Results go to standard output, everything else to standard error.
 
+use crate::device::{Convolution, Device, Gpu, Precision};
 use crate::{Error, Result};
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -92,6 +93,49 @@ fn report_skipped(problems: &[Error]) {
 }
 
 /// Which model.
+/// Where a command computes, and how.
+#[derive(clap::Args)]
+struct DeviceArgs {
+    /// auto, cpu, cuda, cuda:N, or the GPU kernels on an emulator: simt, simt:checked
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// On a GPU: f32, tf32, f16 or bf16
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
+    /// On a GPU, how convolutions gather their windows: implicit or im2col
+    #[arg(long, default_value = "implicit")]
+    conv: Convolution,
+}
+
+impl DeviceArgs {
+    /// The device, ready.
+    ///
+    /// # Errors
+    /// A device that cannot be used, and why; a precision that it does not have.
+    fn open(&self) -> Result<Device> {
+        match Device::open(&self.device)? {
+            Device::Gpu(gpu) => Ok(Device::Gpu(Gpu { precision: self.precision, convolution: self.conv, ..gpu })),
+            Device::Cpu if self.precision != Precision::F32 => {
+                Err(Error::new(format!("--precision {}", self.precision), "the CPU computes in f32")
+                    .advise("leave it out, or give a GPU with --device"))
+            }
+            Device::Cpu => Ok(Device::Cpu),
+        }
+    }
+
+    /// For what runs on the CPU only: refuses a GPU that was asked for by name.
+    ///
+    /// # Errors
+    /// A GPU was asked for.
+    fn cpu_only(&self, what: &str) -> Result<()> {
+        if matches!(self.device.as_str(), "auto" | "cpu") {
+            return Ok(());
+        }
+        Err(Error::new(format!("--device {}", self.device), format!("{what} runs on the CPU only"))
+            .advise("use --device cpu"))
+    }
+}
+
 #[derive(clap::Args)]
 struct ModelArgs {
     /// Folder of the model bundle; by default the one that ships with Weft
@@ -113,8 +157,8 @@ impl ModelArgs {
         self.model.clone().unwrap_or_else(shipped)
     }
 
-    fn load(&self) -> Result<crate::face::Model> {
-        crate::face::Model::load(self.folder())
+    fn load(&self, device: &Device) -> Result<crate::face::Model> {
+        crate::face::Model::load(self.folder(), device)
     }
 }
 

@@ -4,7 +4,6 @@ use super::progress::Progress;
 use super::{photo_name, print, print_json};
 use crate::data::draw;
 use crate::data::photo::{Photo, Rect};
-use crate::device::Device;
 use crate::face::{Face, Model};
 use crate::{Error, Result};
 use serde::Serialize;
@@ -20,8 +19,8 @@ pub struct Args {
     images: Vec<PathBuf>,
     #[command(flatten)]
     model: super::ModelArgs,
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: super::DeviceArgs,
     /// Print one JSON document
     #[arg(long, conflicts_with = "csv")]
     json: bool,
@@ -50,8 +49,7 @@ struct Prediction {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let Device::Cpu = Device::open(&args.device)? else { unimplemented!() };
-    let mut model = args.model.load()?;
+    let mut model = args.model.load(&args.device.open()?)?;
     let names = model.attributes()?.to_vec();
     if let Some(folder) = &args.annotate {
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;

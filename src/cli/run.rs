@@ -1,7 +1,7 @@
 //! `weft run`: a network on tensors from a file, for comparing with other frameworks.
 
 use crate::device::Device;
-use crate::net::{Net, Purpose, Session, Unknown};
+use crate::net::{GpuParameters, GpuSession, Net, Purpose, Session, Unknown};
 use crate::ops::{Mode, Shape, TargetKind, Targets, nchw_to_nhwc, nhwc_to_nchw};
 use crate::weights::{Dtype, Named, TensorFile, write};
 use crate::{Error, Result};
@@ -26,15 +26,12 @@ pub struct Args {
     /// Back-propagate `cotangent` (a loss: 1 by default)
     #[arg(long)]
     grad: bool,
-    #[arg(long, default_value = "auto")]
-    device: String,
-    /// Arithmetic: f32
-    #[arg(long, default_value = "f32", value_parser = ["f32"])]
-    precision: String,
+    #[command(flatten)]
+    device: super::DeviceArgs,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let Device::Cpu = Device::open(&args.device)? else { unimplemented!() };
+    let device = args.device.open()?;
     let file = TensorFile::open(&args.input)?;
     let input = file.require("input")?;
     // For what does not fit the net: sizes, targets, the cotangent.
@@ -55,15 +52,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let targets = Targets { classes: &targets.0, values: &targets.1 };
 
     let purpose = if args.grad { Purpose::Differentiation } else { Purpose::Inspection };
-    let mut session = Session::new(net.clone(), n, purpose).map_err(at_input)?;
-    nchw_to_nhwc(net.spec.input, &input.to_f32()?, session.input());
-    session.forward(&parameters, Mode::Inference, targets).map_err(at_input)?;
+    let mut session = Pass::new(&device, net.clone(), n, purpose, parameters).map_err(at_input)?;
+    let mut nhwc = vec![0.0; n * net.spec.input.len()];
+    nchw_to_nhwc(net.spec.input, &input.to_f32()?, &mut nhwc);
+    session.forward(&nhwc, targets).map_err(at_input)?;
 
     let mut outputs: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
     for (l, layer) in net.layers.iter().enumerate() {
         outputs.push(match layer.op.target() {
-            Some(_) => (layer.name.clone(), vec![1], session.value(l).to_vec()),
-            None => named(layer.name.clone(), n, layer.shape, session.value(l)),
+            Some(_) => (layer.name.clone(), vec![1], session.value(l)?),
+            None => named(layer.name.clone(), n, layer.shape, &session.value(l)?),
         });
     }
     if args.grad {
@@ -81,12 +79,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             }
             None => None,
         };
-        let mut gradients = vec![0.0; parameters.len()];
-        session
-            .backward(&parameters, Mode::Inference, targets, cotangent.as_deref(), &mut gradients)
-            .map_err(at_input)?;
-        let input_gradient = match session.input_gradient() {
-            Some(gradient) => named("grad.input".into(), n, net.spec.input, gradient),
+        let (gradients, input_gradient) = session.backward(targets, cotangent.as_deref()).map_err(at_input)?;
+        let input_gradient = match input_gradient {
+            Some(gradient) => named("grad.input".into(), n, net.spec.input, &gradient),
             // No layer leads from the input to the output.
             None => ("grad.input".into(), vec![n, c, h, w], vec![0.0; n * net.spec.input.len()]),
         };
@@ -99,6 +94,59 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         outputs.iter().map(|(name, shape, data)| Named { name, shape, dtype: Dtype::F32, data }).collect();
     write(&args.output, &tensors, &[])?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A forward and a backward pass on either kind of device.
+enum Pass {
+    Cpu { session: Session, parameters: Vec<f32> },
+    Gpu(Box<GpuSession>),
+}
+
+impl Pass {
+    fn new(device: &Device, net: Arc<Net>, n: usize, purpose: Purpose, parameters: Vec<f32>) -> Result<Self> {
+        Ok(match device {
+            Device::Cpu => Self::Cpu { session: Session::new(net, n, purpose)?, parameters },
+            Device::Gpu(gpu) => {
+                let parameters = Arc::new(GpuParameters::new(gpu, &net, &parameters)?);
+                Self::Gpu(Box::new(GpuSession::new(net, parameters, n, purpose)?))
+            }
+        })
+    }
+
+    fn forward(&mut self, input: &[f32], targets: Targets<'_>) -> Result<()> {
+        match self {
+            Self::Cpu { session, parameters } => {
+                session.input().copy_from_slice(input);
+                session.forward(parameters, Mode::Inference, targets)
+            }
+            Self::Gpu(session) => {
+                session.set_input(input)?;
+                session.forward(Mode::Inference, targets)
+            }
+        }
+    }
+
+    fn value(&self, layer: usize) -> Result<Vec<f32>> {
+        match self {
+            Self::Cpu { session, .. } => Ok(session.value(layer).to_vec()),
+            Self::Gpu(session) => session.value(layer),
+        }
+    }
+
+    /// Gradients of the parameters, and of the input if it has one.
+    fn backward(&mut self, targets: Targets<'_>, cotangent: Option<&[f32]>) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+        match self {
+            Self::Cpu { session, parameters } => {
+                let mut gradients = vec![0.0; parameters.len()];
+                session.backward(parameters, Mode::Inference, targets, cotangent, &mut gradients)?;
+                Ok((gradients, session.input_gradient().map(<[f32]>::to_vec)))
+            }
+            Self::Gpu(session) => {
+                session.backward(Mode::Inference, cotangent)?;
+                Ok((session.gradients()?, session.input_gradient()?))
+            }
+        }
+    }
 }
 
 /// A value in NCHW; `[n, c]` where the map is 1 x 1 comes out as `[n, c, 1, 1]` only if the layer keeps maps.

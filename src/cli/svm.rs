@@ -4,7 +4,6 @@ use super::progress::Progress;
 use super::{print, print_json};
 use crate::data::celeba::{CelebA, Split};
 use crate::data::photo::Photo;
-use crate::device::Device;
 use crate::face::Model;
 use crate::metrics::accuracies;
 use crate::svm::{Features, Options, train};
@@ -38,8 +37,8 @@ struct Faces {
     aligned: bool,
     #[command(flatten)]
     model: super::ModelArgs,
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: super::DeviceArgs,
     /// Stop at the first bad line or missing photo
     #[arg(long)]
     strict: bool,
@@ -86,7 +85,7 @@ fn train_machines(args: &Train) -> Result<()> {
         return Err(Error::new("weft svm train", "would replace the SVMs of the model that ships")
             .advise("give --output, or --model with a bundle of your own"));
     }
-    let mut model = args.faces.model.load()?;
+    let mut model = args.faces.model.load(&args.faces.device.open()?)?;
     let (celeba, faces) = args.faces.look(&mut model, args.split)?;
     let repeat = |face: &Seen| vec![face.identity; face.patches(&model)];
     let identities: Option<Vec<u32>> = faces.seen.iter().flat_map(repeat).collect();
@@ -117,7 +116,7 @@ fn train_machines(args: &Train) -> Result<()> {
 }
 
 fn measure(args: &Eval) -> Result<()> {
-    let mut model = args.faces.model.load()?;
+    let mut model = args.faces.model.load(&args.faces.device.open()?)?;
     let names = model.attributes()?.to_vec();
     let (celeba, faces) = args.faces.look(&mut model, args.split)?;
     let places = crate::eval::places(&names, &celeba.attribute_names)?;
@@ -165,7 +164,6 @@ struct Found {
 impl Faces {
     /// The features of every face in a part of the data. Photos that cannot be read are named and left out.
     fn look(&self, model: &mut Model, split: Split) -> Result<(CelebA, Found)> {
-        let Device::Cpu = Device::open(&self.device)? else { unimplemented!() };
         let celeba = CelebA::open(&self.data, self.strict)?;
         super::report_skipped(&celeba.problems);
         let samples = celeba.split(split);

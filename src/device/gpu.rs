@@ -70,9 +70,10 @@ impl FromStr for Precision {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|precision| precision.math() == text).ok_or_else(|| {
-            Error::new(format!("--precision {text}"), "no such precision").advise("use f32, tf32, f16 or bf16")
-        })
+        Self::ALL
+            .into_iter()
+            .find(|precision| precision.math() == text)
+            .ok_or_else(|| Error::new("", "no such precision").advise("use f32, tf32, f16 or bf16"))
     }
 }
 
@@ -93,7 +94,7 @@ impl FromStr for Convolution {
         match text {
             "implicit" => Ok(Self::Implicit),
             "im2col" => Ok(Self::Im2col),
-            _ => Err(Error::new(format!("--conv {text}"), "no such algorithm").advise("use implicit or im2col")),
+            _ => Err(Error::new("", "no such algorithm").advise("use implicit or im2col")),
         }
     }
 }

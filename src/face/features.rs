@@ -4,8 +4,9 @@
 use crate::Result;
 use crate::data::photo::{Photo, Rect};
 use crate::data::resample::{Normalise, Resampler};
-use crate::interweave::Interweaver;
-use crate::net::{Net, Spec, Unknown};
+use crate::device::Device;
+use crate::interweave::{Interweaver, PatchScanner, patches};
+use crate::net::{Net, Parameters, Spec, Unknown};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,9 +42,17 @@ impl Anet {
     }
 }
 
+/// How the features of all patches are found.
+enum Method {
+    /// In one pass.
+    Interweave(Interweaver),
+    /// Patch by patch, on a GPU.
+    Scan(PatchScanner),
+}
+
 /// ANet with its weights.
 pub struct Extractor {
-    interweaver: Interweaver,
+    method: Method,
     dims: usize,
     frame: [usize; 2],
     stride: usize,
@@ -57,17 +66,23 @@ impl Extractor {
     ///
     /// # Errors
     /// Files that cannot be read or do not fit; a frame smaller than the net's input; a stride of 0.
-    pub fn load(config: &Anet, folder: &Path) -> Result<Self> {
+    pub fn load(config: &Anet, folder: &Path, device: &Device) -> Result<Self> {
         let path = folder.join(&config.net);
         let net = Arc::new(Net::new(Spec::load(&path)?.up_to(&config.layer)?)?);
         let parameters = net.load_parameters(folder.join(&config.weights), Unknown::Ignore)?;
         let dims = net.output().len();
-        let mut interweaver = Interweaver::new(net, parameters, Normalise::default())?;
         let [height, width] = config.frame;
-        interweaver.plan(height, width, config.stride).map_err(|e| e.within("[anet] frame, stride"))?;
+        patches(&net, height, width, config.stride).map_err(|e| e.within("[anet] frame, stride"))?;
+        let method = match device {
+            Device::Cpu => Method::Interweave(Interweaver::new(net, parameters, Normalise::default())?),
+            Device::Gpu(_) => {
+                let parameters = Parameters::on(device, &net, parameters)?;
+                Method::Scan(PatchScanner::new(net, parameters, Normalise::default())?)
+            }
+        };
         let pixels = vec![0.0; height * width * 3];
         let resampler = Resampler::default();
-        Ok(Self { interweaver, dims, frame: config.frame, stride: config.stride, resampler, pixels })
+        Ok(Self { method, dims, frame: config.frame, stride: config.stride, resampler, pixels })
     }
 
     /// Length of a feature vector.
@@ -84,7 +99,11 @@ impl Extractor {
         let mut features = Vec::new();
         for mirrored in [false, true] {
             self.resampler.sample(photo, part, width, height, mirrored, Normalise::default(), &mut self.pixels);
-            features.extend(self.interweaver.extract_normalised(&self.pixels, self.frame, self.stride)?.values);
+            let found = match &mut self.method {
+                Method::Interweave(net) => net.extract_normalised(&self.pixels, self.frame, self.stride)?,
+                Method::Scan(net) => net.extract_normalised(&self.pixels, self.frame, self.stride)?,
+            };
+            features.extend(found.values);
         }
         Ok(features)
     }

@@ -7,6 +7,7 @@ mod features;
 pub use features::{Anet, Extractor};
 
 use crate::data::photo::{Photo, Rect};
+use crate::device::Device;
 use crate::locate::{self, Localiser, Map};
 use crate::svm::{self, Svm};
 use crate::{Error, Result};
@@ -54,18 +55,18 @@ pub struct Face {
 }
 
 impl Model {
-    /// Reads the bundle in `folder`.
+    /// Reads the bundle in `folder`; its nets run on `device`.
     ///
     /// # Errors
     /// A missing or unreadable file, nets or weights that do not fit.
-    pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
+    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let folder = folder.as_ref();
         let path = folder.join(BUNDLE);
         let text = std::fs::read_to_string(&path)
             .map_err(|e| Error::file(&path, e).advise("give the folder of a model bundle with --model"))?;
         let bundle: Bundle = toml::from_str(&text).map_err(|e| Error::toml(path.display(), &text, &e))?;
-        let localiser = Localiser::load(&bundle.lnet_o, &bundle.lnet_s, folder)?;
-        let extractor = Extractor::load(&bundle.anet, folder)?;
+        let localiser = Localiser::load(&bundle.lnet_o, &bundle.lnet_s, folder, device)?;
+        let extractor = Extractor::load(&bundle.anet, folder, device)?;
         let svm_path = folder.join(&bundle.svm);
         let svm = if svm_path.exists() { Some(Svm::load(&svm_path)?) } else { None };
         if let Some(svm) = svm.as_ref().filter(|svm| svm.dims() != extractor.dims()) {

@@ -64,13 +64,7 @@ impl Interweaver {
         let known = match known {
             Some(known) => known,
             None => {
-                let mut piece = whole;
-                let mut plan = Plan::new(&self.net, piece, stride)?;
-                while plan.bytes() > self.memory && piece != [1, 1] {
-                    let longer = usize::from(piece[1] >= piece[0]);
-                    piece[longer] = piece[longer].div_ceil(2);
-                    plan = Plan::new(&self.net, piece, stride)?;
-                }
+                let plan = Plan::within(&self.net, whole, stride, self.memory)?;
                 (key, plan)
             }
         };
@@ -134,21 +128,14 @@ impl Interweaver {
         self.seconds.fill(0.0);
         let dims = self.net.output().len();
         let mut values = vec![0.0; whole[0] * whole[1] * dims];
-        // The last piece of a row or column is moved back so that it is as large as the others.
-        let starts = |axis: usize| {
-            let (whole, piece) = (whole[axis], plan.patches[axis]);
-            (0..whole).step_by(piece).map(move |start| start.min(whole - piece))
-        };
-        for top in starts(0) {
-            for left in starts(1) {
-                self.load(plan, [top * plan.stride, left * plan.stride], width, &value);
-                for layer in 0..self.net.layers.len() {
-                    let start = Instant::now();
-                    self.forward(plan, layer)?;
-                    self.seconds[layer] += start.elapsed().as_secs_f64();
-                }
-                self.unload(plan, [top, left], whole, &mut values);
+        for [top, left] in plan.pieces(whole) {
+            self.load(plan, [top * plan.stride, left * plan.stride], width, &value);
+            for layer in 0..self.net.layers.len() {
+                let start = Instant::now();
+                self.forward(plan, layer)?;
+                self.seconds[layer] += start.elapsed().as_secs_f64();
             }
+            self.unload(plan, [top, left], whole, &mut values);
         }
         Ok(Features { patches: whole, dims, values })
     }

@@ -4,11 +4,13 @@
 mod dense;
 mod draw;
 mod geometry;
+mod gpu;
 mod maps;
 mod patchwise;
 mod plan;
 
 pub use dense::Interweaver;
+pub use gpu::GpuInterweaver;
 pub use maps::MapInterweaver;
 pub use patchwise::{Features, PatchScanner};
 pub use plan::{Plan, patches};

@@ -5,8 +5,7 @@ use super::plan::patches;
 use crate::Result;
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
-use crate::net::{Net, Purpose, Session};
-use crate::ops::{Mode, Targets};
+use crate::net::{Net, Parameters, Runner};
 use std::sync::Arc;
 
 /// Patches of a batch, unless another number is asked for.
@@ -43,17 +42,17 @@ impl Features {
 
 /// Scans images with a net.
 pub struct PatchScanner {
-    session: Session,
+    runner: Runner,
     /// For the patches that do not fill a batch, as many as were left the last time.
-    rest: Option<Session>,
-    parameters: Vec<f32>,
+    rest: Option<Runner>,
+    parameters: Parameters,
     normalise: Normalise,
 }
 
 impl PatchScanner {
     /// # Errors
     /// A net that does not take RGB; no memory.
-    pub fn new(net: Arc<Net>, parameters: Vec<f32>, normalise: Normalise) -> Result<Self> {
+    pub fn new(net: Arc<Net>, parameters: impl Into<Parameters>, normalise: Normalise) -> Result<Self> {
         Self::with_batch(net, parameters, normalise, BATCH)
     }
 
@@ -61,9 +60,15 @@ impl PatchScanner {
     ///
     /// # Errors
     /// As [`PatchScanner::new`].
-    pub fn with_batch(net: Arc<Net>, parameters: Vec<f32>, normalise: Normalise, batch: usize) -> Result<Self> {
+    pub fn with_batch(
+        net: Arc<Net>,
+        parameters: impl Into<Parameters>,
+        normalise: Normalise,
+        batch: usize,
+    ) -> Result<Self> {
         super::check_rgb(&net)?;
-        Ok(Self { session: Session::new(net, batch, Purpose::Inference)?, rest: None, parameters, normalise })
+        let parameters = parameters.into();
+        Ok(Self { runner: Runner::new(net, &parameters, batch)?, rest: None, parameters, normalise })
     }
 
     /// Features of the patches whose upper left corners are multiples of `stride` and which lie inside the photo.
@@ -71,35 +76,54 @@ impl PatchScanner {
     /// # Errors
     /// A stride of 0; a photo smaller than a patch.
     pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
-        let net = self.session.net().clone();
+        let Normalise { mean, scale } = self.normalise;
+        self.scan([photo.height, photo.width], stride, |from, row| {
+            for (i, (to, from)) in row.iter_mut().zip(&photo.rgb[from..]).enumerate() {
+                *to = (f32::from(*from) - mean[i % 3]) * scale;
+            }
+        })
+    }
+
+    /// The same of an image that is already normalised, [height, width, 3].
+    ///
+    /// # Errors
+    /// As [`PatchScanner::extract`].
+    pub fn extract_normalised(&mut self, pixels: &[f32], size: [usize; 2], stride: usize) -> Result<Features> {
+        assert_eq!(pixels.len(), size[0] * size[1] * 3, "pixels of another size");
+        self.scan(size, stride, |from, row| row.copy_from_slice(&pixels[from..from + row.len()]))
+    }
+
+    /// `copy(at, row)` fills a row of a patch with the image's values from `at` on.
+    fn scan(
+        &mut self,
+        [height, width]: [usize; 2],
+        stride: usize,
+        copy: impl Fn(usize, &mut [f32]),
+    ) -> Result<Features> {
+        let net = self.runner.net().clone();
         let (input, output) = (net.spec.input, net.output());
-        let patches = patches(&net, photo.height, photo.width, stride)?;
+        let patches = patches(&net, height, width, stride)?;
         let corners: Vec<(usize, usize)> =
             (0..patches[0]).flat_map(|y| (0..patches[1]).map(move |x| (y * stride, x * stride))).collect();
-        let batch = self.session.plan().n;
-        let Normalise { mean, scale } = self.normalise;
+        let batch = self.runner.samples();
         let mut values = vec![0.0; corners.len() * output.len()];
         for (corners, values) in corners.chunks(batch).zip(values.chunks_mut(batch * output.len())) {
-            let session = if corners.len() == batch {
-                &mut self.session
+            let runner = if corners.len() == batch {
+                &mut self.runner
             } else {
-                let fits = |rest: &Session| rest.plan().n == corners.len();
+                let fits = |rest: &Runner| rest.samples() == corners.len();
                 let rest = match self.rest.take().filter(fits) {
                     Some(rest) => rest,
-                    None => Session::new(net.clone(), corners.len(), Purpose::Inference)?,
+                    None => Runner::new(net.clone(), &self.parameters, corners.len())?,
                 };
                 self.rest.insert(rest)
             };
-            for (&(top, left), patch) in corners.iter().zip(session.input().chunks_exact_mut(input.len())) {
+            for (&(top, left), patch) in corners.iter().zip(runner.input().chunks_exact_mut(input.len())) {
                 for (y, row) in patch.chunks_exact_mut(input.w * 3).enumerate() {
-                    let from = &photo.rgb[((top + y) * photo.width + left) * 3..][..input.w * 3];
-                    for (i, (to, from)) in row.iter_mut().zip(from).enumerate() {
-                        *to = (f32::from(*from) - mean[i % 3]) * scale;
-                    }
+                    copy(((top + y) * width + left) * 3, row);
                 }
             }
-            session.forward(&self.parameters, Mode::Inference, Targets::default())?;
-            crate::ops::nhwc_to_nchw(output, session.output(), values);
+            crate::ops::nhwc_to_nchw(output, runner.run()?, values);
         }
         Ok(Features { patches, dims: output.len(), values })
     }
@@ -108,6 +132,8 @@ impl PatchScanner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::{Purpose, Session};
+    use crate::ops::{Mode, Targets};
 
     #[test]
     fn an_error_is_a_share_of_the_largest_and_nan_is_not_lost() {

@@ -165,6 +165,32 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Plans all `whole` patches, or the largest piece of them that takes at most `memory` bytes.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn within(net: &Net, whole: [usize; 2], stride: usize, memory: usize) -> Result<Self> {
+        let mut piece = whole;
+        let mut plan = Self::new(net, piece, stride)?;
+        while plan.bytes() > memory && piece != [1, 1] {
+            let longer = usize::from(piece[1] >= piece[0]);
+            piece[longer] = piece[longer].div_ceil(2);
+            plan = Self::new(net, piece, stride)?;
+        }
+        Ok(plan)
+    }
+
+    /// The first patch of each piece of `whole` patches. The last piece of a row or column is moved back so that it is as
+    /// large as the others.
+    pub fn pieces(&self, whole: [usize; 2]) -> impl Iterator<Item = [usize; 2]> + use<> {
+        let piece = self.patches;
+        let starts = move |axis: usize| {
+            let (whole, piece) = (whole[axis], piece[axis]);
+            (0..whole).step_by(piece).map(move |start| start.min(whole - piece))
+        };
+        starts(0).flat_map(move |top| starts(1).map(move |left| [top, left]))
+    }
+
     fn place_values(&mut self, net: &Net) {
         let last = net.layers.len();
         let reader = |value: usize| net.layers.iter().rposition(|layer| layer.inputs.contains(&value));

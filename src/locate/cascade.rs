@@ -3,6 +3,7 @@
 use super::{Map, Responder, Response, Search, best_window};
 use crate::Result;
 use crate::data::photo::{Photo, Rect};
+use crate::device::Device;
 use serde::Deserialize;
 use std::path::Path;
 
@@ -43,8 +44,8 @@ impl Localiser {
     ///
     /// # Errors
     /// As [`Responder::load`].
-    pub fn load(coarse: &Stage, fine: &Stage, folder: &Path) -> Result<Self> {
-        let load = |stage: &Stage| Ok((Responder::load(&stage.response, folder)?, stage.clone()));
+    pub fn load(coarse: &Stage, fine: &Stage, folder: &Path, device: &Device) -> Result<Self> {
+        let load = |stage: &Stage| Ok((Responder::load(&stage.response, folder, device)?, stage.clone()));
         Ok(Self { coarse: load(coarse)?, fine: load(fine)? })
     }
 

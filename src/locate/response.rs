@@ -2,8 +2,9 @@
 
 use crate::data::photo::{Photo, Rect};
 use crate::data::resample::{Normalise, Resampler};
-use crate::net::{Net, Purpose, Session, Spec, Unknown};
-use crate::ops::{Kind, Mode, Targets};
+use crate::device::Device;
+use crate::net::{Net, Parameters, Runner, Spec, Unknown};
+use crate::ops::Kind;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -38,18 +39,18 @@ pub struct Map {
     pub step: (f32, f32),
 }
 
-/// Sizes of input for which a session is kept.
-const SESSIONS: usize = 16;
+/// Sizes of input for which a runner is kept.
+const RUNNERS: usize = 16;
 
 /// A net that responds.
 pub struct Responder {
     net: Net,
-    parameters: Vec<f32>,
+    parameters: Parameters,
     config: Response,
     /// Input pixels from one place of the map to the next, and the middle of the first place, per axis.
     stride: f32,
     first: f32,
-    sessions: HashMap<(usize, usize), Session>,
+    runners: HashMap<(usize, usize), Runner>,
     resampler: Resampler,
 }
 
@@ -59,11 +60,12 @@ impl Responder {
     /// # Errors
     /// Files that cannot be read or do not fit; a layer or channel that the net does not have; a net that does not run
     /// on other sizes.
-    pub fn load(config: &Response, folder: &Path) -> Result<Self> {
+    pub fn load(config: &Response, folder: &Path, device: &Device) -> Result<Self> {
         let path = folder.join(&config.net);
         let spec = Spec::load(&path)?.up_to(&config.layer)?;
         let net = Net::new(spec)?;
         let parameters = net.load_parameters(folder.join(&config.weights), Unknown::Ignore)?;
+        let parameters = Parameters::on(device, &net, parameters)?;
         let channels = net.output().c;
         if let Some(channel) = config.channel.filter(|channel| *channel >= channels) {
             return Err(Error::new(
@@ -77,8 +79,8 @@ impl Responder {
                 .advise("a net that locates needs input = [3, height, width]"));
         }
         let (stride, first) = geometry(&net)?;
-        let sessions = HashMap::new();
-        Ok(Self { net, parameters, config: config.clone(), stride, first, sessions, resampler: Resampler::default() })
+        let runners = HashMap::new();
+        Ok(Self { net, parameters, config: config.clone(), stride, first, runners, resampler: Resampler::default() })
     }
 
     /// The response to `window` of `photo`.
@@ -91,24 +93,23 @@ impl Responder {
         let least = self.least_side();
         let side = |pixels: f32| ((pixels * zoom).round() as usize).max(least);
         let (height, width) = (side(window.height), side(window.width));
-        if self.sessions.len() >= SESSIONS && !self.sessions.contains_key(&(height, width)) {
-            self.sessions.clear();
+        if self.runners.len() >= RUNNERS && !self.runners.contains_key(&(height, width)) {
+            self.runners.clear();
         }
-        let session = match self.sessions.entry((height, width)) {
+        let runner = match self.runners.entry((height, width)) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
                 let net = Arc::new(self.net.at_size(height, width)?);
-                entry.insert(Session::new(net, 1, Purpose::Inference)?)
+                entry.insert(Runner::new(net, &self.parameters, 1)?)
             }
         };
-        self.resampler.sample(photo, window, width, height, false, Normalise::default(), session.input());
-        session.forward(&self.parameters, Mode::Inference, Targets::default())?;
-        let shape = session.net().output();
+        self.resampler.sample(photo, window, width, height, false, Normalise::default(), runner.input());
+        let shape = runner.net().output();
         let value = |place: &[f32]| match self.config.channel {
             Some(channel) => place[channel],
             None => place.iter().sum::<f32>() / shape.c as f32,
         };
-        let values = session.output().chunks_exact(shape.c).map(value).collect();
+        let values = runner.run()?.chunks_exact(shape.c).map(value).collect();
         let (sx, sy) = (window.width / width as f32, window.height / height as f32);
         Ok(Map {
             height: shape.h,

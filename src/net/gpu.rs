@@ -3,27 +3,35 @@
 //! them.
 
 use super::plan::is_seed;
-use super::{INPUT, Net, Plan, Purpose};
+use super::{INPUT, Net, NetParameter, Plan, Purpose};
 use crate::device::{Gpu, Memory, Program, Ptr, Recorder, Step};
 use crate::ops::gpu::{self, GpuBackward, GpuForward, GpuTargets};
 use crate::ops::{Mode, TargetKind, Targets};
 use crate::{Error, Result};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Tensors begin at multiples of this many values, so that 16-byte loads are aligned in every storage type.
 const ALIGN: usize = 64;
 
-/// A net's parameters on a GPU: f32 masters, and weights in the storage type where that is another.
+/// A net's parameters on a GPU: f32 masters, and weights in the storage type where that is another. Nets of the same layers
+/// at other sizes share them.
 pub struct GpuParameters {
-    net: Arc<Net>,
     gpu: Gpu,
+    tensors: Vec<Tensor>,
     master: Memory,
     stored: Option<Memory>,
-    /// Where each tensor lies, in values.
-    starts: Vec<usize>,
     len: usize,
-    narrow: std::sync::Mutex<Program>,
+    narrow: Mutex<Program>,
+}
+
+/// A tensor's place in the CPU's flat vector and in device memory, in values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    pub flat: Range<usize>,
+    pub start: usize,
+    /// Kept in the storage type, too: weights, not biases.
+    pub is_weight: bool,
 }
 
 impl GpuParameters {
@@ -31,28 +39,39 @@ impl GpuParameters {
     ///
     /// # Errors
     /// Out of memory.
-    pub fn new(gpu: &Gpu, net: Arc<Net>, parameters: &[f32]) -> Result<Self> {
-        let mut starts = Vec::with_capacity(net.parameters.len());
-        let mut len = 0;
-        for parameter in &net.parameters {
-            starts.push(len);
-            len = (len + parameter.range.len()).next_multiple_of(ALIGN);
-        }
+    pub fn new(gpu: &Gpu, net: &Net, parameters: &[f32]) -> Result<Self> {
+        let (tensors, len) = tensors(net);
         let master = gpu.memory(4 * len)?;
         let narrows = gpu.precision.bytes() < 4;
         let stored = narrows.then(|| gpu.memory(gpu.precision.bytes() * len)).transpose()?;
         let mut to = Recorder::new(gpu);
+        to.label("parameters");
         if let Some(stored) = &stored {
             gpu::narrow(&mut to, master.ptr, stored.ptr, len);
         }
-        let narrow = std::sync::Mutex::new(Program::new(to.launches));
-        let this = Self { net, gpu: gpu.clone(), master, stored, starts, len, narrow };
+        let narrow = Mutex::new(Program::new(to.launches));
+        let this = Self { gpu: gpu.clone(), tensors, master, stored, len, narrow };
         this.write(parameters)?;
         Ok(this)
     }
 
-    pub fn net(&self) -> &Arc<Net> {
-        &self.net
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Where each of the net's tensors lies.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// The f32 masters.
+    pub fn master(&self) -> Ptr {
+        self.master.ptr
+    }
+
+    /// The same in the storage type, if that is another.
+    pub fn stored(&self) -> Option<Ptr> {
+        self.stored.as_ref().map(|memory| memory.ptr)
     }
 
     /// Values in device memory, with the space between tensors.
@@ -73,8 +92,8 @@ impl GpuParameters {
         if self.is_empty() {
             return Ok(());
         }
-        self.gpu.driver.upload(self.master.ptr, bytemuck::cast_slice(&self.spread(parameters)))?;
-        self.narrow.lock().unwrap_or_else(std::sync::PoisonError::into_inner).run(&self.gpu)
+        self.write_like(self.master.ptr, parameters)?;
+        self.narrow.lock().unwrap_or_else(PoisonError::into_inner).run(&self.gpu)
     }
 
     /// The parameters as the CPU's flat vector.
@@ -85,36 +104,50 @@ impl GpuParameters {
         self.read_like(self.master.ptr)
     }
 
-    /// A buffer laid out as the parameters, as the CPU's flat vector.
-    fn read_like(&self, from: Ptr) -> Result<Vec<f32>> {
+    /// A buffer of f32 laid out as the parameters, as the CPU's flat vector.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn read_like(&self, from: Ptr) -> Result<Vec<f32>> {
         let spread: Vec<f32> = self.gpu.download(from, self.len)?;
-        let mut flat = vec![0.0; self.net.parameter_len()];
-        for (parameter, &start) in self.net.parameters.iter().zip(&self.starts) {
-            flat[parameter.range.clone()].copy_from_slice(&spread[start..start + parameter.range.len()]);
+        let mut flat = vec![0.0; self.tensors.last().map_or(0, |tensor| tensor.flat.end)];
+        for Tensor { flat: range, start, .. } in &self.tensors {
+            flat[range.clone()].copy_from_slice(&spread[*start..start + range.len()]);
         }
         Ok(flat)
     }
 
-    /// The CPU's flat vector with space between tensors.
-    fn spread(&self, flat: &[f32]) -> Vec<f32> {
-        assert_eq!(flat.len(), self.net.parameter_len(), "parameters of another net");
+    /// Writes the CPU's flat vector into a buffer of f32 laid out as the parameters, zeros between tensors.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn write_like(&self, to: Ptr, flat: &[f32]) -> Result<()> {
+        assert_eq!(flat.len(), self.tensors.last().map_or(0, |tensor| tensor.flat.end), "parameters of another net");
         let mut spread = vec![0.0; self.len];
-        for (parameter, &start) in self.net.parameters.iter().zip(&self.starts) {
-            spread[start..start + parameter.range.len()].copy_from_slice(&flat[parameter.range.clone()]);
+        for Tensor { flat: range, start, .. } in &self.tensors {
+            spread[*start..start + range.len()].copy_from_slice(&flat[range.clone()]);
         }
-        spread
+        self.gpu.driver.upload(to, bytemuck::cast_slice(&spread))
     }
 
-    /// Addresses of a layer's tensors: weights as they are multiplied, biases in f32.
-    fn addresses(&self, tensors: Range<usize>) -> Vec<Ptr> {
-        let address = |index: usize| match &self.stored {
-            Some(stored) if self.net.parameters[index].tensor.fan_in > 0 => {
-                stored.ptr.offset(self.gpu.precision.bytes() * self.starts[index])
-            }
-            _ => self.master.ptr.offset(4 * self.starts[index]),
+    /// Addresses of tensors: weights as they are multiplied, biases in f32.
+    pub fn addresses(&self, tensors: Range<usize>) -> Vec<Ptr> {
+        let address = |tensor: &Tensor| match &self.stored {
+            Some(stored) if tensor.is_weight => stored.ptr.offset(self.gpu.precision.bytes() * tensor.start),
+            _ => self.master.ptr.offset(4 * tensor.start),
         };
-        tensors.map(address).collect()
+        self.tensors[tensors].iter().map(address).collect()
     }
+}
+
+fn tensors(net: &Net) -> (Vec<Tensor>, usize) {
+    let mut len = 0;
+    let place = |parameter: &NetParameter| {
+        let start = len;
+        len = (len + parameter.range.len()).next_multiple_of(ALIGN);
+        Tensor { flat: parameter.range.clone(), start, is_weight: parameter.tensor.fan_in > 0 }
+    };
+    (net.parameters.iter().map(place).collect(), len)
 }
 
 /// Device memory of a plan: one arena, or every buffer apart.
@@ -133,6 +166,7 @@ struct Programs {
 /// Passes over batches of one size on a GPU.
 pub struct GpuSession {
     gpu: Gpu,
+    net: Arc<Net>,
     parameters: Arc<GpuParameters>,
     plan: Plan,
     buffers: Buffers,
@@ -144,7 +178,6 @@ pub struct GpuSession {
     staging: Memory,
     inference: Programs,
     training: Option<Programs>,
-    output: Vec<f32>,
 }
 
 impl GpuSession {
@@ -152,8 +185,9 @@ impl GpuSession {
     ///
     /// # Errors
     /// Out of memory: what was asked for, what is free, and which batch would fit.
-    pub fn new(parameters: Arc<GpuParameters>, n: usize, purpose: Purpose) -> Result<Self> {
-        let (gpu, net) = (parameters.gpu.clone(), parameters.net.clone());
+    pub fn new(net: Arc<Net>, parameters: Arc<GpuParameters>, n: usize, purpose: Purpose) -> Result<Self> {
+        assert_eq!(tensors(&net).0, parameters.tensors, "parameters of another net");
+        let gpu = parameters.gpu.clone();
         let size = gpu.precision.bytes();
         let values = |bytes: usize| bytes.div_ceil(size);
         let plan = Plan::with_scratch(&net, n, purpose, |op| {
@@ -178,8 +212,8 @@ impl GpuSession {
             staging: gpu.memory(4 * largest)?,
             inference: Programs::default(),
             training: None,
-            output: Vec::new(),
             gpu,
+            net,
             parameters,
             plan,
         };
@@ -191,7 +225,7 @@ impl GpuSession {
     }
 
     pub fn net(&self) -> &Arc<Net> {
-        &self.parameters.net
+        &self.net
     }
 
     pub fn plan(&self) -> &Plan {
@@ -246,7 +280,7 @@ impl GpuSession {
     }
 
     fn record(&mut self, training: bool) -> Result<Programs> {
-        let (gpu, net, n) = (self.gpu.clone(), self.parameters.net.clone(), self.plan.n);
+        let (gpu, net, n) = (self.gpu.clone(), self.net.clone(), self.plan.n);
         let targets = GpuTargets { classes: self.classes.ptr, values: self.targets.ptr };
         let mut to = Recorder::new(&gpu);
         to.label("input");
@@ -283,12 +317,12 @@ impl GpuSession {
     }
 
     fn record_backward(&mut self, l: usize, training: bool, targets: GpuTargets, to: &mut Recorder<'_>) -> Result<()> {
-        let net = self.parameters.net.clone();
+        let net = self.net.clone();
         let layer = &net.layers[l];
         to.label(&layer.name);
         let gradients = self.gradients.as_ref().map_or(Ptr::NULL, |memory| memory.ptr);
         let d_params: Vec<Ptr> =
-            layer.parameters.clone().map(|index| gradients.offset(4 * self.parameters.starts[index])).collect();
+            layer.parameters.clone().map(|index| gradients.offset(4 * self.parameters.tensors[index].start)).collect();
         let Some(d_output) = self.plan.gradients[l + 1].clone() else {
             for (index, &d_param) in layer.parameters.clone().zip(&d_params) {
                 gpu::fill_f32(to, 0.0, d_param, net.parameters[index].range.len());
@@ -333,7 +367,7 @@ impl GpuSession {
     /// # Errors
     /// A launch that failed before.
     pub fn set_input(&mut self, batch: &[f32]) -> Result<()> {
-        assert_eq!(batch.len(), self.parameters.net.value_len(INPUT, self.plan.n), "a batch of another size");
+        assert_eq!(batch.len(), self.net.value_len(INPUT, self.plan.n), "a batch of another size");
         let f32_input = self.gpu.precision.bytes() == 4;
         let to = if f32_input { self.find(&self.plan.values[INPUT]) } else { self.staging.ptr };
         self.gpu.driver.upload(to, bytemuck::cast_slice(batch))
@@ -344,7 +378,7 @@ impl GpuSession {
     /// # Errors
     /// Targets that do not fit the losses; a launch that failed.
     pub fn forward(&mut self, mode: Mode, targets: Targets<'_>) -> Result<()> {
-        self.parameters.net.check_targets(self.plan.n, targets)?;
+        self.net.check_targets(self.plan.n, targets)?;
         if !targets.classes.is_empty() {
             self.gpu.driver.upload(self.classes.ptr, bytemuck::cast_slice(targets.classes))?;
         }
@@ -369,7 +403,7 @@ impl GpuSession {
     /// A cotangent of the wrong length, or none where the last layer is no loss; a launch that failed.
     pub fn backward(&mut self, mode: Mode, cotangent: Option<&[f32]>) -> Result<()> {
         assert!(self.plan.purpose.is_backward(), "a session for forward passes only");
-        let net = self.parameters.net.clone();
+        let net = self.net.clone();
         let last = net.layers.len() - 1;
         for l in 0..=last {
             let seed = self.plan.gradients[l + 1].clone().filter(|_| is_seed(&net, l));
@@ -419,20 +453,11 @@ impl GpuSession {
     /// # Errors
     /// A launch that failed.
     pub fn value(&self, layer: usize) -> Result<Vec<f32>> {
-        let (net, from) = (&self.parameters.net, self.find(&self.plan.values[layer + 1]));
+        let (net, from) = (&self.net, self.find(&self.plan.values[layer + 1]));
         if net.layers[layer].op.target().is_some() {
             return self.gpu.download(from, 1);
         }
         self.download_stored(from, net.value_len(layer + 1, self.plan.n))
-    }
-
-    /// Output of the last layer.
-    ///
-    /// # Errors
-    /// A launch that failed.
-    pub fn output(&mut self) -> Result<&[f32]> {
-        self.output = self.value(self.parameters.net.layers.len() - 1)?;
-        Ok(&self.output)
     }
 
     /// Sum of all losses.
@@ -440,7 +465,7 @@ impl GpuSession {
     /// # Errors
     /// A launch that failed.
     pub fn loss(&self) -> Result<f32> {
-        let layers = self.parameters.net.layers.iter().enumerate();
+        let layers = self.net.layers.iter().enumerate();
         let mut sum = 0.0;
         for (l, _) in layers.filter(|(_, layer)| layer.op.target().is_some()) {
             sum += self.value(l)?[0];
@@ -454,7 +479,7 @@ impl GpuSession {
     /// A launch that failed.
     pub fn input_gradient(&self) -> Result<Option<Vec<f32>>> {
         let Some(range) = &self.plan.gradients[INPUT] else { return Ok(None) };
-        self.download_stored(self.find(range), self.parameters.net.value_len(INPUT, self.plan.n)).map(Some)
+        self.download_stored(self.find(range), self.net.value_len(INPUT, self.plan.n)).map(Some)
     }
 
     /// Gradients of the parameters, as the CPU's flat vector.
@@ -462,9 +487,10 @@ impl GpuSession {
     /// # Errors
     /// A launch that failed; a session for forward passes only.
     pub fn gradients(&self) -> Result<Vec<f32>> {
-        let memory = self.gradients.as_ref().ok_or_else(|| {
-            Error::new(&self.parameters.net.spec.place, "has no gradients: this session runs forward only")
-        })?;
+        let memory = self
+            .gradients
+            .as_ref()
+            .ok_or_else(|| Error::new(&self.net.spec.place, "has no gradients: this session runs forward only"))?;
         self.parameters.read_like(memory.ptr)
     }
 }

@@ -5,13 +5,15 @@ mod gpu;
 mod graph;
 mod parameters;
 mod plan;
+mod runner;
 mod session;
 mod spec;
 
-pub use gpu::{GpuParameters, GpuSession};
+pub use gpu::{GpuParameters, GpuSession, Tensor};
 pub use graph::{INPUT, Layer, Net, NetParameter};
 pub use parameters::{NamedParameter, Unknown};
 pub(crate) use plan::Buffers;
 pub use plan::{Plan, Purpose, Table as PlanTable};
+pub use runner::{Parameters, Runner};
 pub use session::Session;
 pub use spec::{LayerSpec, Spec};

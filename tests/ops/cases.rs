@@ -139,6 +139,12 @@ const CONV: &[Case] = &[
         "a: conv filters=4 kernel=5 pad=1 stride=2 groups=2",
     ),
     case("conv: many filters in groups", [1, 4, 2, 2], "a: conv filters=260 kernel=2 groups=2"),
+    // Channels and filters in whole packs of 16 bytes; several tiles of pixels, filters and steps of the sum.
+    case("conv: whole packs", [2, 16, 9, 8], "a: conv filters=72 kernel=3 pad=1 activation='relu'"),
+    case("conv: whole packs, strided, in groups", [2, 32, 9, 7], "a: conv filters=16 kernel=3 stride=2 pad=1 groups=2"),
+    case("conv: 1x1 of whole packs", [3, 40, 5, 9], "a: conv filters=136 kernel=1 activation='sigmoid'"),
+    case("conv: whole packs in, odd filters out", [1, 8, 7, 6], "a: conv filters=5 kernel=[2,3] stride=[1,2]"),
+    case("conv: odd channels in, whole packs out", [2, 3, 12, 13], "a: conv filters=24 kernel=5 stride=2 pad=2"),
     case(
         "conv: a stack",
         [2, 2, 9, 9],
@@ -219,6 +225,21 @@ const LOCAL: &[Case] = &[
         "a: local_conv filters=2 kernel=3 grid=2 window='halo'",
     )
     .slack(1.0, 3.0),
+    case(
+        "local_conv: whole packs, halo",
+        [2, 16, 8, 8],
+        "a: local_conv filters=24 kernel=3 grid=3 window='halo' activation='relu'",
+    ),
+    case(
+        "local_conv: whole packs, valid",
+        [3, 8, 9, 9],
+        "a: local_conv filters=72 kernel=2 grid=2 span=2 window='valid'",
+    ),
+    case(
+        "local_conv: whole packs, unshared",
+        [2, 8, 5, 6],
+        "a: local_conv filters=8 kernel=2 grid=[4,5] window='halo'",
+    ),
     case("local_conv: many filters", [1, 2, 4, 4], "a: local_conv filters=140 kernel=2 grid=2 window='valid'"),
     case(
         "local_conv: local on local",

@@ -58,8 +58,8 @@ fn on_gpu(gpu: &Gpu, problem: &Problem) -> Answer {
     let net = &problem.net;
     let fail = |e: weft::Error| -> ! { panic!("case {} (seed {}): {e}", problem.name, problem.seed) };
     let memory = InMemory::new(problem);
-    let parameters = GpuParameters::new(gpu, net.clone(), &memory.parameters.concat()).unwrap_or_else(|e| fail(e));
-    let session = GpuSession::new(Arc::new(parameters), problem.n, Purpose::Differentiation);
+    let parameters = GpuParameters::new(gpu, net, &memory.parameters.concat()).unwrap_or_else(|e| fail(e));
+    let session = GpuSession::new(net.clone(), Arc::new(parameters), problem.n, Purpose::Differentiation);
     let mut session = session.unwrap_or_else(|e| fail(e));
     let mut pass = |problem: &Problem| -> weft::Result<Answer> {
         let memory = InMemory::new(problem);

@@ -17,11 +17,13 @@ struct SimtFragments { const uint32_t* a; const uint32_t* b; };
 extern "C" {
 extern __thread SimtContext simt_context __attribute__((tls_model("initial-exec")));
 
-// Scheduler. `orders` is 1 where the collective also orders memory between its lanes.
+// Scheduler. `traits`: the collective also orders memory between its lanes; it needs all 32 lanes of a warp.
+enum { SIMT_PLAIN = 0, SIMT_ORDERS = 1, SIMT_WHOLE_WARP = 2 };
 int simt_syncthreads(int predicate, const char* file, int line);
-void simt_collective(uint32_t mask, SimtOp op, const void* in, void* out, int orders, const char* file, int line);
+void simt_collective(uint32_t mask, SimtOp op, const void* in, void* out, int traits, const char* file, int line);
 void* simt_dynamic_shared();
 void simt_threadfence();
+void simt_trap(const char* file, int line);
 
 // Memory. `kind`: 0 read, 1 write, 2 atomic read-modify-write.
 void simt_access_at(const void* p, size_t size, int kind, const char* file, int line);

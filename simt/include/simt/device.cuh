@@ -1,6 +1,7 @@
 // The device side of the shim: the emulator's names as PTX. On cards before sm_80 cp.async becomes a plain copy and the
 // wider mma shapes trap: choose another kernel there.
 #pragma once
+#include <assert.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <stdint.h>

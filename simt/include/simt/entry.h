@@ -6,6 +6,7 @@ struct SimtArgument { uint32_t size, element; uint8_t pointer; };               
 struct SimtEntry { const char* name; void (*call)(void**); const SimtArgument* args; size_t count; };  // `Entry`
 
 template <class T> constexpr SimtArgument simt_argument() {
+  static_assert(alignof(T) <= 128, "arguments are aligned to 128 bytes");  // `Line` in module.rs
   if constexpr (std::is_pointer_v<T>) {
     using Element = std::remove_cv_t<std::remove_pointer_t<T>>;
     if constexpr (std::is_void_v<Element>) return {sizeof(T), 1, 1};

@@ -13,7 +13,7 @@ SIMT_API uint32_t f32_to_tf32(float x) {
 #define SIMT_MMA(name, op)                                                                                       \
   SIMT_API void name(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], SIMT_PLACE) {                \
     SimtFragments in{a, b};                                                                                      \
-    simt_collective(0xffffffffu, op, &in, d, 0, file, line);                                                     \
+    simt_collective(0xffffffffu, op, &in, d, SIMT_WHOLE_WARP, file, line);                                                     \
   }
 SIMT_MMA(mma_m16n8k8_tf32, simt_op_mma_tf32)
 SIMT_MMA(mma_m16n8k16_f16, simt_op_mma_f16)
@@ -23,7 +23,7 @@ SIMT_MMA(mma_m16n8k16_bf16, simt_op_mma_bf16)
 #define SIMT_LDMATRIX(name, op, COUNT)                                                \
   SIMT_API void name(uint32_t (&r)[COUNT], const void* row, SIMT_PLACE) {             \
     if (simt_lane() < 8 * COUNT) simt_shared_row(row, 16, file, line);                \
-    simt_collective(0xffffffffu, op, row, r, 0, file, line);                          \
+    simt_collective(0xffffffffu, op, row, r, SIMT_WHOLE_WARP, file, line);                          \
   }
 SIMT_LDMATRIX(ldmatrix_x1, simt_op_ldmatrix_x1, 1)
 SIMT_LDMATRIX(ldmatrix_x2, simt_op_ldmatrix_x2, 2)

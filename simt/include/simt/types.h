@@ -1,6 +1,7 @@
 // CUDA's qualifiers, vector types and arithmetic names for a host compiler. Every system header a kernel may need
 // is included here, because a .cu file is compiled inside a namespace.
 #pragma once
+#include <assert.h>
 #include <float.h>
 #include <limits.h>
 #include <math.h>

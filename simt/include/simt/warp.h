@@ -7,16 +7,19 @@ SIMT_API void __syncthreads(SIMT_PLACE) { simt_syncthreads(0, file, line); }
 SIMT_API int __syncthreads_count(int p, SIMT_PLACE) { return simt_syncthreads(p != 0, file, line); }
 SIMT_API int __syncthreads_or(int p, SIMT_PLACE) { return simt_syncthreads(p != 0, file, line) != 0; }
 SIMT_API int __syncthreads_and(int p, SIMT_PLACE) { return simt_syncthreads(p == 0, file, line) == 0; }
+SIMT_API void __trap(SIMT_PLACE) { simt_trap(file, line); }
+#undef assert
+#define assert(condition) ((condition) ? (void)0 : simt_trap(__FILE__, __LINE__))
 SIMT_API void __threadfence() { simt_threadfence(); }
 SIMT_API void __threadfence_block() { simt_threadfence(); }
 
 SIMT_API int simt_lane() { return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) & 31; }
 SIMT_API void __syncwarp(unsigned mask = 0xffffffffu, SIMT_PLACE) {
-  simt_collective(mask, simt_op_sync, 0, 0, 1, file, line);
+  simt_collective(mask, simt_op_sync, 0, 0, SIMT_ORDERS, file, line);
 }
 SIMT_API unsigned __ballot_sync(unsigned mask, int p, SIMT_PLACE) {
   unsigned r;
-  simt_collective(mask, simt_op_ballot, &p, &r, 0, file, line);
+  simt_collective(mask, simt_op_ballot, &p, &r, SIMT_PLAIN, file, line);
   return r;
 }
 SIMT_API int __any_sync(unsigned mask, int p, SIMT_PLACE) { return __ballot_sync(mask, p, file, line) != 0; }
@@ -26,7 +29,7 @@ template <class T> SIMT_API unsigned __match_any_sync(unsigned mask, T v, SIMT_P
   uint64_t bits = 0;
   memcpy(&bits, &v, sizeof(T));
   unsigned r;
-  simt_collective(mask, simt_op_match, &bits, &r, 0, file, line);
+  simt_collective(mask, simt_op_match, &bits, &r, SIMT_PLAIN, file, line);
   return r;
 }
 
@@ -35,7 +38,7 @@ template <class T> SIMT_API T simt_shuffle(unsigned mask, T v, int source, const
   SimtShuffle in{0, source};
   memcpy(&in.value, &v, sizeof(T));
   uint64_t out;
-  simt_collective(mask, simt_op_shuffle, &in, &out, 0, file, line);
+  simt_collective(mask, simt_op_shuffle, &in, &out, SIMT_PLAIN, file, line);
   T r;
   memcpy(&r, &out, sizeof(T));
   return r;
@@ -44,23 +47,23 @@ template <class T> SIMT_API T __shfl_sync(unsigned mask, T v, int from, int widt
   return simt_shuffle(mask, v, (simt_lane() & ~(width - 1)) | (from & (width - 1)), file, line);
 }
 template <class T> SIMT_API T __shfl_xor_sync(unsigned mask, T v, int bits, int width = 32, SIMT_PLACE) {
-  int lane = simt_lane(), from = lane ^ bits;
+  int lane = simt_lane(), from = lane ^ (bits & 31);
   return simt_shuffle(mask, v, from / width > lane / width ? lane : from, file, line);
 }
 template <class T> SIMT_API T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32, SIMT_PLACE) {
   int lane = simt_lane();
-  return simt_shuffle(mask, v, (lane & (width - 1)) + (int)by >= width ? lane : lane + (int)by, file, line);
+  return simt_shuffle(mask, v, (lane & (width - 1)) + (int)(by & 31) >= width ? lane : lane + (int)(by & 31), file, line);
 }
 template <class T> SIMT_API T __shfl_up_sync(unsigned mask, T v, unsigned by, int width = 32, SIMT_PLACE) {
   int lane = simt_lane();
-  return simt_shuffle(mask, v, (lane & (width - 1)) < (int)by ? lane : lane - (int)by, file, line);
+  return simt_shuffle(mask, v, (lane & (width - 1)) < (int)(by & 31) ? lane : lane - (int)(by & 31), file, line);
 }
 
 #define SIMT_REDUCE(name, T, OP)                                        \
   SIMT_API T name(unsigned mask, T v, SIMT_PLACE) {                     \
     SimtReduce in{(uint32_t)v, OP};                                     \
     uint32_t r;                                                         \
-    simt_collective(mask, simt_op_reduce, &in, &r, 0, file, line);      \
+    simt_collective(mask, simt_op_reduce, &in, &r, SIMT_PLAIN, file, line);      \
     return (T)r;                                                        \
   }
 SIMT_REDUCE(__reduce_add_sync, unsigned, SIMT_ADD)

@@ -24,3 +24,8 @@ __device__ __noinline__ float deep(const float* x, int n) {
 extern "C" __global__ void endless_recursion(const float* x, float* y, int n) {
   y[threadIdx.x] = deep(x, n * 100);
 }
+extern "C" __global__ void failed_assertion(const float* x, float* y, int n) {
+  int t = threadIdx.x;
+  assert(t < n);  // BUG failed_assertion
+  y[t] = x[t];
+}

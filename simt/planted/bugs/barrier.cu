@@ -40,3 +40,9 @@ extern "C" __global__ void masks_disagree(const float* x, float* y, int n) {
   unsigned mask = t % 2 ? 0xffffffffu : 0x55555555u;
   y[t] = __shfl_sync(mask, x[t], 0);  // BUG masks_disagree
 }
+extern "C" __global__ void mma_in_a_short_warp(const float* x, float* y, int n) {
+  uint32_t a[4] = {}, b[2] = {};
+  float d[4] = {};
+  mma_m16n8k8_tf32(d, a, b);  // BUG mma_in_a_short_warp
+  y[threadIdx.x] = d[0] + x[threadIdx.x];
+}

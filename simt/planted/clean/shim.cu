@@ -21,7 +21,7 @@ extern "C" __global__ void half_arithmetic(const half* a, const half* b, half* o
   out[n + i] = a[i] * b[i];
 }
 
-// one warp; out[10][32]
+// one warp; out[13][32]
 extern "C" __global__ void warp_operations(int* out) {
   const unsigned all = 0xffffffffu;
   int t = threadIdx.x, *o = out + t;
@@ -34,6 +34,9 @@ extern "C" __global__ void warp_operations(int* out) {
   o[6 * 32] = __match_any_sync(all, t / 4);
   o[7 * 32] = __reduce_add_sync(all, t - 20);
   o[8 * 32] = __reduce_min_sync(all, t - 20);
+  o[10 * 32] = __shfl_xor_sync(all, t, 32 + 9);  // offsets count modulo 32
+  o[11 * 32] = __shfl_down_sync(all, t, 32 + 3, 16);
+  o[12 * 32] = __shfl_up_sync(all, t, ~0u - 31 + 3, 16);
   o[9 * 32] = (int)__shfl_sync(all, (double)t * 0.5, 7) + __popc(t) + __clz(t) + __ffs(t);
 }
 
@@ -98,4 +101,25 @@ extern "C" __global__ void geometry(uint4* position) {
   unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
   unsigned block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
   position[block * blockDim.x * blockDim.y * blockDim.z + thread] = make_uint4(threadIdx.y, threadIdx.z, blockIdx.y, blockIdx.z);
+}
+
+// The last copy is never waited for; it must not arrive in the next block. y[grid * 32] = the block's number
+extern "C" __global__ void copy_left_over(const float* x, float* y) {
+  __shared__ __align__(16) float s[32 * 4];
+  int t = threadIdx.x;
+  cp_async_wait_all();
+  s[4 * t] = blockIdx.x;
+  cp_async_wait_all();
+  y[blockIdx.x * 32 + t] = s[4 * t];
+  cp_async16(&s[4 * t], &x[4 * t]);
+  cp_async_commit();
+}
+
+struct __align__(64) Wide {
+  float v[16];
+};
+// y[16] = p.v
+extern "C" __global__ void wide_parameter(Wide p, float* y) {
+  Wide copy = p;
+  y[threadIdx.x] = copy.v[threadIdx.x];
 }

@@ -6,7 +6,6 @@ use super::row::Row;
 use super::{median, plot};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
-use crate::device::Device;
 use crate::interweave::{Interweaver, MapInterweaver, PatchScanner, Plan};
 use crate::net::{Net, Unknown};
 use crate::ops::parallel::threads;
@@ -36,8 +35,8 @@ pub struct Args {
     /// Rounds that are measured; each runs both ways, one after the other
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: super::super::DeviceArgs,
     /// Print the time of each layer too
     #[arg(long)]
     layers: bool,
@@ -56,7 +55,7 @@ pub struct Args {
 const BATCHES: [usize; 4] = [8, 16, 32, 64];
 
 pub fn run(args: &Args) -> Result<()> {
-    let Device::Cpu = Device::open(&args.device)? else { unimplemented!() };
+    args.device.cpu_only("bench interweave")?;
     if args.rounds == 0 {
         return Err(Error::new("--rounds", "0 rounds").advise("give at least one"));
     }

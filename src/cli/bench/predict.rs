@@ -3,7 +3,6 @@
 use super::super::{ModelArgs, print, print_json};
 use super::median;
 use crate::data::photo::Photo;
-use crate::device::Device;
 use crate::ops::parallel::threads;
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -19,8 +18,8 @@ pub struct Args {
     /// Rounds over all photos that are measured, after one that is not
     #[arg(long, default_value_t = 10)]
     rounds: usize,
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: super::super::DeviceArgs,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -40,11 +39,10 @@ struct Figures {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let Device::Cpu = Device::open(&args.device)? else { unimplemented!() };
     if args.rounds == 0 {
         return Err(Error::new("--rounds", "0 rounds").advise("give at least one"));
     }
-    let mut model = args.model.load()?;
+    let mut model = args.model.load(&args.device.open()?)?;
     model.attributes()?;
     let black = Photo::from_fn(512, 512, |_, _| [0; 3]);
     let photos = args.images.len().max(1);

@@ -6,10 +6,13 @@
 //! over a 1x1 map. So one routine, forward and backward, serves conv, local_conv and linear.
 
 use super::activation::Activation;
+use super::gpu::{GpuBackward, GpuForward};
 use super::{Backward, Forward, Kind, Needs, Operation, Pair, Parameter, Permutation, Shape, parse, single};
+use crate::device::{Gpu, Recorder};
 use serde::Deserialize;
 
 mod cpu;
+pub(crate) mod cuda;
 
 /// `type = "conv"`: weight `[filters, c / groups, kh, kw]`, bias `[filters]`.
 #[derive(Debug, Deserialize)]
@@ -201,6 +204,22 @@ impl Operation for Filter {
 
     fn backward(&self, pass: Backward<'_, '_>) {
         cpu::backward(self, pass);
+    }
+
+    fn gpu_forward_workspace(&self, n: usize, gpu: &Gpu) -> usize {
+        cuda::forward_workspace(self, n, gpu)
+    }
+
+    fn gpu_backward_workspace(&self, n: usize, gpu: &Gpu) -> usize {
+        cuda::backward_workspace(self, n, gpu)
+    }
+
+    fn record_forward(&self, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
+        cuda::record_forward(self, pass, to);
+    }
+
+    fn record_backward(&self, pass: GpuBackward<'_>, to: &mut Recorder<'_>) {
+        cuda::record_backward(self, pass, to);
     }
 
     fn kind(&self) -> Kind<'_> {

@@ -1,0 +1,230 @@
+// The interweaved operation in one pass: a layer over the dense maps of its classes (src/interweave/geometry.rs). A map's pixel
+// reads taps that lie in maps of the layer below, of which class and at which place two tables say, one for rows and one for
+// columns; a window across the border of two cells is gathered from two maps while a tile is loaded, and nothing interweaved is
+// ever written. All maps of a layer, all images of a batch, are one launch: a table says which tile belongs to which map.
+//
+//   dense_conv       Y[pixel, o] = sum over taps (i, j, c); a linear layer is a window as large as its map
+//   dense_pool       maximum or average of a window
+//   dense_copy       the pixel of each input: concat, and layers that act on single pixels
+//   dense_gather     whole windows [pixel][tap], for operations on whole maps
+//   dense_features   [patch][C, H, W] in f32, from the maps of the last layer
+//
+// Layouts: a value is [image][map][row][column][channel]. Grid of dense_conv: tiles, tiles of filters, images * splits; shared
+// memory and tolerance as product.cuh. The others: tiles, 1, images; no shared memory, one rounding of the storage type.
+#include "product.cuh"
+
+// A map of the value that is read: its first value, and pixels of a row.
+struct Map {
+  unsigned long long at;
+  int columns, unused;
+};
+PARAMETERS(Map, 16);
+
+// Pixels [first, first + TILE_M) of one map of the value that is written.
+struct Tile {
+  unsigned long long at;  // the map's first value
+  int rows, columns;      // index of its first row and column in the tables
+  int width, pixels;      // columns, and pixels of the map
+  int first, bank;
+  float scale;            // of an average
+  int unused;
+};
+PARAMETERS(Tile, 40);
+
+struct Dense {
+  const void* x;
+  const void* w;
+  const float* bias;  // [bank][o], or null
+  void* y;
+  float* partial;  // [split][image][value], the bias in split 0
+  const int2* rows;     // [row][vertical tap]: class and row of the value that is read; -1 in padding
+  const int2* columns;  // [column][horizontal tap]
+  const Map* maps;      // [class down][class across]
+  const Tile* tiles;
+  unsigned long long x_image, y_image;  // values of an image
+  int taps_h, taps_w, across;           // across: classes across of what is read
+  int in_c, out_c, first_c, groups;
+  int activation, splits, k_per_split, wide_x, wide_w, images, average, tile;
+  Divisor by_channels, by_taps_w;
+  int unused;
+};
+PARAMETERS(Dense, 176);
+
+struct Pixel {
+  const int2* row;
+  const int2* column;
+};
+template <class T> struct Reader {
+  const Dense& p;
+  const Tile& tile;
+  const T* x;  // of the image
+  __device__ __forceinline__ Reader(const Dense& p, const Tile& tile, int image)
+      : p(p), tile(tile), x((const T*)p.x + image * p.x_image) {}
+  __device__ __forceinline__ Pixel pixel(int index) const {
+    int y = index / tile.width, x = index % tile.width;
+    return {p.rows + (size_t)(tile.rows + y) * p.taps_h, p.columns + (size_t)(tile.columns + x) * p.taps_w};
+  }
+  // The first channel that tap (i, j) of a pixel reads, or null.
+  __device__ __forceinline__ const T* at(const Pixel& pixel, int i, int j) const {
+    int2 row = pixel.row[i], column = pixel.column[j];
+    if (row.x < 0 || column.x < 0) return nullptr;
+    const Map& map = p.maps[row.x * p.across + column.x];
+    return x + (map.at + ((size_t)row.y * map.columns + column.y) * p.in_c);
+  }
+};
+
+// X[pixel, tap] of one map and group.
+template <class T> struct DenseWindow : Reader<T> {
+  static constexpr bool K_INNER = true;
+  int taps, channels, group;
+  bool wide;
+  struct Row { Pixel pixel; bool inside; };
+  struct Step { int i, j, c; };
+  __device__ __forceinline__ DenseWindow(const Dense& p, const Tile& tile, int image, int group)
+      : Reader<T>(p, tile, image), taps(p.taps_h * p.taps_w * (p.in_c / p.groups)), channels(p.in_c / p.groups),
+        group(group), wide(p.wide_x != 0) {}
+  __device__ __forceinline__ Row row(int index) const {
+    bool inside = index < this->tile.pixels;
+    return {this->pixel(inside ? index : 0), inside};
+  }
+  __device__ __forceinline__ Step step(int k) const {
+    if (k >= taps) return {-1, 0, 0};
+    int c = split_off(k, this->p.by_channels), j = split_off(k, this->p.by_taps_w);
+    return {k, j, group * channels + c};
+  }
+  __device__ __forceinline__ const T* at(const Row& row, const Step& step) const {
+    if (!row.inside || step.i < 0) return nullptr;
+    const T* from = Reader<T>::at(row.pixel, step.i, step.j);
+    return from ? from + step.c : nullptr;
+  }
+  __device__ __forceinline__ const T* anywhere() const { return (const T*)this->p.x; }
+};
+
+// W[tap, o] of a bank and group.
+template <class T> struct DenseFilters {
+  static constexpr bool K_INNER = false;
+  const T* base;
+  int taps, filters;
+  bool wide;
+  struct Row { int o; };
+  struct Step { int tap; };
+  __device__ __forceinline__ Row row(int o) const { return {o < filters ? o : -1}; }
+  __device__ __forceinline__ Step step(int k) const { return {k < taps ? k : -1}; }
+  __device__ __forceinline__ const T* at(Row r, Step s) const {
+    return r.o < 0 || s.tap < 0 ? nullptr : base + ((size_t)s.tap * filters + r.o);
+  }
+  __device__ __forceinline__ const T* anywhere() const { return base; }
+};
+
+template <class Math> __device__ void dense_conv(const Dense& p) {
+  typedef typename Math::T T;
+  const Tile& tile = p.tiles[blockIdx.x / p.groups];
+  int group = blockIdx.x % p.groups, image = blockIdx.z / p.splits, split = blockIdx.z % p.splits;
+  DenseWindow<T> a(p, tile, image, group);
+  DenseFilters<T> b;
+  b.taps = a.taps, b.filters = p.out_c / p.groups, b.wide = p.wide_w != 0;
+  b.base = (const T*)p.w + (size_t)(tile.bank * p.groups + group) * b.taps * b.filters;
+  int n0 = blockIdx.y * TILE_N, k0 = split * p.k_per_split, k1 = min(a.taps, k0 + p.k_per_split);
+  const float* bias = p.bias ? p.bias + (size_t)(tile.bank * p.groups + group) * b.filters : nullptr;
+  size_t at = image * p.y_image + tile.at + group * b.filters;
+  float* partial = p.partial + (size_t)split * p.images * p.y_image;
+  product<Math>(a, b, tile.first, n0, k0, k1, [&](int m, int n, float value) {
+    if (m >= tile.pixels || n >= b.filters) return;
+    if (bias && split == 0) value += bias[n];
+    size_t to = at + (size_t)m * p.out_c + n;
+    if (p.splits > 1) partial[to] = value;
+    else ((T*)p.y)[to] = from_float<T>(activate(value, p.activation));
+  });
+}
+PRODUCT_KERNELS(dense_conv, Dense)
+
+// Y = activation(sum over splits); a thread per value.
+template <class T> __device__ void dense_finish(const Dense& p) {
+  size_t i = global_thread(), count = (size_t)p.images * p.y_image;
+  if (i >= count) return;
+  float value = 0.0f;
+  for (int s = 0; s < p.splits; s++) value += p.partial[s * count + i];
+  ((T*)p.y)[i] = from_float<T>(activate(value, p.activation));
+}
+STORAGE_KERNELS(dense_finish, Dense)
+
+// Calls f(pixel, channel) for the values of a tile, neighbouring threads on neighbouring channels.
+template <class F> __device__ __forceinline__ void each_value(const Dense& p, const Tile& tile, int channels, F f) {
+  int count = min(p.tile, tile.pixels - tile.first) * channels;
+  for (int i = threadIdx.x; i < count; i += blockDim.x) f(tile.first + i / channels, i % channels);
+}
+
+template <class T> __device__ void dense_pool(const Dense& p) {
+  const Tile& tile = p.tiles[blockIdx.x];
+  Reader<T> reader(p, tile, blockIdx.z);
+  T* y = (T*)p.y + blockIdx.z * p.y_image + tile.at;
+  each_value(p, tile, p.out_c, [&](int index, int c) {
+    Pixel pixel = reader.pixel(index);
+    float result = p.average ? 0.0f : -INFINITY;
+    for (int i = 0; i < p.taps_h; i++)
+      for (int j = 0; j < p.taps_w; j++) {
+        const T* from = reader.at(pixel, i, j);
+        if (!from) continue;
+        float value = to_float(from[c]);
+        if (p.average) result += value;
+        else result = value <= result || result != result ? result : value;  // NaN wins, and stays
+      }
+    y[(size_t)index * p.out_c + c] = from_float<T>(p.average ? result * tile.scale : result);
+  });
+}
+STORAGE_KERNELS(dense_pool, Dense)
+
+// Channels first_c .. of each pixel; tap (i, i) is input i, of which taps_h - 1 is the last.
+template <class T> __device__ void dense_copy(const Dense& p) {
+  const Tile& tile = p.tiles[blockIdx.x];
+  Reader<T> reader(p, tile, blockIdx.z);
+  T* y = (T*)p.y + blockIdx.z * p.y_image + tile.at;
+  each_value(p, tile, p.in_c, [&](int index, int c) {
+    const T* from = reader.at(reader.pixel(index), p.average, p.average);  // here `average` is the number of the input
+    y[(size_t)index * p.out_c + p.first_c + c] = from ? from[c] : from_float<T>(0.0f);
+  });
+}
+STORAGE_KERNELS(dense_copy, Dense)
+
+// [image][pixel of all maps][i][j][c]
+template <class T> __device__ void dense_gather(const Dense& p) {
+  const Tile& tile = p.tiles[blockIdx.x];
+  Reader<T> reader(p, tile, blockIdx.z);
+  int window = p.taps_h * p.taps_w * p.in_c;
+  // The map's first pixel among all pixels of the image.
+  size_t first = tile.at / p.out_c, pixels = p.y_image / p.out_c;
+  T* y = (T*)p.y + (blockIdx.z * pixels + first) * window;
+  each_value(p, tile, window, [&](int index, int k) {
+    int c = k % p.in_c, j = k / p.in_c % p.taps_w, i = k / p.in_c / p.taps_w;
+    const T* from = reader.at(reader.pixel(index), i, j);
+    y[(size_t)index * window + k] = from ? from[c] : from_float<T>(0.0f);
+  });
+}
+STORAGE_KERNELS(dense_gather, Dense)
+
+struct Features {
+  const void* x;
+  float* features;      // [image][down][across][c][h][w]
+  const int2* rows;     // [patch down][y]
+  const int2* columns;  // [patch across][x]
+  const Map* maps;
+  unsigned long long x_image;
+  int down, across, c, h, w, classes, images, unused;
+};
+PARAMETERS(Features, 80);
+
+template <class T> __device__ void dense_features(const Features& p) {
+  size_t i = global_thread(), count = (size_t)p.down * p.across * p.c * p.h * p.w;
+  if (i >= count * p.images) return;
+  size_t image = i / count, rest = i % count;
+  int x = (int)(rest % p.w), y = (int)(rest / p.w % p.h), c = (int)(rest / p.w / p.h % p.c);
+  size_t patch = rest / p.w / p.h / p.c;
+  int2 row = p.rows[patch / p.across * p.h + y], column = p.columns[patch % p.across * p.w + x];
+  float value = 0.0f;
+  if (row.x >= 0 && column.x >= 0) {
+    const Map& map = p.maps[row.x * p.classes + column.x];
+    value = to_float(((const T*)p.x)[image * p.x_image + map.at + ((size_t)row.y * map.columns + column.y) * p.c + c]);
+  }
+  p.features[i] = value;
+}
+STORAGE_KERNELS(dense_features, Features)

@@ -1,0 +1,83 @@
+// Matrix products of linear layers, of 1x1 convolutions, and of convolutions through im2col, row-major, in batches:
+//   gemm_nn  C[m, n] = A[m, k] B[k, n]     forward
+//   gemm_nt  C[m, n] = A[m, k] B[n, k]^T   gradient of the input
+//   gemm_tn  C[m, n] = A[k, m]^T B[k, n]   gradient of the weights (C in f32)
+// C is finished with bias and activation in the storage type, or, with several splits of k, left as f32 sums
+// [split][batch][m][n] for gemm_finish, which adds them in order.
+//
+// Grid: (tiles of m) * batch, tiles of n, splits; see product.cuh. Tolerance: 1e-6 f32, 2e-3 tf32, 1e-2 16-bit.
+#include "product.cuh"
+
+struct Gemm {
+  const void* a;
+  const void* b;
+  const float* bias;  // [batch][n], or null
+  void* c;
+  float* partial;  // used if there is more than one split
+  size_t a_batch, b_batch, c_batch;  // values from one matrix of the batch to the next
+  int m, n, k;
+  int lda, ldb, ldc;
+  int activation, splits, k_per_split, tiles_m;
+  int wide_a, wide_b;  // lines begin on 16 bytes and are multiples of 16 bytes long
+  int c_f32, unused;
+};
+PARAMETERS(Gemm, 120);
+
+// A matrix whose lines run along k, or along its rows.
+template <class T, bool INNER> struct Matrix {
+  static constexpr bool K_INNER = INNER;
+  const T* base;
+  int rows, k, line;
+  bool wide;
+  struct Row { int index; };
+  struct Step { int k; };
+  __device__ __forceinline__ Row row(int index) const { return {index < rows ? index : -1}; }
+  __device__ __forceinline__ Step step(int at) const { return {at < k ? at : -1}; }
+  __device__ __forceinline__ const T* at(Row r, Step s) const {
+    if (r.index < 0 || s.k < 0) return nullptr;
+    return base + (INNER ? (size_t)r.index * line + s.k : (size_t)s.k * line + r.index);
+  }
+  __device__ __forceinline__ const T* anywhere() const { return base; }
+};
+
+template <class Math, bool A_INNER, bool B_INNER> __device__ __forceinline__ void gemm(const Gemm& p) {
+  typedef typename Math::T T;
+  int batch = blockIdx.x / p.tiles_m, m0 = blockIdx.x % p.tiles_m * TILE_M, n0 = blockIdx.y * TILE_N;
+  int split = blockIdx.z, k0 = split * p.k_per_split, k1 = min(p.k, k0 + p.k_per_split);
+  Matrix<T, A_INNER> a{(const T*)p.a + batch * p.a_batch, p.m, k1, p.lda, p.wide_a != 0};
+  Matrix<T, B_INNER> b{(const T*)p.b + batch * p.b_batch, p.n, k1, p.ldb, p.wide_b != 0};
+  float* partial = p.partial + ((size_t)split * (gridDim.x / p.tiles_m) + batch) * p.m * p.n;
+  product<Math>(a, b, m0, n0, k0, k1, [&](int m, int n, float value) {
+    if (m >= p.m || n >= p.n) return;
+    if (p.splits > 1) {
+      partial[(size_t)m * p.n + n] = value;
+      return;
+    }
+    if (p.bias) value += p.bias[batch * p.n + n];
+    value = activate(value, p.activation);
+    size_t at = batch * p.c_batch + (size_t)m * p.ldc + n;
+    if (p.c_f32) ((float*)p.c)[at] = value;
+    else ((T*)p.c)[at] = from_float<T>(value);
+  });
+}
+template <class Math> __device__ void gemm_nn(const Gemm& p) { gemm<Math, true, false>(p); }
+template <class Math> __device__ void gemm_nt(const Gemm& p) { gemm<Math, true, true>(p); }
+template <class Math> __device__ void gemm_tn(const Gemm& p) { gemm<Math, false, false>(p); }
+PRODUCT_KERNELS(gemm_nn, Gemm)
+PRODUCT_KERNELS(gemm_nt, Gemm)
+PRODUCT_KERNELS(gemm_tn, Gemm)
+
+// c = activation(sum over splits + bias); a thread per value of [batch][m][n].
+template <class T> __device__ void gemm_finish(const Gemm& p) {
+  size_t i = global_thread(), matrix = (size_t)p.m * p.n, count = matrix * p.tiles_m;  // here tiles_m is the batch
+  if (i >= count) return;
+  float value = 0.0f;
+  for (int s = 0; s < p.splits; s++) value += p.partial[s * count + i];
+  size_t batch = i / matrix, rest = i % matrix, m = rest / p.n, n = rest % p.n;
+  if (p.bias) value += p.bias[batch * p.n + n];
+  value = activate(value, p.activation);
+  size_t at = batch * p.c_batch + m * p.ldc + n;
+  if (p.c_f32) ((float*)p.c)[at] = value;
+  else ((T*)p.c)[at] = from_float<T>(value);
+}
+STORAGE_KERNELS(gemm_finish, Gemm)

@@ -1,0 +1,619 @@
+//! All patches of images in one pass on a GPU. The plan is the CPU's; here it becomes a program: layers whose maps are one
+//! class are ordinary layers of a larger map, all others are one launch of kernels/dense.cu over the maps of all their
+//! classes and all images of the batch, with tables that say what each row and column reads.
+
+use super::patchwise::Features;
+use super::plan::{LayerPlan, Link, Plan, patches};
+use crate::data::photo::Photo;
+use crate::data::resample::Normalise;
+use crate::device::{Gpu, Launch, Memory, Program, Ptr, Recorder};
+use crate::kernel_parameters;
+use crate::net::{GpuParameters, INPUT, Net};
+use crate::ops::activation::Activation;
+use crate::ops::conv::Filter;
+use crate::ops::conv::cuda::{Divisor, Spread, THREADS, TILE_M, TILE_N, shared};
+use crate::ops::gpu::{self, BLOCK, GpuForward, GpuTargets, cover};
+use crate::ops::pool::{Pool, Statistic};
+use crate::ops::{Kind, Operation, Shape};
+use crate::{Error, Result};
+use std::sync::Arc;
+
+/// Bytes of a plan for one image beyond which it is done in several pieces.
+const MEMORY: usize = 512 << 20;
+/// Pixels of a tile where a thread owns a value.
+const PIXELS: usize = 64;
+
+kernel_parameters! {
+    /// kernels/dense.cu
+    MapTable: 16 { at: u64, columns: u32, unused: u32 }
+}
+
+kernel_parameters! {
+    /// kernels/dense.cu
+    Tile: 40 {
+        at: u64, rows: u32, columns: u32, width: u32, pixels: u32, first: u32, bank: u32, scale: f32, unused: u32,
+    }
+}
+
+kernel_parameters! {
+    /// kernels/dense.cu
+    Dense: 176 {
+        x: Ptr, w: Ptr, bias: Ptr, y: Ptr, partial: Ptr, rows: Ptr, columns: Ptr, maps: Ptr, tiles: Ptr,
+        x_image: u64, y_image: u64,
+        taps_h: u32, taps_w: u32, across: u32, in_c: u32, out_c: u32, first_c: u32, groups: u32,
+        activation: u32, splits: u32, k_per_split: u32, wide_x: u32, wide_w: u32, images: u32, average: u32, tile: u32,
+        by_channels: Divisor, by_taps_w: Divisor, unused: u32,
+    }
+}
+
+kernel_parameters! {
+    /// kernels/dense.cu
+    FeatureTable: 80 {
+        x: Ptr, features: Ptr, rows: Ptr, columns: Ptr, maps: Ptr, x_image: u64,
+        down: u32, across: u32, c: u32, h: u32, w: u32, classes: u32, images: u32, unused: u32,
+    }
+}
+
+/// Runs a net on all patches of batches of images of one size.
+pub struct GpuInterweaver {
+    net: Arc<Net>,
+    parameters: Arc<GpuParameters>,
+    normalise: Normalise,
+    memory: usize,
+    prepared: Option<Prepared>,
+}
+
+/// Everything that a size of image, a stride and a number of images need.
+struct Prepared {
+    key: ([usize; 2], usize, usize),
+    plan: Plan,
+    program: Program,
+    _memory: Vec<Memory>,
+    /// Pixels of the batch in f32, and the features of its patches.
+    staging: Ptr,
+    features: Ptr,
+}
+
+impl GpuInterweaver {
+    /// # Errors
+    /// A net that does not take RGB.
+    pub fn new(net: Arc<Net>, parameters: Arc<GpuParameters>, normalise: Normalise) -> Result<Self> {
+        super::check_rgb(&net)?;
+        Ok(Self { net, parameters, normalise, memory: MEMORY, prepared: None })
+    }
+
+    /// Sets the memory, in bytes, that a plan may take for one image before it is done in pieces.
+    #[must_use]
+    pub fn with_memory(mut self, bytes: usize) -> Self {
+        (self.memory, self.prepared) = (bytes, None);
+        self
+    }
+
+    /// Features of the patches whose upper left corners are multiples of `stride` and which lie inside the photo.
+    ///
+    /// # Errors
+    /// A stride of 0; an image smaller than a patch; a net with a loss; out of memory.
+    pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
+        let Normalise { mean, scale } = self.normalise;
+        let found = self.run([photo.height, photo.width], stride, 1, |_, at, c| {
+            (f32::from(photo.rgb[at + c]) - mean[c]) * scale
+        })?;
+        found.into_iter().next().ok_or_else(|| Error::new("", "no image"))
+    }
+
+    /// The same of `images` images that are already normalised, [images, height, width, 3].
+    ///
+    /// # Errors
+    /// As [`GpuInterweaver::extract`].
+    pub fn extract_normalised(
+        &mut self,
+        pixels: &[f32],
+        size: [usize; 2],
+        stride: usize,
+        images: usize,
+    ) -> Result<Vec<Features>> {
+        let image = size[0] * size[1] * 3;
+        assert_eq!(pixels.len(), images * image, "pixels of another size");
+        self.run(size, stride, images, |number, at, c| pixels[number * image + at + c])
+    }
+
+    /// The launches of a pass over `images` images of this size, or over the largest piece that fits in memory.
+    ///
+    /// # Errors
+    /// As [`GpuInterweaver::extract`].
+    pub fn program(&mut self, [height, width]: [usize; 2], stride: usize, images: usize) -> Result<&mut Program> {
+        let whole = patches(&self.net, height, width, stride)?;
+        Ok(&mut self.prepare(whole, stride, images)?.program)
+    }
+
+    fn prepare(&mut self, whole: [usize; 2], stride: usize, images: usize) -> Result<&mut Prepared> {
+        let key = (whole, stride, images);
+        let known = self.prepared.take().filter(|prepared| prepared.key == key);
+        let prepared = match known {
+            Some(known) => known,
+            None => {
+                let plan = Plan::within(&self.net, whole, stride, self.memory)?;
+                Prepared::new(&self.net, &self.parameters, plan, key, images)?
+            }
+        };
+        Ok(self.prepared.insert(prepared))
+    }
+
+    /// `value(image, at, c)` is channel `c` of the pixel whose first channel is value `at` of the image.
+    fn run(
+        &mut self,
+        [height, width]: [usize; 2],
+        stride: usize,
+        images: usize,
+        value: impl Fn(usize, usize, usize) -> f32,
+    ) -> Result<Vec<Features>> {
+        let whole = patches(&self.net, height, width, stride)?;
+        let (net, gpu) = (self.net.clone(), self.parameters.gpu().clone());
+        let prepared = self.prepare(whole, stride, images)?;
+        let dims = net.output().len();
+        let plan = &prepared.plan;
+        let [down, across] = plan.patches;
+        let mut found = vec![Features { patches: whole, dims, values: vec![0.0; whole[0] * whole[1] * dims] }; images];
+        let map = plan.values[INPUT].maps[0];
+        let [rows, columns] = [0, 1].map(|axis| &plan.axes[axis][INPUT].classes[0].positions);
+        let mut pixels = vec![0.0; images * map.rows * map.columns * 3];
+        for [top, left] in plan.pieces(whole) {
+            for (image, pixels) in pixels.chunks_exact_mut(map.rows * map.columns * 3).enumerate() {
+                for (line, y) in pixels.chunks_exact_mut(map.columns * 3).zip(rows) {
+                    for (pixel, x) in line.chunks_exact_mut(3).zip(columns) {
+                        let at = ((top * stride + *y as usize) * width + left * stride + *x as usize) * 3;
+                        pixel.iter_mut().enumerate().for_each(|(c, to)| *to = value(image, at, c));
+                    }
+                }
+            }
+            gpu.driver.upload(prepared.staging, bytemuck::cast_slice(&pixels))?;
+            prepared.program.run(&gpu)?;
+            let features: Vec<f32> = gpu.download(prepared.features, images * down * across * dims)?;
+            for (found, features) in found.iter_mut().zip(features.chunks_exact(down * across * dims)) {
+                for (row, features) in features.chunks_exact(across * dims).enumerate() {
+                    let to = ((top + row) * whole[1] + left) * dims;
+                    found.values[to..to + features.len()].copy_from_slice(features);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Prepared {
+    fn new(
+        net: &Net,
+        parameters: &GpuParameters,
+        plan: Plan,
+        key: ([usize; 2], usize, usize),
+        images: usize,
+    ) -> Result<Self> {
+        let gpu = parameters.gpu();
+        let size = gpu.precision.bytes();
+        let [down, across] = plan.patches;
+        let pixels = images * plan.values[INPUT].range.len();
+        let mut program = Writer {
+            net,
+            parameters,
+            plan: &plan,
+            images,
+            arena: gpu.memory(images * size * plan.len)?,
+            kept: Vec::new(),
+            to: Recorder::new(gpu),
+        };
+        let staging = program.keep(gpu.memory(4 * pixels)?);
+        let features = program.keep(gpu.memory(4 * images * down * across * net.output().len())?);
+        program.input(staging);
+        for layer in 0..net.layers.len() {
+            program.to.label(&net.layers[layer].name);
+            program.layer(layer)?;
+        }
+        program.to.label("features");
+        program.features(features)?;
+        let Writer { arena, mut kept, to, .. } = program;
+        let launches = to.launches;
+        kept.push(arena);
+        Ok(Self { key, program: Program::new(launches), plan, _memory: kept, staging, features })
+    }
+}
+
+/// Writes the program of a plan.
+struct Writer<'a> {
+    net: &'a Net,
+    parameters: &'a GpuParameters,
+    plan: &'a Plan,
+    images: usize,
+    arena: Memory,
+    kept: Vec<Memory>,
+    to: Recorder<'a>,
+}
+
+/// What the kernels read of a layer besides its values.
+struct Tables {
+    rows: Ptr,
+    columns: Ptr,
+    taps: [usize; 2],
+    /// First row and column of each class.
+    firsts: [Vec<usize>; 2],
+}
+
+impl<'a> Writer<'a> {
+    fn gpu(&self) -> &'a Gpu {
+        self.to.gpu
+    }
+
+    fn keep(&mut self, memory: Memory) -> Ptr {
+        let ptr = memory.ptr;
+        self.kept.push(memory);
+        ptr
+    }
+
+    fn table<T: bytemuck::Pod>(&mut self, values: &[T]) -> Result<Ptr> {
+        let memory = self.gpu().upload(values)?;
+        Ok(self.keep(memory))
+    }
+
+    fn scratch(&mut self, bytes: usize) -> Result<Ptr> {
+        if bytes == 0 {
+            return Ok(Ptr::NULL);
+        }
+        let memory = self.gpu().memory(bytes)?;
+        Ok(self.keep(memory))
+    }
+
+    /// Address of a value, of all images.
+    fn value(&self, value: usize) -> Ptr {
+        self.arena.ptr.offset(self.images * self.gpu().precision.bytes() * self.plan.values[value].range.start)
+    }
+
+    fn input(&mut self, staging: Ptr) {
+        let (to, count) = (self.value(INPUT), self.images * self.plan.values[INPUT].range.len());
+        self.to.label("input");
+        // f32 to f32 is a copy.
+        gpu::narrow(&mut self.to, staging, to, count);
+    }
+
+    fn layer(&mut self, layer: usize) -> Result<()> {
+        if let Some(op) = self.ordinary(layer) {
+            return self.whole(layer, &*op, self.images);
+        }
+        let op = &self.net.layers[layer].op;
+        match op.kind() {
+            Kind::Filter(f) => self.conv(layer, f),
+            Kind::Pool(pool) => self.pool(layer, pool),
+            Kind::Global => self.global(layer, &**op),
+            Kind::Concat | Kind::Dropout => self.copy(layer, self.value(layer + 1)),
+            Kind::Pixelwise => self.pixelwise(layer),
+            Kind::Loss => unreachable!("plans of nets with a loss are refused"),
+        }
+    }
+
+    /// The layer as an operation over a larger map, if its maps are one class that is computed at every place.
+    fn ordinary(&self, layer: usize) -> Option<Box<dyn Operation>> {
+        let bound = &self.net.layers[layer];
+        let (stride, fits) = match bound.op.kind() {
+            Kind::Filter(f) => ([f.stride.h, f.stride.w], f.banks() == 1 && f.flattened.is_none()),
+            Kind::Pool(pool) => ([pool.stride.h, pool.stride.w], true),
+            _ => return None,
+        };
+        let (read, written) = (&self.plan.values[bound.inputs[0]], &self.plan.values[layer + 1]);
+        if !fits || read.maps.len() != 1 || written.maps.len() != 1 {
+            return None;
+        }
+        let step = &self.plan.layers[layer];
+        let regular = |taps: Vec<Option<(usize, Vec<u32>)>>, stride: usize| {
+            taps.iter().enumerate().all(|(tap, link)| {
+                let place = |(y, number): (usize, &u32)| *number as usize == y * stride + tap;
+                link.as_ref().is_some_and(|(_, numbers)| numbers.iter().enumerate().all(place))
+            })
+        };
+        if !regular(lines(step, 0), stride[0]) || !regular(runs(step, 0), stride[1]) {
+            return None;
+        }
+        let (from, to) = (read.maps[0], written.maps[0]);
+        let op = self.net.rebind(layer, &[Shape::new(read.channels, from.rows, from.columns)]).ok()?;
+        (op.output() == Shape::new(written.channels, to.rows, to.columns)).then_some(op)
+    }
+
+    /// Runs an operation on the values as they lie, `n` samples of it.
+    fn whole(&mut self, layer: usize, op: &dyn Operation, n: usize) -> Result<()> {
+        let from = self.value(self.net.layers[layer].inputs[0]);
+        self.record(layer, op, n, from)
+    }
+
+    fn record(&mut self, layer: usize, op: &dyn Operation, n: usize, from: Ptr) -> Result<()> {
+        let workspace = self.scratch(op.gpu_forward_workspace(n, self.gpu()))?;
+        let pass = GpuForward {
+            n,
+            training: false,
+            stream: 0,
+            step: Ptr::NULL,
+            inputs: &[from],
+            params: &self.parameters.addresses(self.net.layers[layer].parameters.clone()),
+            targets: GpuTargets { classes: Ptr::NULL, values: Ptr::NULL },
+            output: self.value(layer + 1),
+            workspace,
+        };
+        op.record_forward(pass, &mut self.to);
+        Ok(())
+    }
+
+    fn tables(&mut self, layer: usize) -> Result<Tables> {
+        let step = &self.plan.layers[layer];
+        let value = &self.plan.values[layer + 1];
+        let [down, across] = [value.maps.len() / value.across, value.across];
+        let vertical: Vec<_> = (0..down).map(|class| lines(step, class)).collect();
+        let horizontal: Vec<_> = (0..across).map(|class| runs(step, class)).collect();
+        let [rows, columns] = [(vertical, 0), (horizontal, 1)].map(|(classes, axis)| {
+            // A pool's last window may be short.
+            let taps = classes.iter().map(Vec::len).max().unwrap_or(0);
+            let (mut table, mut firsts) = (Vec::new(), Vec::new());
+            for (class, links) in classes.iter().enumerate() {
+                firsts.push(table.len() / taps.max(1));
+                for place in 0..self.plan.axes[axis][layer + 1].classes[class].positions.len() {
+                    let entry = |link: &Option<(usize, Vec<u32>)>| match link {
+                        Some((class, numbers)) => [*class as i32, numbers[place] as i32],
+                        None => [-1, -1],
+                    };
+                    table.extend(links.iter().map(entry));
+                    table.resize(table.len() + taps - links.len(), [-1, -1]);
+                }
+            }
+            (table, taps, firsts)
+        });
+        Ok(Tables {
+            rows: self.table(&rows.0)?,
+            columns: self.table(&columns.0)?,
+            taps: [rows.1, columns.1],
+            firsts: [rows.2, columns.2],
+        })
+    }
+
+    fn maps(&mut self, value: usize) -> Result<Ptr> {
+        let value = &self.plan.values[value];
+        let entry = |map: &super::plan::Map| MapTable {
+            at: (map.at - value.range.start) as u64,
+            columns: map.columns as u32,
+            unused: 0,
+        };
+        let maps: Vec<MapTable> = value.maps.iter().map(entry).collect();
+        self.table(&maps)
+    }
+
+    /// Tiles of `pixels` pixels of all maps of a layer.
+    fn tiles(&mut self, layer: usize, tables: &Tables, pixels: usize) -> Result<(Ptr, usize)> {
+        let value = &self.plan.values[layer + 1];
+        let grid = match self.net.layers[layer].op.kind() {
+            Kind::Filter(f) => f.grid.w,
+            _ => 1,
+        };
+        let [down, across] = [0, 1].map(|axis| &self.plan.axes[axis][layer + 1].classes);
+        let mut tiles = Vec::new();
+        for (index, map) in value.maps.iter().enumerate() {
+            let (a, b) = (index / value.across, index % value.across);
+            for first in (0..map.rows * map.columns).step_by(pixels) {
+                tiles.push(Tile {
+                    at: (map.at - value.range.start) as u64,
+                    rows: tables.firsts[0][a] as u32,
+                    columns: tables.firsts[1][b] as u32,
+                    width: map.columns as u32,
+                    pixels: (map.rows * map.columns) as u32,
+                    first: first as u32,
+                    bank: (down[a].region * grid + across[b].region) as u32,
+                    scale: 1.0 / (down[a].divisor * across[b].divisor) as f32,
+                    unused: 0,
+                });
+            }
+        }
+        Ok((self.table(&tiles)?, tiles.len()))
+    }
+
+    /// The parameters that all kernels of a layer share; input `input` is read.
+    fn dense(&mut self, layer: usize, input: usize, pixels: usize) -> Result<(Dense, usize)> {
+        let from = self.net.layers[layer].inputs[input];
+        let tables = self.tables(layer)?;
+        let (tiles, count) = self.tiles(layer, &tables, pixels)?;
+        let maps = self.maps(from)?;
+        let (read, written) = (&self.plan.values[from], &self.plan.values[layer + 1]);
+        let parameters = Dense {
+            x: self.value(from),
+            w: Ptr::NULL,
+            bias: Ptr::NULL,
+            y: self.value(layer + 1),
+            partial: Ptr::NULL,
+            rows: tables.rows,
+            columns: tables.columns,
+            maps,
+            tiles,
+            x_image: read.range.len() as u64,
+            y_image: written.range.len() as u64,
+            taps_h: tables.taps[0] as u32,
+            taps_w: tables.taps[1] as u32,
+            across: read.across as u32,
+            in_c: read.channels as u32,
+            out_c: written.channels as u32,
+            first_c: 0,
+            groups: 1,
+            activation: Activation::None as u32,
+            splits: 1,
+            k_per_split: 0,
+            wide_x: 0,
+            wide_w: 0,
+            images: self.images as u32,
+            average: 0,
+            tile: pixels as u32,
+            by_channels: Divisor::new(read.channels),
+            by_taps_w: Divisor::new(tables.taps[1]),
+            unused: 0,
+        };
+        Ok((parameters, count))
+    }
+
+    /// Bytes of what a layer reads and writes.
+    fn touched(&self, layer: usize) -> usize {
+        let inputs = self.net.layers[layer].inputs.iter();
+        let values: usize = inputs.chain([&(layer + 1)]).map(|&value| self.plan.values[value].range.len()).sum();
+        self.images * self.gpu().precision.bytes() * values
+    }
+
+    fn conv(&mut self, layer: usize, f: &Filter) -> Result<()> {
+        let gpu = self.gpu();
+        let (mut parameters, tiles) = self.dense(layer, 0, TILE_M)?;
+        let (filters, channels) = (f.group_filters(), self.plan.values[self.net.layers[layer].inputs[0]].channels);
+        let values = self.images * self.plan.values[layer + 1].range.len();
+        // One tile each, whatever their pixels: as many blocks as there are.
+        let spread = Spread::new(gpu, self.images * tiles * f.groups, [TILE_M, filters, f.taps()]);
+        let pack = 16 / gpu.precision.bytes();
+        let addresses = self.parameters.addresses(self.net.layers[layer].parameters.clone());
+        let group_channels = channels / f.groups;
+        parameters.w = addresses[0];
+        parameters.bias = addresses.get(1).copied().unwrap_or(Ptr::NULL);
+        parameters.groups = f.groups as u32;
+        parameters.activation = f.activation as u32;
+        parameters.splits = spread.splits as u32;
+        parameters.k_per_split = spread.k_per_split as u32;
+        parameters.wide_x = u32::from(group_channels.is_multiple_of(pack));
+        parameters.wide_w = u32::from(filters.is_multiple_of(pack));
+        parameters.by_channels = Divisor::new(group_channels);
+        parameters.partial = self.scratch(if spread.splits > 1 { 4 * spread.splits * values } else { 0 })?;
+        let flops = self.images as u64 * self.plan.layers[layer].flops;
+        let weights: usize = self.net.parameters[self.net.layers[layer].parameters.clone()]
+            .iter()
+            .map(|parameter| parameter.range.len() * gpu.precision.bytes())
+            .sum();
+        let grid = [tiles * f.groups, filters.div_ceil(TILE_N), self.images * spread.splits];
+        let name = format!("dense_conv_{}", gpu.precision.math());
+        let launch = Launch::new(name, grid, THREADS, &parameters).shared(shared(gpu, true, false));
+        self.to.launch(launch.work(flops, (self.touched(layer) + weights) as u64));
+        if spread.splits > 1 {
+            let bytes = values * (4 * spread.splits + gpu.precision.bytes());
+            let launch = Launch::new(self.to.stored("dense_finish"), cover(values), BLOCK, &parameters);
+            self.to.launch(launch.work((values * spread.splits) as u64, bytes as u64));
+        }
+        Ok(())
+    }
+
+    fn pool(&mut self, layer: usize, pool: &Pool) -> Result<()> {
+        let (mut parameters, tiles) = self.dense(layer, 0, PIXELS)?;
+        parameters.average = u32::from(pool.statistic == Statistic::Average);
+        let (flops, touched) = (self.images as u64 * self.plan.layers[layer].flops, self.touched(layer) as u64);
+        let launch = Launch::new(self.to.stored("dense_pool"), [tiles, 1, self.images], BLOCK, &parameters);
+        self.to.launch(launch.work(flops, touched));
+        Ok(())
+    }
+
+    /// Copies each input's channels of each pixel to `y`.
+    fn copy(&mut self, layer: usize, y: Ptr) -> Result<()> {
+        let mut first = 0;
+        for input in 0..self.net.layers[layer].inputs.len() {
+            let (mut parameters, tiles) = self.dense(layer, input, PIXELS)?;
+            (parameters.y, parameters.first_c, parameters.average) = (y, first, input as u32);
+            first += parameters.in_c;
+            let launch = Launch::new(self.to.stored("dense_copy"), [tiles, 1, self.images], BLOCK, &parameters);
+            self.to.launch(launch.work(0, self.touched(layer) as u64));
+        }
+        Ok(())
+    }
+
+    /// Runs an operation on every pixel by itself.
+    fn pixelwise(&mut self, layer: usize) -> Result<()> {
+        let value = &self.plan.values[layer + 1];
+        let (len, channels) = (value.range.len(), value.channels);
+        let op = self.net.rebind(layer, &[Shape::new(channels, 1, 1)])?;
+        let n = self.images * len / channels;
+        if self.in_place(layer) {
+            return self.whole(layer, &*op, n);
+        }
+        let copied = self.scratch(self.images * len * self.gpu().precision.bytes())?;
+        self.copy(layer, copied)?;
+        self.record(layer, &*op, n, copied)
+    }
+
+    /// Whether the maps of what is read are those of what is written, place for place.
+    fn in_place(&self, layer: usize) -> bool {
+        let (read, written) =
+            (&self.plan.values[self.net.layers[layer].inputs[0]], &self.plan.values[layer + 1]);
+        let step = &self.plan.layers[layer];
+        let same = |class: usize, links: Vec<Option<(usize, Vec<u32>)>>| {
+            let identity = |numbers: &Vec<u32>| numbers.iter().enumerate().all(|(i, n)| i as u32 == *n);
+            links.len() == 1 && links[0].as_ref().is_some_and(|(from, n)| *from == class && identity(n))
+        };
+        let down = written.maps.len() / written.across;
+        read.range.len() == written.range.len()
+            && (0..down).all(|class| same(class, lines(step, class)))
+            && (0..written.across).all(|class| same(class, runs(step, class)))
+    }
+
+    /// Gathers the whole map of each pixel's patch and runs the operation on it.
+    fn global(&mut self, layer: usize, op: &dyn Operation) -> Result<()> {
+        let (mut parameters, tiles) = self.dense(layer, 0, PIXELS)?;
+        let value = &self.plan.values[layer + 1];
+        let n = self.images * value.range.len() / value.channels;
+        let window = self.net.shape(self.net.layers[layer].inputs[0]).len();
+        let windows = self.scratch(n * window * self.gpu().precision.bytes())?;
+        parameters.y = windows;
+        let bytes = 2 * n * window * self.gpu().precision.bytes();
+        let launch = Launch::new(self.to.stored("dense_gather"), [tiles, 1, self.images], BLOCK, &parameters);
+        self.to.launch(launch.work(0, bytes as u64));
+        self.record(layer, op, n, windows)
+    }
+
+    fn features(&mut self, features: Ptr) -> Result<()> {
+        let last = self.net.layers.len();
+        let shape = self.net.output();
+        let [rows, columns] = [(0, shape.h), (1, shape.w)].map(|(axis, size)| {
+            let mut table = Vec::new();
+            for patch in 0..self.plan.patches[axis] {
+                for place in 0..size {
+                    table.push(
+                        self.plan
+                            .place(axis, place, patch)
+                            .map_or([-1, -1], |(class, number)| [class as i32, number as i32]),
+                    );
+                }
+            }
+            table
+        });
+        let value = &self.plan.values[last];
+        let [down, across] = self.plan.patches;
+        let count = self.images * down * across * shape.len();
+        let parameters = FeatureTable {
+            x: self.value(last),
+            features,
+            rows: self.table(&rows)?,
+            columns: self.table(&columns)?,
+            maps: self.maps(last)?,
+            x_image: value.range.len() as u64,
+            down: down as u32,
+            across: across as u32,
+            c: shape.c as u32,
+            h: shape.h as u32,
+            w: shape.w as u32,
+            classes: value.across as u32,
+            images: self.images as u32,
+            unused: 0,
+        };
+        let bytes = count * (4 + self.gpu().precision.bytes());
+        let launch = Launch::new(self.to.stored("dense_features"), cover(count), BLOCK, &parameters);
+        self.to.launch(launch.work(0, bytes as u64));
+        Ok(())
+    }
+}
+
+/// What each vertical tap of class `class` reads: class and number of each of its rows.
+fn lines(step: &LayerPlan, class: usize) -> Vec<Option<(usize, Vec<u32>)>> {
+    let tap = |link: &Option<Link>| link.as_ref().map(|link| (link.class, link.numbers.clone()));
+    step.lines[class].iter().map(tap).collect()
+}
+
+/// The same of the horizontal taps, runs taken apart.
+fn runs(step: &LayerPlan, class: usize) -> Vec<Option<(usize, Vec<u32>)>> {
+    let mut taps = Vec::new();
+    for run in &step.runs[class] {
+        for tap in 0..run.len as u32 {
+            let moved = |numbers: &[u32]| numbers.iter().map(|number| number + tap).collect();
+            taps.push(run.link.as_ref().map(|link| (link.class, moved(&link.numbers))));
+        }
+    }
+    taps
+}
