@@ -11,6 +11,11 @@ mod kernels {
     simt::include_kernels!("kernels");
 }
 
+/// Names of all kernels that were compiled for the host.
+pub(super) fn kernels() -> impl Iterator<Item = &'static str> {
+    kernels::KERNELS.names()
+}
+
 /// How the emulator runs kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {

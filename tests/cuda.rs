@@ -1,0 +1,290 @@
+//! The CUDA driver. Without a GPU: what a user is told on machines of every kind, and the driver's own logic, both against
+//! a fake libcuda (tests/cuda/fake.c) that this file compiles. With a GPU: the same logic and real kernels on it.
+//!
+//! What needs a GPU says "skipped: no CUDA device" where there is none, and fails then with `WEFT_REQUIRE_CUDA=1`.
+
+mod support;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use support::{Folder, ROOT};
+use weft::device::cuda::{Code, Refusal};
+use weft::device::{Cuda, Driver, Emulator, EmulatorOptions, Gpu, IMAGES, Launch, Recorder};
+use weft::ops::gpu;
+
+/// A folder with a fake libcuda.
+fn fake(folder: &Folder, flags: &[&str]) -> PathBuf {
+    let path = folder.path("libcuda.so.1");
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+    let mut command = Command::new(compiler);
+    command
+        .args(["-shared", "-fPIC", "-O1", "-w", "-o"])
+        .arg(&path)
+        .arg(format!("{ROOT}/tests/cuda/fake.c"))
+        .args(flags);
+    assert!(command.status().expect("a C compiler").success());
+    folder.0.path().to_path_buf()
+}
+
+/// Runs one of the ignored tests below in a process that finds the fake.
+fn in_fake(test: &str, mode: &str, flags: &[&str]) {
+    let folder = Folder::new();
+    let libraries = fake(&folder, flags);
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]);
+    let output = command.env("LD_LIBRARY_PATH", libraries).env("WEFT_FAKE_CUDA", mode).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{test} in {mode:?}:\n{text}");
+}
+
+/// What a fake image is: `p` for pointwise.
+const CODE: Code<'_> = Code {
+    images: &[("other", b"another architecture"), ("empty", b"empty"), ("pointwise", b"pointwise")],
+    architectures: &["75", "80"],
+    compiler: "release 13.0",
+};
+
+#[track_caller]
+fn refused(result: Result<Cuda, Refusal>, parts: &[&str]) -> Refusal {
+    let refusal = result.err().expect("refused");
+    let text = refusal.error.to_string();
+    for part in parts {
+        assert!(text.contains(part), "no {part:?} in {text:?}");
+    }
+    assert!(!text.contains('\n'));
+    refusal
+}
+
+mod fakes {
+    //! Run by the tests below, in a process of their own.
+    use super::*;
+
+    fn expect(parts: &[&str]) -> Refusal {
+        refused(Cuda::open_with(0, CODE), parts)
+    }
+
+    #[test]
+    #[ignore = "needs the fake libcuda"]
+    fn refuses() {
+        match std::env::var("WEFT_FAKE_CUDA").unwrap().as_str() {
+            "none" => expect(&["cuda: the NVIDIA driver finds no GPU", "nvidia-smi"]),
+            "old" => expect(&["the NVIDIA driver is too old: it supports CUDA 11.4, 12.0 is needed", "update"]),
+            "lacks" => expect(&["the NVIDIA driver is too old: it has no cuGraphUpload", "update"]),
+            "busy" => expect(&["cuda:0: the GPU is busy", "Exclusive_Process"]),
+            "ancient" => expect(&["cuda:0: Fake GPU has compute capability 5.0", "sm_75, sm_80", "WEFT_CUDA_ARCHS=50"]),
+            "code" => expect(&["kernels/other.cu", "release 13.0", "(for CUDA 12.8)", "update the driver"]),
+            _ => refused(Cuda::open_with(1, CODE), &["cuda:1: no such GPU, there is only cuda:0"]),
+        };
+    }
+
+    #[test]
+    #[ignore = "needs the fake libcuda"]
+    fn no_code_is_plain() {
+        let none = Code { images: &[], ..CODE };
+        assert!(refused(Cuda::open_with(0, none), &["built without GPU code", "WEFT_CUDA=require"]).plain);
+    }
+
+    #[test]
+    #[ignore = "needs the fake libcuda"]
+    fn works() {
+        let driver = Cuda::open_with(0, CODE).unwrap_or_else(|refusal| panic!("{}", refusal.error));
+        assert_eq!(driver.kernels(), ["fill_f16", "fill_f32"]);
+        let peaks = driver.properties().peaks.expect("an A100's numbers");
+        assert!((peaks.half / 312e12 - 1.0).abs() < 0.01 && (peaks.memory / 1555e9 - 1.0).abs() < 0.01);
+        let gpu = Gpu::new(Arc::new(driver));
+        let free = gpu.driver.free_memory().unwrap();
+        logic(&gpu);
+        assert_eq!(gpu.driver.free_memory().unwrap(), free, "memory leaked");
+
+        let fill = |name: &str| {
+            let parameters = gpu::Fill { out: weft::device::Ptr(0), count: 0, value: 0.0, unused: 0 };
+            Launch { label: Arc::from("c1"), ..Launch::new(name, [1; 3], 32, &parameters) }
+        };
+        let attributes = gpu.driver.attributes(&fill("fill_f32")).unwrap().unwrap();
+        assert_eq!(
+            (attributes.registers, attributes.static_shared, attributes.blocks_per_multiprocessor),
+            (32, 1024, 64)
+        );
+
+        let error = |launch: Launch| gpu.driver.launch(&launch).unwrap_err().to_string();
+        let missing = error(fill("nothing"));
+        assert!(missing.starts_with("nothing of layer c1, grid 1x1x1, block 32,"), "{missing}");
+        assert!(missing.contains("no such kernel"), "{missing}");
+        let geometry = error(Launch { block: 2048, ..fill("fill_f32") });
+        assert!(geometry.contains("block 2048") && geometry.contains("invalid argument (CUDA error 1)"), "{geometry}");
+        gpu.driver.launch(&fill("fill_f32").shared(98 << 10)).unwrap();
+        let shared = error(fill("fill_f32").shared(99 << 10));
+        assert!(shared.contains("cuda:0 gives a block of it 100352 bytes"), "{shared}");
+        let short = Launch { parameters: Arc::from([0u8; 16]), ..fill("fill_f32") };
+        assert!(error(short).contains("16 bytes of parameters, but the kernel takes 24"));
+
+        let error = gpu.memory(1 << 30).err().expect("more than there is").to_string();
+        assert_eq!(error, "cuda:0: out of memory: 1.0 GiB asked for, 8.0 MiB of 8.0 MiB free on Fake GPU");
+
+        // An error shows up later, says how to find the kernel, and nothing hangs.
+        gpu.driver.launch(&fill("fill_f16")).unwrap();
+        let error = gpu.driver.synchronize().unwrap_err().to_string();
+        assert!(error.contains("illegal memory access") && error.contains("WEFT_SYNC=1"), "{error}");
+        assert!(gpu.driver.capture(&[fill("fill_f32")]).is_err());
+    }
+
+    #[test]
+    #[ignore = "needs the fake libcuda"]
+    fn large_uploads_go_round_the_ring() {
+        let driver = Cuda::open_with(0, CODE).unwrap_or_else(|refusal| panic!("{}", refusal.error));
+        let gpu = Gpu::new(Arc::new(driver));
+        // 12 times 7 MiB through a ring of 32 MiB, whose copies happen when somebody waits.
+        let count = 7 << 18;
+        let memory = gpu.memory(4 * count).unwrap();
+        let mut bytes = vec![0u32; count];
+        for round in 0..12 {
+            bytes.iter_mut().enumerate().for_each(|(i, x)| *x = round * 1_000_003 + i as u32);
+            gpu.driver.upload(memory.ptr, bytemuck::cast_slice(&bytes)).unwrap();
+        }
+        assert_eq!(gpu.download::<u32>(memory.ptr, count).unwrap(), bytes);
+    }
+}
+
+/// What every driver must do, with the kernel `fill_f32` alone.
+fn logic(gpu: &Gpu) {
+    let memory = gpu.memory(4 * 1000).unwrap();
+    let fill = |value: f32, from: usize, count: usize| {
+        let mut to = Recorder::new(gpu);
+        gpu::fill_f32(&mut to, value, memory.ptr.offset(4 * from), count);
+        to.launches.remove(0)
+    };
+    let read = || gpu.download::<f32>(memory.ptr, 1000).unwrap();
+    // An upload may be reused at once, and keeps its place among the launches.
+    gpu.driver.launch(&fill(1.0, 0, 1000)).unwrap();
+    let mut values = vec![2.0f32; 10];
+    gpu.driver.upload(memory.ptr, bytemuck::cast_slice(&values)).unwrap();
+    values.fill(9.0);
+    gpu.driver.launch(&fill(3.0, 5, 10)).unwrap();
+    let got = read();
+    assert!(got[..5] == [2.0; 5] && got[5..15] == [3.0; 10] && got[15..] == [1.0; 985], "{:?}", &got[..20]);
+    // A graph does nothing until it is launched, and can be launched again.
+    let graph = gpu.driver.capture(&[fill(4.0, 0, 1000), fill(5.0, 0, 1)]).unwrap();
+    assert_eq!(read(), got);
+    for _ in 0..2 {
+        graph.launch().unwrap();
+        let filled = read();
+        assert!(filled[0] == 5.0 && filled[1..] == [4.0; 999]);
+        gpu.driver.launch(&fill(0.0, 0, 1000)).unwrap();
+    }
+    drop(graph);
+    let times = gpu.driver.time(&[fill(6.0, 0, 1000), fill(7.0, 0, 500)]).unwrap();
+    assert!(times.len() == 2 && times.iter().all(|t| *t > 0.0 && *t < 10.0), "{times:?}");
+    let filled = read();
+    assert!(filled[..500] == [7.0; 500] && filled[500..] == [6.0; 500]);
+    gpu.driver.upload(memory.ptr, &[]).unwrap();
+    gpu.driver.synchronize().unwrap();
+}
+
+#[test]
+fn the_driver_keeps_its_promises_on_a_fake_gpu() {
+    in_fake("fakes::works", "", &[]);
+    in_fake("fakes::large_uploads_go_round_the_ring", "", &[]);
+    in_fake("fakes::no_code_is_plain", "", &[]);
+}
+
+#[test]
+fn every_reason_against_a_gpu_is_one_clear_line() {
+    for mode in ["none", "old", "busy", "ancient", "code", ""] {
+        in_fake("fakes::refuses", mode, &[]);
+    }
+    in_fake("fakes::refuses", "lacks", &["-DLACKS"]);
+}
+
+#[test]
+fn the_emulator_keeps_the_same_promises() {
+    for checked in [false, true] {
+        logic(&Gpu::new(Arc::new(Emulator::new(EmulatorOptions { checked, seed: None }))));
+    }
+}
+
+/// The built program, on a machine whose libcuda is as `mode` says; `None` for one that has none.
+fn weft(folder: &Folder, mode: Option<&str>, words: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+    command.args(words).current_dir(ROOT).env_remove("LD_LIBRARY_PATH");
+    if let Some(mode) = mode {
+        command.env("LD_LIBRARY_PATH", fake(folder, &[])).env("WEFT_FAKE_CUDA", mode);
+    }
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+const PLAN: [&str; 9] = ["bench", "interweave", "--image", "88x88", "--stride", "8", "--rounds", "1", "--json"];
+
+#[test]
+fn the_program_starts_with_every_libcuda_and_says_in_one_line_what_it_uses() {
+    let folder = Folder::new();
+    let has_code = !IMAGES.is_empty();
+    let cases = [("none", "finds no GPU"), ("old", "too old"), ("busy", "busy"), ("ancient", "compute capability 5.0")];
+    for (mode, reason) in cases {
+        let reason = if has_code { reason } else { "without GPU code" };
+        let words = [&PLAN[..], &["--device", "cuda"]].concat();
+        let (code, stdout, stderr) = weft(&folder, Some(mode), &words);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{mode}: {stderr}");
+        assert!(stderr.starts_with("weft: cuda") && stderr.contains(reason), "{mode}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{mode}: {stderr}");
+
+        let (code, _, stderr) = weft(&folder, Some(mode), &[&PLAN[..], &["--device", "auto"]].concat());
+        assert_eq!(code, Some(0), "{mode}: {stderr}");
+        // Without GPU code nobody expects a GPU, unless there is one.
+        let says = has_code || mode == "busy" || mode == "ancient";
+        assert!(!says || stderr.contains("weft: computing on the CPU; cuda"), "{mode}: {stderr}");
+        assert!(says || !stderr.contains("weft:"), "{mode}: {stderr}");
+    }
+}
+
+#[test]
+fn without_libcuda_the_program_starts_and_cuda_is_one_clear_line() {
+    if weft::device::cuda::probe().is_ok() {
+        return println!("skipped: this machine has a CUDA device");
+    }
+    let folder = Folder::new();
+    let words = |device| [&PLAN[..], &["--device", device]].concat();
+    for device in ["cuda", "cuda:3"] {
+        let (code, stdout, stderr) = weft(&folder, None, &words(device));
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+        let reason = if IMAGES.is_empty() { "built without GPU code" } else { "no NVIDIA driver here" };
+        assert!(stderr.starts_with("weft: cuda: ") && stderr.contains(reason), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+    let (code, _, stderr) = weft(&folder, None, &words("auto"));
+    assert!(code == Some(0) && !stderr.contains("weft:"), "{stderr}");
+    let (code, _, stderr) = weft(&folder, None, &words("cuda:x"));
+    assert!(code == Some(1) && stderr.contains("no such device"), "{stderr}");
+}
+
+/// The GPU of this machine; without one says so, or fails if one is required.
+fn gpu() -> Option<Gpu> {
+    match Cuda::open_any() {
+        Ok((_, cuda)) => Some(Gpu::new(Arc::new(cuda))),
+        Err(refusal) => {
+            let required = std::env::var("WEFT_REQUIRE_CUDA").is_ok_and(|value| value == "1");
+            assert!(!required, "WEFT_REQUIRE_CUDA=1, but {}", refusal.error);
+            println!("skipped: no CUDA device ({})", refusal.error);
+            None
+        }
+    }
+}
+
+#[test]
+fn the_driver_keeps_its_promises_on_this_gpu() {
+    let Some(gpu) = gpu() else { return };
+    logic(&gpu);
+    let error = gpu.memory(1 << 50).err().expect("more than any GPU has").to_string();
+    assert!(error.contains("out of memory: 1048576.0 GiB asked for"), "{error}");
+}
+
+#[test]
+fn every_kernel_of_the_emulator_is_in_the_gpu_code() {
+    let Some(gpu) = gpu() else { return };
+    let there = gpu.driver.kernels();
+    let missing: Vec<String> =
+        Emulator::new(EmulatorOptions::default()).kernels().into_iter().filter(|name| !there.contains(name)).collect();
+    assert!(missing.is_empty(), "no GPU code of {missing:?}");
+}
