@@ -326,6 +326,6 @@ fn a_batch_of_images_on_a_gpu_is_its_images_one_by_one() {
     for (found, pixels) in together.iter().zip(pixels.chunks_exact(image)) {
         let alone = interweaver.extract_normalised(pixels, size, 8, 1).unwrap();
         let error = found.error(&alone[0]);
-        assert!(error <= 1e-6, "{error}");
+        assert!(error <= 1e-5, "{error}");
     }
 }
