@@ -85,8 +85,26 @@ impl GpuParameters {
         self.read_like(self.master.ptr)
     }
 
+    /// Address of the f32 masters.
+    pub fn master(&self) -> Ptr {
+        self.master.ptr
+    }
+
+    /// Address of the weights in the storage type, where that is another; laid out as the masters.
+    pub fn stored(&self) -> Option<Ptr> {
+        self.stored.as_ref().map(|memory| memory.ptr)
+    }
+
+    /// Where each tensor begins, in values: multiples of 64.
+    pub fn starts(&self) -> &[usize] {
+        &self.starts
+    }
+
     /// A buffer laid out as the parameters, as the CPU's flat vector.
-    fn read_like(&self, from: Ptr) -> Result<Vec<f32>> {
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn read_like(&self, from: Ptr) -> Result<Vec<f32>> {
         let spread: Vec<f32> = self.gpu.download(from, self.len)?;
         let mut flat = vec![0.0; self.net.parameter_len()];
         for (parameter, &start) in self.net.parameters.iter().zip(&self.starts) {
@@ -96,7 +114,10 @@ impl GpuParameters {
     }
 
     /// The CPU's flat vector with space between tensors.
-    fn spread(&self, flat: &[f32]) -> Vec<f32> {
+    ///
+    /// # Panics
+    /// If it has another number of values.
+    pub fn spread(&self, flat: &[f32]) -> Vec<f32> {
         assert_eq!(flat.len(), self.net.parameter_len(), "parameters of another net");
         let mut spread = vec![0.0; self.len];
         for (parameter, &start) in self.net.parameters.iter().zip(&self.starts) {
@@ -455,6 +476,11 @@ impl GpuSession {
     pub fn input_gradient(&self) -> Result<Option<Vec<f32>>> {
         let Some(range) = &self.plan.gradients[INPUT] else { return Ok(None) };
         self.download_stored(self.find(range), self.parameters.net.value_len(INPUT, self.plan.n)).map(Some)
+    }
+
+    /// Address of the gradients of the parameters, laid out as these.
+    pub fn gradient_address(&self) -> Option<Ptr> {
+        self.gradients.as_ref().map(|memory| memory.ptr)
     }
 
     /// Gradients of the parameters, as the CPU's flat vector.
