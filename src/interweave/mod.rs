@@ -4,6 +4,7 @@
 mod dense;
 mod draw;
 mod geometry;
+pub mod gpu;
 mod maps;
 mod patchwise;
 mod plan;
