@@ -130,7 +130,7 @@ template <class T, int N> __device__ __forceinline__ void pool_backward(const Gl
   if (!share.alive) return;
   const Lanes<N> dy = load_lanes<T, N>(p.dy, (size_t)share.sample * p.c + share.channel);
 #pragma unroll
-  for (int k = 0; k < N; k++) part.v[k] = dy.v[k] / part.v[k];
+  for (int k = 0; k < N; k++) part.v[k] = dy.v[k] / (max ? fmaxf(part.v[k], 1.0f) : part.v[k]);
   for (unsigned place = share.row; place < p.area; place += share.rows) {
     Lanes<N> d = load_lanes<T, N>(p.x, share.at(p, place));
 #pragma unroll

@@ -11,6 +11,7 @@ mod run;
 mod sampler;
 mod schedule;
 mod sgd;
+mod sgd_gpu;
 mod source;
 mod view;
 
@@ -19,4 +20,5 @@ pub use network::{HEAD, Network};
 pub use run::{Event, Outcome, Validation, run};
 pub use schedule::Schedule;
 pub use sgd::{Sgd, SgdConfig};
+pub use sgd_gpu::GpuSgd;
 pub use source::{FACE, Item, Source};
