@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 mod bench;
 mod data;
+mod doctor;
 mod eval;
 mod extract;
 mod locate;
@@ -40,6 +41,7 @@ enum Command {
     Eval(eval::Args),
     Plan(plan::Args),
     Bench(bench::Args),
+    Doctor(doctor::Args),
     Weights(weights::Args),
     Data(data::Args),
 }
@@ -56,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Data(args) => data::run(&args),
     };
@@ -92,7 +95,6 @@ fn report_skipped(problems: &[Error]) {
     }
 }
 
-/// Which model.
 /// Where a command computes, and how.
 #[derive(clap::Args)]
 struct DeviceArgs {
@@ -136,6 +138,7 @@ impl DeviceArgs {
     }
 }
 
+/// Which model.
 #[derive(clap::Args)]
 struct ModelArgs {
     /// Folder of the model bundle; by default the one that ships with Weft

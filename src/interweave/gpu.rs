@@ -95,9 +95,8 @@ impl GpuInterweaver {
     /// A stride of 0; an image smaller than a patch; a net with a loss; out of memory.
     pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
         let Normalise { mean, scale } = self.normalise;
-        let found = self.run([photo.height, photo.width], stride, 1, |_, at, c| {
-            (f32::from(photo.rgb[at + c]) - mean[c]) * scale
-        })?;
+        let found = self
+            .run([photo.height, photo.width], stride, 1, |_, at, c| (f32::from(photo.rgb[at + c]) - mean[c]) * scale)?;
         found.into_iter().next().ok_or_else(|| Error::new("", "no image"))
     }
 
@@ -531,8 +530,7 @@ impl<'a> Writer<'a> {
 
     /// Whether the maps of what is read are those of what is written, place for place.
     fn in_place(&self, layer: usize) -> bool {
-        let (read, written) =
-            (&self.plan.values[self.net.layers[layer].inputs[0]], &self.plan.values[layer + 1]);
+        let (read, written) = (&self.plan.values[self.net.layers[layer].inputs[0]], &self.plan.values[layer + 1]);
         let step = &self.plan.layers[layer];
         let same = |class: usize, links: Vec<Option<(usize, Vec<u32>)>>| {
             let identity = |numbers: &Vec<u32>| numbers.iter().enumerate().all(|(i, n)| i as u32 == *n);
