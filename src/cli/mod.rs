@@ -16,6 +16,7 @@ mod extract;
 mod locate;
 mod plan;
 mod predict;
+mod profile;
 mod progress;
 mod run;
 mod svm;
@@ -42,6 +43,7 @@ enum Command {
     Plan(plan::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
+    Profile(profile::Args),
     Weights(weights::Args),
     Data(data::Args),
 }
@@ -59,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Data(args) => data::run(&args),
     };
