@@ -2,11 +2,12 @@
 //! system of *Deep Learning Face Attributes in the Wild* (Liu, Luo, Wang, Tang, ICCV 2015) on top of them.
 //!
 //! Imports go down this list only:
-//! `cli -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops -> device, weights, rng, error`.
+//! `cli -> doctor, profile, eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops -> device, weights, rng, error`.
 
 pub mod cli;
 pub mod data;
 pub mod device;
+pub mod doctor;
 pub mod error;
 pub mod eval;
 pub mod face;
@@ -15,6 +16,7 @@ pub mod locate;
 pub mod metrics;
 pub mod net;
 pub mod ops;
+pub mod profile;
 pub mod rng;
 pub mod svm;
 pub mod train;

@@ -10,11 +10,13 @@ use std::process::ExitCode;
 
 mod bench;
 mod data;
+mod doctor;
 mod eval;
 mod extract;
 mod locate;
 mod plan;
 mod predict;
+mod profile;
 mod progress;
 mod run;
 mod svm;
@@ -40,6 +42,8 @@ enum Command {
     Eval(eval::Args),
     Plan(plan::Args),
     Bench(bench::Args),
+    Doctor(doctor::Args),
+    Profile(profile::Args),
     Weights(weights::Args),
     Data(data::Args),
 }
@@ -56,6 +60,8 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Data(args) => data::run(&args),
     };
@@ -92,7 +98,6 @@ fn report_skipped(problems: &[Error]) {
     }
 }
 
-/// Which model.
 /// Where a command computes, and how.
 #[derive(clap::Args)]
 struct DeviceArgs {
@@ -136,6 +141,7 @@ impl DeviceArgs {
     }
 }
 
+/// Which model.
 #[derive(clap::Args)]
 struct ModelArgs {
     /// Folder of the model bundle; by default the one that ships with Weft

@@ -103,9 +103,24 @@ impl Session {
     /// # Errors
     /// Targets that do not fit the losses.
     pub fn forward(&mut self, parameters: &[f32], mode: Mode, targets: Targets<'_>) -> Result<()> {
+        self.forward_each(parameters, mode, targets, |_| ())
+    }
+
+    /// The same; `done` hears of each layer when it has run.
+    ///
+    /// # Errors
+    /// As [`Session::forward`].
+    pub fn forward_each(
+        &mut self,
+        parameters: &[f32],
+        mode: Mode,
+        targets: Targets<'_>,
+        mut done: impl FnMut(usize),
+    ) -> Result<()> {
         self.check(parameters, targets)?;
         for l in 0..self.net.layers.len() {
             self.forward_layer(l, parameters, mode, targets);
+            done(l);
         }
         Ok(())
     }
@@ -146,6 +161,22 @@ impl Session {
         cotangent: Option<&[f32]>,
         gradients: &mut [f32],
     ) -> Result<()> {
+        self.backward_each(parameters, mode, targets, cotangent, gradients, |_| ())
+    }
+
+    /// The same; `done` hears of each layer when it has run, the last one first.
+    ///
+    /// # Errors
+    /// As [`Session::backward`].
+    pub fn backward_each(
+        &mut self,
+        parameters: &[f32],
+        mode: Mode,
+        targets: Targets<'_>,
+        cotangent: Option<&[f32]>,
+        gradients: &mut [f32],
+        mut done: impl FnMut(usize),
+    ) -> Result<()> {
         assert!(self.plan.purpose.is_backward(), "a session for forward passes only");
         self.check(parameters, targets)?;
         assert_eq!(gradients.len(), parameters.len());
@@ -157,6 +188,7 @@ impl Session {
         }
         for l in (0..=last).rev() {
             self.backward_layer(l, parameters, mode, targets, gradients);
+            done(l);
         }
         Ok(())
     }

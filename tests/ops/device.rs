@@ -1,8 +1,8 @@
 //! Devices: each turns a problem into an answer. Another one is another line in [`all`].
 
 use crate::problem::{Answer, Problem};
-use std::sync::Arc;
-use weft::device::{Convolution, Emulator, EmulatorOptions, Gpu, Precision};
+use std::sync::{Arc, OnceLock};
+use weft::device::{Convolution, Cuda, Emulator, EmulatorOptions, Gpu, Precision};
 use weft::net::{GpuParameters, GpuSession, Net, Purpose, Session};
 use weft::ops::{Backward, Forward, Shape, Targets, nchw_to_nhwc, nhwc_to_nchw};
 
@@ -50,9 +50,31 @@ pub fn all() -> Vec<Device> {
         devices.push(Device::gpu("simt, checked,", Gpu { precision, ..emulator(true, Some(4)) }));
     }
     devices.push(Device::gpu("simt, im2col,", Gpu { convolution: Convolution::Im2col, ..emulator(true, None) }));
+    devices.extend(cuda());
     let wanted = std::env::var("WEFT_TEST_DEVICES").unwrap_or_default();
     devices.retain(|device| device.name.contains(&wanted));
     devices
+}
+
+/// The GPU of this machine in every precision; without one says so, or fails if `WEFT_REQUIRE_CUDA=1` asks for one.
+fn cuda() -> Vec<Device> {
+    static OPENED: OnceLock<Result<Arc<Cuda>, weft::Error>> = OnceLock::new();
+    let opened = OPENED.get_or_init(|| match Cuda::open_any() {
+        Ok((_, cuda)) => Ok(Arc::new(cuda)),
+        Err(refusal) => Err(refusal.error),
+    });
+    let cuda = match opened {
+        Ok(cuda) => Gpu::new(cuda.clone()),
+        Err(e) => {
+            let required = std::env::var("WEFT_REQUIRE_CUDA").is_ok_and(|value| value == "1");
+            assert!(!required, "WEFT_REQUIRE_CUDA=1, but {e}");
+            println!("skipped: no CUDA device ({e})");
+            return Vec::new();
+        }
+    };
+    let all = Precision::ALL.map(|precision| Device::gpu("cuda", Gpu { precision, ..cuda.clone() }));
+    let im2col = Precision::ALL.map(|precision| Gpu { precision, convolution: Convolution::Im2col, ..cuda.clone() });
+    all.into_iter().chain(im2col.map(|gpu| Device::gpu("cuda, im2col,", gpu))).collect()
 }
 
 /// As the product does it on a GPU. A pass over NaN goes before, so that every buffer of the arena is poisoned; two

@@ -1,0 +1,176 @@
+//! `weft doctor`: what is here, and every kernel checked against the CPU.
+
+use super::progress::Progress;
+use super::{print, print_json};
+use crate::Result;
+use crate::device::Device;
+use crate::doctor::{self, Machine, Report, Row};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+/// Show what is here (compiler, driver, GPUs) and check every kernel against the CPU.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where the kernels run: auto, cuda, cuda:N, simt or simt:checked (the emulator)
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Only cases whose name holds this text
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let machine = Machine::look();
+    if !args.json {
+        print(show_machine(&machine))?;
+    }
+    let device = match Device::open(&args.device) {
+        Ok(device) => device,
+        Err(e) => {
+            if args.json {
+                print_json(&json!({ "machine": machine_json(&machine), "problem": e.to_string() }))?;
+            }
+            return Err(e);
+        }
+    };
+    let Device::Gpu(gpu) = device else {
+        if args.json {
+            print_json(&json!({ "machine": machine_json(&machine), "device": "cpu" }))?;
+        } else {
+            print("device       the CPU: no kernels to check; --device simt checks them on an emulator")?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let properties = gpu.driver.properties();
+    let free = gpu.driver.free_memory().ok().filter(|free| *free != u64::MAX);
+    let [major, minor] = properties.capability;
+    if !args.json {
+        let memory =
+            free.map_or(String::new(), |free| format!(", {:.1} of {:.1} GiB free", gib(free), gib(properties.memory)));
+        print(format!("device       {}, capability {major}.{minor}{memory}\n", properties.name))?;
+    }
+    let wanted = |name: &str| args.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
+    let progress = Progress::new(doctor::checks() as u64, "checks");
+    let report = doctor::check(&gpu, wanted, |done| progress.set(done));
+    drop(progress);
+    let complete = args.only.is_none();
+    if args.json {
+        let unused = if complete { json!(report.unused) } else { Value::Null };
+        print_json(&json!({
+            "machine": machine_json(&machine),
+            "device": {
+                "name": properties.name,
+                "capability": format!("{major}.{minor}"),
+                "multiprocessors": properties.multiprocessors,
+                "memory": properties.memory,
+                "free": free,
+            },
+            "kernels": report.rows.iter().map(row_json).collect::<Vec<_>>(),
+            "unused": unused,
+            "failed": report.failed(),
+        }))?;
+    } else {
+        print(table(&report, complete))?;
+    }
+    Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn show_machine(machine: &Machine) -> String {
+    let code = match machine.compiler {
+        "" => "none: there was no nvcc when weft was built".to_string(),
+        compiler => format!("sm_{}, by {compiler}", machine.architectures.join(" sm_")),
+    };
+    let driver = match &machine.driver {
+        Ok([major, minor]) => format!("supports CUDA {major}.{minor}"),
+        Err(why) => why.clone(),
+    };
+    let mut text = format!("weft         {}\nGPU code     {code}\ndriver       {driver}", env!("CARGO_PKG_VERSION"));
+    for (ordinal, (gpu, fits)) in machine.gpus.iter().enumerate() {
+        let [major, minor] = gpu.capability;
+        let fits = if *fits || machine.compiler.is_empty() { "" } else { ", no code for it in this weft" };
+        text += &format!(
+            "\ncuda:{ordinal:<7} {}, capability {major}.{minor}, {} multiprocessors, {:.1} GiB{fits}",
+            gpu.name,
+            gpu.multiprocessors,
+            gib(gpu.memory)
+        );
+        if let Some(peaks) = gpu.peaks {
+            text += &format!(
+                "\n             at most {:.1} TFLOP/s in f32, {:.0} in tf32, {:.0} in 16 bits, {:.0} GB/s",
+                peaks.f32 * 1e-12,
+                peaks.tf32 * 1e-12,
+                peaks.half * 1e-12,
+                peaks.memory * 1e-9
+            );
+        }
+    }
+    text
+}
+
+fn machine_json(machine: &Machine) -> Value {
+    let gpus = machine.gpus.iter().map(|(gpu, fits)| {
+        json!({
+            "name": gpu.name,
+            "capability": format!("{}.{}", gpu.capability[0], gpu.capability[1]),
+            "memory": gpu.memory,
+            "has_code": fits,
+            "peaks": gpu.peaks.map(|p| json!({ "f32": p.f32, "tf32": p.tf32, "half": p.half, "memory": p.memory })),
+        })
+    });
+    json!({
+        "weft": env!("CARGO_PKG_VERSION"),
+        "compiler": machine.compiler,
+        "architectures": machine.architectures,
+        "cuda": machine.driver.as_ref().ok().map(|[major, minor]| format!("{major}.{minor}")),
+        "driver_problem": machine.driver.as_ref().err(),
+        "gpus": gpus.collect::<Vec<_>>(),
+    })
+}
+
+fn row_json(row: &Row) -> Value {
+    // JSON has no infinity.
+    let finite = |x: f64| x.is_finite().then_some(x);
+    json!({
+        "kernel": row.kernel,
+        "precision": row.precision.to_string(),
+        "error": finite(row.error),
+        "tolerance": row.tolerance,
+        "share": finite(row.share()),
+        "case": row.case,
+        "ok": row.holds(),
+        "failure": row.failure,
+    })
+}
+
+fn table(report: &Report, complete: bool) -> String {
+    let width = report.rows.iter().map(|row| row.kernel.len()).max().unwrap_or(0).max(6);
+    let mut text = format!(
+        "{:width$}  {:9}  {:>9}  {:>9}  {:>5}  {:6}  worst in\n",
+        "kernel", "precision", "error", "tolerance", "share", ""
+    );
+    for row in &report.rows {
+        let verdict = if row.holds() { "ok" } else { "FAILED" };
+        let share = if row.share() < 99.5 { format!("{:.2}", row.share()) } else { ">99".into() };
+        text += &format!(
+            "{:width$}  {:9}  {:>9.2e}  {:>9.0e}  {share:>5}  {verdict:6}  {}\n",
+            row.kernel,
+            row.precision.to_string(),
+            row.error,
+            row.tolerance,
+            row.failure.as_ref().map_or(row.case.clone(), |failure| format!("{}: {failure}", row.case)),
+        );
+    }
+    let kernels: std::collections::BTreeSet<&str> = report.rows.iter().map(|row| row.kernel.as_str()).collect();
+    text += &format!("\n{} kernels, {} checks, {} failed", kernels.len(), report.rows.len(), report.failed());
+    if complete && !report.unused.is_empty() {
+        text += &format!("\nnot used on this device: {}", report.unused.join(", "));
+    }
+    text
+}
+
+/// `bytes` in GiB.
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}

@@ -1,0 +1,211 @@
+//! `weft profile`: a table of where the time of a net goes, one row per launch.
+
+use super::plan::parse_size;
+use super::{DeviceArgs, print, print_json};
+use crate::net::Net;
+use crate::profile::{self, Report, Roof, Row};
+use crate::{Error, Result};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Show where the time of a network goes: each launch, its time, and its share of what the device could do.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Network description
+    net: PathBuf,
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Forward and backward
+    #[arg(long)]
+    train: bool,
+    /// Input size, as 300x300 (height x width)
+    #[arg(long)]
+    size: Option<String>,
+    /// Times everything so often
+    #[arg(long, default_value_t = 20)]
+    runs: usize,
+    /// Write the launches as a Chrome trace (chrome://tracing, ui.perfetto.dev)
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    if args.runs == 0 {
+        return Err(Error::new("--runs 0", "nothing to time").advise("give 1 or more"));
+    }
+    let mut net = Net::load(&args.net)?;
+    if let Some(size) = &args.size {
+        let (h, w) = parse_size(size)?;
+        net = net.at_size(h, w)?;
+    }
+    let device = args.device.open()?;
+    let net = Arc::new(net);
+    let report = profile::profile(&device, &net, args.batch, args.train, args.runs)?;
+    if let Some(path) = &args.trace {
+        let text = serde_json::to_string(&trace(&report)).map_err(|e| Error::new("JSON", e))?;
+        std::fs::write(path, text).map_err(|e| Error::file(path, e))?;
+    }
+    if args.json {
+        print_json(&document(&report, args))?;
+    } else {
+        print(table(&report, args))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `-` where nobody knows.
+fn or_dash<T>(value: Option<T>, show: impl Fn(T) -> String) -> String {
+    value.map_or_else(|| "-".into(), show)
+}
+
+fn table(report: &Report, args: &Args) -> String {
+    let mut rows: Vec<Vec<String>> = vec![
+        [
+            "kernel",
+            "layer",
+            "grid",
+            "block",
+            "regs",
+            "shared",
+            "occupancy",
+            "us",
+            "25%-75%",
+            "MFLOP",
+            "MB",
+            "TFLOP/s",
+            "GB/s",
+            "roofline",
+            "roof",
+        ]
+        .map(String::from)
+        .to_vec(),
+    ];
+    rows.extend(report.rows.iter().map(cells));
+    let widths: Vec<usize> =
+        (0..rows[0].len()).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
+    let mut text = format!("{}, batch {}, {} runs\n\n", report.device, args.batch, args.runs);
+    for row in &rows {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
+            0 | 1 | 14 => format!("{cell:width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        text += cells.collect::<Vec<_>>().join("  ").trim_end();
+        text.push('\n');
+    }
+    let name = report.layers().iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(5);
+    text += &format!("\n{:name$}  {:>10}  {:>10}  {:>6}\n", "layer", "forward us", "backward", "share");
+    let sum = report.sum();
+    for (layer, [forward, backward]) in report.layers() {
+        let back = if args.train { format!("{:.1}", 1e6 * backward) } else { "-".into() };
+        let share = 100.0 * (forward + backward) / sum;
+        text += &format!("{layer:name$}  {:>10.1}  {back:>10}  {share:>5.1}%\n", 1e6 * forward);
+    }
+    let how = if report.rows.iter().any(|row| row.launch.is_some()) { "as one graph" } else { "at once" };
+    text + &format!("\nsum {:.1} us, the whole {how} {:.1} us", 1e6 * sum, 1e6 * report.whole.median)
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let seconds = row.times.median.max(f64::MIN_POSITIVE);
+    let launch = row.launch.as_ref();
+    let shared = |attributes: u32| launch.map(|launch| launch.shared + attributes);
+    let arrow = if row.is_backward && launch.is_none() { " backward" } else { "" };
+    vec![
+        format!("{}{arrow}", row.kernel),
+        row.layer.clone(),
+        or_dash(launch, |launch| launch.grid.map(|n| n.to_string()).join("x")),
+        or_dash(launch, |launch| launch.block.to_string()),
+        or_dash(row.attributes, |attributes| match attributes.local {
+            0 => attributes.registers.to_string(),
+            local => format!("{} (+{local} B local)", attributes.registers),
+        }),
+        or_dash(shared(row.attributes.map_or(0, |attributes| attributes.static_shared)), |bytes| bytes.to_string()),
+        or_dash(row.occupancy, |share| format!("{:.0}%", 100.0 * share)),
+        format!("{:.1}", 1e6 * row.times.median),
+        format!("{:.1}-{:.1}", 1e6 * row.times.low, 1e6 * row.times.high),
+        format!("{:.2}", row.work.flops as f64 * 1e-6),
+        format!("{:.2}", row.work.bytes as f64 * 1e-6),
+        format!("{:.3}", row.work.flops as f64 / seconds * 1e-12),
+        format!("{:.1}", row.work.bytes as f64 / seconds * 1e-9),
+        or_dash(row.roofline, |(share, _)| format!("{:.0}%", 100.0 * share)),
+        or_dash(row.roofline, |(_, roof)| roof_name(roof).into()),
+    ]
+}
+
+fn roof_name(roof: Roof) -> &'static str {
+    match roof {
+        Roof::Compute => "compute",
+        Roof::Memory => "memory",
+    }
+}
+
+fn row_json(row: &Row) -> Value {
+    json!({
+        "kernel": row.kernel,
+        "layer": row.layer,
+        "pass": if row.is_backward { "backward" } else { "forward" },
+        "grid": row.launch.as_ref().map(|launch| launch.grid),
+        "block": row.launch.as_ref().map(|launch| launch.block),
+        "dynamic_shared": row.launch.as_ref().map(|launch| launch.shared),
+        "static_shared": row.attributes.map(|attributes| attributes.static_shared),
+        "registers": row.attributes.map(|attributes| attributes.registers),
+        "local": row.attributes.map(|attributes| attributes.local),
+        "occupancy": row.occupancy,
+        "seconds": row.times.median,
+        "seconds_25": row.times.low,
+        "seconds_75": row.times.high,
+        "flops": row.work.flops,
+        "bytes": row.work.bytes,
+        "roofline": row.roofline.map(|(share, _)| share),
+        "roof": row.roofline.map(|(_, roof)| roof_name(roof)),
+    })
+}
+
+fn document(report: &Report, args: &Args) -> Value {
+    let layers = report.layers().into_iter().map(|(layer, [forward, backward])| {
+        json!({ "layer": layer, "forward": forward, "backward": args.train.then_some(backward) })
+    });
+    json!({
+        "device": report.device,
+        "net": args.net.display().to_string(),
+        "batch": args.batch,
+        "train": args.train,
+        "runs": args.runs,
+        "peaks": report.peaks.map(|p| json!({ "f32": p.f32, "tf32": p.tf32, "half": p.half, "memory": p.memory })),
+        "launches": report.rows.iter().map(row_json).collect::<Vec<_>>(),
+        "layers": layers.collect::<Vec<_>>(),
+        "sum": report.sum(),
+        "whole": report.whole.median,
+    })
+}
+
+/// Chrome's trace format: launches one after the other on one line, the layers they belong to on another. Each is as long
+/// as its median; microseconds.
+fn trace(report: &Report) -> Value {
+    let event = |name: &str, line: u32, start: f64, length: f64, more: Value| json!({ "name": name, "ph": "X", "pid": 0, "tid": line, "ts": 1e6 * start, "dur": 1e6 * length, "args": more });
+    let line = |line: u32, name: &str| json!({ "name": "thread_name", "ph": "M", "pid": 0, "tid": line, "args": { "name": name } });
+    let process = json!({ "name": "process_name", "ph": "M", "pid": 0, "args": { "name": report.device } });
+    let mut events = vec![process, line(0, "layers"), line(1, "launches")];
+    let mut now = 0.0;
+    let mut layer: Option<(&str, bool, f64)> = None;
+    for row in &report.rows {
+        let same = layer.is_some_and(|(name, is_backward, _)| (name, is_backward) == (&row.layer, row.is_backward));
+        if !same {
+            if let Some((name, is_backward, start)) = layer {
+                events.push(event(name, 0, start, now - start, json!({ "backward": is_backward })));
+            }
+            layer = Some((&row.layer, row.is_backward, now));
+        }
+        events.push(event(&row.kernel, 1, now, row.times.median, row_json(row)));
+        now += row.times.median;
+    }
+    if let Some((name, is_backward, start)) = layer {
+        events.push(event(name, 0, start, now - start, json!({ "backward": is_backward })));
+    }
+    json!({ "displayTimeUnit": "ns", "traceEvents": events })
+}

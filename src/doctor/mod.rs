@@ -1,0 +1,228 @@
+//! `weft doctor`: what is here, and whether every kernel does on this very device what the CPU does.
+//!
+//! Small nets ([`cases`]), one per operation and path, run on the device in each precision and on the CPU; a kernel gets
+//! the worst error of the cases in which it ran. Kernels that belong to no layer have checks of their own ([`apart`]).
+
+pub mod apart;
+pub mod cases;
+mod tally;
+
+pub use tally::{Row, Tally};
+
+use crate::Result;
+use crate::device::cuda::{self, Found};
+use crate::device::{ARCHITECTURES, Gpu, NVCC, Precision, Properties};
+use crate::net::{GpuParameters, GpuSession, Net, Purpose, Session};
+use crate::ops::{Mode, TargetKind, Targets};
+use crate::rng::Rng;
+use cases::Case;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tally::error;
+
+/// What this binary and this machine have.
+#[derive(Debug)]
+pub struct Machine {
+    /// The compiler's version line; empty without GPU code.
+    pub compiler: &'static str,
+    pub architectures: &'static [&'static str],
+    /// The newest CUDA that the driver supports, or why there is none.
+    pub driver: std::result::Result<[u32; 2], String>,
+    /// GPUs that the driver knows, and whether this binary has code for them.
+    pub gpus: Vec<(Properties, bool)>,
+}
+
+impl Machine {
+    /// Looks; makes no context.
+    pub fn look() -> Self {
+        let found = cuda::probe();
+        let gpus = |found: &Found| {
+            let all = (0..found.devices).filter_map(|ordinal| cuda::properties(ordinal, *found).ok());
+            all.map(|gpu| (gpu.clone(), cuda::fits(gpu.capability, ARCHITECTURES))).collect()
+        };
+        Self {
+            compiler: NVCC,
+            architectures: ARCHITECTURES,
+            gpus: found.as_ref().map_or_else(|_| Vec::new(), gpus),
+            driver: found.map(|found| found.version).map_err(|refusal| refusal.error.to_string()),
+        }
+    }
+}
+
+/// What came out.
+#[derive(Debug)]
+pub struct Report {
+    /// One per kernel and precision.
+    pub rows: Vec<Row>,
+    /// Kernels that no case ran on this device: those of other capabilities, or a gap in the list.
+    pub unused: Vec<String>,
+}
+
+impl Report {
+    pub fn failed(&self) -> usize {
+        self.rows.iter().filter(|row| !row.holds()).count()
+    }
+}
+
+/// How many checks [`check`] makes of all cases.
+pub fn checks() -> usize {
+    let nets: usize = cases::CASES.iter().map(|case| case.algorithms().len()).sum();
+    Precision::ALL.len() * (nets + apart::CHECKS.len())
+}
+
+/// Runs all cases whose name `wanted` takes on a device; `done` hears how many are.
+pub fn check(gpu: &Gpu, wanted: impl Fn(&str) -> bool, done: impl Fn(u64)) -> Report {
+    let mut tally = Tally::new();
+    let mut count = 0;
+    let mut next = || {
+        count += 1;
+        done(count);
+    };
+    for precision in Precision::ALL {
+        tally.set_precision(precision);
+        for case in cases::CASES.iter().filter(|case| wanted(case.name)) {
+            for &convolution in case.algorithms() {
+                let gpu = Gpu { precision, convolution, ..gpu.clone() };
+                case.run(&gpu, &mut tally);
+                next();
+            }
+        }
+        for (name, check) in apart::CHECKS.iter().filter(|(name, _)| wanted(name)) {
+            let gpu = Gpu { precision, ..gpu.clone() };
+            if let Err(e) = check(&gpu, &mut tally) {
+                tally.fail(&[unnamed(name)], name, &e.to_string());
+            }
+            next();
+        }
+    }
+    let rows = tally.into_rows();
+    let ran: BTreeSet<&str> = rows.iter().map(|row| row.kernel.as_str()).collect();
+    let unused = gpu.driver.kernels().into_iter().filter(|kernel| !ran.contains(kernel.as_str())).collect();
+    Report { rows, unused }
+}
+
+/// For a failure before any kernel is known.
+fn unnamed(case: &str) -> crate::device::Launch {
+    crate::device::Launch::new(format!("({case})"), [1; 3], 1, &0u32)
+}
+
+/// Numbers of a case.
+struct Numbers {
+    input: Vec<f32>,
+    parameters: Vec<f32>,
+    classes: Vec<u32>,
+    values: Vec<f32>,
+    cotangent: Option<Vec<f32>>,
+}
+
+impl Numbers {
+    /// Rounded as `precision` keeps them, so that only arithmetic differs.
+    fn draw(net: &Net, n: usize, precision: Precision) -> Self {
+        let mut rng = Rng::new(1, n as u64);
+        // Neighbours differ in every precision, so that a maximum is where it is.
+        let spread = |i: usize| (2 * (i * 97 % 251) as i32 - 249) as f32 / 128.0;
+        let input = (0..n * net.spec.input.len()).map(spread).collect();
+        let mut parameters = net.initial_parameters(1);
+        for tensor in &net.parameters {
+            let values = &mut parameters[tensor.range.clone()];
+            match tensor.tensor.fan_in {
+                0 => values.fill_with(|| 0.3 * rng.normal()),
+                _ => values.iter_mut().for_each(|x| *x = precision.round_factor(*x)),
+            }
+        }
+        let (mut classes, mut values) = (Vec::new(), Vec::new());
+        for kind in net.layers.iter().filter_map(|layer| layer.op.target()) {
+            match kind {
+                TargetKind::Classes { per_sample, below } => {
+                    classes = (0..n * per_sample).map(|_| rng.below(below) as u32).collect();
+                }
+                TargetKind::Identities => classes = (0..n).map(|_| rng.below(3) as u32).collect(),
+                TargetKind::Values { per_sample } => values = (0..n * per_sample).map(|_| rng.unit()).collect(),
+            }
+        }
+        let last = net.layers.len();
+        let is_loss = net.layers[last - 1].op.target().is_some();
+        let draw = |_| precision.round_factor(rng.range(-0.5, 1.5));
+        let cotangent = (!is_loss).then(|| (0..net.value_len(last, n)).map(draw).collect());
+        Self { input, parameters, classes, values, cotangent }
+    }
+}
+
+/// A pass's outputs and gradients.
+struct Answer {
+    outputs: Vec<Vec<f32>>,
+    gradients: Vec<Vec<f32>>,
+}
+
+impl Case {
+    /// Runs the case on the device and on the CPU.
+    fn run(&self, gpu: &Gpu, tally: &mut Tally) {
+        let name = match gpu.convolution {
+            crate::device::Convolution::Implicit => self.name.to_string(),
+            crate::device::Convolution::Im2col => format!("{} (im2col)", self.name),
+        };
+        if let Err(e) = self.compare(gpu, &name, tally) {
+            tally.fail(&[unnamed(&name)], &name, &e.to_string());
+        }
+    }
+
+    fn compare(&self, gpu: &Gpu, name: &str, tally: &mut Tally) -> Result<()> {
+        let (net, n) = (Arc::new(self.net()?), self.input[0]);
+        let numbers = Numbers::draw(&net, n, gpu.precision);
+        let mode = if self.training { Mode::Training { seed: 7 } } else { Mode::Inference };
+        let targets = Targets { classes: &numbers.classes, values: &numbers.values };
+        let want = on_cpu(&net, n, &numbers, mode, targets)?;
+
+        let parameters = Arc::new(GpuParameters::new(gpu, &net, &numbers.parameters)?);
+        let mut session = GpuSession::new(net.clone(), parameters, n, Purpose::Differentiation)?;
+        let programs = [session.forward_program(self.training), session.backward_program(self.training)];
+        let [forward, backward] = programs.map(|program| program.launches.clone());
+        // The first pass launches one by one, the second a graph; both must hold.
+        for _ in 0..2 {
+            let got = match on_gpu(&mut session, &numbers, mode, targets) {
+                Ok(got) => got,
+                Err(e) => {
+                    // The message names the kernel; it cannot be said of the others that they work.
+                    let all: Vec<_> = forward.iter().chain(&backward).cloned().collect();
+                    tally.fail(&all, name, &e.to_string());
+                    return Ok(());
+                }
+            };
+            let worst = |got: &[Vec<f32>], want: &[Vec<f32>]| {
+                let errors = got.iter().zip(want).map(|(got, want)| error(got, want));
+                errors.fold(0.0, f64::max)
+            };
+            let tolerance = tally.tolerance(gpu.precision) * self.slack;
+            tally.note(&forward, name, worst(&got.outputs, &want.outputs), tolerance);
+            tally.note(&backward, name, worst(&got.gradients, &want.gradients), 2.0 * tolerance);
+        }
+        Ok(())
+    }
+}
+
+fn on_cpu(net: &Arc<Net>, n: usize, numbers: &Numbers, mode: Mode, targets: Targets<'_>) -> Result<Answer> {
+    let mut session = Session::new(net.clone(), n, Purpose::Differentiation)?;
+    session.input().copy_from_slice(&numbers.input);
+    session.forward(&numbers.parameters, mode, targets)?;
+    let outputs = (0..net.layers.len()).map(|l| session.value(l).to_vec()).collect();
+    let mut gradients = vec![0.0; numbers.parameters.len()];
+    session.backward(&numbers.parameters, mode, targets, numbers.cotangent.as_deref(), &mut gradients)?;
+    let input = session.input_gradient().unwrap_or_default().to_vec();
+    Ok(Answer { outputs, gradients: tensors(net, input, &gradients) })
+}
+
+fn on_gpu(session: &mut GpuSession, numbers: &Numbers, mode: Mode, targets: Targets<'_>) -> Result<Answer> {
+    let net = session.net().clone();
+    session.set_input(&numbers.input)?;
+    session.forward(mode, targets)?;
+    let outputs = (0..net.layers.len()).map(|l| session.value(l)).collect::<Result<_>>()?;
+    session.backward(mode, numbers.cotangent.as_deref())?;
+    let input = session.input_gradient()?.unwrap_or_default();
+    Ok(Answer { outputs, gradients: tensors(&net, input, &session.gradients()?) })
+}
+
+/// The gradient of the input and of each parameter: each is compared by itself.
+fn tensors(net: &Net, input: Vec<f32>, gradients: &[f32]) -> Vec<Vec<f32>> {
+    let parameters = net.parameters.iter().map(|parameter| gradients[parameter.range.clone()].to_vec());
+    std::iter::once(input).chain(parameters).collect()
+}

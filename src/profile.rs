@@ -1,0 +1,320 @@
+//! Where the time of a pass goes: each launch of a net's program by itself, many times, against what the GPU could do at
+//! best (the roofline: the larger of its FLOPs over the unit's rate and its bytes over the bandwidth). On the CPU the same
+//! per operation.
+
+use crate::Result;
+use crate::device::{Attributes, Device, Gpu, Launch, Peaks, Work};
+use crate::net::{GpuParameters, GpuSession, Net, Purpose, Session};
+use crate::ops::{Kind, Mode, TargetKind, Targets};
+use crate::rng::Rng;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Passes before anything is measured.
+const WARM_UP: usize = 3;
+/// Graphs that are started in a row where a pass is timed as a whole, so that the host's share disappears.
+const IN_A_ROW: usize = 10;
+
+/// Repeated times of one thing, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Times {
+    pub median: f64,
+    /// A quarter of the runs is below, a quarter above.
+    pub low: f64,
+    pub high: f64,
+}
+
+impl Times {
+    /// Of at least one run.
+    fn of(mut seconds: Vec<f64>) -> Self {
+        seconds.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            let index = (share * seconds.len().saturating_sub(1) as f64).round() as usize;
+            seconds.get(index).copied().unwrap_or(0.0)
+        };
+        Self { median: at(0.5), low: at(0.25), high: at(0.75) }
+    }
+}
+
+/// What bounds a launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Roof {
+    Compute,
+    Memory,
+}
+
+/// One launch, or one layer's pass on the CPU.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// On the CPU the layer's type.
+    pub kernel: String,
+    pub layer: String,
+    pub is_backward: bool,
+    pub times: Times,
+    pub work: Work,
+    /// Of a kernel.
+    pub launch: Option<Launch>,
+    /// What the compiler made of it, where a driver tells.
+    pub attributes: Option<Attributes>,
+    /// Resident threads as a share of what a multiprocessor holds.
+    pub occupancy: Option<f64>,
+    /// The least time it could take over the time it took, and what that is bound by.
+    pub roofline: Option<(f64, Roof)>,
+}
+
+/// A profile.
+#[derive(Debug)]
+pub struct Report {
+    pub device: String,
+    pub peaks: Option<Peaks>,
+    pub rows: Vec<Row>,
+    /// The whole pass at once: as a graph on a GPU.
+    pub whole: Times,
+}
+
+impl Report {
+    /// Sum of the rows' medians.
+    pub fn sum(&self) -> f64 {
+        self.rows.iter().map(|row| row.times.median).sum()
+    }
+
+    /// Layers in the order in which they first ran, with forward and backward seconds.
+    pub fn layers(&self) -> Vec<(&str, [f64; 2])> {
+        let mut layers: Vec<(&str, [f64; 2])> = Vec::new();
+        for row in &self.rows {
+            let index = layers.iter().position(|(name, _)| *name == row.layer).unwrap_or_else(|| {
+                layers.push((&row.layer, [0.0; 2]));
+                layers.len() - 1
+            });
+            layers[index].1[usize::from(row.is_backward)] += row.times.median;
+        }
+        layers
+    }
+}
+
+/// Times passes over `n` samples of noise, `runs` times: forward, and backward if `training`.
+///
+/// # Errors
+/// No memory for the batch; a launch that failed.
+pub fn profile(device: &Device, net: &Arc<Net>, n: usize, training: bool, runs: usize) -> Result<Report> {
+    let batch = Batch::draw(net, n, training);
+    match device {
+        Device::Cpu => on_cpu(net, n, &batch, runs.max(1)),
+        Device::Gpu(gpu) => on_gpu(gpu, net, n, &batch, runs.max(1)),
+    }
+}
+
+/// Numbers to compute on: no zeros, which some hardware is quicker with.
+struct Batch {
+    input: Vec<f32>,
+    parameters: Vec<f32>,
+    classes: Vec<u32>,
+    values: Vec<f32>,
+    /// None where a loss is last.
+    cotangent: Option<Vec<f32>>,
+    training: bool,
+}
+
+impl Batch {
+    fn draw(net: &Net, n: usize, training: bool) -> Self {
+        let mut rng = Rng::new(1, 0);
+        let (mut classes, mut values) = (Vec::new(), Vec::new());
+        for kind in net.layers.iter().filter_map(|layer| layer.op.target()) {
+            match kind {
+                TargetKind::Classes { per_sample, below } => {
+                    classes = (0..n * per_sample).map(|_| rng.below(below) as u32).collect();
+                }
+                TargetKind::Identities if classes.is_empty() => {
+                    classes = (0..n).map(|_| rng.below(8) as u32).collect();
+                }
+                TargetKind::Identities => {}
+                TargetKind::Values { per_sample } => values = (0..n * per_sample).map(|_| rng.unit()).collect(),
+            }
+        }
+        let last = net.layers.len();
+        let is_loss = net.layers.last().is_some_and(|layer| layer.op.target().is_some());
+        let mut noise = |len: usize| (0..len).map(|_| rng.range(-1.0, 1.0)).collect::<Vec<f32>>();
+        Self {
+            input: noise(n * net.spec.input.len()),
+            parameters: net.initial_parameters(1),
+            cotangent: (training && !is_loss).then(|| noise(net.value_len(last, n))),
+            classes,
+            values,
+            training,
+        }
+    }
+
+    fn targets(&self) -> Targets<'_> {
+        Targets { classes: &self.classes, values: &self.values }
+    }
+
+    fn mode(&self) -> Mode {
+        if self.training { Mode::Training { seed: 1 } } else { Mode::Inference }
+    }
+
+    fn purpose(&self) -> Purpose {
+        if self.training { Purpose::Training } else { Purpose::Inference }
+    }
+}
+
+fn on_gpu(gpu: &Gpu, net: &Arc<Net>, n: usize, batch: &Batch, runs: usize) -> Result<Report> {
+    let parameters = Arc::new(GpuParameters::new(gpu, net, &batch.parameters)?);
+    let mut session = GpuSession::new(net.clone(), parameters, n, batch.purpose())?;
+    session.set_input(&batch.input)?;
+    session.forward(batch.mode(), batch.targets())?;
+    if batch.training {
+        session.backward(batch.mode(), batch.cotangent.as_deref())?;
+    }
+    let forward = session.forward_program(batch.training).launches.clone();
+    let count = forward.len();
+    let mut launches = forward;
+    if batch.training {
+        launches.extend(session.backward_program(batch.training).launches.iter().cloned());
+    }
+    // The emulator needs no warming, and is slow.
+    let (warm_up, in_a_row) = if gpu.driver.properties().peaks.is_some() { (WARM_UP, IN_A_ROW) } else { (0, 1) };
+    for _ in 0..warm_up {
+        gpu.driver.time(&launches)?;
+    }
+    let mut seconds = vec![Vec::with_capacity(runs); launches.len()];
+    for _ in 0..runs {
+        gpu.driver.time(&launches)?.into_iter().zip(&mut seconds).for_each(|(time, times)| times.push(time));
+    }
+    let graph = gpu.driver.capture(&launches)?;
+    let mut whole = Vec::with_capacity(runs);
+    for _ in 0..runs {
+        gpu.driver.synchronize()?;
+        let start = Instant::now();
+        (0..in_a_row).try_for_each(|_| graph.launch())?;
+        gpu.driver.synchronize()?;
+        whole.push(start.elapsed().as_secs_f64() / in_a_row as f64);
+    }
+    let properties = gpu.driver.properties();
+    let mut rows = Vec::with_capacity(launches.len());
+    for (index, (launch, seconds)) in launches.into_iter().zip(seconds).enumerate() {
+        let times = Times::of(seconds);
+        let attributes = gpu.driver.attributes(&launch)?;
+        let occupancy = attributes.map(|attributes| {
+            let threads = attributes.blocks_per_multiprocessor * launch.block;
+            f64::from(threads) / f64::from(properties.threads_per_multiprocessor.max(1))
+        });
+        rows.push(Row {
+            kernel: launch.kernel.clone(),
+            layer: launch.label.to_string(),
+            is_backward: index >= count,
+            times,
+            work: launch.work,
+            attributes,
+            occupancy,
+            roofline: properties.peaks.map(|peaks| roofline(&launch.kernel, launch.work, times.median, peaks)),
+            launch: Some(launch),
+        });
+    }
+    let device = format!("{} in {}", properties.name, gpu.precision);
+    Ok(Report { device, peaks: properties.peaks, rows, whole: Times::of(whole) })
+}
+
+/// The least time over the time taken.
+fn roofline(kernel: &str, work: Work, seconds: f64, peaks: Peaks) -> (f64, Roof) {
+    let compute = work.flops as f64 / rate(kernel, peaks);
+    let memory = work.bytes as f64 / peaks.memory;
+    let roof = if compute > memory { Roof::Compute } else { Roof::Memory };
+    (compute.max(memory) / seconds.max(f64::MIN_POSITIVE), roof)
+}
+
+/// FLOP/s of the unit that a kernel multiplies on: products in other precisions than f32 use tensor cores.
+fn rate(kernel: &str, peaks: Peaks) -> f64 {
+    let is_product = ["conv_forward", "conv_data", "conv_weights", "gemm_n", "gemm_t", "dense_conv"]
+        .iter()
+        .any(|name| kernel.starts_with(name));
+    match kernel.rsplit('_').next() {
+        Some("tf32") if is_product => peaks.tf32,
+        Some("f16" | "bf16") if is_product => peaks.half,
+        _ => peaks.f32,
+    }
+}
+
+fn on_cpu(net: &Arc<Net>, n: usize, batch: &Batch, runs: usize) -> Result<Report> {
+    let mut session = Session::new(net.clone(), n, batch.purpose())?;
+    let mut gradients = vec![0.0; batch.parameters.len()];
+    let layers = net.layers.len();
+    let passes = if batch.training { 2 } else { 1 };
+    let mut seconds = vec![Vec::with_capacity(runs); passes * layers];
+    let mut whole = Vec::with_capacity(runs);
+    for run in 0..WARM_UP.min(runs) + runs {
+        let is_measured = run >= WARM_UP.min(runs);
+        session.input().copy_from_slice(&batch.input);
+        let start = Instant::now();
+        let mut last = start;
+        let mut lap = |index: usize| {
+            let now = Instant::now();
+            if is_measured {
+                seconds[index].push((now - last).as_secs_f64());
+            }
+            last = now;
+        };
+        session.forward_each(&batch.parameters, batch.mode(), batch.targets(), &mut lap)?;
+        if batch.training {
+            let (mode, cotangent) = (batch.mode(), batch.cotangent.as_deref());
+            session.backward_each(&batch.parameters, mode, batch.targets(), cotangent, &mut gradients, |l| {
+                lap(layers + l);
+            })?;
+        }
+        if is_measured {
+            whole.push(start.elapsed().as_secs_f64());
+        }
+    }
+    let row = |(index, seconds): (usize, Vec<f64>)| {
+        let (is_backward, l) = (index >= layers, index % layers);
+        let layer = &net.layers[l];
+        Row {
+            kernel: layer.kind.clone(),
+            layer: layer.name.clone(),
+            is_backward,
+            times: Times::of(seconds),
+            work: work(net, l, n, is_backward),
+            launch: None,
+            attributes: None,
+            occupancy: None,
+            roofline: None,
+        }
+    };
+    let mut rows: Vec<Row> = seconds.into_iter().enumerate().map(row).collect();
+    // As they run: backward begins with the last layer.
+    rows[layers..].reverse();
+    let device = format!("CPU, {} threads", rayon::current_num_threads());
+    Ok(Report { device, peaks: None, rows, whole: Times::of(whole) })
+}
+
+/// FLOPs and bytes of a layer's pass on the CPU; a filter's gradients are two products.
+fn work(net: &Net, layer: usize, n: usize, is_backward: bool) -> Work {
+    let bound = &net.layers[layer];
+    let is_filter = matches!(bound.op.kind(), Kind::Filter(_));
+    let passes = if is_backward && is_filter { 2 } else { 1 };
+    let inputs: usize = bound.inputs.iter().map(|&value| net.value_len(value, n)).sum();
+    let parameters: usize = net.parameters[bound.parameters.clone()].iter().map(|p| p.range.len()).sum();
+    let values = inputs + net.value_len(layer + 1, n) + parameters;
+    Work { flops: passes * n as u64 * bound.op.flops(), bytes: passes * 4 * values as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_larger_of_both_floors_is_the_roof() {
+        let peaks = Peaks { f32: 1e12, tf32: 4e12, half: 8e12, memory: 1e11 };
+        let work = Work { flops: 8_000_000, bytes: 200_000 };
+        assert_eq!(roofline("conv_forward_f32", work, 16e-6, peaks), (0.5, Roof::Compute));
+        assert_eq!(roofline("conv_forward_bf16", work, 4e-6, peaks), (0.5, Roof::Memory));
+        assert_eq!(roofline("gemm_tn_tf32", work, 4e-6, peaks), (0.5, Roof::Memory));
+        // Not on tensor cores.
+        assert_eq!(rate("pool_forward_f16", peaks), 1e12);
+    }
+
+    #[test]
+    fn times_are_ordered() {
+        let times = Times::of(vec![5.0, 1.0, 2.0, 4.0, 3.0]);
+        assert_eq!((times.low, times.median, times.high), (2.0, 3.0, 4.0));
+    }
+}

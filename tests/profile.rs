@@ -1,0 +1,92 @@
+//! `weft profile`: every launch has a row, and the numbers in it add up.
+
+mod support;
+
+use serde_json::Value;
+use support::Folder;
+
+const NET: &str = "
+name = 'net'
+input = [3, 9, 8]
+[[layer]]
+name = 'c1'
+type = 'conv'
+filters = 4
+kernel = 3
+activation = 'relu'
+[[layer]]
+name = 'fc'
+type = 'linear'
+outputs = 5
+";
+
+fn folder() -> Folder {
+    let folder = Folder::new();
+    folder.write("net.toml", NET);
+    folder
+}
+
+fn sum(rows: &Value, key: &str) -> f64 {
+    rows.as_array().unwrap().iter().map(|row| row[key].as_f64().unwrap()).sum()
+}
+
+#[test]
+fn launches_of_a_training_step_have_rows_totals_and_a_trace() {
+    let folder = folder();
+    let line = "profile net.toml --batch 2 --device simt --precision bf16 --train --runs 2 --json --trace t.json";
+    let report = folder.json(line);
+    let launches = report["launches"].as_array().unwrap();
+    for (kernel, layer, pass) in [
+        ("narrow_bf16", "input", "forward"),
+        ("conv_forward_bf16", "c1", "forward"),
+        ("conv_weights_bf16", "c1", "backward"),
+        ("gemm_tn_bf16", "fc", "backward"),
+    ] {
+        let of = |row: &Value| (row["kernel"] == kernel, &row["layer"] == layer && &row["pass"] == pass);
+        assert!(launches.iter().any(|row| of(row) == (true, true)), "no {kernel} of {layer}: {report}");
+    }
+    for row in launches {
+        assert!(row["seconds"].as_f64().unwrap() > 0.0 && row["block"].as_u64().unwrap() > 0, "{row}");
+        assert!(row["seconds_25"].as_f64() <= row["seconds"].as_f64(), "{row}");
+        // The emulator has no peaks and no registers.
+        assert!(row["roofline"].is_null() && row["registers"].is_null() && row["occupancy"].is_null(), "{row}");
+    }
+    // 2 samples, 7x6 places, 4 filters of 27 taps.
+    let conv = launches.iter().find(|row| row["kernel"] == "conv_forward_bf16").unwrap();
+    assert_eq!(conv["flops"], 2 * 2 * 42 * 4 * 27);
+    let total = sum(&report["launches"], "seconds");
+    assert!((report["sum"].as_f64().unwrap() / total - 1.0).abs() < 1e-9);
+    let layers = sum(&report["layers"], "forward") + sum(&report["layers"], "backward");
+    assert!((layers / total - 1.0).abs() < 1e-9 && report["whole"].as_f64().unwrap() > 0.0);
+
+    let trace: Value = serde_json::from_slice(&std::fs::read(folder.path("t.json")).unwrap()).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let named = |line: u32| events.iter().filter(move |event| event["ph"] == "X" && event["tid"] == line);
+    assert_eq!(named(1).count(), launches.len());
+    let layers: Vec<&str> = named(0).map(|event| event["name"].as_str().unwrap()).collect();
+    assert_eq!(layers, ["input", "c1", "fc", "fc", "c1"]);
+    let lengths = |line| named(line).map(|event| event["dur"].as_f64().unwrap()).sum::<f64>();
+    assert!((lengths(0) / lengths(1) - 1.0).abs() < 1e-6 && (lengths(1) / total / 1e6 - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn on_the_cpu_the_rows_are_layers() {
+    let folder = folder();
+    let report = folder.json("profile net.toml --batch 3 --device cpu --train --runs 3 --json");
+    let rows: Vec<_> = report["launches"].as_array().unwrap().iter().map(|row| (&row["layer"], &row["pass"])).collect();
+    let want = [("c1", "forward"), ("fc", "forward"), ("fc", "backward"), ("c1", "backward")];
+    assert!(
+        rows.iter()
+            .zip(want)
+            .all(|((layer, pass), want)| (layer.as_str(), pass.as_str()) == (Some(want.0), Some(want.1)))
+    );
+    assert_eq!(rows.len(), 4);
+    let whole = report["whole"].as_f64().unwrap();
+    assert!(report["sum"].as_f64().unwrap() <= 1.5 * whole, "{report}");
+
+    let table = folder.ok("profile net.toml --device cpu --runs 2 --size 9x8");
+    assert!(table.contains("conv") && table.contains("the whole at once"), "{table}");
+    assert!(folder.ok("profile net.toml --device simt --runs 1").contains("as one graph"));
+    folder.fails("profile net.toml --device cpu --runs 0", &["--runs 0"]);
+    folder.fails("profile net.toml --device cpu --precision f16", &["the CPU computes in f32"]);
+}
