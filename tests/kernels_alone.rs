@@ -254,8 +254,7 @@ fn a_response_is_a_channel_or_the_mean() {
     let (n, shape) = (2, Shape::new(45, 3, 7));
     let mut rng = Rng::new(4, 0);
     for gpu in gpus() {
-        let values: Vec<f32> =
-            (0..n * shape.len()).map(|_| gpu.precision.round_factor(rng.range(-1.0, 2.0))).collect();
+        let values: Vec<f32> = (0..n * shape.len()).map(|_| gpu.precision.round_factor(rng.range(-1.0, 2.0))).collect();
         let map = upload(&gpu, &values);
         let out = gpu.upload(&vec![f32::NAN; n * shape.area()]).unwrap();
         for channel in [None, Some(0), Some(44)] {
