@@ -257,7 +257,7 @@ template <class Math> __device__ void conv_forward(const Conv& p) {
     if (p.bias) value += p.bias[(place.bank * p.groups + place.group) * b.filters + n];
     Pixel at(p, m);
     out[(((size_t)at.sample * p.out_h + top + at.u) * p.out_w + left + at.v) * p.out_c + n] =
-        from_float<T>(activate(value, p.activation));
+        from_float<T>(rectify(value, p.activation));
   });
 }
 PRODUCT_KERNELS(conv_forward, Conv)

@@ -133,7 +133,7 @@ template <class Math> __device__ void dense_conv(const Dense& p) {
     if (bias && split == 0) value += bias[n];
     size_t to = at + (size_t)m * p.out_c + n;
     if (p.splits > 1) partial[to] = value;
-    else ((T*)p.y)[to] = from_float<T>(activate(value, p.activation));
+    else ((T*)p.y)[to] = from_float<T>(rectify(value, p.activation));
   });
 }
 PRODUCT_KERNELS(dense_conv, Dense)

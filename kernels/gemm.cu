@@ -2,8 +2,8 @@
 //   gemm_nn  C[m, n] = A[m, k] B[k, n]     forward
 //   gemm_nt  C[m, n] = A[m, k] B[n, k]^T   gradient of the input
 //   gemm_tn  C[m, n] = A[k, m]^T B[k, n]   gradient of the weights (C in f32)
-// C is finished with bias and activation in the storage type, or, with several splits of k, left as f32 sums
-// [split][batch][m][n] for gemm_finish, which adds them in order.
+// C is finished with bias and rectifier in the storage type, or, with several splits of k, left as f32 sums
+// [split][batch][m][n] for gemm_finish, which adds them in order and knows every activation.
 //
 // Grid: (tiles of m) * batch, tiles of n, splits; see product.cuh. Tolerance: 1e-6 f32, 2e-3 tf32, 1e-2 16-bit.
 #include "product.cuh"
@@ -54,7 +54,7 @@ template <class Math, bool A_INNER, bool B_INNER> __device__ __forceinline__ voi
       return;
     }
     if (p.bias) value += p.bias[batch * p.n + n];
-    value = activate(value, p.activation);
+    value = rectify(value, p.activation);
     size_t at = batch * p.c_batch + (size_t)m * p.ldc + n;
     if (p.c_f32) ((float*)p.c)[at] = value;
     else ((T*)p.c)[at] = from_float<T>(value);

@@ -290,9 +290,9 @@ __device__ __forceinline__ void product(const OperandA& a, const OperandB& b, in
   math.template each<A, B>([&](int m, int n, float value) { store(m0 + m, n0 + n, value); });
 }
 
-// One entry point per precision around the template name<Math>.
+// One entry point per precision around the template name<Math>. At least two blocks on a multiprocessor: up to 255 registers.
 #define PRODUCT_KERNELS(name, Params)                                                                              \
-  extern "C" __global__ void __launch_bounds__(THREADS) name##_f32(const Params p) { name<MathF32>(p); }           \
+  extern "C" __global__ void __launch_bounds__(THREADS, 2) name##_f32(const Params p) { name<MathF32>(p); }        \
   extern "C" __global__ void __launch_bounds__(THREADS) name##_tf32(const Params p) { name<MathTf32>(p); }         \
   extern "C" __global__ void __launch_bounds__(THREADS) name##_f16(const Params p) { name<Math16<half>>(p); }      \
   extern "C" __global__ void __launch_bounds__(THREADS) name##_bf16(const Params p) { name<Math16<nv_bfloat16>>(p); }

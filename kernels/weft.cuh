@@ -57,6 +57,10 @@ __device__ __forceinline__ float activate(float x, int activation) {
   if (activation == RELU) return x <= 0.0f ? 0.0f : x;
   return activation == SIGMOID ? sigmoid(x) : x;
 }
+// What the kernels of products do themselves: a sigmoid unrolled 64 times would only make them large.
+__device__ __forceinline__ float rectify(float x, int activation) {
+  return activation == RELU && x <= 0.0f ? 0.0f : x;
+}
 // From the gradient of the output y to that of the sum.
 __device__ __forceinline__ float deactivate(float gradient, float y, int activation) {
   if (activation == RELU) return y <= 0.0f ? 0.0f : gradient;

@@ -45,7 +45,7 @@ impl Anet {
 /// How the features of all patches are found.
 enum Method {
     /// In one pass.
-    Interweave(Interweaver),
+    Cpu(Box<Interweaver>),
     /// The same on a GPU, both frames as one batch.
     Gpu(Box<GpuInterweaver>),
 }
@@ -74,7 +74,7 @@ impl Extractor {
         let [height, width] = config.frame;
         patches(&net, height, width, config.stride).map_err(|e| e.within("[anet] frame, stride"))?;
         let method = match device {
-            Device::Cpu => Method::Interweave(Interweaver::new(net, parameters, Normalise::default())?),
+            Device::Cpu => Method::Cpu(Box::new(Interweaver::new(net, parameters, Normalise::default())?)),
             Device::Gpu(gpu) => {
                 let parameters = Arc::new(GpuParameters::new(gpu, &net, &parameters)?);
                 Method::Gpu(Box::new(GpuInterweaver::new(net, parameters, Normalise::default())?))
@@ -102,7 +102,7 @@ impl Extractor {
         }
         let mut features = Vec::new();
         match &mut self.method {
-            Method::Interweave(net) => {
+            Method::Cpu(net) => {
                 for frame in self.pixels.chunks_exact(height * width * 3) {
                     features.extend(net.extract_normalised(frame, self.frame, self.stride)?.values);
                 }

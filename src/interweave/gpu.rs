@@ -11,7 +11,7 @@ use crate::kernel_parameters;
 use crate::net::{GpuParameters, INPUT, Net};
 use crate::ops::activation::Activation;
 use crate::ops::conv::Filter;
-use crate::ops::conv::cuda::{Divisor, Spread, THREADS, TILE_M, TILE_N, shared};
+use crate::ops::conv::cuda::{Divisor, Spread, THREADS, TILE_M, TILE_N, inside, record_outside, shared};
 use crate::ops::gpu::{self, BLOCK, GpuForward, GpuTargets, cover};
 use crate::ops::pool::{Pool, Statistic};
 use crate::ops::{Kind, Operation, Shape};
@@ -477,7 +477,7 @@ impl<'a> Writer<'a> {
         parameters.w = addresses[0];
         parameters.bias = addresses.get(1).copied().unwrap_or(Ptr::NULL);
         parameters.groups = f.groups as u32;
-        parameters.activation = f.activation as u32;
+        parameters.activation = inside(f.activation, spread) as u32;
         parameters.splits = spread.splits as u32;
         parameters.k_per_split = spread.k_per_split as u32;
         parameters.wide_x = u32::from(group_channels.is_multiple_of(pack));
@@ -498,6 +498,7 @@ impl<'a> Writer<'a> {
             let launch = Launch::new(self.to.stored("dense_finish"), cover(values), BLOCK, &parameters);
             self.to.launch(launch.work((values * spread.splits) as u64, bytes as u64));
         }
+        record_outside(&mut self.to, f.activation, spread, parameters.y, values);
         Ok(())
     }
 

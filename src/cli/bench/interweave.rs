@@ -124,7 +124,7 @@ struct Bench {
 
 /// All patches in one pass.
 enum OnePass {
-    Cpu(Interweaver),
+    Cpu(Box<Interweaver>),
     Gpu(Box<GpuInterweaver>),
 }
 
@@ -179,7 +179,7 @@ impl Bench {
         let (_, scanner, batch) = best;
         let interweaver = match &on_device {
             Parameters::Cpu(_) => {
-                OnePass::Cpu(Interweaver::new(net.clone(), parameters.to_vec(), Normalise::default())?)
+                OnePass::Cpu(Box::new(Interweaver::new(net.clone(), parameters.to_vec(), Normalise::default())?))
             }
             Parameters::Gpu(on_device) => {
                 OnePass::Gpu(Box::new(GpuInterweaver::new(net.clone(), on_device.clone(), Normalise::default())?))

@@ -7,7 +7,7 @@ use super::Filter;
 use crate::device::{Convolution, Gpu, Launch, Ptr, Recorder};
 use crate::kernel_parameters;
 use crate::ops::activation::Activation;
-use crate::ops::gpu::{BLOCK, GpuBackward, GpuForward, cover};
+use crate::ops::gpu::{BLOCK, GpuBackward, GpuForward, activation_forward, cover};
 use bytemuck::{Pod, Zeroable};
 
 /// As kernels/product.cuh.
@@ -122,6 +122,18 @@ impl Spread {
     }
 }
 
+/// The activation that a product's own kernels apply: a sigmoid is left to the kernel that adds the splits, or to one of its own.
+pub(crate) fn inside(activation: Activation, spread: Spread) -> Activation {
+    if activation == Activation::Sigmoid && spread.splits == 1 { Activation::None } else { activation }
+}
+
+/// The activation that they have left, in place.
+pub(crate) fn record_outside(to: &mut Recorder<'_>, activation: Activation, spread: Spread, out: Ptr, count: usize) {
+    if inside(activation, spread) != activation {
+        activation_forward(to, activation, out, out, count);
+    }
+}
+
 /// Dynamic shared memory of a product, whichever way its operands lie.
 pub(crate) fn shared(gpu: &Gpu, a_k_inner: bool, b_k_inner: bool) -> usize {
     let size = gpu.precision.bytes();
@@ -179,7 +191,7 @@ impl Product {
             lda: lda as u32,
             ldb: ldb as u32,
             ldc: n as u32,
-            activation: self.activation as u32,
+            activation: inside(self.activation, spread) as u32,
             splits: spread.splits as u32,
             k_per_split: spread.k_per_split as u32,
             tiles_m: spread.tiles_m() as u32,
@@ -206,6 +218,7 @@ impl Product {
             let launch = Launch::new(to.stored("gemm_finish"), cover(count), BLOCK, &parameters);
             to.launch(launch.work((count * spread.splits) as u64, touched as u64));
         }
+        record_outside(to, self.activation, spread, self.c, self.batch * m * n);
     }
 }
 
@@ -448,7 +461,7 @@ pub fn record_forward(f: &Filter, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
     parameters.bias = bias;
     parameters.out = pass.output;
     parameters.partial = pass.workspace;
-    parameters.activation = f.activation as u32;
+    parameters.activation = inside(f.activation, spread) as u32;
     let bytes = to.precision().bytes() * (inputs + outputs + weights);
     let name = format!("conv_forward_{}", to.precision().math());
     let launch = Launch::new(name, spread.grid(), THREADS, &parameters).shared(shared(to.gpu, true, false));
@@ -458,6 +471,7 @@ pub fn record_forward(f: &Filter, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
         let launch = Launch::new(to.stored("conv_finish"), cover(outputs), BLOCK, &parameters);
         to.launch(launch.work((outputs * spread.splits) as u64, bytes as u64));
     }
+    record_outside(to, f.activation, spread, pass.output, outputs);
 }
 
 pub fn backward_workspace(f: &Filter, n: usize, gpu: &Gpu) -> usize {
