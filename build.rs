@@ -81,7 +81,9 @@ fn device() -> Result<()> {
     let jobs = files.iter().map(|file| Job::new(file, &archs, &nvcc, headers, &out)).collect::<Result<Vec<_>>>()?;
     let jobs: Vec<Job> = jobs.into_iter().filter(|job| !job.archs.is_empty()).collect();
     let stale: Vec<&Job> = jobs.iter().filter(|job| !job.is_done()).collect();
-    let failures: Vec<String> = in_parallel(&stale, |job| job.run(&nvcc)).into_iter().filter_map(Result::err).collect();
+    let threads = number_of_jobs() / stale.len().max(1);
+    let failures: Vec<String> =
+        in_parallel(&stale, |job| job.run(&nvcc, threads.max(1))).into_iter().filter_map(Result::err).collect();
     if !failures.is_empty() {
         return Err(format!("{}\n(WEFT_CUDA=off builds without GPU code)", failures.join("\n")));
     }
@@ -235,11 +237,11 @@ impl Job {
     }
 
     /// Leaves the fat binary, what ptxas says of registers and spills (`<stem>.ptxas.txt`), and the stamp.
-    fn run(&self, nvcc: &Nvcc) -> Result<()> {
+    fn run(&self, nvcc: &Nvcc, threads: usize) -> Result<()> {
         let stamp = self.output.with_extension("stamp");
         let _ = fs::remove_file(&stamp);
         let mut command = Command::new(&nvcc.path);
-        command.args(&self.arguments).arg(&self.source).arg("-o").arg(&self.output);
+        command.args(&self.arguments).arg(format!("--threads={threads}")).arg(&self.source).arg("-o").arg(&self.output);
         let result = command.output().map_err(|error| format!("cannot run {}: {error}", nvcc.path.display()))?;
         let report = String::from_utf8_lossy(&result.stderr);
         if !result.status.success() {
@@ -294,12 +296,15 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&result.stdout).into_owned())
 }
 
+fn number_of_jobs() -> usize {
+    env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1)
+}
+
 /// Runs `work` on each item, on as many threads as cargo allows.
 fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1usize);
     let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, items.len().max(1)) {
+        for _ in 0..number_of_jobs().clamp(1, items.len().max(1)) {
             scope.spawn(|| {
                 while let Some(item) = items.get(next.fetch_add(1, Relaxed)) {
                     let result = work(item);

@@ -2,7 +2,7 @@
 //
 // Layout: any. A thread owns 16 bytes of the storage type; a block of 256 threads owns 256 of those. No shared memory.
 // Memory-bound: each value is read and written once. Tolerance: one rounding of the storage type.
-#include "weft.cuh"
+#include "channels.cuh"
 
 struct Pointwise {
   const void* x;
@@ -13,24 +13,6 @@ struct Pointwise {
   int unused;
 };
 PARAMETERS(Pointwise, 40);
-
-// Calls f(i) for the values of this thread's pack; `whole` tells that all of them exist.
-template <class T, class F> __device__ __forceinline__ void each_pack(size_t count, F f) {
-  size_t i = global_thread() * Pack<T>::N;
-  if (i < count) f(i, count - i >= Pack<T>::N ? Pack<T>::N : (int)(count - i));
-}
-template <class T> __device__ __forceinline__ Pack<T> load_some(const void* from, size_t i, int n) {
-  const T* p = (const T*)from + i;
-  if (n == Pack<T>::N) return load_pack(p);
-  Pack<T> v = {};
-  for (int k = 0; k < n; k++) v.v[k] = p[k];
-  return v;
-}
-template <class T> __device__ __forceinline__ void store_some(void* to, size_t i, int n, const Pack<T>& v) {
-  T* p = (T*)to + i;
-  if (n == Pack<T>::N) return store_pack(p, v);
-  for (int k = 0; k < n; k++) p[k] = v.v[k];
-}
 
 // out = activation(x)
 template <class T> __device__ void activation_forward(const Pointwise& p) {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use weft::data::photo::Photo;
 use weft::data::resample::Normalise;
-use weft::interweave::{Interweaver, MapInterweaver, PatchScanner};
-use weft::net::{Net, Spec};
+use weft::device::{Device, Emulator, EmulatorOptions, Gpu, Precision};
+use weft::interweave::{GpuInterweaver, Interweaver, MapInterweaver, PatchScanner};
+use weft::net::{GpuParameters, Net, Parameters, Spec};
 use weft::rng::Rng;
 
 /// A photo of noise, so that no two places are alike.
@@ -19,15 +20,39 @@ fn noise(width: usize, height: usize, seed: u64) -> Photo {
 /// Both ways on one photo; the largest difference as a share of the largest feature.
 #[track_caller]
 fn compare(net: &Arc<Net>, photo: &Photo, stride: usize, memory: usize) -> f64 {
+    let parameters = parameters(net);
+    let normalise = Normalise::default();
+    let mut scanner = PatchScanner::new(net.clone(), parameters.clone(), normalise).unwrap();
+    let mut interweaver = Interweaver::new(net.clone(), parameters, normalise).unwrap().with_memory(memory);
+    let expected = scanner.extract(photo, stride).unwrap();
+    let found = interweaver.extract(photo, stride).unwrap();
+    found.error(&expected)
+}
+
+/// Biases too, so that a wrong bank shows.
+fn parameters(net: &Net) -> Vec<f32> {
     let mut parameters = net.initial_parameters(7);
-    // Biases too, so that a wrong bank shows.
     let mut rng = Rng::new(7, 2);
     for tensor in net.parameters.iter().filter(|p| p.tensor.fan_in == 0) {
         parameters[tensor.range.clone()].fill_with(|| 0.1 * rng.normal());
     }
-    let normalise = Normalise::default();
-    let mut scanner = PatchScanner::new(net.clone(), parameters.clone(), normalise).unwrap();
-    let mut interweaver = Interweaver::new(net.clone(), parameters, normalise).unwrap().with_memory(memory);
+    parameters
+}
+
+fn emulator(checked: bool, seed: u64, precision: Precision) -> Gpu {
+    let driver = Arc::new(Emulator::new(EmulatorOptions { checked, seed: Some(seed) }));
+    Gpu { precision, apart: checked, ..Gpu::new(driver) }
+}
+
+/// One pass on a GPU against patch scanning: on the CPU for f32, else on the same GPU with the same roundings.
+#[track_caller]
+fn compare_on(gpu: &Gpu, net: &Arc<Net>, photo: &Photo, stride: usize, memory: usize) -> f64 {
+    let (parameters, normalise) = (parameters(net), Normalise::default());
+    let device = if gpu.precision == Precision::F32 { Device::Cpu } else { Device::Gpu(gpu.clone()) };
+    let scanned = Parameters::on(&device, net, parameters.clone()).unwrap();
+    let mut scanner = PatchScanner::new(net.clone(), scanned, normalise).unwrap();
+    let parameters = Arc::new(GpuParameters::new(gpu, net, &parameters).unwrap());
+    let mut interweaver = GpuInterweaver::new(net.clone(), parameters, normalise).unwrap().with_memory(memory);
     let expected = scanner.extract(photo, stride).unwrap();
     let found = interweaver.extract(photo, stride).unwrap();
     found.error(&expected)
@@ -256,5 +281,51 @@ fn random_nets_sizes_and_strides() {
         let stride = 1 + rng.below(9);
         let error = compare(&net, &photo, stride, WHOLE);
         assert!(error <= 1e-5, "case {case}: {} x {}, stride {stride}: {error}\n{text}", photo.width, photo.height);
+    }
+}
+
+#[test]
+fn random_nets_sizes_and_strides_on_a_gpu() {
+    for case in 0..48 {
+        let case = 1000 * seed() + case;
+        let text = random(case);
+        let net = net(&text);
+        let mut rng = Rng::new(case, 5);
+        let input = net.spec.input;
+        let photo = noise(input.w + rng.below(30), input.h + rng.below(30), case);
+        let stride = 2 + rng.below(8);
+        let memory = if case % 5 == 0 { 1 << 19 } else { WHOLE };
+        let checked = case % 8 == 0;
+        let error = compare_on(&emulator(checked, case, Precision::F32), &net, &photo, stride, memory);
+        assert!(error <= 1e-5, "case {case}: {} x {}, stride {stride}: {error}\n{text}", photo.width, photo.height);
+    }
+}
+
+#[test]
+fn other_precisions_on_a_gpu_interweave_too() {
+    let net = shipped("anet_deepid2.toml");
+    let photo = noise(79, 87, 4);
+    // Sums of another order, rounded to 16 bits at every layer.
+    for (precision, bound) in [(Precision::Tf32, 1e-3), (Precision::F16, 1e-2), (Precision::Bf16, 5e-2)] {
+        let error = compare_on(&emulator(false, 1, precision), &net, &photo, 8, WHOLE);
+        assert!(error <= bound, "{precision}: {error}");
+    }
+}
+
+#[test]
+fn a_batch_of_images_on_a_gpu_is_its_images_one_by_one() {
+    let net = shipped("anet_deepid2.toml");
+    let gpu = emulator(false, 2, Precision::F32);
+    let parameters = Arc::new(GpuParameters::new(&gpu, &net, &parameters(&net)).unwrap());
+    let mut interweaver = GpuInterweaver::new(net, parameters, Normalise::default()).unwrap();
+    let size = [71, 79];
+    let image = size[0] * size[1] * 3;
+    let mut rng = Rng::new(3, 3);
+    let pixels: Vec<f32> = (0..3 * image).map(|_| rng.normal()).collect();
+    let together = interweaver.extract_normalised(&pixels, size, 8, 3).unwrap();
+    for (found, pixels) in together.iter().zip(pixels.chunks_exact(image)) {
+        let alone = interweaver.extract_normalised(pixels, size, 8, 1).unwrap();
+        let error = found.error(&alone[0]);
+        assert!(error <= 1e-5, "{error}");
     }
 }

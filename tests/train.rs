@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use weft::data::celeba::CelebA;
 use weft::data::synth;
+use weft::device::Device;
 use weft::train::{Config, Event, Outcome, run};
 
 const NET: &str = r#"
@@ -92,7 +93,7 @@ impl Lab {
 
     fn train(&self, changes: &[&str], resume: bool, stop_after: usize) -> weft::Result<Outcome> {
         let stop = AtomicBool::new(false);
-        run(&self.config(changes)?, resume, &stop, &mut |event| {
+        run(&self.config(changes)?, &Device::Cpu, resume, &stop, &mut |event| {
             if let Event::Step { step, .. } = event
                 && step == stop_after
             {

@@ -3,8 +3,9 @@
 use super::{print, print_json};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
-use crate::interweave::{Features, Interweaver, MapInterweaver, PatchScanner, Plan, patches};
-use crate::net::{Net, Parameters, Spec, Unknown};
+use crate::device::Device;
+use crate::interweave::{Features, GpuInterweaver, Interweaver, MapInterweaver, PatchScanner, Plan, patches};
+use crate::net::{GpuParameters, Net, Parameters, Spec, Unknown};
 use crate::weights::{Dtype, Named, write, write_atomic, write_npy};
 use crate::{Error, Result};
 use serde_json::json;
@@ -128,11 +129,17 @@ type Extractor = Box<dyn FnMut(&Photo, usize) -> Result<Features>>;
 fn extractor(args: &Args, net: &Arc<Net>, parameters: Vec<f32>) -> Result<Extractor> {
     let (net, normalise) = (net.clone(), Normalise::default());
     Ok(match args.method {
-        Method::Interweave => {
-            args.device.cpu_only("--method interweave")?;
-            let mut interweaver = Interweaver::new(net, parameters, normalise)?;
-            Box::new(move |photo, stride| interweaver.extract(photo, stride))
-        }
+        Method::Interweave => match args.device.open()? {
+            Device::Cpu => {
+                let mut interweaver = Interweaver::new(net, parameters, normalise)?;
+                Box::new(move |photo, stride| interweaver.extract(photo, stride))
+            }
+            Device::Gpu(gpu) => {
+                let parameters = Arc::new(GpuParameters::new(&gpu, &net, &parameters)?);
+                let mut interweaver = GpuInterweaver::new(net, parameters, normalise)?;
+                Box::new(move |photo, stride| interweaver.extract(photo, stride))
+            }
+        },
         Method::InterweaveMaps => {
             args.device.cpu_only("--method interweave-maps")?;
             let mut interweaver = MapInterweaver::new(net, parameters, normalise)?;

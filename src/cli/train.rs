@@ -20,6 +20,8 @@ pub struct Args {
     /// Replace a value of the file, as in --set schedule.rate=0.01
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    #[command(flatten)]
+    device: super::DeviceArgs,
     /// Print the outcome as JSON
     #[arg(long)]
     json: bool,
@@ -54,7 +56,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut first = 0;
     // The shown loss is the mean of the first fifty steps, and follows about as many later.
     let (mut shown, mut seen) = (0.0, 0u8);
-    let outcome = train::run(&config, args.resume, &stop, &mut |event| match event {
+    let outcome = train::run(&config, &args.device.open()?, args.resume, &stop, &mut |event| match event {
         Event::Start { steps, first: done, photos, parameters, skipped, fresh } => {
             first = done;
             eprintln!(

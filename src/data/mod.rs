@@ -6,6 +6,7 @@ pub mod check;
 pub mod draw;
 pub mod folder;
 pub mod frame;
+pub mod gpu;
 pub mod photo;
 pub mod prefetch;
 pub mod resample;

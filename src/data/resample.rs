@@ -8,7 +8,7 @@
 use super::photo::{Photo, Rect};
 
 /// Coordinates of a window are clamped to this, in pixels: beyond, there is nothing but repeated edge.
-const MAX_REACH: f32 = 1_048_576.0;
+pub(super) const MAX_REACH: f32 = 1_048_576.0;
 
 /// Pixels to network input: `(pixel - mean[channel]) * scale`.
 #[derive(Debug, Clone, Copy, PartialEq)]

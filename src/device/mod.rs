@@ -23,6 +23,22 @@ pub enum Device {
 }
 
 impl Device {
+    /// `cpu`, or the GPU's name.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Cpu => "cpu".into(),
+            Self::Gpu(gpu) => gpu.driver.properties().name.clone(),
+        }
+    }
+
+    /// Arithmetic of the nets that run here.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Self::Cpu => Precision::F32,
+            Self::Gpu(gpu) => gpu.precision,
+        }
+    }
+
     /// Opens `auto`, `cpu`, `cuda`, `cuda:N`, `simt` or `simt:checked`. `auto` is a usable GPU, else the CPU, and says which on
     /// standard error; where nobody expects a GPU (no driver, no GPU code) it says nothing. `cuda` is the first usable GPU.
     ///

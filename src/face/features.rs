@@ -5,8 +5,8 @@ use crate::Result;
 use crate::data::photo::{Photo, Rect};
 use crate::data::resample::{Normalise, Resampler};
 use crate::device::Device;
-use crate::interweave::{Interweaver, PatchScanner, patches};
-use crate::net::{Net, Parameters, Spec, Unknown};
+use crate::interweave::{GpuInterweaver, Interweaver, patches};
+use crate::net::{GpuParameters, Net, Spec, Unknown};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,8 +46,8 @@ impl Anet {
 enum Method {
     /// In one pass.
     Interweave(Interweaver),
-    /// Patch by patch, on a GPU.
-    Scan(PatchScanner),
+    /// The same on a GPU, both frames as one batch.
+    Gpu(Box<GpuInterweaver>),
 }
 
 /// ANet with its weights.
@@ -57,7 +57,7 @@ pub struct Extractor {
     frame: [usize; 2],
     stride: usize,
     resampler: Resampler,
-    /// The frame, [height, width, 3].
+    /// The frame and its mirror image, [2, height, width, 3].
     pixels: Vec<f32>,
 }
 
@@ -75,12 +75,12 @@ impl Extractor {
         patches(&net, height, width, config.stride).map_err(|e| e.within("[anet] frame, stride"))?;
         let method = match device {
             Device::Cpu => Method::Interweave(Interweaver::new(net, parameters, Normalise::default())?),
-            Device::Gpu(_) => {
-                let parameters = Parameters::on(device, &net, parameters)?;
-                Method::Scan(PatchScanner::new(net, parameters, Normalise::default())?)
+            Device::Gpu(gpu) => {
+                let parameters = Arc::new(GpuParameters::new(gpu, &net, &parameters)?);
+                Method::Gpu(Box::new(GpuInterweaver::new(net, parameters, Normalise::default())?))
             }
         };
-        let pixels = vec![0.0; height * width * 3];
+        let pixels = vec![0.0; 2 * height * width * 3];
         let resampler = Resampler::default();
         Ok(Self { method, dims, frame: config.frame, stride: config.stride, resampler, pixels })
     }
@@ -96,14 +96,21 @@ impl Extractor {
     /// No memory.
     pub fn features(&mut self, photo: &Photo, part: Rect) -> Result<Vec<f32>> {
         let [height, width] = self.frame;
+        let frames = self.pixels.chunks_exact_mut(height * width * 3);
+        for (frame, mirrored) in frames.zip([false, true]) {
+            self.resampler.sample(photo, part, width, height, mirrored, Normalise::default(), frame);
+        }
         let mut features = Vec::new();
-        for mirrored in [false, true] {
-            self.resampler.sample(photo, part, width, height, mirrored, Normalise::default(), &mut self.pixels);
-            let found = match &mut self.method {
-                Method::Interweave(net) => net.extract_normalised(&self.pixels, self.frame, self.stride)?,
-                Method::Scan(net) => net.extract_normalised(&self.pixels, self.frame, self.stride)?,
-            };
-            features.extend(found.values);
+        match &mut self.method {
+            Method::Interweave(net) => {
+                for frame in self.pixels.chunks_exact(height * width * 3) {
+                    features.extend(net.extract_normalised(frame, self.frame, self.stride)?.values);
+                }
+            }
+            Method::Gpu(net) => {
+                let found = net.extract_normalised(&self.pixels, self.frame, self.stride, 2)?;
+                found.into_iter().for_each(|found| features.extend(found.values));
+            }
         }
         Ok(features)
     }

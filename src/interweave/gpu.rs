@@ -116,6 +116,15 @@ impl GpuInterweaver {
         self.run(size, stride, images, |number, at, c| pixels[number * image + at + c])
     }
 
+    /// The plan for images of this size: of all patches, or of the largest piece that fits in memory.
+    ///
+    /// # Errors
+    /// As [`GpuInterweaver::extract`].
+    pub fn plan(&mut self, [height, width]: [usize; 2], stride: usize) -> Result<&Plan> {
+        let whole = patches(&self.net, height, width, stride)?;
+        Ok(&self.prepare(whole, stride, 1)?.plan)
+    }
+
     /// The launches of a pass over `images` images of this size, or over the largest piece that fits in memory.
     ///
     /// # Errors

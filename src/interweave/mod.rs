@@ -6,6 +6,7 @@ mod draw;
 mod geometry;
 mod gpu;
 mod maps;
+pub mod maps_gpu;
 mod patchwise;
 mod plan;
 

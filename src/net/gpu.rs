@@ -320,7 +320,7 @@ impl GpuSession {
         let net = self.net.clone();
         let layer = &net.layers[l];
         to.label(&layer.name);
-        let gradients = self.gradients.as_ref().map_or(Ptr::NULL, |memory| memory.ptr);
+        let gradients = self.gradients_at();
         let d_params: Vec<Ptr> =
             layer.parameters.clone().map(|index| gradients.offset(4 * self.parameters.tensors[index].start)).collect();
         let Some(d_output) = self.plan.gradients[l + 1].clone() else {
@@ -480,6 +480,11 @@ impl GpuSession {
     pub fn input_gradient(&self) -> Result<Option<Vec<f32>>> {
         let Some(range) = &self.plan.gradients[INPUT] else { return Ok(None) };
         self.download_stored(self.find(range), self.net.value_len(INPUT, self.plan.n)).map(Some)
+    }
+
+    /// Where the gradients of the parameters lie, laid out as those; null in a session for forward passes only.
+    pub fn gradients_at(&self) -> Ptr {
+        self.gradients.as_ref().map_or(Ptr::NULL, |memory| memory.ptr)
     }
 
     /// Gradients of the parameters, as the CPU's flat vector.

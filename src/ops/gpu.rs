@@ -55,7 +55,11 @@ pub struct GpuBackward<'a> {
 pub const BLOCK: usize = 256;
 
 /// Grid of blocks of [`BLOCK`] threads, one thread per item.
+///
+/// # Panics
+/// From 2^32 threads on: kernels count them in 32 bits. So many packs are more memory than a GPU has.
 pub fn cover(items: usize) -> [usize; 3] {
+    assert!(u32::try_from(items).is_ok(), "{items} threads in one launch");
     [items.div_ceil(BLOCK).max(1), 1, 1]
 }
 
@@ -70,8 +74,15 @@ kernel_parameters! {
 }
 
 /// Values of a 16-byte pack.
-fn pack(precision: Precision) -> usize {
+pub fn pack(precision: Precision) -> usize {
     16 / precision.bytes()
+}
+
+/// Neighbouring channels that a thread owns: a pack where the channels and all addresses allow, else one.
+pub fn lanes(precision: Precision, channels: usize, addresses: &[Ptr]) -> usize {
+    let pack = pack(precision);
+    let aligned = addresses.iter().all(|address| address.0.is_multiple_of(16));
+    if channels.is_multiple_of(pack) && aligned { pack } else { 1 }
 }
 
 /// `out = activation(x)`.

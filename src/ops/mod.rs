@@ -317,14 +317,10 @@ pub trait Operation: fmt::Debug + Send + Sync {
     }
 
     /// Writes the launches of a forward pass.
-    fn record_forward(&self, _pass: GpuForward<'_>, _to: &mut Recorder<'_>) {
-        unimplemented!()
-    }
+    fn record_forward(&self, pass: GpuForward<'_>, to: &mut Recorder<'_>);
 
     /// Writes the launches of a backward pass.
-    fn record_backward(&self, _pass: GpuBackward<'_>, _to: &mut Recorder<'_>) {
-        unimplemented!()
-    }
+    fn record_backward(&self, pass: GpuBackward<'_>, to: &mut Recorder<'_>);
 
     /// What the interweaved operation and reports must know of the inside.
     fn kind(&self) -> Kind<'_>;

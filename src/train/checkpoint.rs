@@ -1,7 +1,6 @@
 //! The state of a run in one file: parameters, momentum and a few numbers. Everything else (order of the photos, crops,
 //! masks, learning rate) is a function of the seed and the step, so a resumed run goes on as if it had never stopped.
 
-use super::Sgd;
 use crate::net::Net;
 use crate::weights::{Dtype, Named, TensorFile};
 use crate::{Error, Result};
@@ -30,8 +29,8 @@ pub struct State {
 ///
 /// # Errors
 /// A file that cannot be written; the one before is still there then.
-pub fn save(path: &Path, net: &Net, parameters: &[f32], optimizer: &Sgd, state: &State) -> Result<()> {
-    let (weights, momentum) = (net.named(parameters), net.named(&optimizer.momentum));
+pub fn save(path: &Path, net: &Net, parameters: &[f32], momentum: &[f32], state: &State) -> Result<()> {
+    let (weights, momentum) = (net.named(parameters), net.named(momentum));
     let names: Vec<String> = momentum.iter().map(|t| format!("{MOMENTUM}{}", t.name)).collect();
     let mut tensors: Vec<Named<'_>> = Vec::new();
     tensors.extend(weights.iter().map(|t| Named {
@@ -54,7 +53,7 @@ pub fn save(path: &Path, net: &Net, parameters: &[f32], optimizer: &Sgd, state: 
 ///
 /// # Errors
 /// An unreadable file, one of another run, tensors that are missing or do not fit.
-pub fn load(path: &Path, net: &Net, run: &str, parameters: &mut [f32], optimizer: &mut Sgd) -> Result<State> {
+pub fn load(path: &Path, net: &Net, run: &str, parameters: &mut [f32], momentum: &mut [f32]) -> Result<State> {
     let file = TensorFile::open(path)?;
     let state = file.metadata().get(STATE).ok_or_else(|| {
         Error::file(path, "is no checkpoint of a training run").advise("resume from the folder of a run")
@@ -65,7 +64,7 @@ pub fn load(path: &Path, net: &Net, run: &str, parameters: &mut [f32], optimizer
             .advise("resume with the same training file, or train into another folder"));
     }
     for parameter in &net.parameters {
-        for (prefix, values) in [("", &mut *parameters), (MOMENTUM, &mut optimizer.momentum[..])] {
+        for (prefix, values) in [("", &mut *parameters), (MOMENTUM, &mut *momentum)] {
             let tensor = file.require(&format!("{prefix}{}", parameter.name))?;
             if tensor.shape != parameter.tensor.shape {
                 return Err(

@@ -1,8 +1,8 @@
 //! Training: a file describes a run; a run is a loop of steps that any moment may interrupt.
 //!
 //! The way of a sample: [`source`] lists photos with their tags, `sampler` chooses those of a step, `view` cuts a crop
-//! out of each on worker threads, `run` takes the batch through the net of `network`, and [`Sgd`] moves the parameters
-//! at the rate of the [`Schedule`].
+//! out of each on worker threads, `run` takes the batch through the net of `network` on a [`Trainer`], whose optimizer
+//! ([`Sgd`], [`GpuSgd`]) moves the parameters at the rate of the [`Schedule`].
 
 mod checkpoint;
 mod config;
@@ -11,7 +11,9 @@ mod run;
 mod sampler;
 mod schedule;
 mod sgd;
+mod sgd_gpu;
 mod source;
+mod trainer;
 mod view;
 
 pub use config::{Config, Data, Stage, View};
@@ -19,4 +21,6 @@ pub use network::{HEAD, Network};
 pub use run::{Event, Outcome, Validation, run};
 pub use schedule::Schedule;
 pub use sgd::{Sgd, SgdConfig};
+pub use sgd_gpu::GpuSgd;
 pub use source::{FACE, Item, Source};
+pub use trainer::Trainer;

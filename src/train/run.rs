@@ -1,6 +1,6 @@
 //! The loop: batches from worker threads, forward, backward, step; log, validation, weights, checkpoints.
 
-use super::Sgd;
+use super::Trainer;
 use super::checkpoint::{self, State};
 use super::config::Config;
 use super::network::Network;
@@ -9,8 +9,9 @@ use super::source::{Item, Source};
 use super::view::Cutter;
 use crate::data::prefetch::Prefetch;
 use crate::data::resample::Resampler;
+use crate::device::Device;
 use crate::metrics::{self, Means};
-use crate::net::{Net, Purpose, Session};
+use crate::net::{Net, Parameters, Runner};
 use crate::ops::{Mode, Targets};
 use crate::rng::Rng;
 use crate::weights::{Dtype, TensorFile, write_atomic};
@@ -67,7 +68,7 @@ struct Batch {
     tags: Vec<f32>,
 }
 
-/// Runs a training file. With `resume`, goes on from the checkpoint in its folder, if there is one. Stops after a step
+/// Runs a training file on `device`. With `resume`, goes on from the checkpoint in its folder, if there is one. Stops after a step
 /// once `stop` is set, with a checkpoint.
 ///
 /// The folder gets `net.toml` (the net with its head), `last.safetensors`, `best.safetensors` (least validation loss, if
@@ -76,7 +77,13 @@ struct Batch {
 /// # Errors
 /// Data, net or initial weights that cannot be read or do not fit; a folder with another run's results; a photo that
 /// cannot be read; a loss that is not finite; a file that cannot be written.
-pub fn run(config: &Config, resume: bool, stop: &AtomicBool, tell: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+pub fn run(
+    config: &Config,
+    device: &Device,
+    resume: bool,
+    stop: &AtomicBool,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<Outcome> {
     let began = Instant::now();
     let source = Source::open(config)?;
     let network = Network::new(config, &source)?;
@@ -90,7 +97,7 @@ pub fn run(config: &Config, resume: bool, stop: &AtomicBool, tell: &mut dyn FnMu
     if let Some(init) = &config.init {
         fresh = read_init(net, init, &mut parameters)?;
     }
-    let mut optimizer = Sgd::new(net, config.optimizer.clone())?;
+    let mut trainer = Trainer::new(device, net.clone(), config.batch, config.optimizer.clone(), parameters.clone())?;
     let checkpoint = config.output.join(checkpoint::FILE);
     let run = describe(config, &source, net);
     let mut state = State { step: 0, run: run.clone(), losses: (0.0, 0), best: None };
@@ -99,7 +106,9 @@ pub fn run(config: &Config, resume: bool, stop: &AtomicBool, tell: &mut dyn FnMu
             return Err(Error::file(&config.output, "holds a run already")
                 .advise("go on with --resume, or choose another output folder"));
         }
-        state = checkpoint::load(&checkpoint, net, &run, &mut parameters, &mut optimizer)?;
+        let mut momentum = vec![0.0; parameters.len()];
+        state = checkpoint::load(&checkpoint, net, &run, &mut parameters, &mut momentum)?;
+        trainer.restore(&parameters, &momentum)?;
     }
     std::fs::create_dir_all(&config.output).map_err(|e| Error::file(&config.output, e))?;
     write_atomic(config.output.join("net.toml"), |file| file.write_all(network.trained.to_toml().as_bytes()))?;
@@ -120,8 +129,6 @@ pub fn run(config: &Config, resume: bool, stop: &AtomicBool, tell: &mut dyn FnMu
         net.save_parameters(&path, parameters, Dtype::F32, &metadata)?;
         Ok(path)
     };
-    let mut session = Session::new(net.clone(), config.batch, Purpose::Training)?;
-    let mut gradients = vec![0.0; parameters.len()];
     let mut validation = None;
     let Source { train, validation: held_out, tags, .. } = source;
     let batches = batches(config, cutter.clone(), train, tags.len(), sampler, state.step..steps);
@@ -133,16 +140,13 @@ pub fn run(config: &Config, resume: bool, stop: &AtomicBool, tell: &mut dyn FnMu
         let rate = config.schedule.rate(step as f64 / steps as f64, config.epochs as f64);
         let mode = Mode::Training { seed: mask_seed(config.seed, step) };
         let targets = Targets { classes: &batch.classes, values: &batch.tags };
-        session.input().copy_from_slice(&batch.pixels);
-        session.forward(&parameters, mode, targets)?;
-        let loss = session.loss();
+        let loss = trainer.forward(&batch.pixels, mode, targets)?;
         if !loss.is_finite() {
             return Err(Error::file(&config.output, format!("the loss is {loss} at step {}", step + 1)).advise(
                 format!("lower schedule.rate (it was {rate}) or set optimizer.clip_norm; earlier weights are kept"),
             ));
         }
-        session.backward(&parameters, mode, targets, None, &mut gradients)?;
-        optimizer.step(&mut parameters, &gradients, rate);
+        trainer.update(mode, targets, rate)?;
 
         state.step += 1;
         state.losses.0 += f64::from(loss);
@@ -157,25 +161,25 @@ pub fn run(config: &Config, resume: bool, stop: &AtomicBool, tell: &mut dyn FnMu
         let look = state.step.is_multiple_of(per_epoch)
             && (epochs_done.is_multiple_of(config.validate_every) || epochs_done == config.epochs);
         if look && !held_out.is_empty() {
-            let found = validate(&network, &parameters, &cutter, &held_out, &tags, config.batch, tell)?;
+            let found = validate(&network, &trainer.weights(), &cutter, &held_out, &tags, config.batch, tell)?;
             log.line(state.step, epoch, None, Some(found))?;
             if state.best.is_none_or(|best| found.loss < best) {
                 state.best = Some(found.loss);
-                save("best.safetensors", &parameters, state.step)?;
+                save("best.safetensors", &trainer.parameters()?, state.step)?;
             }
             validation = Some(found);
             tell(Event::Validation { step: state.step, validation: found });
         }
         let stopped = stop.load(Ordering::Relaxed) && state.step < steps;
         if stopped || state.step.is_multiple_of(config.checkpoint_every) || state.step == steps {
-            checkpoint::save(&checkpoint, net, &parameters, &optimizer, &state)?;
+            checkpoint::save(&checkpoint, net, &trainer.parameters()?, &trainer.momentum()?, &state)?;
         }
         if stopped {
             break;
         }
     }
     let finished = state.step == steps;
-    let weights = if finished { Some(save("last.safetensors", &parameters, steps)?) } else { None };
+    let weights = if finished { Some(save("last.safetensors", &trainer.parameters()?, steps)?) } else { None };
     Ok(Outcome { steps: state.step, of: steps, validation, weights, seconds: began.elapsed().as_secs_f64() })
 }
 
@@ -262,7 +266,7 @@ fn batches(
 /// Scores of the fixed views of each photo, averaged, against its tags.
 fn validate(
     network: &Network,
-    parameters: &[f32],
+    parameters: &Parameters,
     cutter: &Arc<Cutter>,
     items: &[Item],
     tags: &[String],
@@ -273,7 +277,7 @@ fn validate(
     let photos = (batch / views).max(1);
     // Without dropout and losses, and with the same parameters in the same order.
     let net = Arc::new(Net::new(network.trained.clone())?);
-    let mut session = Session::new(net, photos * views, Purpose::Inference)?;
+    let mut runner = Runner::new(net, parameters, photos * views)?;
     let jobs: Vec<Vec<Item>> = items.chunks(photos).map(<[Item]>::to_vec).collect();
     let cut = cutter.clone();
     let pixels = Prefetch::new(rayon::current_num_threads().div_ceil(4), AHEAD, jobs.into_iter(), move |items| {
@@ -286,9 +290,8 @@ fn validate(
     });
     let mut scores: Vec<f32> = Vec::with_capacity(items.len() * outputs);
     for (pixels, items_here) in pixels.zip(items.chunks(photos)) {
-        session.input().copy_from_slice(&pixels?);
-        session.forward(parameters, Mode::Inference, Targets::default())?;
-        for views in session.output().chunks_exact(views * outputs).take(items_here.len()) {
+        runner.input().copy_from_slice(&pixels?);
+        for views in runner.run()?.chunks_exact(views * outputs).take(items_here.len()) {
             let mean =
                 |tag: usize| views.iter().skip(tag).step_by(outputs).sum::<f32>() / (views.len() / outputs) as f32;
             scores.extend((0..outputs).map(mean));

@@ -46,11 +46,31 @@ pub struct Sgd {
     tensors: Vec<Tensor>,
 }
 
+/// How a parameter tensor moves.
 #[derive(Debug)]
-struct Tensor {
-    range: Range<usize>,
-    rate_factor: f32,
-    decay: f32,
+pub(super) struct Tensor {
+    /// In the flat vector of all parameters.
+    pub range: Range<usize>,
+    pub rate_factor: f32,
+    pub decay: f32,
+}
+
+impl SgdConfig {
+    /// All tensors of a net, in order.
+    ///
+    /// # Errors
+    /// A rate factor for a layer that the net does not have.
+    pub(super) fn tensors(&self, net: &Net) -> Result<Vec<Tensor>> {
+        for layer in self.rate_factors.keys() {
+            net.position(layer).map_err(|e: Error| e.within("rate_factors"))?;
+        }
+        let tensors = net.parameters.iter().map(|p| Tensor {
+            range: p.range.clone(),
+            rate_factor: self.rate_factors.get(&net.layers[p.layer].name).copied().unwrap_or(1.0),
+            decay: if p.tensor.fan_in > 0 || self.decay_bias { self.weight_decay } else { 0.0 },
+        });
+        Ok(tensors.collect())
+    }
 }
 
 /// Values that one task updates.
@@ -60,15 +80,7 @@ impl Sgd {
     /// # Errors
     /// A rate factor for a layer that the net does not have.
     pub fn new(net: &Net, config: SgdConfig) -> Result<Self> {
-        for layer in config.rate_factors.keys() {
-            net.position(layer).map_err(|e: Error| e.within("rate_factors"))?;
-        }
-        let tensors = net.parameters.iter().map(|p| Tensor {
-            range: p.range.clone(),
-            rate_factor: config.rate_factors.get(&net.layers[p.layer].name).copied().unwrap_or(1.0),
-            decay: if p.tensor.fan_in > 0 || config.decay_bias { config.weight_decay } else { 0.0 },
-        });
-        Ok(Self { tensors: tensors.collect(), momentum: vec![0.0; net.parameter_len()], config })
+        Ok(Self { tensors: config.tensors(net)?, momentum: vec![0.0; net.parameter_len()], config })
     }
 
     /// One step at learning rate `rate`.

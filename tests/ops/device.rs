@@ -11,17 +11,20 @@ pub struct Device {
     /// Largest error of its arithmetic as a share of a tensor's largest value.
     pub bound: f64,
     pub precision: Precision,
+    /// Every access is looked at, which takes time.
+    pub checked: bool,
     run: Box<dyn Fn(&Problem) -> Answer>,
 }
 
 impl Device {
     fn cpu(name: &str, run: fn(&Problem) -> Answer) -> Self {
-        Self { name: name.into(), bound: 1e-6, precision: Precision::F32, run: Box::new(run) }
+        Self { name: name.into(), bound: 1e-6, precision: Precision::F32, checked: false, run: Box::new(run) }
     }
 
     fn gpu(name: &str, gpu: Gpu) -> Self {
         let (name, precision) = (format!("{name} {}", gpu.precision), gpu.precision);
-        Self { name, bound: precision.tolerance(), precision, run: Box::new(move |problem| on_gpu(&gpu, problem)) }
+        let (bound, checked) = (precision.tolerance(), gpu.apart);
+        Self { name, bound, precision, checked, run: Box::new(move |problem| on_gpu(&gpu, problem)) }
     }
 
     pub fn run(&self, problem: &Problem) -> Answer {

@@ -5,6 +5,7 @@ use crate::device::Device;
 use crate::of_every_device;
 use crate::problem::{Answer, Problem};
 use std::sync::Arc;
+use weft::device::Precision;
 use weft::net::{Net, Spec};
 use weft::ops::Mode;
 
@@ -40,7 +41,10 @@ fn dropout_drops_its_rate_and_keeps_the_mean() {
     of_every_device("dropout rate", |device, report| {
         for (seed, rate) in [(1, 0.5), (2, 0.1), (3, 0.9), (u64::MAX, 0.25)] {
             let (problem, answer) = ones(device, rate, Mode::Training { seed });
-            let scale = 1.0 / (1.0 - rate);
+            let scale = match device.precision {
+                Precision::F16 | Precision::Bf16 => device.precision.round_factor(1.0 / (1.0 - rate)),
+                Precision::F32 | Precision::Tf32 => 1.0 / (1.0 - rate),
+            };
             for output in &answer.outputs {
                 let n = output.len() as f64;
                 let dropped = output.iter().filter(|y| **y == 0.0).count() as f64;

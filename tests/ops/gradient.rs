@@ -9,7 +9,7 @@ use weft::rng::Rng;
 pub const STEP: f64 = 1e-6;
 
 /// Of tensors with more values, as many as this are drawn.
-const VALUES: usize = 300;
+const VALUES: usize = 200;
 
 /// A tensor's gradient at some places, by central differences.
 struct Slopes {

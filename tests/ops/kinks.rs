@@ -8,39 +8,45 @@ use std::sync::Arc;
 use weft::net::{LayerSpec, Net, Spec};
 use weft::ops::{Mode, Shape};
 
-/// Gradient of `map` [h, w] through one layer, from the cotangent `[1, 2, 3, ...]`.
+/// Gradient of `map` [h, w], the same in all of `channels`, through one layer, from the cotangent `[1, 2, 3, ...]` in each
+/// channel. The answer of all channels must be that of the first, or it is empty.
 fn gradient<const H: usize, const W: usize>(
     device: &Device,
     kind: &str,
     keys: &str,
+    channels: usize,
     map: [[f32; W]; H],
 ) -> (Problem, Vec<f32>) {
     let layer = LayerSpec::new("a", kind, keys).unwrap();
     let place = format!("{kind} {keys}");
-    let spec = Spec { place: place.clone(), name: kind.into(), input: Shape::new(1, H, W), layers: vec![layer] };
+    let spec = Spec { place: place.clone(), name: kind.into(), input: Shape::new(channels, H, W), layers: vec![layer] };
     let net = Arc::new(Net::new(spec).unwrap());
     let problem = Problem {
         name: place,
         seed: 0,
         n: 1,
         mode: Mode::Inference,
-        input: map.concat(),
+        input: map.concat().repeat(channels),
         parameters: Vec::new(),
         classes: Vec::new(),
         values: Vec::new(),
-        cotangent: Some((1..=net.output().len()).map(|i| i as f32).collect()),
+        cotangent: Some((1..=net.output().area()).map(|i| i as f32).collect::<Vec<f32>>().repeat(channels)),
         slack: Slack::NONE,
         smooth: true,
         net,
     };
     let answer = device.run(&problem);
-    (problem, answer.d_input)
+    let mut planes = answer.d_input.chunks(H * W);
+    let first = planes.next().unwrap_or_default();
+    let same = planes.all(|plane| plane == first);
+    (problem, if same { first.to_vec() } else { Vec::new() })
 }
 
 #[test]
 fn a_relu_at_zero_passes_nothing() {
     of_every_device("relu at 0", |device, report| {
-        let (problem, d) = gradient(device, "relu", "", [[0.0, -0.0, -1.0, f32::MIN_POSITIVE]]);
+        // The last is the least normal number of f16.
+        let (problem, d) = gradient(device, "relu", "", 1, [[0.0, -0.0, -1.0, 1.0 / 16384.0]]);
         report.require(&problem, d == [0.0, 0.0, 0.0, 4.0], &format!("{d:?}"));
     });
 }
@@ -48,22 +54,28 @@ fn a_relu_at_zero_passes_nothing() {
 #[test]
 fn the_first_of_equal_maxima_gets_all_of_a_windows_gradient() {
     of_every_device("max_pool ties", |device, report| {
-        let map = [[1.0, 5.0, 5.0], [5.0, 1.0, 5.0], [5.0, 5.0, 5.0]];
-        let (problem, d) = gradient(device, "max_pool", "kernel = 2\nstride = 1", map);
-        // The windows, in order, end at (0, 1), (0, 1), (1, 0) and (1, 2).
-        let want = [0.0, 3.0, 0.0, 3.0, 0.0, 4.0, 0.0, 0.0, 0.0];
-        report.require(&problem, d == want, &format!("{d:?}"));
-        let (problem, d) = gradient(device, "max_pool", "kernel = 3\npad = 1\nstride = 2", [[-1.0; 3]; 3]);
-        let want = [1.0, 2.0, 0.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0];
-        report.require(&problem, d == want, &format!("{d:?}"));
+        // Eight channels are packs in every storage type.
+        for channels in [1, 8] {
+            let map = [[1.0, 5.0, 5.0], [5.0, 1.0, 5.0], [5.0, 5.0, 5.0]];
+            let (problem, d) = gradient(device, "max_pool", "kernel = 2\nstride = 1", channels, map);
+            // The windows, in order, end at (0, 1), (0, 1), (1, 0) and (1, 2).
+            let want = [0.0, 3.0, 0.0, 3.0, 0.0, 4.0, 0.0, 0.0, 0.0];
+            report.require(&problem, d == want, &format!("{d:?}"));
+            let keys = "kernel = 3\npad = 1\nstride = 2";
+            let (problem, d) = gradient(device, "max_pool", keys, channels, [[-1.0; 3]; 3]);
+            let want = [1.0, 2.0, 0.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0];
+            report.require(&problem, d == want, &format!("{d:?}"));
+        }
     });
 }
 
 #[test]
 fn equal_global_maxima_share_the_gradient() {
     of_every_device("global_pool ties", |device, report| {
-        let map = [[7.0, 1.0, 7.0], [7.0, 0.0, 7.0]];
-        let (problem, d) = gradient(device, "global_pool", "mode = 'max'", map);
-        report.require(&problem, d == [0.25, 0.0, 0.25, 0.25, 0.0, 0.25], &format!("{d:?}"));
+        for channels in [1, 8] {
+            let map = [[7.0, 1.0, 7.0], [7.0, 0.0, 7.0]];
+            let (problem, d) = gradient(device, "global_pool", "mode = 'max'", channels, map);
+            report.require(&problem, d == [0.25, 0.0, 0.25, 0.25, 0.0, 0.25], &format!("{d:?}"));
+        }
     });
 }

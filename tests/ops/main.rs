@@ -36,16 +36,26 @@ fn of_every_device(question: &str, ask: impl Fn(&Device, &mut Report)) {
     }
 }
 
+/// Values of a case that a device which checks every access is asked about.
+const SMALL: usize = 8_000;
+
 /// Asks every device about every case, with numbers as its precision keeps them. `truth` is what is wanted, found once.
 fn of_every_case<T>(question: &str, truth: impl Fn(&Problem) -> T, ask: impl Fn(&Device, &Problem, &T, &mut Report)) {
     let devices = device::all();
     for precision in Precision::ALL {
         let devices: Vec<&Device> = devices.iter().filter(|device| device.precision == precision).collect();
+        if devices.is_empty() {
+            continue;
+        }
         let mut reports: Vec<Report> = devices.iter().map(|device| Report::new(question, device)).collect();
         for case in cases::all() {
             let problem = case.problem_in(precision);
             let truth = truth(&problem);
-            devices.iter().zip(&mut reports).for_each(|(device, report)| ask(device, &problem, &truth, report));
+            for (device, report) in devices.iter().zip(&mut reports) {
+                if !device.checked || problem.len() <= SMALL {
+                    ask(device, &problem, &truth, report);
+                }
+            }
         }
         reports.into_iter().for_each(Report::finish);
     }

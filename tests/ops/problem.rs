@@ -109,6 +109,12 @@ impl Problem {
         self
     }
 
+    /// Values of the input, all layers and all parameters.
+    pub fn len(&self) -> usize {
+        let values: usize = (0..=self.net.layers.len()).map(|value| self.net.value_len(value, self.n)).sum();
+        values + self.net.parameter_len()
+    }
+
     /// Whether layer `l` is a loss: one number for the batch.
     pub fn is_loss(&self, l: usize) -> bool {
         self.net.layers[l].op.target().is_some()

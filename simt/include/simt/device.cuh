@@ -75,9 +75,13 @@ SIMT_MMA(mma_m16n8k16_bf16, "m16n8k16", "bf16")
 SIMT_LDMATRIX(, "")
 SIMT_LDMATRIX(_trans, ".trans")
 
-// Before sm_80: the same bytes, copied at once.
+// Before sm_80: the same bytes, copied at once. A part is copied byte by byte, in a loop that is kept small.
 template <int SIZE> SIMT_API void simt_copy_now(void* s, const void* g, unsigned valid) {
-  for (unsigned i = 0; i < SIZE; i++) ((unsigned char*)s)[i] = i < valid ? ((const unsigned char*)g)[i] : 0;
+  struct alignas(SIZE) Bytes { unsigned words[SIZE / 4]; };
+  *(Bytes*)s = valid == SIZE ? *(const Bytes*)g : Bytes{};
+  if (valid == SIZE) return;
+#pragma unroll 1
+  for (unsigned i = 0; i < valid; i++) ((unsigned char*)s)[i] = ((const unsigned char*)g)[i];
 }
 #define SIMT_CP_ASYNC(size, cache)                                                                                   \
   SIMT_API void cp_async##size(void* s, const void* g) {                                                             \

@@ -6,8 +6,9 @@ use super::row::Row;
 use super::{median, plot};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
-use crate::interweave::{Interweaver, MapInterweaver, PatchScanner, Plan};
-use crate::net::{Net, Unknown};
+use crate::device::Device;
+use crate::interweave::{Features, GpuInterweaver, Interweaver, MapInterweaver, PatchScanner, Plan};
+use crate::net::{Net, Parameters, Unknown};
 use crate::ops::parallel::threads;
 use crate::rng::Rng;
 use crate::weights::write_atomic;
@@ -53,9 +54,14 @@ pub struct Args {
 
 /// Batches that patch scanning is tried with.
 const BATCHES: [usize; 4] = [8, 16, 32, 64];
+/// The same on a GPU.
+const GPU_BATCHES: [usize; 4] = [32, 128, 512, 1024];
 
 pub fn run(args: &Args) -> Result<()> {
-    args.device.cpu_only("bench interweave")?;
+    let device = args.device.open()?;
+    if args.layers && !matches!(device, Device::Cpu) {
+        return Err(Error::new("--layers", "times layers on the CPU only").advise("use weft profile on a GPU"));
+    }
     if args.rounds == 0 {
         return Err(Error::new("--rounds", "0 rounds").advise("give at least one"));
     }
@@ -77,7 +83,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     for &(height, width) in &sizes {
         for &stride in &args.stride {
-            let mut bench = Bench::new(&net, &parameters, [height, width], stride)?;
+            let mut bench = Bench::new(&device, &net, &parameters, [height, width], stride)?;
             let row = bench.measure(args.rounds)?;
             if args.csv {
                 print(row.csv())?;
@@ -112,22 +118,54 @@ struct Bench {
     batch: usize,
     /// The paper's form; `None` for nets and strides that it does not take.
     maps: Option<MapInterweaver>,
-    interweaver: Interweaver,
+    interweaver: OnePass,
+    device: Device,
+}
+
+/// All patches in one pass.
+enum OnePass {
+    Cpu(Interweaver),
+    Gpu(Box<GpuInterweaver>),
+}
+
+impl OnePass {
+    fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
+        match self {
+            Self::Cpu(net) => net.extract(photo, stride),
+            Self::Gpu(net) => net.extract(photo, stride),
+        }
+    }
+
+    fn plan(&mut self, photo: &Photo, stride: usize) -> Result<&Plan> {
+        match self {
+            Self::Cpu(net) => net.plan(photo.height, photo.width, stride),
+            Self::Gpu(net) => net.plan([photo.height, photo.width], stride),
+        }
+    }
 }
 
 impl Bench {
-    fn new(net: &Arc<Net>, parameters: &[f32], image: [usize; 2], stride: usize) -> Result<Self> {
+    fn new(device: &Device, net: &Arc<Net>, parameters: &[f32], image: [usize; 2], stride: usize) -> Result<Self> {
         let mut rng = Rng::new(1, 0);
         let photo =
             Photo::from_fn(image[1], image[0], |_, _| rng.word().to_le_bytes()[..3].try_into().unwrap_or([0; 3]));
+        let on_device = Parameters::on(device, net, parameters.to_vec())?;
         let scanner =
-            |batch: usize| PatchScanner::with_batch(net.clone(), parameters.to_vec(), Normalise::default(), batch);
+            |batch: usize| PatchScanner::with_batch(net.clone(), on_device.clone(), Normalise::default(), batch);
         // Patch scanning at its best: the batch that is fastest on a part of the image.
-        let side = |size: usize, patch: usize| size.min(patch + 7 * stride);
+        // On a GPU it must fill the largest batch.
+        let along = if matches!(device, Device::Cpu) { 7 } else { 31 };
+        let side = |size: usize, patch: usize| size.min(patch + along * stride);
         let input = net.spec.input;
         let part = Photo::from_fn(side(image[1], input.w), side(image[0], input.h), |x, y| photo.pixel(x, y));
-        let mut best = (f64::INFINITY, scanner(BATCHES[0])?, BATCHES[0]);
-        for batch in BATCHES {
+        let batches = match device {
+            Device::Cpu => &BATCHES[..],
+            // The emulator's time is no measure of a batch.
+            Device::Gpu(gpu) if gpu.driver.properties().peaks.is_none() => &BATCHES[..1],
+            Device::Gpu(_) => &GPU_BATCHES[..],
+        };
+        let mut best = (f64::INFINITY, scanner(batches[0])?, batches[0]);
+        for &batch in batches {
             let mut scanner = scanner(batch)?;
             scanner.extract(&part, stride)?;
             let mut time = f64::INFINITY;
@@ -139,14 +177,22 @@ impl Bench {
             }
         }
         let (_, scanner, batch) = best;
-        let interweaver = Interweaver::new(net.clone(), parameters.to_vec(), Normalise::default())?;
+        let interweaver = match &on_device {
+            Parameters::Cpu(_) => {
+                OnePass::Cpu(Interweaver::new(net.clone(), parameters.to_vec(), Normalise::default())?)
+            }
+            Parameters::Gpu(on_device) => {
+                OnePass::Gpu(Box::new(GpuInterweaver::new(net.clone(), on_device.clone(), Normalise::default())?))
+            }
+        };
+        // The paper's literal form runs on the CPU.
         let maps = MapInterweaver::new(net.clone(), parameters.to_vec(), Normalise::default()).ok();
-        let maps = maps.filter(|maps| maps.takes(stride));
-        Ok(Self { net: net.clone(), photo, stride, scanner, batch, maps, interweaver })
+        let maps = maps.filter(|maps| matches!(device, Device::Cpu) && maps.takes(stride));
+        Ok(Self { net: net.clone(), photo, stride, scanner, batch, maps, interweaver, device: device.clone() })
     }
 
     fn measure(&mut self, rounds: usize) -> Result<Row> {
-        let Self { net, photo, stride, scanner, maps, interweaver, .. } = self;
+        let Self { net, photo, stride, scanner, maps, interweaver, device, .. } = self;
         let stride = *stride;
         // The first pass makes the plan and touches memory for the first time.
         let found = interweaver.extract(photo, stride)?;
@@ -173,13 +219,14 @@ impl Bench {
             fast.push(interweave);
             ratios.push(patchwise / interweave);
         }
-        let plan = interweaver.plan(photo.height, photo.width, stride)?;
+        let plan = interweaver.plan(photo, stride)?;
         let patches = found.patches[0] * found.patches[1];
         let pieces = pieces(plan, found.patches);
         let patchwise_gflop = patches as f64 * net.flops() as f64 / 1e9;
         let interweave_gflop = pieces as f64 * plan.flops() as f64 / 1e9;
         Ok(Row {
-            device: "cpu",
+            device: device.name(),
+            precision: device.precision().math(),
             threads: threads(),
             net: net.spec.name.clone(),
             image: [photo.height, photo.width],
@@ -201,12 +248,13 @@ impl Bench {
     /// A line per layer: its time in one pass, and what it does in that time.
     fn layers(&mut self) -> Result<String> {
         const PASSES: usize = 7;
+        let OnePass::Cpu(interweaver) = &mut self.interweaver else { return Ok(String::new()) };
         let mut times = vec![Vec::new(); self.net.layers.len()];
         for _ in 0..PASSES {
-            self.interweaver.extract(&self.photo, self.stride)?;
-            times.iter_mut().zip(self.interweaver.seconds()).for_each(|(times, seconds)| times.push(*seconds));
+            interweaver.extract(&self.photo, self.stride)?;
+            times.iter_mut().zip(interweaver.seconds()).for_each(|(times, seconds)| times.push(*seconds));
         }
-        let plan = self.interweaver.plan(self.photo.height, self.photo.width, self.stride)?;
+        let plan = interweaver.plan(self.photo.height, self.photo.width, self.stride)?;
         let mut text = String::new();
         for ((layer, step), times) in self.net.layers.iter().zip(&plan.layers).zip(&mut times) {
             let seconds = median(times);

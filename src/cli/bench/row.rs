@@ -3,7 +3,8 @@
 /// One size and stride. Times are medians.
 #[derive(Debug, serde::Serialize)]
 pub struct Row {
-    pub device: &'static str,
+    pub device: String,
+    pub precision: &'static str,
     pub threads: usize,
     pub net: String,
     /// Height, width.
@@ -28,7 +29,7 @@ pub struct Row {
 
 impl Row {
     pub const HEADER: &'static str = "image      stride  patches   patchwise   as maps  interweave  speedup   GFLOP: patchwise  interweave  ratio      MiB  error";
-    pub const CSV: &'static str = "device,threads,net,height,width,stride,patches,patchwise_ms,patchwise_batch,interweave_maps_ms,interweave_ms,speedup,\
+    pub const CSV: &'static str = "device,precision,threads,net,height,width,stride,patches,patchwise_ms,patchwise_batch,interweave_maps_ms,interweave_ms,speedup,\
         patchwise_gflop,interweave_gflop,flop_ratio,interweave_mib,max_rel_error";
 
     pub fn text(&self) -> String {
@@ -50,9 +51,9 @@ impl Row {
     }
 
     pub fn csv(&self) -> String {
-        let Row { device, threads, net, image: [h, w], stride, patches, patchwise_batch, .. } = self;
+        let Row { device, precision, threads, net, image: [h, w], stride, patches, patchwise_batch, .. } = self;
         format!(
-            "{device},{threads},{net},{h},{w},{stride},{patches},{:.3},{patchwise_batch},{},{:.3},{:.3},{:.4},{:.4},{:.3},{:.2},{:e}",
+            "{device},{precision},{threads},{net},{h},{w},{stride},{patches},{:.3},{patchwise_batch},{},{:.3},{:.3},{:.4},{:.4},{:.3},{:.2},{:e}",
             self.patchwise_ms,
             self.interweave_maps_ms.map_or(String::new(), |ms| format!("{ms:.3}")),
             self.interweave_ms,

@@ -1,9 +1,11 @@
 //! `weft bench train`.
 
 use super::super::{print, print_json};
-use crate::net::{LayerSpec, Net, Purpose, Session, Spec};
+use crate::device::Device;
+use crate::net::{INPUT, LayerSpec, Net, Spec};
 use crate::ops::{Mode, Targets};
 use crate::rng::Rng;
+use crate::train::{SgdConfig, Trainer};
 use crate::{Error, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +21,8 @@ pub struct Args {
     /// Steps that are measured
     #[arg(long, default_value_t = 10)]
     steps: usize,
+    #[command(flatten)]
+    device: super::super::DeviceArgs,
     #[arg(long)]
     json: bool,
 }
@@ -26,6 +30,8 @@ pub struct Args {
 #[derive(serde::Serialize)]
 struct TrainResult {
     net: String,
+    device: String,
+    precision: &'static str,
     batch: usize,
     threads: usize,
     step_ms: f64,
@@ -43,28 +49,30 @@ pub fn run(args: &Args) -> Result<()> {
     if args.steps == 0 {
         return Err(Error::new("--steps", "0 steps").advise("give at least one"));
     }
-    let mut session = Session::new(net.clone(), args.batch, Purpose::Training)?;
+    let device = args.device.open()?;
     let mut rng = Rng::new(1, 0);
-    let pixels: Vec<f32> = (0..session.input().len()).map(|_| rng.normal()).collect();
+    let pixels: Vec<f32> = (0..net.value_len(INPUT, args.batch)).map(|_| rng.normal()).collect();
     let values: Vec<f32> = (0..args.batch * TAGS).map(|_| f32::from(u8::from(rng.chance(0.5)))).collect();
     let targets = Targets { classes: &[], values: &values };
-    let mut parameters = net.initial_parameters(1);
-    let mut gradients = vec![0.0; parameters.len()];
-    let mut optimizer = crate::train::Sgd::new(&net, crate::train::SgdConfig::default())?;
+    let parameters = net.initial_parameters(1);
+    let mut trainer = Trainer::new(&device, net.clone(), args.batch, SgdConfig::default(), parameters)?;
     let mut times = Vec::new();
     // The first steps touch memory for the first time.
     for step in 0..args.steps + 2 {
         let start = Instant::now();
         let mode = Mode::Training { seed: step as u64 };
-        session.input().copy_from_slice(&pixels);
-        session.forward(&parameters, mode, targets)?;
-        session.backward(&parameters, mode, targets, None, &mut gradients)?;
-        optimizer.step(&mut parameters, &gradients, 1e-4);
+        trainer.forward(&pixels, mode, targets)?;
+        trainer.update(mode, targets, 1e-4)?;
+        if let Device::Gpu(gpu) = &device {
+            gpu.driver.synchronize()?;
+        }
         times.push(start.elapsed().as_secs_f64());
     }
     let seconds = super::median(&mut times[2..]);
     let result = TrainResult {
         net: net.spec.name.clone(),
+        device: device.name(),
+        precision: device.precision().math(),
         batch: args.batch,
         threads: crate::ops::parallel::threads(),
         step_ms: 1e3 * seconds,

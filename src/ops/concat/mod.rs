@@ -1,7 +1,11 @@
 //! `type = "concat"`: inputs of equal height and width, one after the other along channels.
 
+use super::gpu::{GpuBackward, GpuForward};
 use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse};
+use crate::device::Recorder;
 use serde::Deserialize;
+
+mod cuda;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +62,14 @@ impl Operation for Concat {
             }
             start += c;
         }
+    }
+
+    fn record_forward(&self, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
+        cuda::forward(self, &pass, to);
+    }
+
+    fn record_backward(&self, pass: GpuBackward<'_>, to: &mut Recorder<'_>) {
+        cuda::backward(self, &pass, to);
     }
 
     fn kind(&self) -> Kind<'_> {

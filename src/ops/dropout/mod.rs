@@ -4,9 +4,13 @@
 //! The mask is never stored: it is a function of (seed of the step, layer, place), so backward draws it again, and so
 //! does any other device.
 
+use super::gpu::{GpuBackward, GpuForward};
 use super::{Backward, Forward, Kind, Mode, Needs, Operation, Shape, parse, single};
+use crate::device::Recorder;
 use crate::rng::{philox, to_unit};
 use serde::Deserialize;
+
+mod cuda;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,6 +76,14 @@ impl Operation for Dropout {
         if let Some(d_input) = &mut pass.d_inputs[0] {
             self.apply(pass.mode, pass.stream, pass.d_output, d_input);
         }
+    }
+
+    fn record_forward(&self, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
+        cuda::forward(self, &pass, to);
+    }
+
+    fn record_backward(&self, pass: GpuBackward<'_>, to: &mut Recorder<'_>) {
+        cuda::backward(self, &pass, to);
     }
 
     fn kind(&self) -> Kind<'_> {

@@ -3,9 +3,13 @@
 //! mode `avg`, `max` (gradient shared equally by equal maxima), or `lse`: log(mean(exp(r x))) / r with r = `sharpness`, which lies
 //! between the two and so lets a tag of the whole image teach each place of a map (Pinheiro and Collobert, CVPR 2015).
 
+use super::gpu::{GpuBackward, GpuForward};
 use super::parallel::zip_chunks;
 use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse, single};
+use crate::device::Recorder;
 use serde::Deserialize;
+
+mod cuda;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,6 +116,14 @@ impl Operation for GlobalPool {
                 }
             }
         }
+    }
+
+    fn record_forward(&self, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
+        cuda::forward(self, &pass, to);
+    }
+
+    fn record_backward(&self, pass: GpuBackward<'_>, to: &mut Recorder<'_>) {
+        cuda::backward(self, &pass, to);
     }
 
     fn kind(&self) -> Kind<'_> {

@@ -8,9 +8,13 @@
 //!   the pairs' sum is |S| sum |f - mean f|^2 and its gradient 2 (|S| f_i - sum f), so N D work does.
 
 use super::activation::sigmoid;
+use super::gpu::{GpuBackward, GpuForward};
 use super::softmax::softmax;
 use super::{Backward, Forward, Kind, Needs, Operation, Shape, TargetKind, parse, single};
+use crate::device::{Gpu, Recorder};
 use serde::Deserialize;
+
+mod cuda;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -186,6 +190,22 @@ impl Operation for Loss {
                 }
             }
         }
+    }
+
+    fn gpu_forward_workspace(&self, n: usize, _gpu: &Gpu) -> usize {
+        cuda::forward_workspace(self, n)
+    }
+
+    fn gpu_backward_workspace(&self, _n: usize, _gpu: &Gpu) -> usize {
+        cuda::BACKWARD_WORKSPACE
+    }
+
+    fn record_forward(&self, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
+        cuda::forward(self, &pass, to);
+    }
+
+    fn record_backward(&self, pass: GpuBackward<'_>, to: &mut Recorder<'_>) {
+        cuda::backward(self, &pass, to);
     }
 
     fn kind(&self) -> Kind<'_> {

@@ -2,10 +2,13 @@
 //! y_i = x_i / s_i^beta, s_i = k + alpha / size * sum of x_j^2 over the `size` channels around i.
 
 use super::conv::positive;
+use super::gpu::{GpuBackward, GpuForward};
 use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse, single};
+use crate::device::Recorder;
 use serde::Deserialize;
 
 mod cpu;
+mod cuda;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,6 +88,14 @@ impl Operation for Lrn {
 
     fn backward(&self, pass: Backward<'_, '_>) {
         cpu::backward(self, pass);
+    }
+
+    fn record_forward(&self, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
+        cuda::forward(self, &pass, to);
+    }
+
+    fn record_backward(&self, pass: GpuBackward<'_>, to: &mut Recorder<'_>) {
+        cuda::backward(self, &pass, to);
     }
 
     fn kind(&self) -> Kind<'_> {

@@ -5,11 +5,14 @@
 //! A maximum that stands several times in a window passes its gradient to the first, in row order.
 
 use super::conv::positive;
+use super::gpu::{GpuBackward, GpuForward};
 use super::{Backward, Forward, Kind, Needs, Operation, Pair, Shape, parse, single};
+use crate::device::Recorder;
 use serde::Deserialize;
 use std::ops::Range;
 
 mod cpu;
+mod cuda;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -127,6 +130,14 @@ impl Operation for Pool {
 
     fn backward(&self, pass: Backward<'_, '_>) {
         cpu::backward(self, pass);
+    }
+
+    fn record_forward(&self, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
+        cuda::forward(self, &pass, to);
+    }
+
+    fn record_backward(&self, pass: GpuBackward<'_>, to: &mut Recorder<'_>) {
+        cuda::backward(self, &pass, to);
     }
 
     fn kind(&self) -> Kind<'_> {

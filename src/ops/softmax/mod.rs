@@ -1,8 +1,14 @@
 //! `type = "softmax"`: exp(x_c) / sum over channels, at each place of the map.
 
+use super::gpu::{GpuBackward, GpuForward};
 use super::parallel::zip_chunks;
 use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse, single};
+use crate::device::Recorder;
 use serde::Deserialize;
+
+mod cuda;
+
+pub(super) use cuda::group_width;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,6 +68,14 @@ impl Operation for Softmax {
                 *d = y * (g - dot);
             }
         }
+    }
+
+    fn record_forward(&self, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
+        cuda::forward(self, &pass, to);
+    }
+
+    fn record_backward(&self, pass: GpuBackward<'_>, to: &mut Recorder<'_>) {
+        cuda::backward(self, &pass, to);
     }
 
     fn kind(&self) -> Kind<'_> {

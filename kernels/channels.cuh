@@ -1,0 +1,86 @@
+// Neighbouring values as f32 numbers. Activations are NHWC and channels contiguous, so a thread owns N neighbouring
+// channels of a pixel: N is Pack<T>::N where channels and addresses allow (one access of 16 bytes), else 1. The launcher
+// decides (`lanes` of src/ops/gpu.rs), and a kernel has both paths in it (LANES). A launch has fewer than 2^32 threads, so
+// that places are found by divisions of 32 bits.
+#pragma once
+#include "weft.cuh"
+
+// N numbers, as they lie in a Pack or by themselves.
+template <int N> struct Lanes {
+  float v[N];
+};
+
+template <class T, int N> __device__ __forceinline__ Lanes<N> load_lanes(const void* from, size_t i) {
+  const T* p = (const T*)from + i;
+  Lanes<N> lanes;
+  if constexpr (N == 1) {
+    lanes.v[0] = to_float(*p);
+  } else {
+    static_assert(N == Pack<T>::N, "a pack or a single value");
+    const Pack<T> pack = load_pack(p);
+#pragma unroll
+    for (int k = 0; k < N; k++) lanes.v[k] = to_float(pack.v[k]);
+  }
+  return lanes;
+}
+template <class T, int N> __device__ __forceinline__ void store_lanes(void* to, size_t i, const Lanes<N>& lanes) {
+  T* p = (T*)to + i;
+  if constexpr (N == 1) {
+    *p = from_float<T>(lanes.v[0]);
+  } else {
+    static_assert(N == Pack<T>::N, "a pack or a single value");
+    Pack<T> pack;
+#pragma unroll
+    for (int k = 0; k < N; k++) pack.v[k] = from_float<T>(lanes.v[k]);
+    store_pack(p, pack);
+  }
+}
+template <int N> __device__ __forceinline__ Lanes<N> all_lanes(float x) {
+  Lanes<N> lanes;
+#pragma unroll
+  for (int k = 0; k < N; k++) lanes.v[k] = x;
+  return lanes;
+}
+
+// Calls body<T, N>(p) with the N that the launcher chose.
+#define LANES(lanes, body, p) \
+  if ((lanes) == 1) body<T, 1>(p); \
+  else body<T, Pack<T>::N>(p)
+
+// The larger one; NaN wins, and stays.
+__device__ __forceinline__ float maximum(float m, float x) { return x <= m || m != m ? m : x; }
+
+// Sum over the block's 256 threads in a fixed tree order; all threads get it. `scratch` holds 256 values, and may be used
+// again only after another barrier.
+template <class S> __device__ __forceinline__ S block_sum(S value, S* scratch) {
+  scratch[threadIdx.x] = value;
+  __syncthreads();
+  for (unsigned half = 128; half > 0; half /= 2) {
+    if (threadIdx.x < half) scratch[threadIdx.x] += scratch[threadIdx.x + half];
+    __syncthreads();
+  }
+  return scratch[0];
+}
+
+// For maps of any layout: calls f(i, n) for the n values of this thread's pack, which begin at i; the last pack may be
+// incomplete.
+template <class T, class F> __device__ __forceinline__ void each_pack(size_t count, F f) {
+  size_t i = global_thread() * Pack<T>::N;
+  if (i < count) f(i, count - i >= Pack<T>::N ? Pack<T>::N : (int)(count - i));
+}
+template <class T> __device__ __forceinline__ Pack<T> load_some(const void* from, size_t i, int n) {
+  const T* p = (const T*)from + i;
+  if (n == Pack<T>::N) return load_pack(p);
+  Pack<T> v = {};
+#pragma unroll
+  for (int k = 0; k < Pack<T>::N; k++)
+    if (k < n) v.v[k] = p[k];
+  return v;
+}
+template <class T> __device__ __forceinline__ void store_some(void* to, size_t i, int n, const Pack<T>& v) {
+  T* p = (T*)to + i;
+  if (n == Pack<T>::N) return store_pack(p, v);
+#pragma unroll
+  for (int k = 0; k < Pack<T>::N; k++)
+    if (k < n) p[k] = v.v[k];
+}

@@ -1,0 +1,54 @@
+// The paper's interweaved maps, written out: for one bank (a, b) of the second local layer and all phases, cells of the
+// response maps of the first one, put side by side into tiles.
+//
+// Layout: responses [grid h * grid w, h, w, c], one map per bank of the first layer; maps [phases down, phases across, map h,
+// map w, c]. Tile (i, j) of the maps of phase (p, q) belongs to patch (p + i * period, q + j * period); its quarter (da, db) is
+// cut from response map (a + da, b + db) at the patch's place. Tiles of patches beyond the last one are padded with zeros.
+// A thread owns a pack of channels of one pixel of a map (or one channel); blocks of 256 threads, no shared memory.
+// Exact: values are copied as they are stored.
+#include "channels.cuh"
+
+struct InterweaveParams {
+  const void* responses;
+  void* maps;
+  unsigned phases_h, phases_w;      // maps
+  unsigned map_h, map_w, c;
+  unsigned a, b, grid_w;            // the bank, and banks of a row of the first layer
+  unsigned cell_h, cell_w;
+  unsigned tile_h, tile_w;
+  unsigned period_h, period_w;      // patches from one tile to the next
+  unsigned step_h, step_w;          // places of a response map from one patch to the next
+  unsigned patches_h, patches_w;
+  unsigned h, w;                    // of a response map
+  unsigned lanes;
+  unsigned unused;
+};
+PARAMETERS(InterweaveParams, 104);
+
+template <class T> __device__ void interweave(const InterweaveParams& p) {
+  unsigned item = (unsigned)global_thread();
+  const size_t out = (size_t)item * p.lanes;
+  const unsigned channel = item % (p.c / p.lanes) * p.lanes;
+  item /= p.c / p.lanes;
+  const unsigned column = item % p.map_w;
+  item /= p.map_w;
+  const unsigned row = item % p.map_h;
+  item /= p.map_h;
+  const unsigned across = item % p.phases_w, down = item / p.phases_w;
+  if (down >= p.phases_h) return;
+  const unsigned patch_y = down + row / p.tile_h * p.period_h, patch_x = across + column / p.tile_w * p.period_w;
+  const unsigned u = row % p.tile_h, v = column % p.tile_w;
+  T* to = (T*)p.maps + out;
+  if (patch_y >= p.patches_h || patch_x >= p.patches_w) {
+    const Pack<T> zeros = {};
+    if (p.lanes == 1) *to = zeros.v[0];
+    else store_pack(to, zeros);
+    return;
+  }
+  const unsigned bank = (p.a + u / p.cell_h) * p.grid_w + p.b + v / p.cell_w;
+  const unsigned y = patch_y * p.step_h + p.a * p.cell_h + u, x = patch_x * p.step_w + p.b * p.cell_w + v;
+  const T* from = (const T*)p.responses + (((size_t)bank * p.h + y) * p.w + x) * p.c + channel;
+  if (p.lanes == 1) *to = *from;
+  else store_pack(to, load_pack(from));
+}
+STORAGE_KERNELS(interweave, InterweaveParams)

@@ -1,0 +1,147 @@
+// max_pool and avg_pool, forward and backward.
+//
+// Layout: input [n, h, w, c], output [n, oh, ow, c]. A thread owns the channels of one pack (or one channel) of one
+// output pixel, backward of one input pixel, and walks the windows: all reads of neighbouring threads are neighbours.
+// Blocks of 256 threads over the flat map, no shared memory.
+//
+// Backward gathers: an input pixel asks each window that holds it, in row order, so there are no atomics and the sum has
+// one order. A maximum that stands several times in a window passes its gradient to the first, so a pixel that equals
+// the maximum looks at those before it.
+// Tolerance: max forward is exact; averages and sums of gradients are f32, rounded once.
+#include "channels.cuh"
+
+struct PoolParams {
+  const void* x;       // backward of max: the input
+  const void* y;       // backward of max: the output
+  const void* from;    // forward: the input; backward: the gradient of the output
+  void* to;
+  unsigned n, c;
+  unsigned h, w;       // input
+  unsigned oh, ow;     // output
+  unsigned kh, kw, sh, sw, ph, pw;
+  unsigned lanes;
+  unsigned unused;
+};
+PARAMETERS(PoolParams, 88);
+
+// What one window covers along an axis: input places [begin, end), and the length that an average divides by.
+struct Reach {
+  unsigned begin, end, length;
+};
+__device__ __forceinline__ Reach reach(unsigned at, unsigned kernel, unsigned stride, unsigned pad, unsigned size) {
+  unsigned start = at * stride, stop = min(start + kernel, size + 2 * pad);
+  return {start > pad ? start - pad : 0, min(stop > pad ? stop - pad : 0, size), stop - start};
+}
+// The windows that hold input place `at`: [begin, end).
+__device__ __forceinline__ Reach holders(unsigned at, unsigned kernel, unsigned stride, unsigned pad, unsigned count) {
+  unsigned place = at + pad;
+  return {place < kernel ? 0 : (place - kernel) / stride + 1, min(place / stride + 1, count), 0};
+}
+
+// This thread's pixel and channel in [n, h, w, c]; false beyond the end.
+struct Pixel {
+  unsigned n, y, x, c;
+};
+template <int N> __device__ __forceinline__ bool pixel(const PoolParams& p, unsigned h, unsigned w, Pixel& at) {
+  unsigned i = (unsigned)global_thread(), packs = p.c / N;
+  at.c = i % packs * N;
+  i /= packs;
+  at.x = i % w;
+  i /= w;
+  at.y = i % h;
+  at.n = i / h;
+  return at.n < p.n;
+}
+__device__ __forceinline__ size_t place(const PoolParams& p, unsigned h, unsigned w, unsigned n, unsigned y, unsigned x,
+                                        unsigned c) {
+  return (((size_t)n * h + y) * w + x) * p.c + c;
+}
+
+template <class T, int N> __device__ __forceinline__ void max_forward(const PoolParams& p) {
+  Pixel at;
+  if (!pixel<N>(p, p.oh, p.ow, at)) return;
+  const Reach rows = reach(at.y, p.kh, p.sh, p.ph, p.h), columns = reach(at.x, p.kw, p.sw, p.pw, p.w);
+  Lanes<N> top = all_lanes<N>(-INFINITY);
+  for (unsigned y = rows.begin; y < rows.end; y++)
+    for (unsigned x = columns.begin; x < columns.end; x++) {
+      const Lanes<N> v = load_lanes<T, N>(p.from, place(p, p.h, p.w, at.n, y, x, at.c));
+#pragma unroll
+      for (int k = 0; k < N; k++) top.v[k] = maximum(top.v[k], v.v[k]);
+    }
+  store_lanes<T, N>(p.to, place(p, p.oh, p.ow, at.n, at.y, at.x, at.c), top);
+}
+template <class T> __device__ void max_pool_forward(const PoolParams& p) { LANES(p.lanes, max_forward, p); }
+STORAGE_KERNELS(max_pool_forward, PoolParams)
+
+template <class T, int N> __device__ __forceinline__ void avg_forward(const PoolParams& p) {
+  Pixel at;
+  if (!pixel<N>(p, p.oh, p.ow, at)) return;
+  const Reach rows = reach(at.y, p.kh, p.sh, p.ph, p.h), columns = reach(at.x, p.kw, p.sw, p.pw, p.w);
+  Lanes<N> sum = all_lanes<N>(0.0f);
+  for (unsigned y = rows.begin; y < rows.end; y++)
+    for (unsigned x = columns.begin; x < columns.end; x++) {
+      const Lanes<N> v = load_lanes<T, N>(p.from, place(p, p.h, p.w, at.n, y, x, at.c));
+#pragma unroll
+      for (int k = 0; k < N; k++) sum.v[k] += v.v[k];
+    }
+  const float scale = 1.0f / (float)(rows.length * columns.length);
+#pragma unroll
+  for (int k = 0; k < N; k++) sum.v[k] *= scale;
+  store_lanes<T, N>(p.to, place(p, p.oh, p.ow, at.n, at.y, at.x, at.c), sum);
+}
+template <class T> __device__ void avg_pool_forward(const PoolParams& p) { LANES(p.lanes, avg_forward, p); }
+STORAGE_KERNELS(avg_pool_forward, PoolParams)
+
+template <class T, int N> __device__ __forceinline__ void max_backward(const PoolParams& p) {
+  Pixel at;
+  if (!pixel<N>(p, p.h, p.w, at)) return;
+  const Reach down = holders(at.y, p.kh, p.sh, p.ph, p.oh), across = holders(at.x, p.kw, p.sw, p.pw, p.ow);
+  const size_t own = place(p, p.h, p.w, at.n, at.y, at.x, at.c);
+  const Lanes<N> v = load_lanes<T, N>(p.x, own);
+  Lanes<N> d = all_lanes<N>(0.0f);
+  for (unsigned oy = down.begin; oy < down.end; oy++)
+    for (unsigned ox = across.begin; ox < across.end; ox++) {
+      const size_t window = place(p, p.oh, p.ow, at.n, oy, ox, at.c);
+      const Lanes<N> top = load_lanes<T, N>(p.y, window);
+      unsigned hits = 0;  // a bit per channel
+#pragma unroll
+      for (int k = 0; k < N; k++) hits |= (v.v[k] == top.v[k] ? 1u : 0u) << k;
+      if (hits == 0) continue;
+      const Reach rows = reach(oy, p.kh, p.sh, p.ph, p.h), columns = reach(ox, p.kw, p.sw, p.pw, p.w);
+      for (unsigned y = rows.begin; y <= at.y && hits != 0; y++) {
+        const unsigned end = y == at.y ? at.x : columns.end;
+        for (unsigned x = columns.begin; x < end; x++) {
+          const Lanes<N> before = load_lanes<T, N>(p.x, place(p, p.h, p.w, at.n, y, x, at.c));
+#pragma unroll
+          for (int k = 0; k < N; k++) hits &= ~((before.v[k] == top.v[k] ? 1u : 0u) << k);
+        }
+      }
+      if (hits == 0) continue;
+      const Lanes<N> g = load_lanes<T, N>(p.from, window);
+#pragma unroll
+      for (int k = 0; k < N; k++)
+        if (hits >> k & 1) d.v[k] += g.v[k];
+    }
+  store_lanes<T, N>(p.to, own, d);
+}
+template <class T> __device__ void max_pool_backward(const PoolParams& p) { LANES(p.lanes, max_backward, p); }
+STORAGE_KERNELS(max_pool_backward, PoolParams)
+
+template <class T, int N> __device__ __forceinline__ void avg_backward(const PoolParams& p) {
+  Pixel at;
+  if (!pixel<N>(p, p.h, p.w, at)) return;
+  const Reach down = holders(at.y, p.kh, p.sh, p.ph, p.oh), across = holders(at.x, p.kw, p.sw, p.pw, p.ow);
+  Lanes<N> d = all_lanes<N>(0.0f);
+  for (unsigned oy = down.begin; oy < down.end; oy++) {
+    const unsigned height = reach(oy, p.kh, p.sh, p.ph, p.h).length;
+    for (unsigned ox = across.begin; ox < across.end; ox++) {
+      const float scale = 1.0f / (float)(height * reach(ox, p.kw, p.sw, p.pw, p.w).length);
+      const Lanes<N> g = load_lanes<T, N>(p.from, place(p, p.oh, p.ow, at.n, oy, ox, at.c));
+#pragma unroll
+      for (int k = 0; k < N; k++) d.v[k] += g.v[k] * scale;
+    }
+  }
+  store_lanes<T, N>(p.to, place(p, p.h, p.w, at.n, at.y, at.x, at.c), d);
+}
+template <class T> __device__ void avg_pool_backward(const PoolParams& p) { LANES(p.lanes, avg_backward, p); }
+STORAGE_KERNELS(avg_pool_backward, PoolParams)

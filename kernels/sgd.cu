@@ -1,0 +1,100 @@
+// Stochastic gradient descent with momentum, Nesterov's variant, weight decay, rates per tensor and a limit to the norm of
+// the gradient: all parameters of a net in one launch.
+//
+// Layout: parameters, gradients and momentum are flat f32 with gaps between tensors, `stored` alike in T. A table cuts the
+// tensors into chunks of at most 4096 values; a block of 256 threads owns a chunk, a thread 16 bytes of f32 at a time. What
+// lies in the gaps is neither read nor written. `stored` gets the rounded parameters where T is a 16-bit type.
+// The norm: a block per chunk sums squares in double, then one block adds these up; both in a fixed order. 2 KB of shared
+// memory for the sums.
+// Tolerance: f32 arithmetic in the order of src/train/sgd.rs; the norm in double.
+#include "channels.cuh"
+
+// At most 4096 values of one tensor; the first at a multiple of four.
+struct SgdChunk {
+  unsigned start, count;
+  float rate_factor;  // 0: frozen
+  float decay;
+};
+PARAMETERS(SgdChunk, 16);
+
+struct SgdParams {
+  float* parameters;
+  const float* gradients;
+  float* momentum;
+  void* stored;            // not with f32
+  const SgdChunk* chunks;
+  const Step* step;        // the rate
+  const double* squares;   // squared norm of the gradient; null: no limit
+  float momentum_factor;
+  float clip_norm;
+  int nesterov;
+  int unused;
+};
+PARAMETERS(SgdParams, 72);
+
+struct SquareSum {
+  const float* values;
+  const SgdChunk* chunks;
+  double* partial;  // a sum per chunk
+  double* total;
+  size_t count;     // chunks
+};
+PARAMETERS(SquareSum, 40);
+
+// partial[chunk] = sum of its squares
+extern "C" __global__ void square_sum_chunks_f32(const SquareSum p) {
+  __shared__ double scratch[256];
+  const SgdChunk chunk = p.chunks[blockIdx.x];
+  double sum = 0.0;
+  for (unsigned i = 4 * threadIdx.x; i < chunk.count; i += 1024) {
+    const int n = (int)min(4u, chunk.count - i);
+    const Pack<float> v = load_some<float>(p.values, (size_t)chunk.start + i, n);
+#pragma unroll
+    for (int k = 0; k < 4; k++) sum += (double)v.v[k] * (double)v.v[k];
+  }
+  sum = block_sum(sum, scratch);
+  if (threadIdx.x == 0) p.partial[blockIdx.x] = sum;
+}
+// total = sum of partial. One block.
+extern "C" __global__ void square_sum_f32(const SquareSum p) {
+  __shared__ double scratch[256];
+  double sum = 0.0;
+  for (size_t i = threadIdx.x; i < p.count; i += 256) sum += p.partial[i];
+  sum = block_sum(sum, scratch);
+  if (threadIdx.x == 0) *p.total = sum;
+}
+
+// v = momentum v + (g + decay w); w -= rate (g + decay w + momentum v) with Nesterov, w -= rate v without.
+template <class T> __device__ void sgd(const SgdParams& p) {
+  const SgdChunk chunk = p.chunks[blockIdx.x];
+  if (chunk.rate_factor == 0.0f) return;
+  const float rate = p.step->rate * chunk.rate_factor, momentum = p.momentum_factor;
+  const float scale = p.squares ? (float)fmin((double)p.clip_norm / fmax(sqrt(*p.squares), 1e-30), 1.0) : 1.0f;
+  for (unsigned i = 4 * threadIdx.x; i < chunk.count; i += 1024) {
+    const int n = (int)min(4u, chunk.count - i);
+    const size_t at = (size_t)chunk.start + i;
+    Pack<float> w = load_some<float>(p.parameters, at, n), v = load_some<float>(p.momentum, at, n);
+    const Pack<float> gradient = load_some<float>(p.gradients, at, n);
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+      const float g = scale * gradient.v[k] + chunk.decay * w.v[k];
+      v.v[k] = momentum * v.v[k] + g;
+      w.v[k] -= rate * (p.nesterov ? g + momentum * v.v[k] : v.v[k]);
+    }
+    store_some(p.parameters, at, n, w);
+    store_some(p.momentum, at, n, v);
+    if constexpr (sizeof(T) == 2) {
+      struct alignas(8) { T v[4]; } rounded;
+#pragma unroll
+      for (int k = 0; k < 4; k++) rounded.v[k] = from_float<T>(w.v[k]);
+      T* to = (T*)p.stored + at;
+      if (n == 4) *reinterpret_cast<decltype(rounded)*>(to) = rounded;
+      else {
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+          if (k < n) to[k] = rounded.v[k];
+      }
+    }
+  }
+}
+STORAGE_KERNELS(sgd, SgdParams)

@@ -1,0 +1,229 @@
+//! The kernel report as a test: what the compiler made of every kernel, read from the GPU code in this binary. No GPU needed.
+//!
+//! The one idea: a kernel that spills, that has no tensor-core instruction where one was meant, or that loads less than 16
+//! bytes at a time is not done, and all three can be read from the machine code. So nobody has to look for it.
+//!
+//! A family of kernels that has a `_tf32` member (`gemm_nn_f32`, `_tf32`, `_f16`, `_bf16`) is a matrix product.
+
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use weft::device::{ARCHITECTURES, IMAGES, NVCC};
+
+/// From here on cards have tf32, bf16 and cp.async; the shim traps or copies plainly before.
+const FIRST_WITH_TENSOR_CORES: u32 = 80;
+const TENSOR_CORE_TYPES: [&str; 3] = ["tf32", "f16", "bf16"];
+/// Files that must hold matrix products.
+const PRODUCTS: [&str; 2] = ["gemm", "conv"];
+/// Static shared memory is limited on every card.
+const MAX_STATIC_SHARED: u32 = 48 << 10;
+
+/// What the compiler made of one kernel for one architecture.
+#[derive(Default)]
+struct Kernel {
+    registers: u32,
+    /// Bytes of local memory: spills, and arrays that did not fit into registers.
+    stack: u32,
+    shared: u32,
+    /// Whether its machine code was looked at, for the counts of instructions below.
+    disassembled: bool,
+    tensor: usize,
+    wide_loads: usize,
+    wide_copies: usize,
+    traps: usize,
+}
+
+fn is_product(kernels: &BTreeMap<String, Kernel>, name: &str) -> bool {
+    kernels.contains_key(&format!("{}_tf32", family(name).0))
+}
+
+/// `gemm_nn` and `tf32` of `gemm_nn_tf32`.
+fn family(kernel: &str) -> (&str, &str) {
+    kernel.rsplit_once('_').unwrap_or((kernel, ""))
+}
+
+/// The number after `name` in a line of `NAME:number` words.
+fn field(line: &str, name: &str) -> Option<u32> {
+    line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix(':')?.parse().ok())
+}
+
+/// Adds what `cuobjdump --dump-resource-usage` or `-sass` prints.
+fn read(text: &str, kernels: &mut BTreeMap<String, Kernel>) {
+    let mut name = String::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(rest) = line.strip_prefix("Function") {
+            name = rest.trim_matches([' ', ':']).to_owned();
+            continue;
+        }
+        if let Some(registers) = field(line, "REG") {
+            let kernel = kernels.entry(name.clone()).or_default();
+            kernel.registers = registers;
+            kernel.stack = field(line, "STACK").unwrap_or_default() + field(line, "LOCAL").unwrap_or_default();
+            kernel.shared = field(line, "SHARED").unwrap_or_default();
+        } else if let Some((_, code)) = line.split_once("*/") {
+            // /*0010*/  @!P0 LDG.E.128 R4, [R2.64] ;
+            let is_operation = |word: &&str| !word.starts_with('@');
+            let Some(operation) = code.split_whitespace().find(is_operation) else { continue };
+            let kernel = kernels.entry(name.clone()).or_default();
+            kernel.disassembled = true;
+            let unit = operation.split('.').next().unwrap_or_default();
+            let wide = operation.split('.').any(|part| part.trim_end_matches([',', ';']) == "128");
+            match unit {
+                "HMMA" | "HGMMA" => kernel.tensor += 1,
+                "LDG" if wide => kernel.wide_loads += 1,
+                "LDGSTS" if wide => kernel.wide_copies += 1,
+                "BPT" => kernel.traps += 1,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What must not be so, in words.
+fn faults(name: &str, kernel: &Kernel, is_product: bool, arch: u32) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut demand = |holds: bool, fault: String| {
+        if !holds {
+            faults.push(format!("{name} on sm_{arch}: {fault}"));
+        }
+    };
+    demand(kernel.registers > 0, "cuobjdump says nothing of its registers".into());
+    let on_tensor_cores = is_product && TENSOR_CORE_TYPES.contains(&family(name).1);
+    let can_run = !on_tensor_cores || arch >= FIRST_WITH_TENSOR_CORES;
+    demand(
+        kernel.stack == 0 || !can_run,
+        format!("{} bytes of stack: it spills or keeps an array there", kernel.stack),
+    );
+    demand(kernel.shared <= MAX_STATIC_SHARED, format!("{} bytes of static shared memory", kernel.shared));
+    if kernel.disassembled && is_product && arch >= FIRST_WITH_TENSOR_CORES {
+        demand(kernel.wide_loads + kernel.wide_copies > 0, "no load is 16 bytes wide".into());
+        demand(!on_tensor_cores || kernel.tensor > 0, "neither HMMA nor HGMMA: no tensor cores".into());
+        demand(!on_tensor_cores || kernel.wide_copies > 0, "no LDGSTS of 16 bytes: loads are not asynchronous".into());
+        demand(kernel.traps == 0, "it traps: an instruction of a later card".into());
+    }
+    faults
+}
+
+/// Says why a test does nothing, past the harness, which keeps the output of tests that pass to itself.
+fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
+/// cuobjdump and nvdisasm lie beside the nvcc that built the kernels.
+fn tools() -> Option<PathBuf> {
+    let folder = PathBuf::from(option_env!("WEFT_CUDA_BIN")?);
+    ["cuobjdump", "nvdisasm"].iter().all(|tool| folder.join(tool).is_file()).then_some(folder)
+}
+
+fn cuobjdump(tools: &Path, options: &[&str], image: &Path, arch: &str) -> String {
+    let path = std::env::join_paths(
+        std::iter::once(tools.to_owned()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
+    );
+    let mut command = Command::new(tools.join("cuobjdump"));
+    command.args(["-arch", &format!("sm_{arch}")]).args(options).arg(image);
+    let output = command.env("PATH", path.unwrap()).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Resources of all kernels; instructions, which takes longer, of files with products.
+fn inspect(tools: &Path, image: &Path, arch: &str, disassemble: bool) -> BTreeMap<String, Kernel> {
+    let mut kernels = BTreeMap::new();
+    read(&cuobjdump(tools, &["--dump-resource-usage"], image, arch), &mut kernels);
+    if disassemble && kernels.keys().any(|name| is_product(&kernels, name)) {
+        read(&cuobjdump(tools, &["-sass"], image, arch), &mut kernels);
+    }
+    kernels
+}
+
+fn number(arch: &str) -> u32 {
+    arch.trim_end_matches(char::is_alphabetic).parse().unwrap()
+}
+
+#[test]
+fn no_kernel_spills_and_products_use_tensor_cores_and_wide_loads() {
+    if ARCHITECTURES.is_empty() {
+        return skipped("the kernel report, because weft was built without GPU code (see WEFT_CUDA in build.rs)");
+    }
+    let Some(tools) = tools() else {
+        return skipped("the kernel report, because cuobjdump and nvdisasm are not beside nvcc");
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let write = |&(stem, bytes): &(&str, &[u8])| {
+        let path = folder.path().join(stem).with_extension("fatbin");
+        std::fs::write(&path, bytes).unwrap();
+        (stem.to_owned(), path)
+    };
+    let images: Vec<(String, PathBuf)> = IMAGES.iter().map(write).collect();
+    let pairs: Vec<_> = images.iter().flat_map(|image| ARCHITECTURES.iter().map(move |arch| (image, *arch))).collect();
+    // Cards between the first with tensor cores and the newest take the same paths as the first.
+    let modern: Vec<&str> =
+        ARCHITECTURES.iter().copied().filter(|arch| number(arch) >= FIRST_WITH_TENSOR_CORES).collect();
+    let shown: Vec<&str> = modern.first().into_iter().chain(modern.last()).copied().collect();
+    let reports: Vec<_> = pairs
+        .par_iter()
+        .map(|((stem, path), arch)| (stem.as_str(), *arch, inspect(&tools, path, arch, shown.contains(arch))))
+        .collect();
+
+    println!(
+        "{NVCC}\n{:<32}{:>7}{:>6}{:>7}{:>8}{:>6}{:>9}",
+        "kernel", "sm", "regs", "stack", "shared", "mma", "16-byte"
+    );
+    let (mut wrong, mut products) = (Vec::new(), Vec::new());
+    for (stem, arch, kernels) in &reports {
+        for (name, kernel) in kernels {
+            let is_product = is_product(kernels, name);
+            if is_product {
+                products.push((*stem, *arch));
+            }
+            let Kernel { registers, stack, shared, .. } = kernel;
+            let count = |n: usize| if kernel.disassembled { n.to_string() } else { String::new() };
+            let (tensor, wide) = (count(kernel.tensor), count(kernel.wide_loads + kernel.wide_copies));
+            println!("{name:<32}{arch:>7}{registers:>6}{stack:>7}{shared:>8}{tensor:>6}{wide:>9}");
+            wrong.extend(faults(name, kernel, is_product, number(arch)));
+        }
+    }
+    for stem in PRODUCTS.iter().filter(|stem| images.iter().any(|(name, _)| name == **stem)) {
+        for arch in ARCHITECTURES {
+            assert!(products.contains(&(*stem, *arch)), "no matrix product was found in {stem}.cu for sm_{arch}");
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_report_is_read_as_cuobjdump_writes_it() {
+    let mut kernels = BTreeMap::new();
+    read(
+        "Resource usage:\n Common:\n  GLOBAL:0\n Function gemm_nn_f16:\n  REG:34 STACK:8 SHARED:8704 LOCAL:4 CONSTANT[0]:388\n\
+         \t\tFunction : gemm_nn_f16\n\t.headerflags @\"EF_CUDA_SM80\"\n\
+         \t/*0000*/                   HMMA.16816.F32 R4, R8, R12, R4 ;   /* 0x000 */\n\
+         \t                                                           /* 0x000 */\n\
+         \t/*0010*/              @!P0 LDGSTS.E.BYPASS.128 [R3], [R4.64], P1 ;\n\
+         \t/*0020*/                   LDG.E.128.CONSTANT R4, [R2.64] ;\n\
+         \t/*0030*/                   LDG.E R4, [R2.64] ;\n\
+         \t/*0040*/                   STL.64 [R1], R4 ;\n",
+        &mut kernels,
+    );
+    let kernel = &kernels["gemm_nn_f16"];
+    assert_eq!((kernel.registers, kernel.stack, kernel.shared), (34, 12, 8704));
+    assert_eq!((kernel.tensor, kernel.wide_copies, kernel.wide_loads, kernel.disassembled), (1, 1, 1, true));
+    assert_eq!(kernels.len(), 1);
+}
+
+#[test]
+fn each_fault_is_named() {
+    let good =
+        || Kernel { registers: 90, disassembled: true, tensor: 8, wide_loads: 2, wide_copies: 2, ..Kernel::default() };
+    let all = |kernel: Kernel, arch| faults("gemm_nn_tf32", &kernel, true, arch).join("; ");
+    assert_eq!(all(good(), 80), "");
+    assert!(all(Kernel { stack: 16, ..good() }, 80).contains("16 bytes of stack"));
+    assert_eq!(all(Kernel { stack: 16, ..good() }, 75), "", "sm_75 has no tf32: the kernel traps there");
+    assert!(all(Kernel { tensor: 0, ..good() }, 90).contains("no tensor cores"));
+    assert!(all(Kernel { wide_copies: 0, ..good() }, 86).contains("LDGSTS"));
+    assert!(all(Kernel { wide_copies: 0, wide_loads: 0, ..good() }, 86).contains("16 bytes wide"));
+    assert_eq!(all(Kernel { tensor: 0, wide_copies: 0, wide_loads: 0, traps: 1, ..good() }, 75), "", "sm_75 is exempt");
+    assert_eq!(faults("gemm_finish_f16", &Kernel { registers: 10, ..Kernel::default() }, false, 80).len(), 0);
+}

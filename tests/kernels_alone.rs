@@ -1,0 +1,310 @@
+//! Kernels that belong to no operation, on the emulator (fast in several orders, and checked), against plain Rust: the
+//! optimizer, batches out of photos, interweaved maps, summed-area tables.
+
+use std::sync::Arc;
+use weft::data::gpu::{Batch, PhotoWindow};
+use weft::data::photo::{Photo, Rect};
+use weft::data::resample::{Normalise, Resampler};
+use weft::device::{Emulator, EmulatorOptions, Gpu, Precision, Ptr, Recorder};
+use weft::interweave::maps_gpu::Interweaving;
+use weft::locate::gpu::{record_response, record_summed_area};
+use weft::net::{GpuParameters, Net, Spec};
+use weft::ops::{Pair, Shape};
+use weft::rng::Rng;
+use weft::train::{GpuSgd, Sgd, SgdConfig};
+
+/// The emulator as several GPUs, in every storage type.
+fn gpus() -> Vec<Gpu> {
+    let emulator = |checked, seed, precision| {
+        let driver = Arc::new(Emulator::new(EmulatorOptions { checked, seed }));
+        Gpu { apart: checked, precision, ..Gpu::new(driver) }
+    };
+    let storage = [Precision::F32, Precision::F16, Precision::Bf16];
+    let mut gpus: Vec<Gpu> = storage.iter().map(|&precision| emulator(true, Some(1), precision)).collect();
+    gpus.extend(storage.iter().map(|&precision| emulator(false, Some(2), precision)));
+    gpus.extend([None, Some(3)].map(|seed| emulator(false, seed, Precision::F32)));
+    gpus
+}
+
+/// Runs what `record` writes down.
+fn run(gpu: &Gpu, record: impl FnOnce(&mut Recorder<'_>)) {
+    let mut to = Recorder::new(gpu);
+    record(&mut to);
+    for launch in to.launches {
+        assert!(launch.work.bytes > 0, "{}: no account of its bytes", launch.kernel);
+        gpu.driver.launch(&launch).unwrap_or_else(|e| panic!("{gpu:?}: {e}"));
+    }
+}
+
+/// Values as they are stored.
+fn upload(gpu: &Gpu, values: &[f32]) -> weft::device::Memory {
+    match gpu.precision {
+        Precision::F16 => gpu.upload(&values.iter().map(|&x| half::f16::from_f32(x)).collect::<Vec<_>>()),
+        Precision::Bf16 => gpu.upload(&values.iter().map(|&x| half::bf16::from_f32(x)).collect::<Vec<_>>()),
+        _ => gpu.upload(values),
+    }
+    .unwrap()
+}
+
+fn download(gpu: &Gpu, from: Ptr, count: usize) -> Vec<f32> {
+    match gpu.precision {
+        Precision::F16 => gpu.download::<half::f16>(from, count).unwrap().iter().map(|x| x.to_f32()).collect(),
+        Precision::Bf16 => gpu.download::<half::bf16>(from, count).unwrap().iter().map(|x| x.to_f32()).collect(),
+        _ => gpu.download(from, count).unwrap(),
+    }
+}
+
+/// Rounding of a stored value, as a share of it.
+fn rounding(gpu: &Gpu) -> f32 {
+    match gpu.precision {
+        Precision::F16 => 1.0 / 2048.0,
+        Precision::Bf16 => 1.0 / 256.0,
+        _ => 0.0,
+    }
+}
+
+/// Fails unless all values are as close as `allowed` says; NaN is close to nothing.
+#[track_caller]
+fn assert_close(gpu: &Gpu, what: &str, got: &[f32], want: &[f32], allowed: impl Fn(f32) -> f32) {
+    assert_eq!(got.len(), want.len(), "{gpu:?}: {what}");
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        let close = (g - w).abs() <= allowed(*w);
+        assert!(close, "{gpu:?}: {what}: {g} instead of {w} at {i} of {}", got.len());
+    }
+}
+
+/// A net with tensors of several chunks and of odd sizes.
+fn net() -> Arc<Net> {
+    let text = "name = 'steps'\ninput = [3, 9, 9]\n\
+        [[layer]]\nname = 'a'\ntype = 'conv'\nfilters = 7\nkernel = 3\n\
+        [[layer]]\nname = 'b'\ntype = 'conv'\nfilters = 5\nkernel = 1\n\
+        [[layer]]\nname = 'c'\ntype = 'linear'\noutputs = 37\n";
+    Arc::new(Net::new(Spec::parse(text, "steps").unwrap()).unwrap())
+}
+
+#[test]
+fn steps_of_the_optimizer_are_those_of_the_cpu() {
+    let net = net();
+    let frozen = [("b".to_string(), 0.0), ("a".to_string(), 0.5)];
+    let configs = [
+        SgdConfig::default(),
+        SgdConfig { nesterov: false, decay_bias: false, weight_decay: 0.1, ..SgdConfig::default() },
+        SgdConfig { clip_norm: 0.7, rate_factors: frozen.into_iter().collect(), ..SgdConfig::default() },
+        // Longer than any gradient here.
+        SgdConfig { clip_norm: 1e6, momentum: 0.0, ..SgdConfig::default() },
+    ];
+    for gpu in gpus() {
+        for config in &configs {
+            let mut rng = Rng::new(5, 0);
+            let len = net.parameter_len();
+            let mut draw = || -> Vec<f32> { (0..len).map(|_| rng.normal()).collect() };
+            let mut wanted = draw();
+            let parameters = Arc::new(GpuParameters::new(&gpu, &net, &wanted).unwrap());
+            let gradients = gpu.memory(4 * parameters.len()).unwrap();
+            let mut sgd = GpuSgd::new(&net, parameters.clone(), gradients.ptr, config.clone()).unwrap();
+            let mut cpu = Sgd::new(&net, config.clone()).unwrap();
+            for step in 0..3 {
+                let gradient = draw();
+                // What lies between tensors must not count.
+                let mut spread = vec![f32::NAN; parameters.len()];
+                for (tensor, start) in net.parameters.iter().zip(parameters.tensors().iter().map(|t| t.start)) {
+                    spread[start..start + tensor.range.len()].copy_from_slice(&gradient[tensor.range.clone()]);
+                }
+                gpu.driver.upload(gradients.ptr, bytemuck::cast_slice(&spread)).unwrap();
+                let rate = 0.1 / (step + 1) as f32;
+                sgd.step(rate).unwrap();
+                cpu.step(&mut wanted, &gradient, rate);
+            }
+            let got = parameters.read().unwrap();
+            assert_close(&gpu, "parameters", &got, &wanted, |w| 1e-6 * w.abs().max(1.0));
+            assert_close(&gpu, "momentum", &sgd.momentum().unwrap(), &cpu.momentum, |w| 1e-6 * w.abs().max(1.0));
+            if let Some(stored) = parameters.stored() {
+                let stored = download(&gpu, stored, parameters.len());
+                for (tensor, start) in net.parameters.iter().zip(parameters.tensors().iter().map(|t| t.start)) {
+                    let rounded: Vec<f32> =
+                        got[tensor.range.clone()].iter().map(|&x| gpu.precision.round_factor(x)).collect();
+                    assert_eq!(stored[start..start + rounded.len()], rounded, "{gpu:?}: {}", tensor.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_optimizer_can_be_given_its_momentum_back() {
+    let (net, gpu) = (net(), gpus().remove(3));
+    let values: Vec<f32> = (0..net.parameter_len()).map(|i| i as f32).collect();
+    let parameters = Arc::new(GpuParameters::new(&gpu, &net, &values).unwrap());
+    let gradients = gpu.memory(4 * parameters.len()).unwrap();
+    let mut sgd = GpuSgd::new(&net, parameters, gradients.ptr, SgdConfig::default()).unwrap();
+    assert!(sgd.momentum().unwrap().iter().all(|&v| v == 0.0));
+    sgd.set_momentum(&values).unwrap();
+    assert_eq!(sgd.momentum().unwrap(), values);
+}
+
+fn noise(width: usize, height: usize, seed: u64) -> Photo {
+    let mut rng = Rng::new(seed, 0);
+    Photo::from_fn(width, height, |_, _| [rng.below(256) as u8, rng.below(256) as u8, rng.below(256) as u8])
+}
+
+/// Windows of two photos through the GPU and through the CPU's resampler.
+fn windows(gpu: &Gpu, rects: &[Rect], [h, w]: [usize; 2], normalise: Normalise, crops: bool) -> [Vec<f32>; 2] {
+    let photos = [noise(40, 30, 1), noise(23, 37, 2)];
+    let bytes = photos.iter().flat_map(|photo| photo.rgb.clone()).collect::<Vec<u8>>();
+    let (mut table, mut wanted) = (Vec::new(), Vec::new());
+    let mut resampler = Resampler::default();
+    for (i, rect) in rects.iter().enumerate() {
+        let (photo, flip) = (&photos[i % 2], i % 3 == 1);
+        let offset = if i % 2 == 0 { 0 } else { photos[0].rgb.len() };
+        table.push(PhotoWindow::new(offset, (photo.width, photo.height), *rect, flip));
+        let mut out = vec![f32::NAN; h * w * 3];
+        resampler.sample(photo, *rect, w, h, flip, normalise, &mut out);
+        wanted.extend(out);
+    }
+    let (photos, table) = (gpu.upload(&bytes).unwrap(), gpu.upload(&table).unwrap());
+    let out = upload(gpu, &vec![f32::NAN; wanted.len()]);
+    let batch = Batch { photos: photos.ptr, windows: table.ptr, out: out.ptr, n: rects.len(), h, w, normalise };
+    run(gpu, |to| if crops { batch.record_crops(to) } else { batch.record_samples(to) });
+    [download(gpu, out.ptr, wanted.len()), wanted]
+}
+
+#[test]
+fn crops_are_pixels_normalised() {
+    let corners = [(3.0, 4.0), (0.0, 0.0), (27.0, 19.0), (-5.0, 30.0), (10.0, -3.0)];
+    let rects = corners.map(|(x, y)| Rect::new(x, y, 13.0, 11.0));
+    for gpu in gpus() {
+        for normalise in [Normalise::default(), Normalise { mean: [1.0, 20.0, 128.0], scale: 0.5 }] {
+            let [got, wanted] = windows(&gpu, &rects, [11, 13], normalise, true);
+            let wanted: Vec<f32> = wanted.iter().map(|&x| gpu.precision.round_factor(x)).collect();
+            assert_eq!(got, wanted, "{gpu:?}");
+        }
+    }
+}
+
+#[test]
+fn samples_are_those_of_the_resampler() {
+    let rects = [
+        Rect::new(0.0, 0.0, 40.0, 30.0),
+        Rect::new(3.3, 5.7, 9.1, 8.2),
+        Rect::new(-4.5, 2.0, 30.0, 45.0),
+        Rect::new(7.0, 5.0, 13.0, 11.0),
+        Rect::new(1e9, f32::NAN, 5.0, 5.0),
+        Rect::new(2.5, 2.5, 3.0, 1.5),
+    ];
+    for gpu in gpus() {
+        let [got, wanted] = windows(&gpu, &rects, [11, 13], Normalise::NONE, false);
+        assert_close(&gpu, "samples", &got, &wanted, |w| w * rounding(&gpu) + 255.0 * 2e-6);
+    }
+}
+
+#[test]
+fn interweaved_maps_hold_the_tile_of_every_patch_and_zeros() {
+    let cases = [
+        // ANet in small: cells of 3, two per axis, at steps that divide a tile and that do not.
+        (8, [3, 3], [2, 2], [2, 2], [5, 4]),
+        (3, [3, 3], [2, 2], [4, 1], [4, 9]),
+        (4, [2, 3], [2, 1], [3, 2], [3, 5]),
+        (8, [1, 2], [3, 2], [6, 4], [2, 1]),
+    ];
+    for gpu in gpus() {
+        for (c, [cell_h, cell_w], [span_h, span_w], [step_h, step_w], [patches_h, patches_w]) in cases {
+            let grid = Pair { h: span_h + 1, w: span_w + 1 };
+            let (h, w) = ((patches_h - 1) * step_h + grid.h * cell_h, (patches_w - 1) * step_w + grid.w * cell_w);
+            let response = Shape::new(c, h, w);
+            let mut rng = Rng::new(3, 0);
+            let values: Vec<f32> = (0..grid.h * grid.w * response.len())
+                .map(|_| gpu.precision.round_factor(rng.range(1.0, 2.0)))
+                .collect();
+            for bank in [[0, 0], [1, 0], [0, 1], [1, 1]] {
+                let weave = Interweaving {
+                    response,
+                    grid,
+                    bank,
+                    cell: Pair { h: cell_h, w: cell_w },
+                    span: Pair { h: span_h, w: span_w },
+                    step: Pair { h: step_h, w: step_w },
+                    patches: Pair { h: patches_h, w: patches_w },
+                };
+                let (maps, map, period) = (weave.maps(), weave.map(), weave.period());
+                let mut wanted = vec![0.0; maps.h * maps.w * map.len()];
+                for patch in 0..patches_h * patches_w {
+                    let (py, px) = (patch / patches_w, patch % patches_w);
+                    let (number, i, j) = ((py % period.h) * maps.w + px % period.w, py / period.h, px / period.w);
+                    for u in 0..span_h * cell_h {
+                        for v in 0..span_w * cell_w {
+                            let from = (bank[0] + u / cell_h) * grid.w + bank[1] + v / cell_w;
+                            let (y, x) = (py * step_h + bank[0] * cell_h + u, px * step_w + bank[1] * cell_w + v);
+                            let from = ((from * h + y) * w + x) * c;
+                            let (y, x) = (i * span_h * cell_h + u, j * span_w * cell_w + v);
+                            let to = ((number * map.h + y) * map.w + x) * c;
+                            wanted[to..to + c].copy_from_slice(&values[from..from + c]);
+                        }
+                    }
+                }
+                let (from, out) = (upload(&gpu, &values), upload(&gpu, &vec![f32::NAN; wanted.len()]));
+                run(&gpu, |to| weave.record(from.ptr, out.ptr, to));
+                assert!(download(&gpu, out.ptr, wanted.len()) == wanted, "{gpu:?}: {weave:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_response_is_a_channel_or_the_mean() {
+    let (n, shape) = (2, Shape::new(45, 3, 7));
+    let mut rng = Rng::new(4, 0);
+    for gpu in gpus() {
+        let values: Vec<f32> = (0..n * shape.len()).map(|_| gpu.precision.round_factor(rng.range(-1.0, 2.0))).collect();
+        let map = upload(&gpu, &values);
+        let out = gpu.upload(&vec![f32::NAN; n * shape.area()]).unwrap();
+        for channel in [None, Some(0), Some(44)] {
+            run(&gpu, |to| record_response(map.ptr, n, shape, channel, out.ptr, to));
+            let got: Vec<f32> = gpu.download(out.ptr, n * shape.area()).unwrap();
+            let place = |place: &[f32]| channel.map_or_else(|| place.iter().sum::<f32>() / 45.0, |c| place[c]);
+            let wanted: Vec<f32> = values.chunks(shape.c).map(place).collect();
+            assert_close(&gpu, "response", &got, &wanted, |_| 1e-6);
+        }
+    }
+}
+
+/// Value of a map at fine point `at` of `fine` per place, along a row of values.
+fn along(values: &[f64], at: usize, fine: usize) -> f64 {
+    let place = ((at as f64 + 0.5) / fine as f64 - 0.5).clamp(0.0, (values.len() - 1) as f64);
+    let low = place.floor() as usize;
+    let high = (low + 1).min(values.len() - 1);
+    values[low] + (place - low as f64) * (values[high] - values[low])
+}
+
+#[test]
+fn summed_area_tables_are_sums_of_a_plain_loop() {
+    // A row longer than two scans, maps of one place, several maps.
+    for (n, h, w, fine) in [(2, 5, 7, 1), (1, 3, 150, 4), (3, 1, 1, 4), (2, 2, 1, 3), (1, 9, 64, 4)] {
+        let floor = 0.1;
+        let mut rng = Rng::new(6, 0);
+        let values: Vec<f32> = (0..n * h * w).map(|_| rng.range(-0.5, 1.5)).collect();
+        let (height, width) = (h * fine, w * fine);
+        let mut wanted = Vec::new();
+        for map in values.chunks(h * w) {
+            let above: Vec<f64> = map.iter().map(|&v| f64::from((v - floor).max(0.0))).collect();
+            let point = |y: usize, x: usize| {
+                let column: Vec<f64> = above.chunks(w).map(|row| along(row, x, fine)).collect();
+                along(&column, y, fine)
+            };
+            let points: Vec<Vec<f64>> = (0..height).map(|y| (0..width).map(|x| point(y, x)).collect()).collect();
+            for y in 0..=height {
+                for x in 0..=width {
+                    wanted.push(points[..y].iter().flat_map(|row| &row[..x]).sum::<f64>());
+                }
+            }
+        }
+        for gpu in gpus() {
+            let response = gpu.upload(&values).unwrap();
+            let table = gpu.upload(&vec![f64::NAN; wanted.len()]).unwrap();
+            run(&gpu, |to| record_summed_area(response.ptr, n, [h, w], fine, floor, table.ptr, to));
+            let got: Vec<f64> = gpu.download(table.ptr, wanted.len()).unwrap();
+            for (i, (g, w)) in got.iter().zip(&wanted).enumerate() {
+                assert!((g - w).abs() <= 1e-6 * w.max(1.0), "{gpu:?}: {g} instead of {w} at {i}");
+            }
+        }
+    }
+}
