@@ -116,7 +116,7 @@ impl Cuda {
     /// As [`Cuda::open`].
     pub fn open_with(ordinal: usize, code: Code<'_>) -> Result<Self, Refusal> {
         if code.images.is_empty() {
-            let error = Error::new("cuda", "this weft was built without GPU code, for there was no nvcc")
+            let error = Error::new("cuda", "this weft was built without GPU code (no nvcc, or WEFT_CUDA=off)")
                 .advise("install the CUDA toolkit and build with WEFT_CUDA=require, or use --device cpu");
             return Err(Refusal { error, plain: true });
         }
