@@ -514,6 +514,20 @@ fn extract_shows_its_plan_and_draws_it() {
 }
 
 #[test]
+fn bench_ops_times_each_layer_forward_and_backward() {
+    let folder = small();
+    for device in ["cpu", "simt"] {
+        let result = folder.json(&format!("bench ops net.toml --batch 2 --runs 1 --device {device} --json"));
+        let rows = result.as_array().unwrap();
+        assert!(!rows.is_empty());
+        for row in rows {
+            assert!(row["forward_ms"].as_f64().unwrap() > 0.0 && row["backward_ms"].as_f64().unwrap() > 1e-9, "{row}");
+        }
+    }
+    folder.fails("bench ops net.toml --runs 0", &["--runs 0: nothing to time"]);
+}
+
+#[test]
 fn bench_interweave_prints_the_contract_s_keys() {
     let folder = patches();
     let line = "bench interweave --net net.toml --image 79x87 --rounds 1 --device cpu";

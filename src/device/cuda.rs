@@ -444,6 +444,19 @@ impl Driver for Cuda {
         events.0.windows(2).map(seconds).collect()
     }
 
+    fn run_in_ranges(&self, launches: &[Launch]) -> Result<bool> {
+        // SAFETY: only looks whether the library can be loaded.
+        if !unsafe { cudarc::nvtx::sys::is_culib_present() } {
+            return Ok(false);
+        }
+        for layer in launches.chunk_by(|a, b| a.label == b.label) {
+            let _range = cudarc::nvtx::scoped_range(&layer[0].label);
+            layer.iter().try_for_each(|launch| self.launch(launch))?;
+            self.synchronize()?;
+        }
+        Ok(true)
+    }
+
     fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>> {
         self.core.bind()?;
         let Function { handle, registers, static_shared, local, .. } = self.core.function(launch)?;
