@@ -40,10 +40,16 @@ fn of_every_device(question: &str, ask: impl Fn(&Device, &mut Report)) {
 const SMALL: usize = 8_000;
 
 /// Asks every device about every case, with numbers as its precision keeps them. `truth` is what is wanted, found once.
-fn of_every_case<T>(question: &str, truth: impl Fn(&Problem) -> T, ask: impl Fn(&Device, &Problem, &T, &mut Report)) {
+fn of_every_case<T>(
+    question: &str,
+    is_asked: impl Fn(&Device) -> bool,
+    truth: impl Fn(&Problem) -> T,
+    ask: impl Fn(&Device, &Problem, &T, &mut Report),
+) {
     let devices = device::all();
     for precision in Precision::ALL {
-        let devices: Vec<&Device> = devices.iter().filter(|device| device.precision == precision).collect();
+        let devices: Vec<&Device> =
+            devices.iter().filter(|device| device.precision == precision && is_asked(device)).collect();
         if devices.is_empty() {
             continue;
         }
