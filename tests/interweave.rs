@@ -380,8 +380,8 @@ fn random_nets_sizes_and_strides_on_a_gpu() {
         let input = net.spec.input;
         let photo = noise(input.w + rng.below(30), input.h + rng.below(30), case);
         let stride = 2 + rng.below(8);
-        let memory = if case % 5 == 0 { 1 << 19 } else { WHOLE };
-        let checked = case % 8 == 0;
+        let memory = if case.is_multiple_of(5) { 1 << 19 } else { WHOLE };
+        let checked = case.is_multiple_of(8);
         let error = compare_on(&emulator(checked, case, Precision::F32), &net, &photo, stride, memory);
         assert!(error <= 1e-5, "case {case}: {} x {}, stride {stride}: {error}\n{text}", photo.width, photo.height);
     }
