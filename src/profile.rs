@@ -92,12 +92,12 @@ impl Report {
     }
 }
 
-/// Times passes over `n` samples of noise, `runs` times: forward, and backward if `training`.
+/// Times passes over `n` samples of noise, `runs` times: forward, and backward if the purpose has one.
 ///
 /// # Errors
 /// No memory for the batch; a launch that failed.
-pub fn profile(device: &Device, net: &Arc<Net>, n: usize, training: bool, runs: usize) -> Result<Report> {
-    let batch = Batch::draw(net, n, training);
+pub fn profile(device: &Device, net: &Arc<Net>, n: usize, purpose: Purpose, runs: usize) -> Result<Report> {
+    let batch = Batch::draw(net, n, purpose);
     match device {
         Device::Cpu => on_cpu(net, n, &batch, runs.max(1)),
         Device::Gpu(gpu) => on_gpu(gpu, net, n, &batch, runs.max(1)),
@@ -112,11 +112,13 @@ struct Batch {
     values: Vec<f32>,
     /// None where a loss is last.
     cotangent: Option<Vec<f32>>,
+    purpose: Purpose,
     training: bool,
 }
 
 impl Batch {
-    fn draw(net: &Net, n: usize, training: bool) -> Self {
+    fn draw(net: &Net, n: usize, purpose: Purpose) -> Self {
+        let training = purpose.is_backward();
         let mut rng = Rng::new(1, 0);
         let (mut classes, mut values) = (Vec::new(), Vec::new());
         for kind in net.layers.iter().filter_map(|layer| layer.op.target()) {
@@ -140,6 +142,7 @@ impl Batch {
             cotangent: (training && !is_loss).then(|| noise(net.value_len(last, n))),
             classes,
             values,
+            purpose,
             training,
         }
     }
@@ -151,15 +154,11 @@ impl Batch {
     fn mode(&self) -> Mode {
         if self.training { Mode::Training { seed: 1 } } else { Mode::Inference }
     }
-
-    fn purpose(&self) -> Purpose {
-        if self.training { Purpose::Training } else { Purpose::Inference }
-    }
 }
 
 fn on_gpu(gpu: &Gpu, net: &Arc<Net>, n: usize, batch: &Batch, runs: usize) -> Result<Report> {
     let parameters = Arc::new(GpuParameters::new(gpu, net, &batch.parameters)?);
-    let mut session = GpuSession::new(net.clone(), parameters, n, batch.purpose())?;
+    let mut session = GpuSession::new(net.clone(), parameters, n, batch.purpose)?;
     session.set_input(&batch.input)?;
     session.forward(batch.mode(), batch.targets())?;
     if batch.training {
@@ -180,6 +179,7 @@ fn on_gpu(gpu: &Gpu, net: &Arc<Net>, n: usize, batch: &Batch, runs: usize) -> Re
     for _ in 0..runs {
         gpu.driver.time(&launches)?.into_iter().zip(&mut seconds).for_each(|(time, times)| times.push(time));
     }
+    gpu.driver.run_in_ranges(&launches)?;
     let graph = gpu.driver.capture(&launches)?;
     let mut whole = Vec::with_capacity(runs);
     for _ in 0..runs {
@@ -235,7 +235,7 @@ fn rate(kernel: &str, peaks: Peaks) -> f64 {
 }
 
 fn on_cpu(net: &Arc<Net>, n: usize, batch: &Batch, runs: usize) -> Result<Report> {
-    let mut session = Session::new(net.clone(), n, batch.purpose())?;
+    let mut session = Session::new(net.clone(), n, batch.purpose)?;
     let mut gradients = vec![0.0; batch.parameters.len()];
     let layers = net.layers.len();
     let passes = if batch.training { 2 } else { 1 };

@@ -260,6 +260,29 @@ fn without_libcuda_the_program_starts_and_cuda_is_one_clear_line() {
     assert!(code == Some(1) && stderr.contains("no such device"), "{stderr}");
 }
 
+#[test]
+fn gpu_check_names_what_it_could_not_run() {
+    let python = Command::new("python3").arg("--version").output();
+    if python.is_err() || weft::device::cuda::probe().is_ok() {
+        return println!("skipped: no python3, or a CUDA device, on which to run scripts/gpu-check by hand");
+    }
+    let folder = Folder::new();
+    let json = folder.path("report.json");
+    let mut command = Command::new("python3");
+    command.arg(format!("{ROOT}/scripts/gpu-check")).args(["--weft", env!("CARGO_BIN_EXE_weft"), "--json"]).arg(&json);
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let steps = report["steps"].as_array().unwrap();
+    for name in ["doctor", "tests: ops", "compute-sanitizer: racecheck", "bench interweave 300x300/8, bf16", "PyTorch"]
+    {
+        let step = steps.iter().find(|step| step["name"] == name).unwrap_or_else(|| panic!("no {name}: {text}"));
+        assert!(step["state"] == "not run" && step["said"].as_str() != Some(""), "{step}");
+        assert!(text.contains(name), "{text}");
+    }
+}
+
 /// The GPU of this machine; without one says so, or fails if one is required.
 fn gpu() -> Option<Gpu> {
     match Cuda::open_any() {

@@ -42,8 +42,8 @@ fn launches_of_a_training_step_have_rows_totals_and_a_trace() {
         ("conv_weights_bf16", "c1", "backward"),
         ("gemm_tn_bf16", "fc", "backward"),
     ] {
-        let of = |row: &Value| (row["kernel"] == kernel, &row["layer"] == layer && &row["pass"] == pass);
-        assert!(launches.iter().any(|row| of(row) == (true, true)), "no {kernel} of {layer}: {report}");
+        let of = |row: &Value| row["kernel"] == kernel && row["layer"] == layer && row["pass"] == pass;
+        assert!(launches.iter().any(of), "no {kernel} of {layer}: {report}");
     }
     for row in launches {
         assert!(row["seconds"].as_f64().unwrap() > 0.0 && row["block"].as_u64().unwrap() > 0, "{row}");

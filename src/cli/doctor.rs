@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 fn show_machine(machine: &Machine) -> String {
     let code = match machine.compiler {
-        "" => "none: there was no nvcc when weft was built".to_string(),
+        "" => "none: weft was built without nvcc".to_string(),
         compiler => format!("sm_{}, by {compiler}", machine.architectures.join(" sm_")),
     };
     let driver = match &machine.driver {

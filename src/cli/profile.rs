@@ -2,7 +2,7 @@
 
 use super::plan::parse_size;
 use super::{DeviceArgs, print, print_json};
-use crate::net::Net;
+use crate::net::{Net, Purpose};
 use crate::profile::{self, Report, Roof, Row};
 use crate::{Error, Result};
 use serde_json::{Value, json};
@@ -45,8 +45,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         net = net.at_size(h, w)?;
     }
     let device = args.device.open()?;
+    let purpose = if args.train { Purpose::Training } else { Purpose::Inference };
     let net = Arc::new(net);
-    let report = profile::profile(&device, &net, args.batch, args.train, args.runs)?;
+    let report = profile::profile(&device, &net, args.batch, purpose, args.runs)?;
     if let Some(path) = &args.trace {
         let text = serde_json::to_string(&trace(&report)).map_err(|e| Error::new("JSON", e))?;
         std::fs::write(path, text).map_err(|e| Error::file(path, e))?;

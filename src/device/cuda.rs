@@ -116,7 +116,7 @@ impl Cuda {
     /// As [`Cuda::open`].
     pub fn open_with(ordinal: usize, code: Code<'_>) -> Result<Self, Refusal> {
         if code.images.is_empty() {
-            let error = Error::new("cuda", "this weft was built without GPU code, for there was no nvcc")
+            let error = Error::new("cuda", "this weft was built without GPU code (no nvcc, or WEFT_CUDA=off)")
                 .advise("install the CUDA toolkit and build with WEFT_CUDA=require, or use --device cpu");
             return Err(Refusal { error, plain: true });
         }
@@ -442,6 +442,19 @@ impl Driver for Cuda {
             Ok(f64::from(ms) * 1e-3)
         };
         events.0.windows(2).map(seconds).collect()
+    }
+
+    fn run_in_ranges(&self, launches: &[Launch]) -> Result<bool> {
+        // SAFETY: only looks whether the library can be loaded.
+        if !unsafe { cudarc::nvtx::sys::is_culib_present() } {
+            return Ok(false);
+        }
+        for layer in launches.chunk_by(|a, b| a.label == b.label) {
+            let _range = cudarc::nvtx::scoped_range(&layer[0].label);
+            layer.iter().try_for_each(|launch| self.launch(launch))?;
+            self.synchronize()?;
+        }
+        Ok(true)
     }
 
     fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>> {

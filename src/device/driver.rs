@@ -175,6 +175,15 @@ pub trait Driver: Send + Sync {
     /// Runs launches one after the other and gives the seconds each took.
     fn time(&self, launches: &[Launch]) -> Result<Vec<f64>>;
 
+    /// Runs launches one by one, those of one layer inside a named NVTX range, for Nsight Systems. False where there is no
+    /// NVTX library: nothing was run then.
+    ///
+    /// # Errors
+    /// As [`Driver::launch`].
+    fn run_in_ranges(&self, _launches: &[Launch]) -> Result<bool> {
+        Ok(false)
+    }
+
     /// What is known of a launch's kernel; `None` where there is no compiler's account (the emulator).
     fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>>;
 

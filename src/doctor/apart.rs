@@ -3,12 +3,18 @@
 use super::cases;
 use super::tally::{Tally, error};
 use crate::Result;
-use crate::data::resample::Normalise;
-use crate::device::{Gpu, Launch, Program, Recorder};
+use crate::data::gpu::{Batch, PhotoWindow};
+use crate::data::photo::{Photo, Rect};
+use crate::data::resample::{Normalise, Resampler};
+use crate::device::{Gpu, Launch, Memory, Precision, Program, Ptr, Recorder};
+use crate::interweave::maps_gpu::Interweaving;
 use crate::interweave::{GpuInterweaver, PatchScanner};
+use crate::locate::gpu::{record_response, record_summed_area};
 use crate::net::GpuParameters;
-use crate::ops::gpu;
+use crate::ops::{Pair, Shape, gpu};
 use crate::rng::Rng;
+use crate::train::{GpuSgd, Sgd, SgdConfig};
+use half::{bf16, f16};
 use std::sync::Arc;
 
 /// Runs kernels in the precision of `gpu` and notes what it finds.
@@ -19,6 +25,10 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("conversion", conversion),
     ("interweaving", interweaving),
     ("interweaving, whole maps", interweaving_whole_maps),
+    ("interweaved maps", interweaved_maps),
+    ("photos", photos),
+    ("responses", responses),
+    ("optimizer", optimizer),
 ];
 
 /// `narrow`, `widen` and `fill`: to the storage type and back, with a ragged end.
@@ -100,6 +110,165 @@ fn interweave(gpu: &Gpu, tally: &mut Tally, case: &str, input: [usize; 4], layer
     // Several layers round one after the other.
     tally.note(&launches, case, worst, 4.0 * tally.tolerance(gpu.precision));
     Ok(())
+}
+
+/// Maps of cells cut from responses: nothing but copies.
+fn interweaved_maps(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
+    let (c, cell, span, step, patches) = (8, 3, 2, 2, [5, 4]);
+    let side = |patches: usize| (patches - 1) * step + (span + 1) * cell;
+    let (h, w) = (side(patches[0]), side(patches[1]));
+    let weave = Interweaving {
+        response: Shape::new(c, h, w),
+        grid: Pair::both(span + 1),
+        bank: [1, 0],
+        cell: Pair::both(cell),
+        span: Pair::both(span),
+        step: Pair::both(step),
+        patches: Pair { h: patches[0], w: patches[1] },
+    };
+    let mut rng = Rng::new(3, 0);
+    let count = (span + 1) * (span + 1) * weave.response.len();
+    let values: Vec<f32> = (0..count).map(|_| gpu.precision.round_factor(rng.range(1.0, 2.0))).collect();
+    let (maps, map, period) = (weave.maps(), weave.map(), weave.period());
+    let mut want = vec![0.0; maps.h * maps.w * map.len()];
+    for patch in 0..patches[0] * patches[1] {
+        let (py, px) = (patch / patches[1], patch % patches[1]);
+        let number = (py % period.h) * maps.w + px % period.w;
+        for (u, v) in (0..span * cell).flat_map(|u| (0..span * cell).map(move |v| (u, v))) {
+            let bank = (weave.bank[0] + u / cell) * (span + 1) + weave.bank[1] + v / cell;
+            let (y, x) = (py * step + weave.bank[0] * cell + u, px * step + weave.bank[1] * cell + v);
+            let from = ((bank * h + y) * w + x) * c;
+            let (y, x) = (py / period.h * span * cell + u, px / period.w * span * cell + v);
+            let to = ((number * map.h + y) * map.w + x) * c;
+            want[to..to + c].copy_from_slice(&values[from..from + c]);
+        }
+    }
+    let (from, out) = (upload(gpu, &values)?, upload(gpu, &vec![f32::NAN; want.len()])?);
+    let mut to = Recorder::new(gpu);
+    weave.record(from.ptr, out.ptr, &mut to);
+    run(gpu, &to.launches)?;
+    tally.note(&to.launches, "interweaved maps", error(&download(gpu, out.ptr, want.len())?, &want), 0.0);
+    Ok(())
+}
+
+/// Batches out of photos: crops and scaled windows, over the edges, mirrored.
+fn photos(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
+    let mut rng = Rng::new(1, 0);
+    let photo = Photo::from_fn(40, 30, |_, _| [0; 3].map(|_: u8| rng.below(256) as u8));
+    let bytes = gpu.upload(&photo.rgb)?;
+    let (h, w, normalise) = (11, 13, Normalise::default());
+    let whole = [Rect::new(3.0, 4.0, 13.0, 11.0), Rect::new(-5.0, 25.0, 13.0, 11.0)];
+    let any = [Rect::new(0.0, 0.0, 40.0, 30.0), Rect::new(3.3, 5.7, 9.1, 8.2), Rect::new(-4.5, 2.0, 30.0, 45.0)];
+    for (crops, windows) in [(true, &whole[..]), (false, &any[..])] {
+        let mut resampler = Resampler::default();
+        let (mut table, mut want) = (Vec::new(), vec![0.0; windows.len() * h * w * 3]);
+        for ((i, window), want) in windows.iter().enumerate().zip(want.chunks_exact_mut(h * w * 3)) {
+            table.push(PhotoWindow::new(0, (photo.width, photo.height), *window, i == 1));
+            resampler.sample(&photo, *window, w, h, i == 1, normalise, want);
+        }
+        let table = gpu.upload(&table)?;
+        let out = upload(gpu, &vec![f32::NAN; want.len()])?;
+        let batch = Batch { photos: bytes.ptr, windows: table.ptr, out: out.ptr, n: windows.len(), h, w, normalise };
+        let mut to = Recorder::new(gpu);
+        if crops {
+            batch.record_crops(&mut to)
+        } else {
+            batch.record_samples(&mut to)
+        }
+        run(gpu, &to.launches)?;
+        let tolerance = tally.tolerance(gpu.precision);
+        tally.note(&to.launches, "photos", error(&download(gpu, out.ptr, want.len())?, &want), tolerance);
+    }
+    Ok(())
+}
+
+/// Responses of a map, and sums over rectangles of them.
+fn responses(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
+    let (n, shape) = (2, Shape::new(45, 3, 7));
+    let mut rng = Rng::new(4, 0);
+    let draw = |_| gpu.precision.round_factor(rng.range(-0.5, 1.5));
+    let values: Vec<f32> = (0..n * shape.len()).map(draw).collect();
+    let map = upload(gpu, &values)?;
+    let response = gpu.upload(&vec![f32::NAN; n * shape.area()])?;
+    for channel in [Some(44), None] {
+        let mut to = Recorder::new(gpu);
+        record_response(map.ptr, n, shape, channel, response.ptr, &mut to);
+        run(gpu, &to.launches)?;
+        let place = |place: &[f32]| channel.map_or_else(|| place.iter().sum::<f32>() / shape.c as f32, |c| place[c]);
+        let want: Vec<f32> = values.chunks(shape.c).map(place).collect();
+        let got = gpu.download(response.ptr, want.len())?;
+        // Sums are f32 whatever is stored.
+        tally.note(&to.launches, "responses", error(&got, &want), tally.tolerance(Precision::F32));
+    }
+    // One point per place, so that the sums are plain ones.
+    let (floor, [h, w]) = (0.1, [shape.h, shape.w]);
+    let heights: Vec<f32> = gpu.download(response.ptr, n * h * w)?;
+    let table = gpu.upload(&vec![f64::NAN; n * (h + 1) * (w + 1)])?;
+    let mut to = Recorder::new(gpu);
+    record_summed_area(response.ptr, n, [h, w], 1, floor, table.ptr, &mut to);
+    run(gpu, &to.launches)?;
+    let mut want = Vec::new();
+    for map in heights.chunks_exact(h * w) {
+        for (y, x) in (0..=h).flat_map(|y| (0..=w).map(move |x| (y, x))) {
+            let row = |row: &[f32]| row[..x].iter().map(|v| f64::from((v - floor).max(0.0))).sum::<f64>();
+            want.push(map.chunks_exact(w).take(y).map(row).sum::<f64>() as f32);
+        }
+    }
+    let got: Vec<f64> = gpu.download(table.ptr, want.len())?;
+    let got: Vec<f32> = got.into_iter().map(|x| x as f32).collect();
+    tally.note(&to.launches, "responses", error(&got, &want), tally.tolerance(Precision::F32));
+    Ok(())
+}
+
+/// Three steps of the optimizer, with clipping; masters, and weights as they are stored.
+fn optimizer(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
+    let net = cases::net("optimizer", [1, 3, 9, 9], "a: conv filters=7 kernel=3\nb: linear outputs=37")?;
+    let config = SgdConfig { clip_norm: 0.7, ..SgdConfig::default() };
+    let mut rng = Rng::new(5, 0);
+    let mut draw = || -> Vec<f32> { (0..net.parameter_len()).map(|_| rng.normal()).collect() };
+    let mut want = draw();
+    let parameters = Arc::new(GpuParameters::new(gpu, &net, &want)?);
+    let gradients = gpu.memory(4 * parameters.len())?;
+    let mut sgd = GpuSgd::new(&net, parameters.clone(), gradients.ptr, config.clone())?;
+    let mut cpu = Sgd::new(&net, config)?;
+    for step in 0..3 {
+        let gradient = draw();
+        let rate = 0.1 / (step + 1) as f32;
+        parameters.write_like(gradients.ptr, &gradient)?;
+        sgd.step(rate)?;
+        cpu.step(&mut want, &gradient, rate);
+    }
+    let mut to = Recorder::new(gpu);
+    sgd.record(gradients.ptr, gradients.ptr, &mut to);
+    let got = parameters.read()?;
+    let worst = error(&got, &want).max(error(&sgd.momentum()?, &cpu.momentum));
+    tally.note(&to.launches, "optimizer", worst, tally.tolerance(Precision::F32));
+    if let Some(stored) = parameters.stored() {
+        let stored = download(gpu, stored, parameters.len())?;
+        for tensor in parameters.tensors() {
+            let master = got[tensor.flat.clone()].iter().map(|&x| gpu.precision.round_factor(x));
+            let found = &stored[tensor.start..tensor.start + tensor.flat.len()];
+            tally.note(&to.launches, "optimizer", error(found, &master.collect::<Vec<_>>()), 0.0);
+        }
+    }
+    Ok(())
+}
+
+/// Values in the storage type.
+fn upload(gpu: &Gpu, values: &[f32]) -> Result<Memory> {
+    match gpu.precision {
+        Precision::F16 => gpu.upload(&values.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>()),
+        Precision::Bf16 => gpu.upload(&values.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>()),
+        Precision::F32 | Precision::Tf32 => gpu.upload(values),
+    }
+}
+
+fn download(gpu: &Gpu, from: Ptr, count: usize) -> Result<Vec<f32>> {
+    Ok(match gpu.precision {
+        Precision::F16 => gpu.download::<f16>(from, count)?.into_iter().map(f16::to_f32).collect(),
+        Precision::Bf16 => gpu.download::<bf16>(from, count)?.into_iter().map(bf16::to_f32).collect(),
+        Precision::F32 | Precision::Tf32 => gpu.download(from, count)?,
+    })
 }
 
 fn run(gpu: &Gpu, launches: &[Launch]) -> Result<()> {

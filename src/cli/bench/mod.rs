@@ -5,6 +5,7 @@ use clap::Subcommand;
 use std::process::ExitCode;
 
 mod interweave;
+mod ops;
 mod plot;
 mod predict;
 mod row;
@@ -21,6 +22,7 @@ pub struct Args {
 enum What {
     Train(train::Args),
     Interweave(interweave::Args),
+    Ops(ops::Args),
     Predict(predict::Args),
 }
 
@@ -28,6 +30,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Train(args) => train::run(args)?,
         What::Interweave(args) => interweave::run(args)?,
+        What::Ops(args) => ops::run(args)?,
         What::Predict(args) => predict::run(args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,0 +1,112 @@
+//! `weft bench ops`: each layer of a net by itself.
+
+use super::super::plan::parse_size;
+use super::super::{DeviceArgs, print, print_json};
+use crate::net::{Net, Purpose, Spec};
+use crate::profile;
+use crate::{Error, Result};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Time, arithmetic and memory traffic of each layer of a network, run alone.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Network description
+    net: PathBuf,
+    #[arg(long, default_value_t = 32)]
+    batch: usize,
+    /// Input size, as 300x300 (height x width)
+    #[arg(long)]
+    size: Option<String>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Times everything so often
+    #[arg(long, default_value_t = 10)]
+    runs: usize,
+    /// Print one JSON document: a list
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(serde::Serialize)]
+struct Row {
+    layer: String,
+    #[serde(rename = "type")]
+    kind: String,
+    device: String,
+    precision: &'static str,
+    batch: usize,
+    forward_ms: f64,
+    /// Gradients of input and parameters.
+    backward_ms: f64,
+    forward_gflops: f64,
+    backward_gflops: f64,
+    forward_gb_per_s: f64,
+    /// Least time over time taken, forward and backward together; absent where no peak is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    roofline: Option<f64>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    if args.runs == 0 {
+        return Err(Error::new("--runs 0", "nothing to time").advise("give 1 or more"));
+    }
+    let device = args.device.open()?;
+    let mut net = Net::load(&args.net)?;
+    if let Some(size) = &args.size {
+        let (h, w) = parse_size(size)?;
+        net = net.at_size(h, w)?;
+    }
+    if !args.json {
+        print(format!("{}, {}, batch {}", device.name(), device.precision(), args.batch))?;
+        print(
+            "layer         type             output        forward    backward   GFLOP/s: forward  backward   GB/s  roofline",
+        )?;
+    }
+    let mut rows = Vec::new();
+    for (index, layer) in net.layers.iter().enumerate() {
+        let inputs: Vec<_> = layer.inputs.iter().map(|&value| net.shape(value)).collect();
+        // A concat alone has no second input to read: it is timed in a net, by `weft profile`.
+        let &[input] = inputs.as_slice() else { continue };
+        let mut alone = net.spec.layers[index].clone();
+        alone.from = None;
+        let spec = Spec { place: net.spec.place.clone(), name: layer.name.clone(), input, layers: vec![alone] };
+        let alone = Arc::new(Net::new(spec)?);
+        let report = profile::profile(&device, &alone, args.batch, Purpose::Differentiation, args.runs)?;
+        let total = |backward: bool, of: fn(&profile::Row) -> f64| -> f64 {
+            report.rows.iter().filter(|row| row.is_backward == backward).map(of).sum()
+        };
+        let [forward, backward] = [false, true].map(|back| total(back, |row| row.times.median).max(f64::MIN_POSITIVE));
+        let flops = |back: bool| total(back, |row| row.work.flops as f64);
+        let floor = |row: &profile::Row| row.roofline.map_or(0.0, |(share, _)| share * row.times.median);
+        let row = Row {
+            layer: layer.name.clone(),
+            kind: layer.kind.clone(),
+            device: device.name(),
+            precision: device.precision().math(),
+            batch: args.batch,
+            forward_ms: 1e3 * forward,
+            backward_ms: 1e3 * backward,
+            forward_gflops: flops(false) / forward / 1e9,
+            backward_gflops: flops(true) / backward / 1e9,
+            forward_gb_per_s: total(false, |row| row.work.bytes as f64) / forward / 1e9,
+            roofline: report.peaks.map(|_| (total(false, floor) + total(true, floor)) / (forward + backward)),
+        };
+        if !args.json {
+            print(format!(
+                "{:<12}  {:<15}  {:<12}  {:>7.3} ms  {:>7.3} ms  {:>16.1}  {:>8.1}  {:>5.1}  {:>8}",
+                row.layer,
+                row.kind,
+                layer.shape.to_string(),
+                row.forward_ms,
+                row.backward_ms,
+                row.forward_gflops,
+                row.backward_gflops,
+                row.forward_gb_per_s,
+                row.roofline.map_or("-".into(), |share| format!("{:.0} %", 100.0 * share))
+            ))?;
+        }
+        rows.push(row);
+    }
+    if args.json { print_json(&rows) } else { Ok(()) }
+}
