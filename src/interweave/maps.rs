@@ -105,16 +105,24 @@ impl Build {
         Shape::new(3, (patches[0] - 1) * stride + patch.h, (patches[1] - 1) * stride + patch.w)
     }
 
-    /// Its normalised pixels, [h, w, 3], if patch `first` of the photo is the first one.
-    pub fn pixels(&self, photo: &Photo, first: [usize; 2], patches: [usize; 2], stride: usize) -> Vec<f32> {
-        let Shape { h, w, .. } = self.input(patches, stride);
+    /// The photo's normalised values, by their number.
+    pub fn values<'a>(&self, photo: &'a Photo) -> impl Fn(usize) -> f32 + use<'a> {
         let Normalise { mean, scale } = self.normalise;
-        let mut pixels = Vec::with_capacity(h * w * 3);
-        for row in photo.rgb.chunks_exact(photo.width * 3).skip(first[0] * stride).take(h) {
-            let row = &row[first[1] * stride * 3..][..w * 3];
-            pixels.extend(row.iter().enumerate().map(|(i, v)| (f32::from(*v) - mean[i % 3]) * scale));
-        }
-        pixels
+        move |i| (f32::from(photo.rgb[i]) - mean[i % 3]) * scale
+    }
+
+    /// The part of an image of that width that so many patches from patch `first` on read, [h, w, 3].
+    pub fn cut(
+        &self,
+        value: &impl Fn(usize) -> f32,
+        width: usize,
+        first: [usize; 2],
+        patches: [usize; 2],
+        stride: usize,
+    ) -> Vec<f32> {
+        let Shape { h, w, .. } = self.input(patches, stride);
+        let row = |y: usize| 3 * ((first[0] * stride + y) * width + first[1] * stride);
+        (0..h).flat_map(|y| (row(y)..row(y) + 3 * w).map(value)).collect()
     }
 
     /// The filters of the first local layer, and of the second.

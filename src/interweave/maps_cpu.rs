@@ -79,7 +79,8 @@ impl MapInterweaver {
 
     /// The trunk's map of all of the image that a patch reads.
     fn trunk(&self, photo: &Photo, whole: [usize; 2], stride: usize) -> Result<(Vec<f32>, Shape)> {
-        let (input, pixels) = (self.build.input(whole, stride), self.build.pixels(photo, [0, 0], whole, stride));
+        let input = self.build.input(whole, stride);
+        let pixels = self.build.cut(&self.build.values(photo), photo.width, [0, 0], whole, stride);
         let (net, first) = (&self.build.net, self.build.local[0]);
         if first == 0 {
             return Ok((pixels, input));

@@ -160,7 +160,22 @@ impl GpuMapInterweaver {
     /// # Errors
     /// A stride that is no multiple of the trunk's, or 0; an image smaller than a patch; out of memory.
     pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
-        let whole = self.build.patches([photo.height, photo.width], stride)?;
+        let value = self.build.values(photo);
+        self.run(value, [photo.height, photo.width], stride)
+    }
+
+    /// The same of an image that is already normalised, [height, width, 3].
+    ///
+    /// # Errors
+    /// As [`GpuMapInterweaver::extract`].
+    pub fn extract_normalised(&mut self, pixels: &[f32], size: [usize; 2], stride: usize) -> Result<Features> {
+        assert_eq!(pixels.len(), size[0] * size[1] * 3, "pixels of another size");
+        self.run(|i| pixels[i], size, stride)
+    }
+
+    /// `value(i)` is value `i` of the normalised image.
+    fn run(&mut self, value: impl Fn(usize) -> f32, size: [usize; 2], stride: usize) -> Result<Features> {
+        let whole = self.build.patches(size, stride)?;
         self.prepare(whole, stride)?;
         let (gpu, output) = (self.parameters.gpu(), self.build.net.output());
         let dims = output.len();
@@ -168,7 +183,7 @@ impl GpuMapInterweaver {
         let Some(prepared) = &mut self.prepared else { unreachable!("it has been prepared") };
         let [down, across] = prepared.piece;
         for [top, left] in pieces(whole, prepared.piece) {
-            let pixels = self.build.pixels(photo, [top, left], prepared.piece, stride);
+            let pixels = self.build.cut(&value, size[1], [top, left], prepared.piece, stride);
             gpu.driver.upload(prepared.pixels, bytemuck::cast_slice(&pixels))?;
             prepared.program.run(gpu)?;
             let features: Vec<f32> = gpu.download(prepared.features, down * across * dims)?;
