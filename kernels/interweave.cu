@@ -52,3 +52,40 @@ template <class T> __device__ void interweave(const InterweaveParams& p) {
   else store_pack(to, load_pack(from));
 }
 STORAGE_KERNELS(interweave, InterweaveParams)
+
+// The way back: the block of a bank of the second local layer, out of the tiles of its values over those maps.
+//
+// Layout: maps as above, [phases down, phases across, map h, map w, c]; patches [patches down, patches across, h, w, c], whose
+// block at (top, left) is written. The rest as above.
+struct UnweaveParams {
+  const void* maps;
+  void* patches;
+  unsigned phases_w, map_h, map_w, c;
+  unsigned tile_h, tile_w;          // places of a map from one tile to the next
+  unsigned period_h, period_w;      // patches from one tile to the next
+  unsigned patches_h, patches_w;
+  unsigned block_h, block_w, top, left;
+  unsigned h, w;                    // of a patch
+  unsigned lanes;
+  unsigned unused;
+};
+PARAMETERS(UnweaveParams, 88);
+
+template <class T> __device__ void unweave(const UnweaveParams& p) {
+  unsigned item = (unsigned)global_thread();
+  const unsigned channel = item % (p.c / p.lanes) * p.lanes;
+  item /= p.c / p.lanes;
+  const unsigned v = item % p.block_w;
+  item /= p.block_w;
+  const unsigned u = item % p.block_h;
+  const unsigned patch = item / p.block_h;
+  const unsigned down = patch / p.patches_w, across = patch % p.patches_w;
+  if (down >= p.patches_h) return;
+  const unsigned map = down % p.period_h * p.phases_w + across % p.period_w;
+  const unsigned y = down / p.period_h * p.tile_h + u, x = across / p.period_w * p.tile_w + v;
+  const T* from = (const T*)p.maps + (((size_t)map * p.map_h + y) * p.map_w + x) * p.c + channel;
+  T* to = (T*)p.patches + (((size_t)patch * p.h + p.top + u) * p.w + p.left + v) * p.c + channel;
+  if (p.lanes == 1) *to = *from;
+  else store_pack(to, load_pack(from));
+}
+STORAGE_KERNELS(unweave, UnweaveParams)

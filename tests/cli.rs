@@ -494,6 +494,12 @@ fn extract_gives_the_same_features_both_ways() {
     assert_eq!(a.0, [9, 9, 160]);
     let largest = b.1.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     assert!(a.1.iter().zip(&b.1).all(|(a, b)| (a - b).abs() <= 1e-5 * largest));
+    for device in ["cpu", "simt"] {
+        folder.fails(
+            &format!("{line} --method interweave-maps --device {device}"),
+            &["--stride", "50 is no multiple of the trunk's stride, 4"],
+        );
+    }
     folder.ok(&format!("extract {PHOTO} {PHOTO} --net net.toml --weights w --stride 200 -o many"));
     assert!(folder.path("many/eileen-collins.safetensors").exists());
     folder.ok(&format!("extract {PHOTO} --net net.toml --weights w --stride 200 -o f.npy"));
@@ -543,4 +549,8 @@ fn bench_interweave_prints_the_contract_s_keys() {
     assert_eq!(csv.lines().count(), 3);
     assert!(fs::read_to_string(folder.path("plot.svg")).unwrap().contains("speedup"));
     folder.fails(&format!("{line} --stride 8,0 --json"), &["stride"]);
+    let line = "bench interweave --net net.toml --image 63x67 --stride 4 --rounds 1 --device simt --json";
+    let document = folder.json(line);
+    assert!(document["interweave_maps_ms"].as_f64().unwrap() > 0.0);
+    assert!(document["max_rel_error"].as_f64().unwrap() <= 1e-5);
 }

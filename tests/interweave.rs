@@ -4,7 +4,7 @@ use std::sync::Arc;
 use weft::data::photo::Photo;
 use weft::data::resample::Normalise;
 use weft::device::{Device, Emulator, EmulatorOptions, Gpu, Precision};
-use weft::interweave::{GpuInterweaver, Interweaver, MapInterweaver, PatchScanner};
+use weft::interweave::{GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, PatchScanner};
 use weft::net::{GpuParameters, Net, Parameters, Spec};
 use weft::rng::Rng;
 
@@ -140,6 +140,92 @@ fn interweaved_maps_to_the_letter_of_the_paper() {
         local.replace("kernel = 3", "kernel = 1")
     ));
     assert!(error.contains("layer a: cannot be interweaved as maps: a trunk is made of unpadded"), "{error}");
+}
+
+/// The paper's maps on a GPU against patch scanning: on the CPU for f32, else on the same GPU with the same roundings.
+#[track_caller]
+fn compare_maps_on(gpu: &Gpu, net: &Arc<Net>, photo: &Photo, stride: usize, memory: usize) -> f64 {
+    let (parameters, normalise) = (parameters(net), Normalise::default());
+    let device = if gpu.precision == Precision::F32 { Device::Cpu } else { Device::Gpu(gpu.clone()) };
+    let scanned = Parameters::on(&device, net, parameters.clone()).unwrap();
+    let mut scanner = PatchScanner::new(net.clone(), scanned, normalise).unwrap();
+    let parameters = Arc::new(GpuParameters::new(gpu, net, &parameters).unwrap());
+    let mut maps = GpuMapInterweaver::new(net.clone(), parameters, normalise).unwrap().with_memory(memory);
+    let expected = scanner.extract(photo, stride).unwrap();
+    let error = maps.extract(photo, stride).unwrap().error(&expected);
+    let mut patches = expected.values.chunks_exact(expected.dims);
+    let first = patches.next().unwrap();
+    assert!(patches.all(|other| other != first), "features that tell patches apart");
+    // Once more: as a graph, over memory that has been used.
+    let again = maps.extract(photo, stride).unwrap().error(&expected);
+    assert!(again == error, "{error}, then {again}");
+    println!("{gpu:?}, {}, stride {stride}: {error:.1e}", net.spec.name);
+    error
+}
+
+/// ANet's build in small: two layers of a trunk, a padded rectangle of patches, layers between the local ones, two behind.
+const SMALL: &str = r#"
+    name = "small"
+    input = [3, 22, 18]
+    layer = [
+        { name = "c1", type = "conv", filters = 5, kernel = 3, activation = "relu" },
+        { name = "p1", type = "max_pool", kernel = 2 },
+        { name = "c2", type = "local_conv", filters = 8, kernel = [2, 3], grid = 3, window = "halo" },
+        { name = "r2", type = "relu" },
+        { name = "p2", type = "avg_pool", kernel = [1, 2] },
+        { name = "d2", type = "dropout", rate = 0.5 },
+        { name = "c3", type = "local_conv", filters = 6, kernel = [2, 1], grid = 2, span = 2, window = "valid" },
+        { name = "fc", type = "linear", outputs = 10, activation = "relu" },
+        { name = "out", type = "linear", outputs = 7 },
+    ]
+"#;
+
+#[test]
+fn interweaved_maps_on_a_gpu() {
+    let gpu = emulator(false, 3, Precision::F32);
+    for (name, photo, strides) in
+        [("anet_deepid2.toml", noise(84, 75, 6), &[4, 8, 12][..]), ("anet.toml", noise(101, 96, 6), &[4, 8][..])]
+    {
+        let net = shipped(name);
+        for &stride in strides {
+            let error = compare_maps_on(&gpu, &net, &photo, stride, WHOLE);
+            assert!(error <= 1e-5, "{name}, stride {stride}: {error}");
+        }
+    }
+    let net = shipped("anet_deepid2.toml");
+    let parameters = Arc::new(GpuParameters::new(&gpu, &net, &parameters(&net)).unwrap());
+    let mut maps = GpuMapInterweaver::new(net, parameters, Normalise::default()).unwrap();
+    let error = maps.extract(&noise(70, 70, 1), 6).unwrap_err().to_string();
+    assert!(error.contains("multiple of the trunk's"), "{error}");
+}
+
+#[test]
+fn interweaved_maps_on_a_gpu_within_bounds_and_in_pieces() {
+    let small = net(SMALL);
+    let convolutional = Arc::new(Net::new(small.spec.clone().up_to("c3").unwrap()).unwrap());
+    for net in [&small, &convolutional] {
+        for (stride, size) in [(2, [29, 31]), (4, [33, 41]), (6, [22, 18])] {
+            let photo = noise(size[1], size[0], 2);
+            for (checked, memory) in [(true, WHOLE), (false, WHOLE), (false, 1 << 15), (false, 1)] {
+                let error = compare_maps_on(&emulator(checked, 5, Precision::F32), net, &photo, stride, memory);
+                assert!(error <= 1e-5, "stride {stride}, checked {checked}, memory {memory}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn interweaved_maps_on_a_gpu_in_other_precisions() {
+    let photo = noise(79, 71, 4);
+    // As one pass: sums of another order, rounded at every layer.
+    for (precision, bound) in [(Precision::Tf32, 1e-3), (Precision::F16, 1e-2), (Precision::Bf16, 5e-2)] {
+        let error = compare_maps_on(&emulator(false, 1, precision), &shipped("anet_deepid2.toml"), &photo, 8, WHOLE);
+        assert!(error <= bound, "{precision}: {error}");
+    }
+    for precision in [Precision::F16, Precision::Bf16] {
+        let error = compare_maps_on(&emulator(true, 1, precision), &net(SMALL), &noise(25, 30, 4), 2, WHOLE);
+        assert!(error <= 5e-2, "{precision}: {error}");
+    }
 }
 
 #[test]
@@ -294,8 +380,8 @@ fn random_nets_sizes_and_strides_on_a_gpu() {
         let input = net.spec.input;
         let photo = noise(input.w + rng.below(30), input.h + rng.below(30), case);
         let stride = 2 + rng.below(8);
-        let memory = if case % 5 == 0 { 1 << 19 } else { WHOLE };
-        let checked = case % 8 == 0;
+        let memory = if case.is_multiple_of(5) { 1 << 19 } else { WHOLE };
+        let checked = case.is_multiple_of(8);
         let error = compare_on(&emulator(checked, case, Precision::F32), &net, &photo, stride, memory);
         assert!(error <= 1e-5, "case {case}: {} x {}, stride {stride}: {error}\n{text}", photo.width, photo.height);
     }

@@ -6,7 +6,7 @@ use weft::data::gpu::{Batch, PhotoWindow};
 use weft::data::photo::{Photo, Rect};
 use weft::data::resample::{Normalise, Resampler};
 use weft::device::{Emulator, EmulatorOptions, Gpu, Precision, Ptr, Recorder};
-use weft::interweave::maps_gpu::Interweaving;
+use weft::interweave::{Interweaving, Unweaving};
 use weft::locate::gpu::{record_response, record_summed_area};
 use weft::net::{GpuParameters, Net, Spec};
 use weft::ops::{Pair, Shape};
@@ -244,9 +244,39 @@ fn interweaved_maps_hold_the_tile_of_every_patch_and_zeros() {
                 let (from, out) = (upload(&gpu, &values), upload(&gpu, &vec![f32::NAN; wanted.len()]));
                 run(&gpu, |to| weave.record(from.ptr, out.ptr, to));
                 assert!(download(&gpu, out.ptr, wanted.len()) == wanted, "{gpu:?}: {weave:?}");
+                taken_apart(&gpu, weave, &mut rng);
             }
         }
     }
+}
+
+/// Values over the maps of `weave`, a place fewer along each axis: the block of every patch, and nothing beside it.
+fn taken_apart(gpu: &Gpu, weave: Interweaving, rng: &mut Rng) {
+    let (maps, map, tile, period) = (weave.maps(), weave.map(), weave.tile(), weave.period());
+    let values = Shape::new(map.c, map.h - 1, map.w - 1);
+    let block = Pair { h: tile.h - 1, w: tile.w - 1 };
+    let [top, left] = [weave.bank[0] * block.h, weave.bank[1] * block.w];
+    let output = Shape::new(map.c, 2 * block.h, 2 * block.w);
+    let from: Vec<f32> =
+        (0..maps.h * maps.w * values.len()).map(|_| gpu.precision.round_factor(rng.range(1.0, 2.0))).collect();
+    let patches = weave.patches.h * weave.patches.w;
+    let mut wanted = vec![0.0; patches * output.len()];
+    for patch in 0..patches {
+        let (py, px) = (patch / weave.patches.w, patch % weave.patches.w);
+        let number = (py % period.h) * maps.w + px % period.w;
+        for u in 0..block.h {
+            for v in 0..block.w {
+                let (y, x) = (py / period.h * tile.h + u, px / period.w * tile.w + v);
+                let at = ((number * values.h + y) * values.w + x) * map.c;
+                let to = ((patch * output.h + top + u) * output.w + left + v) * map.c;
+                wanted[to..to + map.c].copy_from_slice(&from[at..at + map.c]);
+            }
+        }
+    }
+    let (from, out) = (upload(gpu, &from), upload(gpu, &vec![0.0; wanted.len()]));
+    let unweave = Unweaving { weave, values, tile, block, output };
+    run(gpu, |to| unweave.record(from.ptr, out.ptr, to));
+    assert!(download(gpu, out.ptr, wanted.len()) == wanted, "{gpu:?}: {unweave:?}");
 }
 
 #[test]

@@ -4,7 +4,9 @@ use super::{print, print_json};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
 use crate::device::Device;
-use crate::interweave::{Features, GpuInterweaver, Interweaver, MapInterweaver, PatchScanner, Plan, patches};
+use crate::interweave::{
+    Features, GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, PatchScanner, Plan, patches,
+};
 use crate::net::{GpuParameters, Net, Parameters, Spec, Unknown};
 use crate::weights::{Dtype, Named, write, write_atomic, write_npy};
 use crate::{Error, Result};
@@ -140,11 +142,17 @@ fn extractor(args: &Args, net: &Arc<Net>, parameters: Vec<f32>) -> Result<Extrac
                 Box::new(move |photo, stride| interweaver.extract(photo, stride))
             }
         },
-        Method::InterweaveMaps => {
-            args.device.cpu_only("--method interweave-maps")?;
-            let mut interweaver = MapInterweaver::new(net, parameters, normalise)?;
-            Box::new(move |photo, stride| interweaver.extract(photo, stride))
-        }
+        Method::InterweaveMaps => match args.device.open()? {
+            Device::Cpu => {
+                let mut interweaver = MapInterweaver::new(net, parameters, normalise)?;
+                Box::new(move |photo, stride| interweaver.extract(photo, stride))
+            }
+            Device::Gpu(gpu) => {
+                let parameters = Arc::new(GpuParameters::new(&gpu, &net, &parameters)?);
+                let mut interweaver = GpuMapInterweaver::new(net, parameters, normalise)?;
+                Box::new(move |photo, stride| interweaver.extract(photo, stride))
+            }
+        },
         Method::Patchwise => {
             let parameters = Parameters::on(&args.device.open()?, &net, parameters)?;
             let mut scanner = PatchScanner::new(net, parameters, normalise)?;

@@ -127,18 +127,6 @@ impl DeviceArgs {
             Device::Cpu => Ok(Device::Cpu),
         }
     }
-
-    /// For what runs on the CPU only: refuses a GPU that was asked for by name.
-    ///
-    /// # Errors
-    /// A GPU was asked for.
-    fn cpu_only(&self, what: &str) -> Result<()> {
-        if matches!(self.device.as_str(), "auto" | "cpu") {
-            return Ok(());
-        }
-        Err(Error::new(format!("--device {}", self.device), format!("{what} runs on the CPU only"))
-            .advise("use --device cpu"))
-    }
 }
 
 /// Which model.

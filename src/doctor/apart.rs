@@ -7,11 +7,10 @@ use crate::data::gpu::{Batch, PhotoWindow};
 use crate::data::photo::{Photo, Rect};
 use crate::data::resample::{Normalise, Resampler};
 use crate::device::{Gpu, Launch, Memory, Precision, Program, Ptr, Recorder};
-use crate::interweave::maps_gpu::Interweaving;
-use crate::interweave::{GpuInterweaver, PatchScanner};
+use crate::interweave::{Features, GpuInterweaver, GpuMapInterweaver, PatchScanner};
 use crate::locate::gpu::{record_response, record_summed_area};
-use crate::net::GpuParameters;
-use crate::ops::{Pair, Shape, gpu};
+use crate::net::{GpuParameters, Net};
+use crate::ops::{Shape, gpu};
 use crate::rng::Rng;
 use crate::train::{GpuSgd, Sgd, SgdConfig};
 use half::{bf16, f16};
@@ -71,7 +70,8 @@ fn interweaving(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
         j2: concat from=['r2','p2']
         c3: local_conv filters=16 kernel=2 grid=2 span=2 window='valid'
         fc: linear outputs=9";
-    interweave(gpu, tally, "interweaving", [1, 3, 29, 29], layers)
+    let patches = Patches::new(gpu, "interweaving", [1, 3, 29, 29], layers)?;
+    patches.one_pass(gpu, tally)
 }
 
 /// The same where a layer reads the whole map of a patch.
@@ -79,76 +79,79 @@ fn interweaving_whole_maps(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     let layers = "
         c1: conv filters=5 kernel=3 activation='relu'
         g1: global_pool mode='avg'";
-    interweave(gpu, tally, "interweaving, whole maps", [1, 3, 9, 9], layers)
+    let patches = Patches::new(gpu, "interweaving, whole maps", [1, 3, 9, 9], layers)?;
+    patches.one_pass(gpu, tally)
 }
 
-/// Every patch of an image at stride 4, against patch by patch on the CPU.
-fn interweave(gpu: &Gpu, tally: &mut Tally, case: &str, input: [usize; 4], layers: &str) -> Result<()> {
-    const STRIDE: usize = 4;
-    let net = Arc::new(cases::net(case, input, layers)?);
-    let size = [input[2] + 18, input[3] + 15];
-    let mut rng = Rng::new(2, 0);
-    let mut parameters = net.initial_parameters(3);
-    for tensor in &net.parameters {
-        let values = &mut parameters[tensor.range.clone()];
-        match tensor.tensor.fan_in {
-            // Biases too, so that a wrong bank shows.
-            0 => values.fill_with(|| 0.1 * rng.normal()),
-            _ => values.iter_mut().for_each(|x| *x = gpu.precision.round_factor(*x)),
-        }
-    }
-    let draw = |_| gpu.precision.round_factor(rng.range(-1.0, 1.0));
-    let pixels: Vec<f32> = (0..size[0] * size[1] * 3).map(draw).collect();
-    let normalise = Normalise::default();
-    let mut scanner = PatchScanner::new(net.clone(), parameters.clone(), normalise)?;
-    let want = scanner.extract_normalised(&pixels, size, STRIDE)?;
-    let uploaded = Arc::new(GpuParameters::new(gpu, &net, &parameters)?);
-    let mut interweaver = GpuInterweaver::new(net, uploaded, normalise)?;
-    let launches = interweaver.program(size, STRIDE, 1)?.launches.clone();
-    let got = interweaver.extract_normalised(&pixels, size, STRIDE, 1)?;
-    let worst = got.first().map_or(f64::INFINITY, |got| error(&got.values, &want.values));
-    // Several layers round one after the other.
-    tally.note(&launches, case, worst, 4.0 * tally.tolerance(gpu.precision));
-    Ok(())
-}
-
-/// Maps of cells cut from responses: nothing but copies.
+/// The same as the paper does it, with interweaved maps in memory.
 fn interweaved_maps(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
-    let (c, cell, span, step, patches) = (8, 3, 2, 2, [5, 4]);
-    let side = |patches: usize| (patches - 1) * step + (span + 1) * cell;
-    let (h, w) = (side(patches[0]), side(patches[1]));
-    let weave = Interweaving {
-        response: Shape::new(c, h, w),
-        grid: Pair::both(span + 1),
-        bank: [1, 0],
-        cell: Pair::both(cell),
-        span: Pair::both(span),
-        step: Pair::both(step),
-        patches: Pair { h: patches[0], w: patches[1] },
-    };
-    let mut rng = Rng::new(3, 0);
-    let count = (span + 1) * (span + 1) * weave.response.len();
-    let values: Vec<f32> = (0..count).map(|_| gpu.precision.round_factor(rng.range(1.0, 2.0))).collect();
-    let (maps, map, period) = (weave.maps(), weave.map(), weave.period());
-    let mut want = vec![0.0; maps.h * maps.w * map.len()];
-    for patch in 0..patches[0] * patches[1] {
-        let (py, px) = (patch / patches[1], patch % patches[1]);
-        let number = (py % period.h) * maps.w + px % period.w;
-        for (u, v) in (0..span * cell).flat_map(|u| (0..span * cell).map(move |v| (u, v))) {
-            let bank = (weave.bank[0] + u / cell) * (span + 1) + weave.bank[1] + v / cell;
-            let (y, x) = (py * step + weave.bank[0] * cell + u, px * step + weave.bank[1] * cell + v);
-            let from = ((bank * h + y) * w + x) * c;
-            let (y, x) = (py / period.h * span * cell + u, px / period.w * span * cell + v);
-            let to = ((number * map.h + y) * map.w + x) * c;
-            want[to..to + c].copy_from_slice(&values[from..from + c]);
+    let layers = "
+        c1: conv filters=4 kernel=3 stride=2 activation='relu'
+        c2: local_conv filters=8 kernel=3 grid=3 window='halo' activation='relu'
+        p2: max_pool kernel=2
+        c3: local_conv filters=6 kernel=2 grid=2 span=2 window='valid'
+        fc: linear outputs=9";
+    let patches = Patches::new(gpu, "interweaved maps", [1, 3, 29, 29], layers)?;
+    patches.as_maps(gpu, tally)
+}
+
+/// A net on all patches of an image.
+struct Patches {
+    case: &'static str,
+    net: Arc<Net>,
+    parameters: Vec<f32>,
+    size: [usize; 2],
+    pixels: Vec<f32>,
+    /// The features of every patch by itself, on the CPU.
+    want: Features,
+}
+
+impl Patches {
+    const STRIDE: usize = 4;
+
+    fn new(gpu: &Gpu, case: &'static str, input: [usize; 4], layers: &str) -> Result<Self> {
+        let net = Arc::new(cases::net(case, input, layers)?);
+        let size = [input[2] + 18, input[3] + 15];
+        let mut rng = Rng::new(2, 0);
+        let mut parameters = net.initial_parameters(3);
+        for tensor in &net.parameters {
+            let values = &mut parameters[tensor.range.clone()];
+            match tensor.tensor.fan_in {
+                // Biases too, so that a wrong bank shows.
+                0 => values.fill_with(|| 0.1 * rng.normal()),
+                _ => values.iter_mut().for_each(|x| *x = gpu.precision.round_factor(*x)),
+            }
         }
+        let draw = |_| gpu.precision.round_factor(rng.range(-1.0, 1.0));
+        let pixels: Vec<f32> = (0..size[0] * size[1] * 3).map(draw).collect();
+        let mut scanner = PatchScanner::new(net.clone(), parameters.clone(), Normalise::default())?;
+        let want = scanner.extract_normalised(&pixels, size, Self::STRIDE)?;
+        Ok(Self { case, net, parameters, size, pixels, want })
     }
-    let (from, out) = (upload(gpu, &values)?, upload(gpu, &vec![f32::NAN; want.len()])?);
-    let mut to = Recorder::new(gpu);
-    weave.record(from.ptr, out.ptr, &mut to);
-    run(gpu, &to.launches)?;
-    tally.note(&to.launches, "interweaved maps", error(&download(gpu, out.ptr, want.len())?, &want), 0.0);
-    Ok(())
+
+    fn one_pass(&self, gpu: &Gpu, tally: &mut Tally) -> Result<()> {
+        let parameters = Arc::new(GpuParameters::new(gpu, &self.net, &self.parameters)?);
+        let mut interweaver = GpuInterweaver::new(self.net.clone(), parameters, Normalise::default())?;
+        let launches = interweaver.program(self.size, Self::STRIDE, 1)?.launches.clone();
+        let got = interweaver.extract_normalised(&self.pixels, self.size, Self::STRIDE, 1)?;
+        self.note(gpu, tally, &launches, got.first());
+        Ok(())
+    }
+
+    fn as_maps(&self, gpu: &Gpu, tally: &mut Tally) -> Result<()> {
+        let parameters = Arc::new(GpuParameters::new(gpu, &self.net, &self.parameters)?);
+        let mut interweaver = GpuMapInterweaver::new(self.net.clone(), parameters, Normalise::default())?;
+        let launches = interweaver.program(self.size, Self::STRIDE)?.launches.clone();
+        let got = interweaver.extract_normalised(&self.pixels, self.size, Self::STRIDE)?;
+        self.note(gpu, tally, &launches, Some(&got));
+        Ok(())
+    }
+
+    fn note(&self, gpu: &Gpu, tally: &mut Tally, launches: &[Launch], got: Option<&Features>) {
+        let worst = got.map_or(f64::INFINITY, |got| error(&got.values, &self.want.values));
+        // Several layers round one after the other.
+        tally.note(launches, self.case, worst, 4.0 * tally.tolerance(gpu.precision));
+    }
 }
 
 /// Batches out of photos: crops and scaled windows, over the edges, mirrored.

@@ -4,7 +4,7 @@
 
 use super::infer;
 use super::patchwise::Features;
-use super::plan::{LayerPlan, Plan, Task, patches};
+use super::plan::{LayerPlan, Plan, Task, patches, pieces};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
 use crate::net::{INPUT, Net};
@@ -128,7 +128,7 @@ impl Interweaver {
         self.seconds.fill(0.0);
         let dims = self.net.output().len();
         let mut values = vec![0.0; whole[0] * whole[1] * dims];
-        for [top, left] in plan.pieces(whole) {
+        for [top, left] in pieces(whole, plan.patches) {
             self.load(plan, [top * plan.stride, left * plan.stride], width, &value);
             for layer in 0..self.net.layers.len() {
                 let start = Instant::now();

@@ -3,7 +3,7 @@
 //! classes and all images of the batch, with tables that say what each row and column reads.
 
 use super::patchwise::Features;
-use super::plan::{LayerPlan, Link, Plan, patches};
+use super::plan::{LayerPlan, Link, Plan, patches, pieces};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
 use crate::device::{Gpu, Launch, Memory, Program, Ptr, Recorder};
@@ -165,7 +165,7 @@ impl GpuInterweaver {
         let map = plan.values[INPUT].maps[0];
         let [rows, columns] = [0, 1].map(|axis| &plan.axes[axis][INPUT].classes[0].positions);
         let mut pixels = vec![0.0; images * map.rows * map.columns * 3];
-        for [top, left] in plan.pieces(whole) {
+        for [top, left] in pieces(whole, plan.patches) {
             for (image, pixels) in pixels.chunks_exact_mut(map.rows * map.columns * 3).enumerate() {
                 for (line, y) in pixels.chunks_exact_mut(map.columns * 3).zip(rows) {
                     for (pixel, x) in line.chunks_exact_mut(3).zip(columns) {

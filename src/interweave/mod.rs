@@ -6,18 +6,21 @@ mod draw;
 mod geometry;
 mod gpu;
 mod maps;
-pub mod maps_gpu;
+mod maps_cpu;
+mod maps_gpu;
 mod patchwise;
 mod plan;
 
 pub use dense::Interweaver;
 pub use gpu::GpuInterweaver;
-pub use maps::MapInterweaver;
+pub use maps::{Interweaving, Unweaving};
+pub use maps_cpu::MapInterweaver;
+pub use maps_gpu::GpuMapInterweaver;
 pub use patchwise::{Features, PatchScanner};
 pub use plan::{Plan, patches};
 
 use crate::net::Net;
-use crate::ops::{Forward, Mode, Operation, Targets};
+use crate::ops::{Forward, Kind, Mode, Operation, Targets};
 use crate::{Error, Result};
 
 /// Patches are cut from photos.
@@ -27,6 +30,15 @@ fn check_rgb(net: &Net) -> Result<()> {
     }
     Err(Error::new(&net.spec.place, format!("its input {} is no RGB photo", net.spec.input))
         .advise("patches of photos need input = [3, height, width]"))
+}
+
+/// Patches have no targets.
+fn check_no_loss(net: &Net) -> Result<()> {
+    match net.layers.iter().find(|layer| matches!(layer.op.kind(), Kind::Loss)) {
+        None => Ok(()),
+        Some(loss) => Err(Error::new(net.spec.place_of(&loss.name), "is a loss, which patches have no use for")
+            .advise("extract an earlier layer with --layer")),
+    }
 }
 
 /// Runs an operation by itself on `n` samples.

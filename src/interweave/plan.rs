@@ -143,16 +143,31 @@ pub fn patches(net: &Net, height: usize, width: usize, stride: usize) -> Result<
     Ok([(height - input.h) / stride + 1, (width - input.w) / stride + 1])
 }
 
+/// Half a piece of an image; `None` if it is a single patch.
+pub(super) fn smaller(piece: [usize; 2]) -> Option<[usize; 2]> {
+    let mut half = piece;
+    let longer = usize::from(piece[1] >= piece[0]);
+    half[longer] = piece[longer].div_ceil(2);
+    (half != piece).then_some(half)
+}
+
+/// The first patch of each piece of `whole` patches. The last piece of a row or column is moved back so that it is as large
+/// as the others.
+pub(super) fn pieces(whole: [usize; 2], piece: [usize; 2]) -> impl Iterator<Item = [usize; 2]> {
+    let starts = move |axis: usize| {
+        let (whole, piece) = (whole[axis], piece[axis]);
+        (0..whole).step_by(piece).map(move |start| start.min(whole - piece))
+    };
+    starts(0).flat_map(move |top| starts(1).map(move |left| [top, left]))
+}
+
 impl Plan {
     /// Plans `patches` patches, `stride` pixels from one to the next.
     ///
     /// # Errors
     /// A net with a loss.
     pub fn new(net: &Net, patches: [usize; 2], stride: usize) -> Result<Self> {
-        if let Some(loss) = net.layers.iter().find(|layer| matches!(layer.op.kind(), Kind::Loss)) {
-            return Err(Error::new(net.spec.place_of(&loss.name), "is a loss, which patches have no use for")
-                .advise("extract an earlier layer with --layer"));
-        }
+        super::check_no_loss(net)?;
         let origins = |count: usize| (0..count as i64).map(|p| p * stride as i64).collect::<Vec<i64>>();
         let axes = [axes(net, true, &origins(patches[0])), axes(net, false, &origins(patches[1]))];
         let mut plan = Self { patches, stride, axes, values: Vec::new(), layers: Vec::new(), len: 0, scratch: 0 };
@@ -170,25 +185,11 @@ impl Plan {
     /// # Errors
     /// As [`Plan::new`].
     pub fn within(net: &Net, whole: [usize; 2], stride: usize, memory: usize) -> Result<Self> {
-        let mut piece = whole;
-        let mut plan = Self::new(net, piece, stride)?;
-        while plan.bytes() > memory && piece != [1, 1] {
-            let longer = usize::from(piece[1] >= piece[0]);
-            piece[longer] = piece[longer].div_ceil(2);
+        let mut plan = Self::new(net, whole, stride)?;
+        while let Some(piece) = smaller(plan.patches).filter(|_| plan.bytes() > memory) {
             plan = Self::new(net, piece, stride)?;
         }
         Ok(plan)
-    }
-
-    /// The first patch of each piece of `whole` patches. The last piece of a row or column is moved back so that it is as
-    /// large as the others.
-    pub fn pieces(&self, whole: [usize; 2]) -> impl Iterator<Item = [usize; 2]> + use<> {
-        let piece = self.patches;
-        let starts = move |axis: usize| {
-            let (whole, piece) = (whole[axis], piece[axis]);
-            (0..whole).step_by(piece).map(move |start| start.min(whole - piece))
-        };
-        starts(0).flat_map(move |top| starts(1).map(move |left| [top, left]))
     }
 
     fn place_values(&mut self, net: &Net) {

@@ -7,7 +7,7 @@ use super::{median, plot};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
 use crate::device::Device;
-use crate::interweave::{Features, GpuInterweaver, Interweaver, MapInterweaver, PatchScanner, Plan};
+use crate::interweave::{Features, GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, PatchScanner, Plan};
 use crate::net::{Net, Parameters, Unknown};
 use crate::ops::parallel::threads;
 use crate::rng::Rng;
@@ -117,7 +117,7 @@ struct Bench {
     scanner: PatchScanner,
     batch: usize,
     /// The paper's form; `None` for nets and strides that it does not take.
-    maps: Option<MapInterweaver>,
+    maps: Option<Maps>,
     interweaver: OnePass,
     device: Device,
 }
@@ -140,6 +140,40 @@ impl OnePass {
         match self {
             Self::Cpu(net) => net.plan(photo.height, photo.width, stride),
             Self::Gpu(net) => net.plan([photo.height, photo.width], stride),
+        }
+    }
+}
+
+/// The same to the letter of the paper.
+enum Maps {
+    Cpu(Box<MapInterweaver>),
+    Gpu(Box<GpuMapInterweaver>),
+}
+
+impl Maps {
+    /// # Errors
+    /// A net that has no such form.
+    fn new(net: Arc<Net>, parameters: &[f32], on_device: &Parameters) -> Result<Self> {
+        let normalise = Normalise::default();
+        Ok(match on_device {
+            Parameters::Cpu(_) => Self::Cpu(Box::new(MapInterweaver::new(net, parameters.to_vec(), normalise)?)),
+            Parameters::Gpu(on_device) => {
+                Self::Gpu(Box::new(GpuMapInterweaver::new(net, on_device.clone(), normalise)?))
+            }
+        })
+    }
+
+    fn takes(&self, stride: usize) -> bool {
+        match self {
+            Self::Cpu(net) => net.takes(stride),
+            Self::Gpu(net) => net.takes(stride),
+        }
+    }
+
+    fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
+        match self {
+            Self::Cpu(net) => net.extract(photo, stride),
+            Self::Gpu(net) => net.extract(photo, stride),
         }
     }
 }
@@ -185,9 +219,7 @@ impl Bench {
                 OnePass::Gpu(Box::new(GpuInterweaver::new(net.clone(), on_device.clone(), Normalise::default())?))
             }
         };
-        // The paper's literal form runs on the CPU.
-        let maps = MapInterweaver::new(net.clone(), parameters.to_vec(), Normalise::default()).ok();
-        let maps = maps.filter(|maps| matches!(device, Device::Cpu) && maps.takes(stride));
+        let maps = Maps::new(net.clone(), parameters, &on_device).ok().filter(|maps| maps.takes(stride));
         Ok(Self { net: net.clone(), photo, stride, scanner, batch, maps, interweaver, device: device.clone() })
     }
 
