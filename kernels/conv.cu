@@ -10,18 +10,16 @@
 //
 // Layouts: X, Y NHWC; W [bank][group][i][j][c / groups][o / groups]. Grid: (tiles of m) * (bank, group[, residue]), tiles of n, splits;
 // see product.cuh. Tolerance: 1e-6 f32, 2e-3 tf32, 1e-2 16-bit.
+#include "geometry.cuh"
 #include "product.cuh"
 
-struct Conv {
+struct Conv : Geometry {
   const void* x;
   const void* y;   // conv_data, conv_weights: the gradient of the output
   const void* w;
   const float* bias;  // [bank][o], or null
   void* out;          // Y, dX (one region) or dW (f32)
   float* partial;     // f32 sums for conv_finish, conv_gather, conv_sum
-  int n, in_h, in_w, in_c, out_h, out_w, out_c;
-  int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w;
-  int groups, grid_h, grid_w, cell_h, cell_w, block_h, block_w;
   int extent_h, extent_w;  // conv_data: pixels that one region's windows reach: the map, or a cell with its halo
   int activation, splits, k_per_split, tiles_m;
   int wide_x, wide_y, wide_w;  // runs of channels, of filters: whole 16 bytes
@@ -110,24 +108,11 @@ template <class T> struct TapsByPixels : Window<T> {
 };
 
 // W[tap, o] of a bank and group.
-template <class T> struct Filters {
-  static constexpr bool K_INNER = false;
-  const T* base;
-  int taps, filters;
-  bool wide;
-  struct Row { int o; };
-  struct Step { int tap; };
-  __device__ __forceinline__ Filters(const Conv& p, const Place& place)
-      : taps(p.kernel_h * p.kernel_w * (p.in_c / p.groups)), filters(p.out_c / p.groups), wide(p.wide_w != 0) {
-    base = (const T*)p.w + (size_t)(place.bank * p.groups + place.group) * taps * filters;
-  }
-  __device__ __forceinline__ Row row(int o) const { return {o < filters ? o : -1}; }
-  __device__ __forceinline__ Step step(int k) const { return {k < taps ? k : -1}; }
-  __device__ __forceinline__ const T* at(Row r, Step s) const {
-    return r.o < 0 || s.tap < 0 ? nullptr : base + ((size_t)s.tap * filters + r.o);
-  }
-  __device__ __forceinline__ const T* anywhere() const { return base; }
-};
+template <class T> __device__ __forceinline__ Matrix<T, false> filters(const Conv& p, const Place& place) {
+  int taps = p.kernel_h * p.kernel_w * (p.in_c / p.groups), filters = p.out_c / p.groups;
+  const T* base = (const T*)p.w + (size_t)(place.bank * p.groups + place.group) * taps * filters;
+  return {base, filters, taps, filters, p.wide_w != 0};
+}
 
 // dY[pixel, o] with pixels along k.
 template <class T> struct Gradients {
@@ -241,20 +226,20 @@ template <class Math> __device__ void conv_forward(const Conv& p) {
   typedef typename Math::T T;
   Place place(p, blockIdx.x / p.tiles_m, false);
   PixelsByTaps<T> a(p, place);
-  Filters<T> b(p, place);
+  Matrix<T, false> b = filters<T>(p, place);
   int m0 = blockIdx.x % p.tiles_m * TILE_M, n0 = blockIdx.y * TILE_N;
   int k0 = blockIdx.z * p.k_per_split, k1 = min(a.taps, k0 + p.k_per_split);
   size_t batch = (size_t)blockIdx.z * (gridDim.x / p.tiles_m) + blockIdx.x / p.tiles_m;
-  float* partial = p.partial + batch * a.pixels * b.filters;
+  float* partial = p.partial + batch * a.pixels * b.rows;
   int top = place.bank / p.grid_w * p.block_h, left = place.bank % p.grid_w * p.block_w;
-  T* out = (T*)p.out + place.group * b.filters;
+  T* out = (T*)p.out + place.group * b.rows;
   product<Math>(a, b, m0, n0, k0, k1, [&](int m, int n, float value) {
-    if (m >= a.pixels || n >= b.filters) return;
+    if (m >= a.pixels || n >= b.rows) return;
     if (p.splits > 1) {
-      partial[(size_t)m * b.filters + n] = value;
+      partial[(size_t)m * b.rows + n] = value;
       return;
     }
-    if (p.bias) value += p.bias[(place.bank * p.groups + place.group) * b.filters + n];
+    if (p.bias) value += p.bias[(place.bank * p.groups + place.group) * b.rows + n];
     Pixel at(p, m);
     out[(((size_t)at.sample * p.out_h + top + at.u) * p.out_w + left + at.v) * p.out_c + n] =
         from_float<T>(rectify(value, p.activation));

@@ -100,36 +100,20 @@ template <class T> struct DenseWindow : Reader<T> {
   __device__ __forceinline__ const T* anywhere() const { return (const T*)this->p.x; }
 };
 
-// W[tap, o] of a bank and group.
-template <class T> struct DenseFilters {
-  static constexpr bool K_INNER = false;
-  const T* base;
-  int taps, filters;
-  bool wide;
-  struct Row { int o; };
-  struct Step { int tap; };
-  __device__ __forceinline__ Row row(int o) const { return {o < filters ? o : -1}; }
-  __device__ __forceinline__ Step step(int k) const { return {k < taps ? k : -1}; }
-  __device__ __forceinline__ const T* at(Row r, Step s) const {
-    return r.o < 0 || s.tap < 0 ? nullptr : base + ((size_t)s.tap * filters + r.o);
-  }
-  __device__ __forceinline__ const T* anywhere() const { return base; }
-};
-
 template <class Math> __device__ void dense_conv(const Dense& p) {
   typedef typename Math::T T;
   const Tile& tile = p.tiles[blockIdx.x / p.groups];
   int group = blockIdx.x % p.groups, image = blockIdx.z / p.splits, split = blockIdx.z % p.splits;
   DenseWindow<T> a(p, tile, image, group);
-  DenseFilters<T> b;
-  b.taps = a.taps, b.filters = p.out_c / p.groups, b.wide = p.wide_w != 0;
-  b.base = (const T*)p.w + (size_t)(tile.bank * p.groups + group) * b.taps * b.filters;
+  int filters = p.out_c / p.groups;
+  const T* weights = (const T*)p.w + (size_t)(tile.bank * p.groups + group) * a.taps * filters;
+  Matrix<T, false> b{weights, filters, a.taps, filters, p.wide_w != 0};
   int n0 = blockIdx.y * TILE_N, k0 = split * p.k_per_split, k1 = min(a.taps, k0 + p.k_per_split);
-  const float* bias = p.bias ? p.bias + (size_t)(tile.bank * p.groups + group) * b.filters : nullptr;
-  size_t at = image * p.y_image + tile.at + group * b.filters;
+  const float* bias = p.bias ? p.bias + (size_t)(tile.bank * p.groups + group) * filters : nullptr;
+  size_t at = image * p.y_image + tile.at + group * filters;
   float* partial = p.partial + (size_t)split * p.images * p.y_image;
   product<Math>(a, b, tile.first, n0, k0, k1, [&](int m, int n, float value) {
-    if (m >= tile.pixels || n >= b.filters) return;
+    if (m >= tile.pixels || n >= filters) return;
     if (bias && split == 0) value += bias[n];
     size_t to = at + (size_t)m * p.out_c + n;
     if (p.splits > 1) partial[to] = value;

@@ -23,23 +23,6 @@ struct Gemm {
 };
 PARAMETERS(Gemm, 120);
 
-// A matrix whose lines run along k, or along its rows.
-template <class T, bool INNER> struct Matrix {
-  static constexpr bool K_INNER = INNER;
-  const T* base;
-  int rows, k, line;
-  bool wide;
-  struct Row { int index; };
-  struct Step { int k; };
-  __device__ __forceinline__ Row row(int index) const { return {index < rows ? index : -1}; }
-  __device__ __forceinline__ Step step(int at) const { return {at < k ? at : -1}; }
-  __device__ __forceinline__ const T* at(Row r, Step s) const {
-    if (r.index < 0 || s.k < 0) return nullptr;
-    return base + (INNER ? (size_t)r.index * line + s.k : (size_t)s.k * line + r.index);
-  }
-  __device__ __forceinline__ const T* anywhere() const { return base; }
-};
-
 template <class Math, bool A_INNER, bool B_INNER> __device__ __forceinline__ void gemm(const Gemm& p) {
   typedef typename Math::T T;
   int batch = blockIdx.x / p.tiles_m, m0 = blockIdx.x % p.tiles_m * TILE_M, n0 = blockIdx.y * TILE_N;

@@ -4,15 +4,12 @@
 //   col2im   X's gradient                    from cols' gradient: each pixel gathers what reaches it, in order
 //   regions  [bank][group][pixel][o]         from Y's layout, and back with bias and activation
 // A thread owns one value of the result. f32, f16, bf16 storage.
-#include "product.cuh"
+#include "geometry.cuh"
 
-struct Im2col {
+struct Im2col : Geometry {
   const void* from;
   const float* bias;
   void* to;
-  int n, in_h, in_w, in_c, out_h, out_w, out_c;
-  int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w;
-  int groups, grid_h, grid_w, cell_h, cell_w, block_h, block_w;
   int activation, unused;
 };
 PARAMETERS(Im2col, 112);

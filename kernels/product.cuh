@@ -105,6 +105,23 @@ template <class T, int ROWS, class Operand> struct Loader {
   }
 };
 
+// A matrix whose lines run along k, or along its rows.
+template <class T, bool INNER> struct Matrix {
+  static constexpr bool K_INNER = INNER;
+  const T* base;
+  int rows, k, line;
+  bool wide;
+  struct Row { int index; };
+  struct Step { int k; };
+  __device__ __forceinline__ Row row(int index) const { return {index < rows ? index : -1}; }
+  __device__ __forceinline__ Step step(int at) const { return {at < k ? at : -1}; }
+  __device__ __forceinline__ const T* at(Row r, Step s) const {
+    if (r.index < 0 || s.k < 0) return nullptr;
+    return base + (INNER ? (size_t)r.index * line + s.k : (size_t)s.k * line + r.index);
+  }
+  __device__ __forceinline__ const T* anywhere() const { return base; }
+};
+
 // ---- f32 multiply-adds: a thread owns 8 x 8 values of C. Four k at a time, 16 bytes a read, whichever way the tile lies.
 struct MathF32 {
   typedef float T;

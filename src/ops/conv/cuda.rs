@@ -49,12 +49,19 @@ kernel_parameters! {
 }
 
 kernel_parameters! {
-    /// kernels/conv.cu
-    Conv: 224 {
-        x: Ptr, y: Ptr, w: Ptr, bias: Ptr, out: Ptr, partial: Ptr,
+    /// kernels/geometry.cuh
+    Geometry: 80 {
         n: u32, in_h: u32, in_w: u32, in_c: u32, out_h: u32, out_w: u32, out_c: u32,
         kernel_h: u32, kernel_w: u32, stride_h: u32, stride_w: u32, pad_h: u32, pad_w: u32,
         groups: u32, grid_h: u32, grid_w: u32, cell_h: u32, cell_w: u32, block_h: u32, block_w: u32,
+    }
+}
+
+kernel_parameters! {
+    /// kernels/conv.cu
+    Conv: 224 {
+        geometry: Geometry,
+        x: Ptr, y: Ptr, w: Ptr, bias: Ptr, out: Ptr, partial: Ptr,
         extent_h: u32, extent_w: u32,
         activation: u32, splits: u32, k_per_split: u32, tiles_m: u32, wide_x: u32, wide_y: u32, wide_w: u32,
         by_block_w: Divisor, by_block_h: Divisor, by_channels: Divisor, by_filters: Divisor, by_kernel_w: Divisor,
@@ -78,10 +85,8 @@ kernel_parameters! {
 kernel_parameters! {
     /// kernels/im2col.cu
     Im2col: 112 {
+        geometry: Geometry,
         from: Ptr, bias: Ptr, to: Ptr,
-        n: u32, in_h: u32, in_w: u32, in_c: u32, out_h: u32, out_w: u32, out_c: u32,
-        kernel_h: u32, kernel_w: u32, stride_h: u32, stride_w: u32, pad_h: u32, pad_w: u32,
-        groups: u32, grid_h: u32, grid_w: u32, cell_h: u32, cell_w: u32, block_h: u32, block_w: u32,
         activation: u32, unused: u32,
     }
 }
@@ -295,19 +300,8 @@ impl Filter {
         if self.is_pointwise() { 0 } else { self.batch() * self.rows(n) * self.taps() }
     }
 
-    fn parameters_at(&self, n: usize, spread: Spread, gpu: &Gpu) -> Conv {
-        let pack = 16 / gpu.precision.bytes();
-        let channels = self.input.c / self.groups;
-        let wide = |line: usize| u32::from(line.is_multiple_of(pack));
-        let [extent_h, extent_w] = self.extent();
-        let null = Ptr::NULL;
-        Conv {
-            x: null,
-            y: null,
-            w: null,
-            bias: null,
-            out: null,
-            partial: null,
+    fn geometry(&self, n: usize) -> Geometry {
+        Geometry {
             n: n as u32,
             in_h: self.input.h as u32,
             in_w: self.input.w as u32,
@@ -328,6 +322,23 @@ impl Filter {
             cell_w: self.cell.w as u32,
             block_h: self.block.h as u32,
             block_w: self.block.w as u32,
+        }
+    }
+
+    fn parameters_at(&self, n: usize, spread: Spread, gpu: &Gpu) -> Conv {
+        let pack = 16 / gpu.precision.bytes();
+        let channels = self.input.c / self.groups;
+        let wide = |line: usize| u32::from(line.is_multiple_of(pack));
+        let [extent_h, extent_w] = self.extent();
+        let null = Ptr::NULL;
+        Conv {
+            geometry: self.geometry(n),
+            x: null,
+            y: null,
+            w: null,
+            bias: null,
+            out: null,
+            partial: null,
             extent_h: extent_h as u32,
             extent_w: extent_w as u32,
             activation: Activation::None as u32,
@@ -346,33 +357,7 @@ impl Filter {
     }
 
     fn im2col_at(&self, n: usize, from: Ptr, to: Ptr) -> Im2col {
-        Im2col {
-            from,
-            bias: Ptr::NULL,
-            to,
-            n: n as u32,
-            in_h: self.input.h as u32,
-            in_w: self.input.w as u32,
-            in_c: self.input.c as u32,
-            out_h: self.output.h as u32,
-            out_w: self.output.w as u32,
-            out_c: self.output.c as u32,
-            kernel_h: self.kernel.h as u32,
-            kernel_w: self.kernel.w as u32,
-            stride_h: self.stride.h as u32,
-            stride_w: self.stride.w as u32,
-            pad_h: self.pad.h as u32,
-            pad_w: self.pad.w as u32,
-            groups: self.groups as u32,
-            grid_h: self.grid.h as u32,
-            grid_w: self.grid.w as u32,
-            cell_h: self.cell.h as u32,
-            cell_w: self.cell.w as u32,
-            block_h: self.block.h as u32,
-            block_w: self.block.w as u32,
-            activation: Activation::None as u32,
-            unused: 0,
-        }
+        Im2col { geometry: self.geometry(n), from, bias: Ptr::NULL, to, activation: Activation::None as u32, unused: 0 }
     }
 
     fn values(&self, n: usize) -> [usize; 3] {
