@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use weft::data::photo::Photo;
 use weft::data::resample::Normalise;
-use weft::device::{Device, Emulator, EmulatorOptions, Gpu, Precision};
+use weft::device::{Convolution, Device, Emulator, EmulatorOptions, Gpu, Precision};
 use weft::interweave::{GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, PatchScanner};
 use weft::net::{GpuParameters, Net, Parameters, Spec};
 use weft::rng::Rng;
@@ -210,6 +210,9 @@ fn interweaved_maps_on_a_gpu_within_bounds_and_in_pieces() {
                 let error = compare_maps_on(&emulator(checked, 5, Precision::F32), net, &photo, stride, memory);
                 assert!(error <= 1e-5, "stride {stride}, checked {checked}, memory {memory}: {error}");
             }
+            let gpu = Gpu { convolution: Convolution::Im2col, ..emulator(true, 6, Precision::F32) };
+            let error = compare_maps_on(&gpu, net, &photo, stride, WHOLE);
+            assert!(error <= 1e-5, "stride {stride}, im2col: {error}");
         }
     }
 }
@@ -241,6 +244,8 @@ fn what_has_no_meaning_is_refused() {
     let loss = Spec::load(concat!(env!("CARGO_MANIFEST_DIR"), "/nets/anet.toml")).unwrap();
     let loss = loss.with([weft::net::LayerSpec::new("loss", "softmax_cross_entropy", "").unwrap()]);
     let loss = Arc::new(Net::new(loss).unwrap());
+    let error = MapInterweaver::new(loss.clone(), loss.initial_parameters(1), Normalise::default()).err().unwrap();
+    assert!(error.to_string().contains("loss"), "{error}");
     let mut interweaver = Interweaver::new(loss.clone(), loss.initial_parameters(1), Normalise::default()).unwrap();
     let error = interweaver.extract(&noise(100, 100, 1), 8).unwrap_err().to_string();
     assert!(error.contains("loss"), "{error}");

@@ -1,5 +1,6 @@
 //! Features of all overlapping patches of an image: by running the net on every patch ([`PatchScanner`]), or in one pass
-//! that shares what overlapping patches have in common ([`Interweaver`], the paper's interweaved operation).
+//! that shares what overlapping patches have in common ([`Interweaver`], the paper's interweaved operation;
+//! [`MapInterweaver`], the same to the letter).
 
 mod dense;
 mod draw;
