@@ -82,8 +82,11 @@ fn anet_at_every_legal_stride_and_others() {
 fn one_patch_one_row_and_one_column_of_patches() {
     let net = shipped("anet_deepid2.toml");
     for (width, height) in [(63, 63), (120, 63), (63, 101), (66, 66)] {
-        let error = compare(&net, &noise(width, height, 5), 4, WHOLE);
+        let photo = noise(width, height, 5);
+        let error = compare(&net, &photo, 4, WHOLE);
         assert!(error <= 1e-5, "{width} x {height}: {error}");
+        let error = compare_on(&emulator(false, 5, Precision::F32), &net, &photo, 4, WHOLE);
+        assert!(error <= 1e-5, "{width} x {height} on a GPU: {error}");
     }
 }
 
@@ -236,9 +239,14 @@ fn what_has_no_meaning_is_refused() {
     let anet = shipped("anet.toml");
     let parameters = anet.initial_parameters(1);
     let mut interweaver = Interweaver::new(anet.clone(), parameters, Normalise::default()).unwrap();
+    let gpu = emulator(false, 1, Precision::F32);
+    let uploaded = Arc::new(GpuParameters::new(&gpu, &anet, &anet.initial_parameters(1)).unwrap());
+    let mut on_gpu = GpuInterweaver::new(anet.clone(), uploaded, Normalise::default()).unwrap();
     for (photo, stride, expected) in [(noise(87, 200, 1), 8, "smaller than a patch"), (noise(100, 100, 1), 0, "stride")]
     {
         let error = interweaver.extract(&photo, stride).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        let error = on_gpu.extract(&photo, stride).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
     let loss = Spec::load(concat!(env!("CARGO_MANIFEST_DIR"), "/nets/anet.toml")).unwrap();

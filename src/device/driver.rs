@@ -81,6 +81,11 @@ impl Launch {
         Self { work: Work { flops, bytes }, ..self }
     }
 
+    /// From 2^32 threads on: kernels count them in 32 bits.
+    pub fn is_too_large(&self) -> bool {
+        u64::from(self.grid[0]) * u64::from(self.block) > u64::from(u32::MAX)
+    }
+
     /// `kernel (layer), grid 2x1x1, block 256, 0 bytes of shared memory`: for messages.
     pub fn describe(&self) -> String {
         let [x, y, z] = self.grid;

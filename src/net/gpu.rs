@@ -221,6 +221,11 @@ impl GpuSession {
         if purpose == Purpose::Training || purpose == Purpose::Differentiation {
             session.training = Some(session.record(true)?);
         }
+        let launches = session.inference.forward.launches.iter().chain(&session.inference.backward.launches);
+        if let Some(launch) = launches.into_iter().find(|launch| launch.is_too_large()) {
+            let found = format!("a batch of {n} is too large for one launch of {}", launch.describe());
+            return Err(Error::new(&session.net.spec.place, found).advise("use a smaller batch"));
+        }
         Ok(session)
     }
 

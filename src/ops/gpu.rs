@@ -54,12 +54,8 @@ pub struct GpuBackward<'a> {
 /// Threads of a block where nothing else decides.
 pub const BLOCK: usize = 256;
 
-/// Grid of blocks of [`BLOCK`] threads, one thread per item.
-///
-/// # Panics
-/// From 2^32 threads on: kernels count them in 32 bits. So many packs are more memory than a GPU has.
+/// Grid of blocks of [`BLOCK`] threads, one thread per item. Kernels count threads in 32 bits: see [`Launch::is_too_large`].
 pub fn cover(items: usize) -> [usize; 3] {
-    assert!(u32::try_from(items).is_ok(), "{items} threads in one launch");
     [items.div_ceil(BLOCK).max(1), 1, 1]
 }
 
