@@ -119,6 +119,11 @@ impl DeviceArgs {
     /// A device that cannot be used, and why; a precision that it does not have.
     fn open(&self) -> Result<Device> {
         match Device::open(&self.device)? {
+            Device::Gpu(gpu) if !gpu.has(self.precision) => {
+                let name = &gpu.driver.properties().name;
+                Err(Error::new(format!("--precision {}", self.precision), format!("{name} has no such tensor cores"))
+                    .advise("use f32; the others need compute capability 8.0"))
+            }
             Device::Gpu(gpu) => Ok(Device::Gpu(Gpu { precision: self.precision, convolution: self.conv, ..gpu })),
             Device::Cpu if self.precision != Precision::F32 => {
                 Err(Error::new(format!("--precision {}", self.precision), "the CPU computes in f32")

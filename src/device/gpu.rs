@@ -121,6 +121,11 @@ impl Gpu {
         Self { driver, precision: Precision::default(), convolution: Convolution::default(), apart: false }
     }
 
+    /// Whether products in `precision` run here: all but f32 need tensor cores that know the type, and `cp.async`.
+    pub fn has(&self, precision: Precision) -> bool {
+        precision == Precision::F32 || self.driver.properties().capability[0] >= 8
+    }
+
     /// Memory for `bytes` bytes, contents undefined.
     ///
     /// # Errors

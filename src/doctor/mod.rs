@@ -64,7 +64,7 @@ impl Report {
     }
 }
 
-/// How many checks [`check`] makes of all cases.
+/// How many checks [`check`] makes of all cases, at most.
 pub fn checks() -> usize {
     let nets: usize = cases::CASES.iter().map(|case| case.algorithms().len()).sum();
     Precision::ALL.len() * (nets + apart::CHECKS.len())
@@ -78,7 +78,7 @@ pub fn check(gpu: &Gpu, wanted: impl Fn(&str) -> bool, done: impl Fn(u64)) -> Re
         count += 1;
         done(count);
     };
-    for precision in Precision::ALL {
+    for precision in Precision::ALL.into_iter().filter(|precision| gpu.has(*precision)) {
         tally.set_precision(precision);
         for case in cases::CASES.iter().filter(|case| wanted(case.name)) {
             for &convolution in case.algorithms() {

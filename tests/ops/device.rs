@@ -72,9 +72,13 @@ fn cuda() -> Vec<Device> {
             return Vec::new();
         }
     };
-    let all = Precision::ALL.map(|precision| Device::gpu("cuda", Gpu { precision, ..cuda.clone() }));
-    let im2col = Precision::ALL.map(|precision| Gpu { precision, convolution: Convolution::Im2col, ..cuda.clone() });
-    all.into_iter().chain(im2col.map(|gpu| Device::gpu("cuda, im2col,", gpu))).collect()
+    let precisions = Precision::ALL.into_iter().filter(|precision| cuda.has(*precision));
+    let both = |precision| {
+        let gpu = Gpu { precision, ..cuda.clone() };
+        let im2col = Gpu { convolution: Convolution::Im2col, ..gpu.clone() };
+        [Device::gpu("cuda", gpu), Device::gpu("cuda, im2col,", im2col)]
+    };
+    precisions.flat_map(both).collect()
 }
 
 /// As the product does it on a GPU. A pass over NaN goes before, so that every buffer of the arena is poisoned; two
