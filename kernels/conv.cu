@@ -19,7 +19,7 @@ struct Conv : Geometry {
   const void* w;
   const float* bias;  // [bank][o], or null
   void* out;          // Y, dX (one region) or dW (f32)
-  float* partial;     // f32 sums for conv_finish, conv_gather, conv_sum
+  float* partial;     // f32 sums for conv_finish, conv_gather, sum_parts
   int extent_h, extent_w;  // conv_data: pixels that one region's windows reach: the map, or a cell with its halo
   int activation, splits, k_per_split, tiles_m;
   int wide_x, wide_y, wide_w;  // runs of channels, of filters: whole 16 bytes
