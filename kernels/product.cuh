@@ -1,9 +1,9 @@
 // The tile engine behind every convolution and linear layer: C[m, n] = sum over k of A[m, k] B[k, n].
 //
 // A block of 128 threads owns a 128 x 64 tile of C. It walks over k in steps of 64 bytes (16 f32 or 32 16-bit values); three
-// steps have a place in shared memory, two on their way as cp.async copies of 16 bytes, so one __syncthreads a step is enough. Where the values come from is an
-// Operand's business: a matrix, windows of a map gathered while they are loaded (implicit GEMM: no im2col matrix exists), the
-// gradients that reach an input pixel. An operand that runs along k lies in shared memory as [row][k], one that runs along
+// steps have a place in shared memory, two of them on their way as cp.async copies of 16 bytes, so one __syncthreads a step is
+// enough. Where the values come from is an Operand's business: a matrix, windows of a map gathered while they are loaded
+// (implicit GEMM: no im2col matrix exists), the gradients that reach an input pixel. An operand that runs along k lies in shared memory as [row][k], one that runs along
 // its rows as [k][row]; both ways are read without bank conflicts, so nothing is ever transposed:
 //   [row][k + pad]  rows are 80 bytes apart: 8 rows begin at 8 different multiples of 4 banks
 //   [k][row + 8]    lines are 8 (or, of 16-bit values, 4) banks apart modulo 32
