@@ -36,16 +36,19 @@ impl Stage {
     }
 }
 
-/// A training file.
-#[derive(Debug, Clone, Deserialize)]
+/// A training file. Written out, it has what shapes the result: no paths, whose content counts instead.
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub stage: Stage,
     /// Network description without a head; the stage puts one on top.
+    #[serde(skip_serializing)]
     pub net: PathBuf,
     /// Folder of the run: weights, checkpoint, log.
+    #[serde(skip_serializing)]
     pub output: PathBuf,
     /// Weights to start from; layers that they lack (a head of another stage) start from random ones.
+    #[serde(skip_serializing)]
     pub init: Option<PathBuf>,
     #[serde(default = "one")]
     pub seed: u64,
@@ -65,10 +68,10 @@ pub struct Config {
     #[serde(default = "four")]
     pub sharpness: f32,
     /// Epochs between two looks at the validation split; the last epoch is always looked at.
-    #[serde(default = "usize_one")]
+    #[serde(default = "usize_one", skip_serializing)]
     pub validate_every: usize,
     /// Steps between two checkpoints.
-    #[serde(default = "two_hundred")]
+    #[serde(default = "two_hundred", skip_serializing)]
     pub checkpoint_every: usize,
     pub data: Data,
     pub view: View,
@@ -78,10 +81,11 @@ pub struct Config {
 }
 
 /// `[data]`: what to learn from.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
     /// CelebA's folder; for `pretrain-objects` a folder with one folder per class.
+    #[serde(skip_serializing)]
     pub root: PathBuf,
     /// Splits of CelebA to train on.
     #[serde(default = "train_split")]
@@ -89,26 +93,28 @@ pub struct Data {
     /// Split of CelebA to measure on.
     pub validation: Option<Split>,
     /// Face regions: a box file; without it, or for photos not in it, the whole photo is the region.
+    #[serde(skip_serializing)]
     pub boxes: Option<PathBuf>,
     /// People who must stay unseen: photos of theirs are left out, among pasted faces too.
     pub exclude: Option<Exclude>,
     /// At most this many photos, the first ones.
     pub limit: Option<usize>,
     /// Stop at the first bad line or missing photo of the annotations instead of reporting and skipping it.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub strict: bool,
 }
 
 /// `[data.exclude]`: the identities in some splits of a CelebA folder.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exclude {
+    #[serde(skip_serializing)]
     pub root: PathBuf,
     pub splits: Vec<Split>,
 }
 
 /// `[view]`: how a sample of the net's input size is cut out of a photo.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
 pub enum View {
     /// The region, scaled to `size` = [height, width], is the frame that crops are cut from, mirrored half of the time.
@@ -126,8 +132,10 @@ pub enum View {
     /// The photo in a scene: pasted with soft edges over a background.
     Scene {
         /// An image folder without the subject.
+        #[serde(skip_serializing)]
         backgrounds: PathBuf,
         /// Aligned faces in CelebA's layout that stand in for photos.
+        #[serde(skip_serializing)]
         faces: Option<PathBuf>,
         /// Share of samples made of `faces`.
         #[serde(default)]

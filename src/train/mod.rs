@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod config;
+mod listing;
 mod network;
 mod run;
 mod sampler;
@@ -16,7 +17,9 @@ mod source;
 mod trainer;
 mod view;
 
+pub use checkpoint::FILE as CHECKPOINT;
 pub use config::{Config, Data, Stage, View};
+pub use listing::ingredients;
 pub use network::{HEAD, Network};
 pub use run::{Event, Outcome, Validation, run};
 pub use schedule::Schedule;

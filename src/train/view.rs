@@ -68,6 +68,11 @@ impl Cutter {
         Ok(Self { view: config.view.clone(), height: input.h, width: input.w, normalise: Normalise::default(), scene })
     }
 
+    /// Backgrounds and pasted faces of the scenes; none where the view is no scene.
+    pub(super) fn scene(&self) -> (&[PathBuf], &[Item]) {
+        (&self.scene.backgrounds, &self.scene.faces)
+    }
+
     /// Draws a training sample of `item` into `pixels` [h, w, 3] and its tags into `tags`.
     ///
     /// # Errors
