@@ -19,7 +19,7 @@ pub mod metrics;
 pub mod net;
 pub mod ops;
 pub mod profile;
-
+pub mod recipe;
 pub mod rng;
 pub mod svm;
 pub mod train;

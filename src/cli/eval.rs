@@ -4,9 +4,8 @@ use super::progress::Progress;
 use super::{print, print_json};
 use crate::Result;
 use crate::data::celeba::{CelebA, Split};
-use crate::eval::{Evaluation, evaluate};
+use crate::eval::{Evaluation, document, evaluate};
 use crate::metrics::{Accuracy, means};
-use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,31 +36,21 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     super::report_skipped(&celeba.problems);
     let samples = celeba.split(args.split);
     let progress = Progress::new(samples.len() as u64, "photos");
-    let found = evaluate(&mut model, &celeba.attribute_names, &samples, &mut |done| progress.set(done as u64))?;
+    let found = evaluate(&mut model, &celeba.attribute_names, &samples, &mut |done| {
+        progress.set(done as u64);
+        Ok(())
+    })?;
     progress.finish();
     super::report_skipped(&found.unreadable);
     if let Some(error) = found.unreadable.first().filter(|_| args.strict) {
         return Err(error.clone());
     }
     if args.json {
-        print_json(&whole_document(&found))?
+        print_json(&document(&found))?
     } else {
         print(text(&found))?
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Accuracies as scripts read them.
-pub fn document(attributes: &[Accuracy]) -> Value {
-    let mean = means(attributes);
-    let per_attribute: Map<String, Value> =
-        attributes.iter().map(|a| (a.name.clone(), serde_json::to_value(a).unwrap_or(Value::Null))).collect();
-    json!({
-        "accuracy": mean.accuracy,
-        "balanced_accuracy": mean.balanced_accuracy,
-        "majority": mean.majority,
-        "per_attribute": per_attribute,
-    })
 }
 
 /// Accuracies as people read them.
@@ -76,16 +65,6 @@ pub fn table(attributes: &[Accuracy]) -> String {
     let [accuracy, balanced, majority] = [mean.accuracy, mean.balanced_accuracy, mean.majority].map(percent);
     lines.push(format!("{:<22}    {accuracy}     {balanced}     {majority}", "mean"));
     lines.join("\n")
-}
-
-fn whole_document(found: &Evaluation) -> Value {
-    let mut document = document(&found.attributes);
-    document["images"] = json!(found.images);
-    document["without_face"] = json!(found.without_face);
-    if let Some(l) = &found.localisation {
-        document["localisation"] = json!({ "images": l.images, "recall_iou_0.5": l.recall, "mean_iou": l.mean_iou });
-    }
-    document
 }
 
 fn text(found: &Evaluation) -> String {
@@ -118,7 +97,7 @@ mod tests {
             localisation: Some(crate::eval::Localisation { images: 2, recall: 0.5, mean_iou: 0.4 }),
             unreadable: Vec::new(),
         };
-        let document = whole_document(&found);
+        let document = document(&found);
         assert_eq!(document["images"], 2);
         assert_eq!(document["accuracy"], 0.5);
         assert_eq!(document["per_attribute"]["Smiling"]["accuracy"], 0.5);

@@ -2,9 +2,9 @@
 
 use super::predict::FaceJson;
 use super::{photo_name, print, print_json};
-use crate::data::draw;
 use crate::data::photo::{Photo, Rect};
-use crate::face::{Face, Model};
+use crate::data::{boxes, draw};
+use crate::face::{Face, Model, Window};
 use crate::locate::Map;
 use crate::{Error, Result};
 use serde_json::{Value, json};
@@ -35,22 +35,13 @@ pub struct Args {
     maps: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Window {
-    Face,
-    /// Head and shoulders, as LNet_o finds them and LNet_s sees them
-    Head,
-    /// The frame around the face that ANet's crops are cut from
-    Frame,
-}
-
 pub fn run(args: &Args) -> Result<ExitCode> {
     let mut model = args.model.load(&args.device.open()?)?;
     if let Some(folder) = &args.maps {
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
     }
     if args.csv {
-        print("image,x,y,width,height,score")?;
+        print(boxes::HEADER)?;
     }
     let (mut documents, mut failed) = (Vec::new(), false);
     for image in &args.images {
@@ -65,17 +56,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             Ok(face) => {
                 let faces: Vec<FaceJson> = face.iter().map(FaceJson::new).collect();
                 documents.push(json!({ "image": name, "faces": faces }));
-                let line = face.as_ref().map(|face| {
-                    let Rect { x, y, width, height } = face.rect;
-                    (x, y, width, height, face.score)
-                });
-                match line {
-                    Some((x, y, w, h, score)) if args.csv => {
+                match face {
+                    Some(face) if args.csv => {
                         let file = image.file_name().map_or(name, |file| file.to_string_lossy().into_owned());
-                        print(format!("{},{x:.1},{y:.1},{w:.1},{h:.1},{score:.4}", super::csv_field(&file)))?;
+                        print(boxes::line(&file, face.rect, face.score))?;
                     }
-                    Some((x, y, w, h, score)) if !args.json => {
-                        print(format!("{name}: ({x:.0}, {y:.0}), {w:.0} x {h:.0}, score {score:.2}"))?;
+                    Some(face) if !args.json => {
+                        let Rect { x, y, width, height } = face.rect;
+                        let score = face.score;
+                        print(format!("{name}: ({x:.0}, {y:.0}), {width:.0} x {height:.0}, score {score:.2}"))?;
                     }
                     None if !args.json && !args.csv => print(format!("{name}: no face"))?,
                     _ => {}
@@ -100,11 +89,7 @@ fn locate(model: &mut Model, image: &Path, args: &Args) -> Result<Option<Face>> 
             draw::annotate(&mapped, Some((rect, "face")), &[]).save_png(path)?;
         }
     }
-    face.rect = match args.window {
-        Window::Face => face.rect,
-        Window::Head => face.head,
-        Window::Frame => model.frame(face.rect),
-    };
+    face.rect = args.window.of(&face, model);
     Ok(Some(face))
 }
 

@@ -42,6 +42,20 @@ pub fn photo_folder(path: impl AsRef<Path>) -> PathBuf {
     if beside.is_dir() { beside } else { path.as_ref().parent().map(Path::to_path_buf).unwrap_or_default() }
 }
 
+/// First line of a file of detections.
+pub const HEADER: &str = "image,x,y,width,height,score";
+
+/// A line of a file of detections, without its end.
+pub fn line(image: &str, rect: Rect, score: f32) -> String {
+    let Rect { x, y, width, height } = rect;
+    format!("{},{x:.1},{y:.1},{width:.1},{height:.1},{score:.4}", csv_field(image))
+}
+
+/// A field of a CSV file (RFC 4180).
+pub fn csv_field(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_string() }
+}
+
 struct Row {
     line: usize,
     image: String,

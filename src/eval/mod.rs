@@ -1,5 +1,9 @@
 //! How good a model is: the whole chain, from photo to attributes, on annotated photos.
 
+mod document;
+
+pub use document::{attributes_document, document};
+
 use crate::data::celeba::Sample;
 use crate::data::photo::{Photo, Rect};
 use crate::face::Model;
@@ -28,7 +32,7 @@ pub struct Evaluation {
     pub unreadable: Vec<Error>,
 }
 
-/// Runs the chain on every sample. `progress` hears how many are done.
+/// Runs the chain on every sample. `progress` hears how many are done, and an error of it ends the work.
 ///
 /// # Errors
 /// No sample; attributes that the model does not have; no memory. A photo that cannot be read is left out and listed.
@@ -36,7 +40,7 @@ pub fn evaluate(
     model: &mut Model,
     names: &[String],
     samples: &[&Sample],
-    progress: &mut dyn FnMut(usize),
+    progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Evaluation> {
     let places = places(model.attributes()?, names)?;
     let (mut scores, mut truth) = (Vec::new(), Vec::new());
@@ -59,7 +63,7 @@ pub fn evaluate(
                 }
             }
         }
-        progress(done + 1);
+        progress(done + 1)?;
     }
     if scores.is_empty() {
         return Err(Error::new("evaluation", "has no photo").advise("check --data and --split"));

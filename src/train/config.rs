@@ -1,6 +1,6 @@
 //! A training file: one TOML per run. Paths in it are relative to the directory that the command runs in.
 
-use super::{Schedule, SgdConfig};
+use super::{Change, Schedule, SgdConfig};
 use crate::data::celeba::Split;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -180,16 +180,35 @@ impl Config {
     /// # Errors
     /// An unreadable file, broken TOML (with its line), unknown or missing keys, values out of range.
     pub fn load(path: impl AsRef<Path>, changes: &[String]) -> Result<Self> {
+        Self::load_changed(path, &changes.iter().map(|change| Change::parse(change)).collect::<Result<Vec<_>>>()?)
+    }
+
+    /// The same with changes that are parsed already.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_changed(path: impl AsRef<Path>, changes: &[Change]) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path)
             .map_err(|e| Error::file(path, e).advise("give the path of a training file (TOML)"))?;
         let mut table: toml::Table = toml::from_str(&text).map_err(|e| Error::toml(path.display(), &text, &e))?;
         for change in changes {
-            set(&mut table, change)?;
+            change.apply(&mut table).map_err(|e| e.within(path.display()))?;
         }
         let config: Self = table.try_into().map_err(|e: toml::de::Error| Error::file(path, e))?;
         config.check().map_err(|e| e.within(path.display()))?;
         Ok(config)
+    }
+
+    /// The files and folders that a run reads, by key.
+    pub fn reads(&self) -> Vec<(&'static str, &Path)> {
+        let mut paths = vec![("net", Some(&self.net)), ("init", self.init.as_ref())];
+        paths.extend([("data.root", Some(&self.data.root)), ("data.boxes", self.data.boxes.as_ref())]);
+        paths.push(("data.exclude.root", self.data.exclude.as_ref().map(|exclude| &exclude.root)));
+        if let View::Scene { backgrounds, faces, .. } = &self.view {
+            paths.extend([("view.backgrounds", Some(backgrounds)), ("view.faces", faces.as_ref())]);
+        }
+        paths.into_iter().filter_map(|(key, path)| Some((key, path?.as_path()))).collect()
     }
 
     fn check(&self) -> Result<()> {
@@ -249,27 +268,6 @@ impl Config {
         }
         self.schedule.check()
     }
-}
-
-/// Replaces `key.of.tables=value` in a table; a value that is no TOML is a string.
-fn set(table: &mut toml::Table, change: &str) -> Result<()> {
-    let wrong = || Error::new(format!("--set {change}"), "is no key=value").advise("write --set schedule.rate=0.01");
-    let (key, value) = change.split_once('=').ok_or_else(wrong)?;
-    let value = format!("v = {value}").parse::<toml::Table>().map_or_else(
-        |_| toml::Value::String(value.to_string()),
-        |mut t| t.remove("v").unwrap_or(toml::Value::Integer(0)),
-    );
-    let mut parts = key.split('.').peekable();
-    let mut at = table;
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            at.insert(part.to_string(), value);
-            return Ok(());
-        }
-        let next = at.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        at = next.as_table_mut().ok_or_else(wrong)?;
-    }
-    Err(wrong())
 }
 
 #[cfg(test)]

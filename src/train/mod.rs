@@ -4,6 +4,7 @@
 //! out of each on worker threads, `run` takes the batch through the net of `network` on a [`Trainer`], whose optimizer
 //! ([`Sgd`], [`GpuSgd`]) moves the parameters at the rate of the [`Schedule`].
 
+mod change;
 mod checkpoint;
 mod config;
 mod listing;
@@ -17,7 +18,8 @@ mod source;
 mod trainer;
 mod view;
 
-pub use checkpoint::FILE as CHECKPOINT;
+pub use change::Change;
+pub use checkpoint::{FILE as CHECKPOINT, made_of};
 pub use config::{Config, Data, Stage, View};
 pub use listing::ingredients;
 pub use network::{HEAD, Network};
