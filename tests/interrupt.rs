@@ -17,9 +17,9 @@ use weft::weights::TensorFile;
 
 /// Lives of the process that end by SIGKILL.
 const KILLS: usize = 50;
-const STEPS: usize = 400;
+const STEPS: usize = 200;
 /// Ten steps an epoch; two looks at the validation split.
-const RUN: &str = "train anet-train.toml --resume --set epochs=40 --set checkpoint_every=1 --set validate_every=20 \
+const RUN: &str = "train anet-train.toml --resume --set epochs=20 --set checkpoint_every=1 --set validate_every=10 \
                    --set dropout=[0.2,0.3] --set output=";
 
 fn lab() -> Folder {
@@ -197,9 +197,10 @@ fn complaint(stderr: &str) -> &str {
 #[test]
 fn a_full_disk_keeps_the_last_good_checkpoint() {
     let folder = lab();
-    // The log has its lines alone: no validation before the end.
-    let line = format!("{RUN}run --set validate_every=40");
-    undisturbed(&folder, "whole --set validate_every=40");
+    // A long log, and no validation before the end.
+    const LONG: &str = "--set epochs=40 --set validate_every=40";
+    let line = format!("{RUN}run {LONG}");
+    undisturbed(&folder, &format!("whole {LONG}"));
     interrupted(&folder, &line, "run", "-INT");
     let checkpoint = folder.path("run/checkpoint.safetensors");
     let before = fs::read(&checkpoint).unwrap();
@@ -217,7 +218,7 @@ fn a_full_disk_keeps_the_last_good_checkpoint() {
     // Where the limit's signal is not held back, the process is killed.
     let (code, _) = shell(&folder, "ulimit -f 20;", &line, "");
     assert_eq!(code, None);
-    undisturbed(&folder, "run --set validate_every=40");
+    undisturbed(&folder, &format!("run {LONG}"));
     same(&folder, "whole", "run");
 }
 

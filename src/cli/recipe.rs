@@ -44,7 +44,10 @@ impl Report {
             Event::Moved { from, to } => {
                 say(format!("{} held results of other settings: they are in {}", from.display(), to.display()));
             }
-            Event::Skipped(problems) => super::report_skipped(problems),
+            Event::Skipped(problems) => {
+                self.photos.take().into_iter().for_each(Progress::finish);
+                super::report_skipped(problems);
+            }
             Event::Photos { done, of } => {
                 self.photos.get_or_insert_with(|| Progress::new(of as u64, "photos")).set(done as u64);
             }

@@ -1,7 +1,7 @@
 //! `kind = "eval"`: a model measured on annotated photos, as `weft eval --json` says it.
 
 use super::{Done, Event, Tools, Work, inputs};
-use crate::data::celeba::{CelebA, Split};
+use crate::data::celeba::Split;
 use crate::eval::{document, evaluate};
 use crate::face::Model;
 use crate::ingredients::Ingredients;
@@ -35,7 +35,7 @@ impl Work for Eval {
 
     fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done> {
         let mut model = Model::load(&self.model, tools.device)?;
-        let celeba = CelebA::open(&self.data, false)?;
+        let celeba = tools.annotations(&self.data)?;
         let samples = celeba.split(self.split);
         let found =
             evaluate(&mut model, &celeba.attribute_names, &samples, &mut |done| tools.photos(done, samples.len()))?;

@@ -3,7 +3,7 @@
 use super::{Done, Event, Tools, Work, inputs};
 use crate::Result;
 use crate::data::boxes;
-use crate::data::celeba::{CelebA, Split};
+use crate::data::celeba::Split;
 use crate::data::photo::Photo;
 use crate::face::{Model, Window};
 use crate::ingredients::Ingredients;
@@ -37,7 +37,7 @@ impl Work for Locate {
 
     fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done> {
         let mut model = Model::load(&self.model, tools.device)?;
-        let celeba = CelebA::open(&self.data, false)?;
+        let celeba = tools.annotations(&self.data)?;
         let samples: Vec<_> = self.splits.iter().flat_map(|split| celeba.split(*split)).collect();
         let (mut lines, mut unreadable) = (vec![boxes::HEADER.to_string()], Vec::new());
         for (done, sample) in samples.iter().enumerate() {

@@ -16,6 +16,7 @@ mod train;
 
 pub use file::{Recipe, is_recipe};
 
+use crate::data::celeba::CelebA;
 use crate::device::Device;
 use crate::error::At;
 use crate::ingredients::Ingredients;
@@ -59,6 +60,13 @@ struct Tools<'a> {
 }
 
 impl Tools<'_> {
+    /// The annotations in a folder; what is wrong with them is told.
+    fn annotations(&mut self, root: &Path) -> Result<CelebA> {
+        let celeba = CelebA::open(root, false)?;
+        (self.tell)(Event::Skipped(&celeba.problems));
+        Ok(celeba)
+    }
+
     /// Tells how many photos are done.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use super::bundle::copy;
 use super::{Done, Event, Tools, Work, inputs};
-use crate::data::celeba::{CelebA, Split};
+use crate::data::celeba::Split;
 use crate::error::At;
 use crate::face::{self, BUNDLE, Faces, Model};
 use crate::ingredients::Ingredients;
@@ -59,7 +59,7 @@ impl Work for Svm {
             std::fs::remove_file(&path).at(&path)?;
         }
         let mut model = Model::load(folder, tools.device)?;
-        let celeba = CelebA::open(&self.data, false)?;
+        let celeba = tools.annotations(&self.data)?;
         let samples = celeba.split(self.split);
         let faces =
             Faces::look(&mut model, &samples, self.aligned, false, &mut |done| tools.photos(done, samples.len()))?;
