@@ -27,6 +27,12 @@ pub struct Args {
     /// Print a box file: image,x,y,width,height,score
     #[arg(long)]
     csv: bool,
+    /// Every face above the threshold, not just the best
+    #[arg(long)]
+    all: bool,
+    /// Least score of a face, instead of the bundle's threshold
+    #[arg(long, value_name = "SCORE", allow_hyphen_values = true)]
+    threshold: Option<f32>,
     /// Which window to give
     #[arg(long, value_enum, default_value = "face")]
     window: Window,
@@ -62,23 +68,22 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 eprintln!("weft: {error}");
                 documents.push(json!({ "image": name, "error": error.to_string() }));
             }
-            Ok(face) => {
-                let faces: Vec<FaceJson> = face.iter().map(FaceJson::new).collect();
-                documents.push(json!({ "image": name, "faces": faces }));
-                let line = face.as_ref().map(|face| {
-                    let Rect { x, y, width, height } = face.rect;
-                    (x, y, width, height, face.score)
-                });
-                match line {
-                    Some((x, y, w, h, score)) if args.csv => {
-                        let file = image.file_name().map_or(name, |file| file.to_string_lossy().into_owned());
-                        print(format!("{},{x:.1},{y:.1},{w:.1},{h:.1},{score:.4}", super::csv_field(&file)))?;
+            Ok(faces) => {
+                let list: Vec<FaceJson> = faces.iter().map(FaceJson::new).collect();
+                documents.push(json!({ "image": name, "faces": list }));
+                if args.csv {
+                    let file = image.file_name().map_or(name, |file| file.to_string_lossy().into_owned());
+                    let field = super::csv_field(&file);
+                    for Face { rect: Rect { x, y, width, height }, score, .. } in faces {
+                        print(format!("{field},{x:.1},{y:.1},{width:.1},{height:.1},{score:.4}"))?;
                     }
-                    Some((x, y, w, h, score)) if !args.json => {
-                        print(format!("{name}: ({x:.0}, {y:.0}), {w:.0} x {h:.0}, score {score:.2}"))?;
+                } else if !args.json {
+                    if faces.is_empty() {
+                        print(format!("{name}: no face"))?;
                     }
-                    None if !args.json && !args.csv => print(format!("{name}: no face"))?,
-                    _ => {}
+                    for Face { rect: Rect { x, y, width, height }, score, .. } in faces {
+                        print(format!("{name}: ({x:.0}, {y:.0}), {width:.0} x {height:.0}, score {score:.2}"))?;
+                    }
                 }
             }
         }
@@ -89,23 +94,37 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn locate(model: &mut Model, image: &Path, args: &Args) -> Result<Option<Face>> {
+fn locate(model: &mut Model, image: &Path, args: &Args) -> Result<Vec<Face>> {
     let photo = Photo::open(image)?;
-    let Some(mut face) = model.locate(&photo)? else { return Ok(None) };
+    let mut faces = model.detect(&photo, args.threshold.unwrap_or(model.bundle.locate.threshold))?;
+    if !args.all {
+        faces.truncate(1);
+    }
     if let Some(folder) = &args.maps {
+        draw_maps(&photo, &faces, &folder.join(photo_name(image, "")))?;
+    }
+    for face in &mut faces {
+        face.rect = match args.window {
+            Window::Face => face.rect,
+            Window::Head => face.head,
+            Window::Frame => model.frame(face.rect),
+        };
+    }
+    Ok(faces)
+}
+
+/// Writes the maps of each face over the part of the photo that they cover; from the second face on, the names count.
+fn draw_maps(photo: &Photo, faces: &[Face], path: &Path) -> Result<()> {
+    for (number, face) in faces.iter().enumerate() {
+        let count = if number > 0 { format!(".{}", number + 1) } else { String::new() };
         for (map, net) in face.maps.iter().zip(["lnet_o", "lnet_s"]) {
-            let path = folder.join(photo_name(image, &format!("{net}.png")));
-            let (part, rect) = covered(&photo, map, face.rect);
+            let (part, rect) = covered(photo, map, face.rect);
             let mapped = draw::heat_map(&part, &map.values, map.width, map.height);
-            draw::annotate(&mapped, Some((rect, "face")), &[]).save_png(path)?;
+            let picture = draw::annotate(&mapped, Some((rect, "face")), &[]);
+            picture.save_png(path.with_extension(format!("{net}{count}.png")))?;
         }
     }
-    face.rect = match args.window {
-        Window::Face => face.rect,
-        Window::Head => face.head,
-        Window::Frame => model.frame(face.rect),
-    };
-    Ok(Some(face))
+    Ok(())
 }
 
 /// The part of a photo that a map covers, and a rectangle of the photo in that part.

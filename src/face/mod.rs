@@ -8,7 +8,7 @@ pub use features::{Anet, Extractor};
 
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
-use crate::locate::{self, Localiser, Map};
+use crate::locate::{Found, Localiser, Locate, Map};
 use crate::svm::{self, Svm};
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -19,8 +19,7 @@ use std::path::{Path, PathBuf};
 #[serde(deny_unknown_fields)]
 pub struct Bundle {
     pub name: String,
-    pub lnet_o: locate::Stage,
-    pub lnet_s: locate::Stage,
+    pub locate: Locate,
     pub anet: Anet,
     /// The linear machines; `weft svm train` writes them.
     pub svm: PathBuf,
@@ -54,6 +53,19 @@ pub struct Face {
     pub maps: [Map; 2],
 }
 
+impl Face {
+    /// From pixels of a photo that was scaled by `scale` to those of the original.
+    fn new(Found { head, face, score, maps }: Found, scale: f32) -> Self {
+        let up = |r: Rect| Rect::new(r.x / scale, r.y / scale, r.width / scale, r.height / scale);
+        let maps = maps.map(|map| Map {
+            origin: (map.origin.0 / scale, map.origin.1 / scale),
+            step: (map.step.0 / scale, map.step.1 / scale),
+            ..map
+        });
+        Self { rect: up(face), head: up(head), score, maps }
+    }
+}
+
 impl Model {
     /// Reads the bundle in `folder`; its nets run on `device`.
     ///
@@ -65,7 +77,7 @@ impl Model {
         let text = std::fs::read_to_string(&path)
             .map_err(|e| Error::file(&path, e).advise("give the folder of a model bundle with --model"))?;
         let bundle: Bundle = toml::from_str(&text).map_err(|e| Error::toml(path.display(), &text, &e))?;
-        let localiser = Localiser::load(&bundle.lnet_o, &bundle.lnet_s, folder, device)?;
+        let localiser = Localiser::load(&bundle.locate, folder, device)?;
         let extractor = Extractor::load(&bundle.anet, folder, device)?;
         let svm_path = folder.join(&bundle.svm);
         let svm = if svm_path.exists() { Some(Svm::load(&svm_path)?) } else { None };
@@ -101,20 +113,12 @@ impl Model {
         self.extractor.dims()
     }
 
-    /// The face of a photo; `None` if nothing responds.
+    /// The face of a photo; `None` if none scores as much as the bundle's threshold.
     ///
     /// # Errors
     /// No memory.
     pub fn locate(&mut self, photo: &Photo) -> Result<Option<Face>> {
-        let (small, scale) = photo.fit_within(WORKING_SIDE);
-        let Some(found) = self.localiser.locate(&small)? else { return Ok(None) };
-        let up = |r: Rect| Rect::new(r.x / scale, r.y / scale, r.width / scale, r.height / scale);
-        let maps = found.maps.map(|map| Map {
-            origin: (map.origin.0 / scale, map.origin.1 / scale),
-            step: (map.step.0 / scale, map.step.1 / scale),
-            ..map
-        });
-        Ok(Some(Face { rect: up(found.face), head: up(found.head), score: found.score, maps }))
+        Ok(self.detect(photo, self.bundle.locate.threshold)?.into_iter().next())
     }
 
     /// Every face of a photo whose score is `floor` or more, best first; none is an answer.
@@ -122,7 +126,9 @@ impl Model {
     /// # Errors
     /// No memory.
     pub fn detect(&mut self, photo: &Photo, floor: f32) -> Result<Vec<Face>> {
-        Ok(self.locate(photo)?.into_iter().filter(|face| face.score >= floor).collect())
+        let (small, scale) = photo.fit_within(WORKING_SIDE);
+        let faces = self.localiser.detect(&small, floor)?;
+        Ok(faces.into_iter().map(|found| Face::new(found, scale)).collect())
     }
 
     /// The frame around a face that ANet's patches are cut from, in pixels of the photo.

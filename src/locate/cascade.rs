@@ -1,76 +1,209 @@
-//! The cascade of the paper's Fig. 2: LNet_o finds head and shoulders in the whole photo, LNet_s the face inside them.
+//! The cascade of the paper's Fig. 2: LNet_o finds heads and shoulders in the whole photo, LNet_s the face inside them.
+//!
+//! Each net looks at its part of the photo at several scales. A net responds most to faces of one width in its input, so a
+//! place of a level's map stands for a position and a size: together the levels are one sparse response map, and its
+//! density peaks are faces.
 
-use super::{Map, Responder, Response, Search, best_window};
+use super::density::{Kernel, Peak, Place};
+use super::{Map, Responder, Response};
 use crate::Result;
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
 use serde::Deserialize;
 use std::path::Path;
 
-/// One net of the cascade and how its response becomes a window.
+/// `[locate]` of a bundle.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Locate {
+    /// Least score of a face: see [`super::threshold`].
+    pub threshold: f32,
+    /// Side of the window of head and shoulders that LNet_s sees, in widths of the face that LNet_o found.
+    pub head: f32,
+    pub face: Shape,
+    pub lnet_o: Stage,
+    pub lnet_s: Stage,
+}
+
+/// From the middle and the width that a net finds to the window around the face, in units of that width.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    pub width: f32,
+    pub height: f32,
+    /// How far the window's middle lies to the right and below.
+    pub shift: [f32; 2],
+}
+
+/// A net of the cascade and how it looks.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
     pub response: Response,
-    pub search: Search,
-    /// From the window of the greatest score to the one handed on: its sides grow by this factor...
-    pub enlarge: [f32; 2],
-    /// ...and its middle moves by these shares of its width and height.
-    #[serde(default)]
-    pub shift: [f32; 2],
+    /// Levels: the longer side of what it looks at, in pixels of its input.
+    pub sides: Vec<usize>,
+    /// Width of the faces to which it responds most, in pixels of its input.
+    pub width: f32,
+    /// What a response must exceed to count.
+    pub floor: f32,
+    /// How far a place is felt: in face widths, and in the logarithm of the size.
+    pub spread: [f32; 2],
+    /// Peaks that are followed.
+    pub peaks: usize,
 }
 
 /// The two nets.
 pub struct Localiser {
-    coarse: (Responder, Stage),
-    fine: (Responder, Stage),
+    config: Locate,
+    coarse: Eye,
+    fine: Eye,
 }
 
-/// What the cascade found in a photo.
+/// A net and how it looks.
+struct Eye {
+    responder: Responder,
+    stage: Stage,
+}
+
+/// A face in a photo, in pixels of the photo.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// Head and shoulders, in pixels of the photo.
+    /// Head and shoulders.
     pub head: Rect,
-    /// The face.
     pub face: Rect,
-    /// Response gathered in the face window.
+    /// Mean response of LNet_s above its floor, around the face.
     pub score: f32,
-    /// The maps of LNet_o and LNet_s.
+    /// The maps of LNet_o and LNet_s of the level that fits the face best.
     pub maps: [Map; 2],
 }
 
+/// A face is looked at again in the window that it was found in: that window is better placed than the first.
+const LOOKS: usize = 2;
+/// Two windows that overlap more than this (intersection over union) are one face.
+const SAME: f32 = 0.3;
+
 impl Localiser {
-    /// Reads both nets; paths in the stages start at `folder`.
+    /// Reads both nets; paths start at `folder`.
     ///
     /// # Errors
     /// As [`Responder::load`].
-    pub fn load(coarse: &Stage, fine: &Stage, folder: &Path, device: &Device) -> Result<Self> {
-        let load = |stage: &Stage| Ok((Responder::load(&stage.response, folder, device)?, stage.clone()));
-        Ok(Self { coarse: load(coarse)?, fine: load(fine)? })
+    pub fn load(config: &Locate, folder: &Path, device: &Device) -> Result<Self> {
+        let eye = |stage: &Stage| {
+            Ok(Eye { responder: Responder::load(&stage.response, folder, device)?, stage: stage.clone() })
+        };
+        Ok(Self { coarse: eye(&config.lnet_o)?, fine: eye(&config.lnet_s)?, config: config.clone() })
     }
 
-    /// The face of a photo; `None` if nothing responds.
+    /// The faces of a photo with a score of `least` or more, best first.
     ///
     /// # Errors
     /// No memory for the nets' maps.
-    pub fn locate(&mut self, photo: &Photo) -> Result<Option<Found>> {
-        let (responder, stage) = &mut self.coarse;
-        let coarse = responder.respond(photo, photo.bounds())?;
-        let Some((window, _)) = best_window(&coarse, &stage.search) else { return Ok(None) };
-        let Some(head) = stage.window(window).clipped(photo.width, photo.height) else { return Ok(None) };
-        let (responder, stage) = &mut self.fine;
-        let fine = responder.respond(photo, head)?;
-        let Some((window, score)) = best_window(&fine, &stage.search) else { return Ok(None) };
-        let face = stage.window(window);
-        Ok(Some(Found { head, face, score, maps: [coarse, fine] }))
+    pub fn detect(&mut self, photo: &Photo, least: f32) -> Result<Vec<Found>> {
+        let levels = self.coarse.look(photo, photo.bounds())?;
+        let mut found = Vec::new();
+        for peak in self.coarse.peaks(&levels) {
+            let Some((head, peak, fine)) = self.follow(photo, peak)? else { continue };
+            if peak.score >= least {
+                let face = self.config.face.around(&peak);
+                let maps = [&levels, &fine].map(|levels| best_level(levels, peak.width).map.clone());
+                found.push(Found { head, face, score: peak.score, maps });
+            }
+        }
+        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let mut kept: Vec<Found> = Vec::new();
+        for one in found {
+            if kept.iter().all(|other| other.face.iou(&one.face) <= SAME) {
+                kept.push(one);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// From a peak of LNet_o's response to LNet_s's in the window around it; with that window and what was seen in it.
+    fn follow(&mut self, photo: &Photo, mut peak: Peak) -> Result<Option<(Rect, Peak, Vec<Level>)>> {
+        let mut seen = None;
+        for _ in 0..LOOKS {
+            let side = self.config.head * peak.width;
+            let window = Rect::new(peak.x - side / 2.0, peak.y - side / 2.0, side, side);
+            let Some(head) = slid_inside(window, photo) else { return Ok(None) };
+            let levels = self.fine.look(photo, head)?;
+            // The face that was followed, should the window hold another one.
+            let near = |p: &Peak| {
+                let distance = ((p.x - peak.x).powi(2) + (p.y - peak.y).powi(2)) / peak.width.powi(2);
+                p.score * (-distance / 2.0).exp()
+            };
+            let peaks = self.fine.peaks(&levels);
+            let Some(best) = peaks.into_iter().max_by(|a, b| near(a).total_cmp(&near(b))) else { return Ok(None) };
+            peak = best;
+            seen = Some((head, best, levels));
+        }
+        Ok(seen)
+    }
+
+    /// LNet_s's response in `head`, of another channel than the face's: where a tag is seen.
+    ///
+    /// # Errors
+    /// No memory for the map.
+    pub fn respond_to(&mut self, photo: &Photo, head: Rect, channel: usize) -> Result<Map> {
+        let side = self.fine.stage.sides.iter().copied().max().unwrap_or(1);
+        self.fine.responder.respond_in(photo, head, side, Some(channel))
     }
 }
 
-impl Stage {
-    fn window(&self, found: Rect) -> Rect {
-        let (x, y) = found.center();
-        let (x, y) = (x + self.shift[0] * found.width, y + self.shift[1] * found.height);
-        let (width, height) = (found.width * self.enlarge[0], found.height * self.enlarge[1]);
+/// What a net sees at one scale.
+struct Level {
+    map: Map,
+    /// Natural logarithm of the width of a face that it responds to most, pixels of the photo.
+    size: f32,
+}
+
+impl Eye {
+    fn look(&mut self, photo: &Photo, window: Rect) -> Result<Vec<Level>> {
+        let level = |&side: &usize| {
+            let zoom = side as f32 / window.width.max(window.height);
+            let map = self.responder.respond(photo, window, side)?;
+            Ok(Level { map, size: (self.stage.width / zoom).ln() })
+        };
+        self.stage.sides.iter().map(level).collect()
+    }
+
+    fn peaks(&self, levels: &[Level]) -> Vec<Peak> {
+        let places: Vec<Place> = levels.iter().flat_map(|level| level.places(self.stage.floor)).collect();
+        let [position, size] = self.stage.spread;
+        Kernel { position, size }.peaks(&places, self.stage.peaks)
+    }
+}
+
+impl Level {
+    fn places(&self, floor: f32) -> impl Iterator<Item = Place> {
+        let Map { width, values, origin, step, .. } = &self.map;
+        values.iter().enumerate().map(move |(i, value)| Place {
+            x: origin.0 + step.0 * (i % width) as f32,
+            y: origin.1 + step.1 * (i / width) as f32,
+            size: self.size,
+            response: (value - floor).max(0.0),
+        })
+    }
+}
+
+/// The level that responds most to faces of about `width` pixels.
+fn best_level(levels: &[Level], width: f32) -> &Level {
+    let distance = |level: &&Level| (level.size - width.ln()).abs();
+    levels.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).expect("a stage has levels")
+}
+
+/// A window moved into the photo, and cut where it is larger; `None` if it has no pixel there.
+fn slid_inside(window: Rect, photo: &Photo) -> Option<Rect> {
+    let slide = |at: f32, side: f32, most: f32| at.min(most - side).max(0.0);
+    let (width, height) = (photo.width as f32, photo.height as f32);
+    let window = Rect { x: slide(window.x, window.width, width), y: slide(window.y, window.height, height), ..window };
+    window.clipped(photo.width, photo.height).filter(|w| w.width >= 1.0 && w.height >= 1.0)
+}
+
+impl Shape {
+    fn around(&self, peak: &Peak) -> Rect {
+        let (width, height) = (self.width * peak.width, self.height * peak.width);
+        let (x, y) = (peak.x + self.shift[0] * peak.width, peak.y + self.shift[1] * peak.width);
         Rect::new(x - width / 2.0, y - height / 2.0, width, height)
     }
 }

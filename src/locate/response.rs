@@ -22,8 +22,6 @@ pub struct Response {
     pub layer: String,
     /// One channel of it; the mean of all channels if absent, as in the paper.
     pub channel: Option<usize>,
-    /// The part of the photo is scaled so that its longer side has this many pixels.
-    pub side: usize,
 }
 
 /// A response map, and how it lies on the photo.
@@ -40,7 +38,7 @@ pub struct Map {
 }
 
 /// Sizes of input for which a runner is kept.
-const RUNNERS: usize = 16;
+const RUNNERS: usize = 64;
 
 /// A net that responds.
 pub struct Responder {
@@ -83,12 +81,21 @@ impl Responder {
         Ok(Self { net, parameters, config: config.clone(), stride, first, runners, resampler: Resampler::default() })
     }
 
-    /// The response to `window` of `photo`.
+    /// The response to `window` of `photo`, scaled so that its longer side has `side` pixels.
     ///
     /// # Errors
-    /// A window too narrow for the net; no memory.
-    pub fn respond(&mut self, photo: &Photo, window: Rect) -> Result<Map> {
-        let zoom = self.config.side as f32 / window.width.max(window.height);
+    /// No memory.
+    pub fn respond(&mut self, photo: &Photo, window: Rect, side: usize) -> Result<Map> {
+        let channel = self.config.channel;
+        self.respond_in(photo, window, side, channel)
+    }
+
+    /// The same of another channel, or of the mean of all.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn respond_in(&mut self, photo: &Photo, window: Rect, side: usize, channel: Option<usize>) -> Result<Map> {
+        let zoom = side as f32 / window.width.max(window.height);
         // A very long photo still gets a map of one row.
         let least = self.least_side();
         let side = |pixels: f32| ((pixels * zoom).round() as usize).max(least);
@@ -105,7 +112,7 @@ impl Responder {
         };
         self.resampler.sample(photo, window, width, height, false, Normalise::default(), runner.input());
         let shape = runner.net().output();
-        let value = |place: &[f32]| match self.config.channel {
+        let value = |place: &[f32]| match channel {
             Some(channel) => place[channel],
             None => place.iter().sum::<f32>() / shape.c as f32,
         };

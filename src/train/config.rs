@@ -136,9 +136,10 @@ pub enum View {
         /// another one pasted on it.
         #[serde(default)]
         empty_share: f32,
-        /// Share of samples that show a small part of one of `faces` only: no tag either.
+        /// Share of samples with one of `faces` that is larger or smaller than `face_scale` allows, by a factor from 1.3
+        /// to 3: no tag either, so that the net responds to faces of one size.
         #[serde(default)]
-        fragment_share: f32,
+        other_size_share: f32,
         /// Least and greatest longer side of a photo, as a share of the input.
         photo_scale: [f32; 2],
         /// The same for `faces`.
@@ -228,12 +229,14 @@ impl Config {
                 return refuse("view.short", "is 0".into(), "give pixels");
             }
             View::TenCrop { .. } => {}
-            View::Scene { face_share, empty_share, fragment_share, photo_scale, face_scale, .. } => {
-                let shares = [*face_share, *empty_share, *fragment_share];
+            View::Scene { face_share, empty_share, other_size_share, photo_scale, face_scale, .. } => {
+                let shares = [*face_share, *empty_share, *other_size_share];
                 if !shares.iter().all(|s| share(*s)) || !share(shares.iter().sum()) {
                     return refuse(
                         "view",
-                        format!("face_share {face_share}, empty_share {empty_share}, fragment_share {fragment_share}"),
+                        format!(
+                            "face_share {face_share}, empty_share {empty_share}, other_size_share {other_size_share}"
+                        ),
                         "their sum is a share, at most 1",
                     );
                 }

@@ -30,10 +30,8 @@ struct Scene {
 
 /// Greatest share of a pasted photo's side over which it fades into the background.
 const FADE: f32 = 0.08;
-/// Sides of a fragment as shares of a face photo's.
-const FRAGMENT: [f32; 2] = [0.2, 0.4];
-/// Sides of the part of a background that fills a sample, as shares of its sides.
-const BACKGROUND: [f32; 2] = [0.5, 1.0];
+/// Factors between a face of another size and the nearest size that counts.
+const OTHER_SIZE: [f32; 2] = [1.3, 3.0];
 
 impl Cutter {
     /// For samples of the shape `input`.
@@ -63,11 +61,11 @@ impl Cutter {
             }
             _ => {}
         }
-        if let View::Scene { face_share, fragment_share, .. } = &config.view
-            && face_share.max(*fragment_share) > 0.0
+        if let View::Scene { face_share, other_size_share, .. } = &config.view
+            && face_share.max(*other_size_share) > 0.0
             && scene.faces.is_empty()
         {
-            return Err(Error::new("view.face_share, view.fragment_share", "above 0, but there are no faces")
+            return Err(Error::new("view.face_share, view.other_size_share", "above 0, but there are no faces")
                 .advise("give view.faces"));
         }
         Ok(Self { view: config.view.clone(), height: input.h, width: input.w, normalise: Normalise::default(), scene })
@@ -114,7 +112,7 @@ impl Cutter {
         Ok(())
     }
 
-    /// Draws a scene: a photo of the subject on a background, or none of it, or a part too small to tell.
+    /// Draws a scene: a photo of the subject on a background, or none of it, or one of a size that does not count.
     fn scene(
         &self,
         item: &Item,
@@ -123,35 +121,42 @@ impl Cutter {
         pixels: &mut [f32],
         tags: &mut [f32],
     ) -> Result<()> {
-        let View::Scene { face_share, empty_share, fragment_share, photo_scale, face_scale, .. } = &self.view else {
+        let View::Scene { face_share, empty_share, other_size_share, photo_scale, face_scale, .. } = &self.view else {
             return Ok(());
         };
-        let kind = rng.unit();
+        let mut kind = rng.unit();
+        let mut is = |share: f32| {
+            kind -= share;
+            kind < 0.0
+        };
         let any = |rng: &mut Rng| Photo::open(&self.scene.backgrounds[rng.below(self.scene.backgrounds.len())]);
-        if kind < empty_share + fragment_share {
-            tags.fill(0.0);
-            if kind < *fragment_share {
-                let face = &self.scene.faces[rng.below(self.scene.faces.len())];
-                self.part(&Photo::open(&face.photo)?, FRAGMENT, rng, resampler, pixels);
-                return Ok(());
-            }
-            self.part(&any(rng)?, BACKGROUND, rng, resampler, pixels);
+        self.part(&any(rng)?, rng, resampler, pixels);
+        tags.fill(0.0);
+        let (pasted, scale) = if is(*empty_share) {
             // Pasted things too, so that the edge of a pasted photo does not give the subject away.
             if rng.chance(0.5) {
-                let scale = log_uniform(*photo_scale, rng).min(0.9);
-                self.paste(&any(rng)?, None, scale, rng, resampler, pixels);
+                self.paste(&any(rng)?, None, log_uniform(*photo_scale, rng).min(0.9), rng, resampler, pixels);
             }
             return Ok(());
-        }
-        let (item, scale) = if kind < empty_share + fragment_share + face_share {
-            (&self.scene.faces[rng.below(self.scene.faces.len())], face_scale)
+        } else if is(*other_size_share) {
+            let factor = log_uniform(OTHER_SIZE, rng);
+            let scale = if rng.chance(0.5) { face_scale[0] / factor } else { face_scale[1] * factor };
+            (self.face(rng), scale)
+        } else if is(*face_share) {
+            let face = self.face(rng);
+            tags.copy_from_slice(&face.tags);
+            (face, log_uniform(*face_scale, rng))
         } else {
-            (item, photo_scale)
+            tags.copy_from_slice(&item.tags);
+            (item, log_uniform(*photo_scale, rng))
         };
-        self.part(&any(rng)?, BACKGROUND, rng, resampler, pixels);
-        tags.copy_from_slice(&item.tags);
-        self.paste(&Photo::open(&item.photo)?, item.region, log_uniform(*scale, rng), rng, resampler, pixels);
+        self.paste(&Photo::open(&pasted.photo)?, pasted.region, scale, rng, resampler, pixels);
         Ok(())
+    }
+
+    /// One of the faces to paste.
+    fn face(&self, rng: &mut Rng) -> &Item {
+        &self.scene.faces[rng.below(self.scene.faces.len())]
     }
 
     /// Values of one sample.
@@ -196,11 +201,11 @@ impl Cutter {
             .map(|(x, y)| Rect::new(x, y, w, h))
     }
 
-    /// Fills the sample with a random part of `photo`, as wide as a share of its shorter side within `shares`.
-    fn part(&self, photo: &Photo, shares: [f32; 2], rng: &mut Rng, resampler: &mut Resampler, pixels: &mut [f32]) {
+    /// Fills the sample with a random part of `photo`, at least half of its shorter side wide.
+    fn part(&self, photo: &Photo, rng: &mut Rng, resampler: &mut Resampler, pixels: &mut [f32]) {
         let aspect = self.width as f32 / self.height as f32;
         let most = (photo.width as f32).min(photo.height as f32 * aspect);
-        let width = most * rng.range(shares[0], shares[1]);
+        let width = most * rng.range(0.5, 1.0);
         let height = width / aspect;
         let x = rng.range(0.0, photo.width as f32 - width);
         let y = rng.range(0.0, photo.height as f32 - height);
