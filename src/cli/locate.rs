@@ -44,6 +44,10 @@ pub struct Args {
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Window {
     Face,
+    /// Hair to below the chin, as CelebA's boxes
+    Celeba,
+    /// Brows to mouth, as the windows of most face detectors
+    Inner,
     /// Head and shoulders, as LNet_o finds them and LNet_s sees them
     Head,
     /// The frame around the face that ANet's crops are cut from
@@ -106,8 +110,10 @@ fn locate(model: &mut Model, image: &Path, args: &Args) -> Result<Vec<Face>> {
     for face in &mut faces {
         face.rect = match args.window {
             Window::Face => face.rect,
+            Window::Celeba => model.bundle.locate.boxes.celeba.around(face.core),
+            Window::Inner => model.bundle.locate.boxes.inner.around(face.core),
             Window::Head => face.head,
-            Window::Frame => model.frame(face.rect),
+            Window::Frame => model.frame(face),
         };
     }
     Ok(faces)

@@ -192,6 +192,6 @@ impl Faces {
             return model.features_in(&photo, photo.bounds()).map(Some);
         }
         let Some(face) = model.locate(&photo)? else { return Ok(None) };
-        model.features(&photo, face.rect).map(Some)
+        model.features(&photo, &face).map(Some)
     }
 }

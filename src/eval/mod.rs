@@ -47,7 +47,7 @@ pub fn evaluate(
             Ok(photo) => {
                 let face = model.locate(&photo)?;
                 match &face {
-                    Some(face) => scores.extend(model.scores(&photo, face.rect)?),
+                    Some(face) => scores.extend(model.scores(&photo, face)?),
                     None => {
                         without_face += 1;
                         scores.extend(places.iter().map(|_| -1.0));

@@ -45,25 +45,14 @@ pub struct Model {
 pub struct Face {
     /// In pixels of the photo; may reach beyond it.
     pub rect: Rect,
+    /// The square in the middle of the face, which all windows around it are measured in.
+    pub core: Rect,
     /// Head and shoulders.
     pub head: Rect,
     /// Response gathered in the window.
     pub score: f32,
     /// The response maps of LNet_o and LNet_s, in pixels of the photo.
     pub maps: [Map; 2],
-}
-
-impl Face {
-    /// From pixels of a photo that was scaled by `scale` to those of the original.
-    fn new(Found { head, face, score, maps }: Found, scale: f32) -> Self {
-        let up = |r: Rect| Rect::new(r.x / scale, r.y / scale, r.width / scale, r.height / scale);
-        let maps = maps.map(|map| Map {
-            origin: (map.origin.0 / scale, map.origin.1 / scale),
-            step: (map.step.0 / scale, map.step.1 / scale),
-            ..map
-        });
-        Self { rect: up(face), head: up(head), score, maps }
-    }
 }
 
 impl Model {
@@ -128,19 +117,30 @@ impl Model {
     pub fn detect(&mut self, photo: &Photo, floor: f32) -> Result<Vec<Face>> {
         let (small, scale) = photo.fit_within(WORKING_SIDE);
         let faces = self.localiser.detect(&small, floor)?;
-        Ok(faces.into_iter().map(|found| Face::new(found, scale)).collect())
+        Ok(faces.into_iter().map(|found| self.face(found, scale)).collect())
+    }
+
+    /// From pixels of a photo that was scaled by `scale` to those of the original.
+    fn face(&self, Found { head, core, score, maps }: Found, scale: f32) -> Face {
+        let up = |r: Rect| Rect::new(r.x / scale, r.y / scale, r.width / scale, r.height / scale);
+        let maps = maps.map(|map| Map {
+            origin: (map.origin.0 / scale, map.origin.1 / scale),
+            step: (map.step.0 / scale, map.step.1 / scale),
+            ..map
+        });
+        Face { rect: self.bundle.locate.boxes.face.around(up(core)), core: up(core), head: up(head), score, maps }
     }
 
     /// The frame around a face that ANet's patches are cut from, in pixels of the photo.
-    pub fn frame(&self, face: Rect) -> Rect {
-        self.bundle.anet.around(face)
+    pub fn frame(&self, face: &Face) -> Rect {
+        self.bundle.anet.frame_around(face.core)
     }
 
     /// Features [patches, dims] of the patches of a face.
     ///
     /// # Errors
     /// No memory.
-    pub fn features(&mut self, photo: &Photo, face: Rect) -> Result<Vec<f32>> {
+    pub fn features(&mut self, photo: &Photo, face: &Face) -> Result<Vec<f32>> {
         self.features_in(photo, self.frame(face))
     }
 
@@ -156,7 +156,7 @@ impl Model {
     ///
     /// # Errors
     /// A bundle without SVMs; no memory.
-    pub fn scores(&mut self, photo: &Photo, face: Rect) -> Result<Vec<f32>> {
+    pub fn scores(&mut self, photo: &Photo, face: &Face) -> Result<Vec<f32>> {
         let features = self.features(photo, face)?;
         self.scores_of(&features)
     }

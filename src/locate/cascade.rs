@@ -16,16 +16,28 @@ use std::path::Path;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Locate {
-    /// Least score of a face: see [`super::threshold`].
+    /// Least score of a face.
     pub threshold: f32,
     /// Side of the window of head and shoulders that LNet_s sees, in widths of the face that LNet_o found.
     pub head: f32,
-    pub face: Shape,
+    pub boxes: Boxes,
     pub lnet_o: Stage,
     pub lnet_s: Stage,
 }
 
-/// From the middle and the width that a net finds to the window around the face, in units of that width.
+/// What is meant by the box of a face: data sets differ by a factor of three in area.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boxes {
+    /// Between the other two: the one that is given unless another is asked for.
+    pub face: Shape,
+    /// Hair to below the chin, as CelebA's boxes.
+    pub celeba: Shape,
+    /// Brows to mouth, as the windows of most face detectors.
+    pub inner: Shape,
+}
+
+/// From the middle and the width of a face to a window around it, in units of that width.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shape {
@@ -44,6 +56,8 @@ pub struct Stage {
     pub sides: Vec<usize>,
     /// Width of the faces to which it responds most, in pixels of its input.
     pub width: f32,
+    /// From where it responds most to the middle of the face, in face widths to the right and down.
+    pub shift: [f32; 2],
     /// What a response must exceed to count.
     pub floor: f32,
     /// How far a place is felt: in face widths, and in the logarithm of the size.
@@ -70,7 +84,8 @@ struct Eye {
 pub struct Found {
     /// Head and shoulders.
     pub head: Rect,
-    pub face: Rect,
+    /// The square in the middle of the face that boxes are measured in.
+    pub core: Rect,
     /// Mean response of LNet_s above its floor, around the face.
     pub score: f32,
     /// The maps of LNet_o and LNet_s of the level that fits the face best.
@@ -100,44 +115,36 @@ impl Localiser {
     /// No memory for the nets' maps.
     pub fn detect(&mut self, photo: &Photo, least: f32) -> Result<Vec<Found>> {
         let levels = self.coarse.look(photo, photo.bounds())?;
-        let mut found = Vec::new();
-        for peak in self.coarse.peaks(&levels) {
-            let Some((head, peak, fine)) = self.follow(photo, peak)? else { continue };
-            if peak.score >= least {
-                let face = self.config.face.around(&peak);
-                let maps = [&levels, &fine].map(|levels| best_level(levels, peak.width).map.clone());
-                found.push(Found { head, face, score: peak.score, maps });
+        let mut peaks = self.coarse.peaks(&levels);
+        let mut seen = Vec::new();
+        for _ in 0..LOOKS {
+            seen.clear();
+            for peak in peaks {
+                seen.extend(self.look_at(photo, peak)?);
             }
+            suppress(&mut seen);
+            peaks = seen.iter().map(|seen: &Seen| seen.peak).collect();
         }
-        found.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let mut kept: Vec<Found> = Vec::new();
-        for one in found {
-            if kept.iter().all(|other| other.face.iou(&one.face) <= SAME) {
-                kept.push(one);
-            }
-        }
-        Ok(kept)
+        seen.retain(|seen| seen.peak.score >= least);
+        let found = seen.into_iter().map(|Seen { peak, head, levels: fine }| {
+            let maps = [&levels, &fine].map(|levels| best_level(levels, peak.width).map.clone());
+            Found { head, core: square(&peak, peak.width), score: peak.score, maps }
+        });
+        Ok(found.collect())
     }
 
-    /// From a peak of LNet_o's response to LNet_s's in the window around it; with that window and what was seen in it.
-    fn follow(&mut self, photo: &Photo, mut peak: Peak) -> Result<Option<(Rect, Peak, Vec<Level>)>> {
-        let mut seen = None;
-        for _ in 0..LOOKS {
-            let side = self.config.head * peak.width;
-            let window = Rect::new(peak.x - side / 2.0, peak.y - side / 2.0, side, side);
-            let Some(head) = slid_inside(window, photo) else { return Ok(None) };
-            let levels = self.fine.look(photo, head)?;
-            // The face that was followed, should the window hold another one.
-            let near = |p: &Peak| {
-                let distance = ((p.x - peak.x).powi(2) + (p.y - peak.y).powi(2)) / peak.width.powi(2);
-                p.score * (-distance / 2.0).exp()
-            };
-            let peaks = self.fine.peaks(&levels);
-            let Some(best) = peaks.into_iter().max_by(|a, b| near(a).total_cmp(&near(b))) else { return Ok(None) };
-            peak = best;
-            seen = Some((head, best, levels));
-        }
-        Ok(seen)
+    /// What LNet_s sees of a face in the window of head and shoulders around it; `None` if nothing responds.
+    fn look_at(&mut self, photo: &Photo, peak: Peak) -> Result<Option<Seen>> {
+        let window = square(&peak, self.config.head * peak.width);
+        let Some(head) = slid_inside(window, photo) else { return Ok(None) };
+        let levels = self.fine.look(photo, head)?;
+        // The face that was followed, should the window hold another one.
+        let near = |p: &Peak| {
+            let distance = ((p.x - peak.x).powi(2) + (p.y - peak.y).powi(2)) / peak.width.powi(2);
+            p.score * (-distance / 2.0).exp()
+        };
+        let best = self.fine.peaks(&levels).into_iter().max_by(|a, b| near(a).total_cmp(&near(b)));
+        Ok(best.map(|peak| Seen { peak, head, levels }))
     }
 
     /// LNet_s's response in `head`, of another channel than the face's: where a tag is seen.
@@ -148,6 +155,25 @@ impl Localiser {
         let side = self.fine.stage.sides.iter().copied().max().unwrap_or(1);
         self.fine.responder.respond_in(photo, head, side, Some(channel))
     }
+}
+
+/// A face as LNet_s sees it.
+struct Seen {
+    peak: Peak,
+    head: Rect,
+    levels: Vec<Level>,
+}
+
+/// Sorts faces by their scores and leaves one of those that share a place.
+fn suppress(seen: &mut Vec<Seen>) {
+    seen.sort_by(|a, b| b.peak.score.total_cmp(&a.peak.score));
+    let mut kept: Vec<Rect> = Vec::new();
+    seen.retain(|seen| {
+        let core = square(&seen.peak, seen.peak.width);
+        let new = kept.iter().all(|other| other.iou(&core) <= SAME);
+        kept.extend(new.then_some(core));
+        new
+    });
 }
 
 /// What a net sees at one scale.
@@ -170,7 +196,12 @@ impl Eye {
     fn peaks(&self, levels: &[Level]) -> Vec<Peak> {
         let places: Vec<Place> = levels.iter().flat_map(|level| level.places(self.stage.floor)).collect();
         let [position, size] = self.stage.spread;
-        Kernel { position, size }.peaks(&places, self.stage.peaks)
+        let mut peaks = Kernel { position, size }.peaks(&places, self.stage.peaks);
+        for peak in &mut peaks {
+            peak.x += self.stage.shift[0] * peak.width;
+            peak.y += self.stage.shift[1] * peak.width;
+        }
+        peaks
     }
 }
 
@@ -200,10 +231,17 @@ fn slid_inside(window: Rect, photo: &Photo) -> Option<Rect> {
     window.clipped(photo.width, photo.height).filter(|w| w.width >= 1.0 && w.height >= 1.0)
 }
 
+/// The square of a side around the middle of a face.
+fn square(peak: &Peak, side: f32) -> Rect {
+    Rect::new(peak.x - side / 2.0, peak.y - side / 2.0, side, side)
+}
+
 impl Shape {
-    fn around(&self, peak: &Peak) -> Rect {
-        let (width, height) = (self.width * peak.width, self.height * peak.width);
-        let (x, y) = (peak.x + self.shift[0] * peak.width, peak.y + self.shift[1] * peak.width);
+    /// The window around a face, given the square in its middle.
+    pub fn around(&self, core: Rect) -> Rect {
+        let (x, y) = core.center();
+        let (x, y) = (x + self.shift[0] * core.width, y + self.shift[1] * core.width);
+        let (width, height) = (self.width * core.width, self.height * core.width);
         Rect::new(x - width / 2.0, y - height / 2.0, width, height)
     }
 }

@@ -7,6 +7,6 @@ pub mod gpu;
 mod response;
 mod window;
 
-pub use cascade::{Found, Localiser, Locate, Shape, Stage};
+pub use cascade::{Boxes, Found, Localiser, Locate, Shape, Stage};
 pub use response::{Map, Responder, Response};
 pub use window::SummedArea;
