@@ -12,3 +12,5 @@ pub mod prefetch;
 pub mod resample;
 pub mod synth;
 mod text;
+
+pub use text::Problems;
