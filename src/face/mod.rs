@@ -22,6 +22,8 @@ pub struct Bundle {
     pub lnet_o: locate::Stage,
     pub lnet_s: locate::Stage,
     pub anet: Anet,
+    /// The least score of a window that counts as a face; without it every window does.
+    pub threshold: Option<f32>,
     /// The linear machines; `weft svm train` writes them.
     pub svm: PathBuf,
 }
@@ -101,11 +103,22 @@ impl Model {
         self.extractor.dims()
     }
 
+    /// The least score of a face that [`Model::locate`] gives; negative infinity if every window counts.
+    pub fn threshold(&self) -> f32 {
+        self.bundle.threshold.unwrap_or(f32::NEG_INFINITY)
+    }
+
     /// The face of a photo; `None` if nothing responds.
     ///
     /// # Errors
     /// No memory.
     pub fn locate(&mut self, photo: &Photo) -> Result<Option<Face>> {
+        let threshold = self.threshold();
+        Ok(self.best(photo)?.filter(|face| face.score >= threshold))
+    }
+
+    /// The window of the greatest score.
+    fn best(&mut self, photo: &Photo) -> Result<Option<Face>> {
         let (small, scale) = photo.fit_within(WORKING_SIDE);
         let Some(found) = self.localiser.locate(&small)? else { return Ok(None) };
         let up = |r: Rect| Rect::new(r.x / scale, r.y / scale, r.width / scale, r.height / scale);
@@ -122,7 +135,7 @@ impl Model {
     /// # Errors
     /// No memory.
     pub fn detect(&mut self, photo: &Photo, floor: f32) -> Result<Vec<Face>> {
-        Ok(self.locate(photo)?.into_iter().filter(|face| face.score >= floor).collect())
+        Ok(self.best(photo)?.into_iter().filter(|face| face.score >= floor).collect())
     }
 
     /// The frame around a face that ANet's patches are cut from, in pixels of the photo.
