@@ -102,12 +102,17 @@ impl Model {
         self.extractor.dims()
     }
 
+    /// The least score of a face that [`Model::locate`] gives.
+    pub fn threshold(&self) -> f32 {
+        self.bundle.locate.threshold
+    }
+
     /// The face of a photo; `None` if none scores as much as the bundle's threshold.
     ///
     /// # Errors
     /// No memory.
     pub fn locate(&mut self, photo: &Photo) -> Result<Option<Face>> {
-        Ok(self.detect(photo, self.bundle.locate.threshold)?.into_iter().next())
+        Ok(self.detect(photo, self.threshold())?.into_iter().next())
     }
 
     /// Every face of a photo whose score is `floor` or more, best first; none is an answer.

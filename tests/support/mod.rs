@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use weft::weights::{Dtype, Named, write};
 
@@ -38,6 +38,17 @@ impl Folder {
     pub fn tensors(&self, name: &str, tensors: &[(&str, &[usize], &[f32])]) {
         let named = tensors.iter().map(|&(name, shape, data)| Named { name, shape, dtype: Dtype::F32, data });
         write(self.path(name), &named.collect::<Vec<_>>(), &[]).unwrap();
+    }
+
+    /// Copies the model that ships into the folder `to`.
+    pub fn bundle(&self, to: &str) {
+        fs::create_dir_all(self.path(to)).unwrap();
+        for entry in fs::read_dir(Path::new(ROOT).join("weights")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                fs::copy(&path, self.path(to).join(path.file_name().unwrap())).unwrap();
+            }
+        }
     }
 
     /// Runs `weft` with the words of `line`.
