@@ -2,7 +2,8 @@
 //! system of *Deep Learning Face Attributes in the Wild* (Liu, Luo, Wang, Tang, ICCV 2015) on top of them.
 //!
 //! Imports go down this list only:
-//! `cli -> doctor, profile, eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops -> device, weights, rng, error`.
+//! `cli -> doctor, profile, recipe -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
+//! device, weights, ingredients, rng, error`.
 
 pub mod cli;
 pub mod data;
@@ -11,12 +12,14 @@ pub mod doctor;
 pub mod error;
 pub mod eval;
 pub mod face;
+pub mod ingredients;
 pub mod interweave;
 pub mod locate;
 pub mod metrics;
 pub mod net;
 pub mod ops;
 pub mod profile;
+pub mod recipe;
 pub mod rng;
 pub mod svm;
 pub mod train;

@@ -1,6 +1,6 @@
 //! How right answers are: per attribute and on average.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One attribute over a set of images.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -22,7 +22,7 @@ pub struct Accuracy {
 }
 
 /// Means over attributes.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Means {
     pub accuracy: f64,
     /// Over the attributes that have one.

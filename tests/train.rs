@@ -169,3 +169,54 @@ fn an_unreadable_photo_ends_training_with_its_name() {
     let error = lab.train(&[], false, usize::MAX).unwrap_err().to_string();
     assert!(error.contains(".jpg"), "{error}");
 }
+
+#[test]
+fn a_run_that_changed_is_not_resumed_and_says_what_changed() {
+    let lab = Lab::new(60, "finetune-attributes", "batch = 8\nepochs = 2\ndropout = [0.0, 0.5]");
+    let start = format!("output={}", lab.path("start").display());
+    let init = lab.train(&[&start, "epochs=1"], false, usize::MAX).unwrap().weights.unwrap();
+    let from = format!("init={}", init.display());
+    lab.train(&[&from], false, 3).unwrap();
+    let refused = |changes: &[&str], expected: &str| {
+        let error = lab.train(&[&[from.as_str()], changes].concat(), true, usize::MAX).unwrap_err().to_string();
+        let expected = format!("belongs to another run: {expected}");
+        assert!(error.contains("checkpoint.safetensors") && error.contains(&expected), "{changes:?}: {error}");
+        assert!(error.contains("train into another folder") && !error.contains('\n'), "{error}");
+    };
+    for (change, expected) in [
+        ("dropout=[0.0,0.25]", "dropout was [0.0,0.5], is [0.0,0.25]"),
+        ("view.shift=0.25", "view.shift was 0.0, is 0.25"),
+        ("schedule.rate=0.04", "schedule.rate was 0.05, is 0.04"),
+        ("optimizer.momentum=0.8", "optimizer.momentum was 0.9, is 0.8"),
+        ("optimizer.rate_factors={c1=0.5}", "optimizer.rate_factors.c1 was not set, is 0.5"),
+        ("data.limit=40", "data.limit was not set, is 40"),
+        ("epochs=3", "epochs was 2, is 3"),
+        ("data.splits=['train','val']", "data.splits was [\"train\"], is [\"train\",\"val\"], photos has changed"),
+    ] {
+        refused(&[change], expected);
+    }
+    let photo = &CelebA::open(lab.path("faces"), true).unwrap().samples[0].path;
+    for (path, expected) in [
+        (init.as_path(), "init has changed"),
+        (&lab.path("net.toml"), "net has changed"),
+        (&lab.path("boxes.csv"), "photos has changed"),
+        (photo, "photos has changed"),
+    ] {
+        let before = bytes(path);
+        match path.file_name().unwrap().to_str().unwrap() {
+            "last.safetensors" => drop(fs::copy(lab.path("run/checkpoint.safetensors"), path).unwrap()),
+            "net.toml" => fs::write(path, NET.replace("outputs = 32", "outputs = 32\nbias = true")).unwrap(),
+            "boxes.csv" => fs::write(path, "image,x,y,width,height\n").unwrap(),
+            _ => fs::write(path, [&before[..], b"more"].concat()).unwrap(),
+        }
+        refused(&[], expected);
+        fs::write(path, before).unwrap();
+    }
+    // What is written, where and how often, and where the data lie, is the user's own business.
+    fs::rename(lab.path("run"), lab.path("moved")).unwrap();
+    fs::rename(lab.path("faces"), lab.path("people")).unwrap();
+    let output = format!("output={}", lab.path("moved").display());
+    let root = format!("data.root={}", lab.path("people").display());
+    let changes = [&from, &output, &root, "checkpoint_every=1", "validate_every=2", "data.strict=true"];
+    assert_eq!(lab.train(&changes, true, usize::MAX).unwrap().steps, 12);
+}

@@ -9,6 +9,7 @@ use crate::eval::localisation::Localisation;
 use crate::eval::photos::Detections;
 use crate::eval::report::{self, About};
 use crate::eval::{Evaluation, Options, evaluate, paper, photos};
+use crate::face::Window;
 use crate::metrics::{Accuracy, means};
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -32,6 +33,9 @@ pub struct Args {
     /// What to call that detector; one for each --detections, or none: then their file names do
     #[arg(long, value_name = "NAME", requires = "detections")]
     name: Vec<String>,
+    /// Which window of a face to hold against the boxes: data sets differ in what they call a face
+    #[arg(long, value_enum, default_value = "face")]
+    window: Window,
     /// Measure at most N photos of the data and N backgrounds, spread evenly over each
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -61,10 +65,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let others: Vec<Detections> =
         others.map(|(file, name)| Detections::read(file, name, &photos, &mut problems)).collect::<Result<_>>()?;
     let mut model = args.model.load(&args.device.open()?)?;
-    let options = Options { limit: args.limit.unwrap_or(usize::MAX), examples: args.report.is_some() };
+    let options =
+        Options { limit: args.limit.unwrap_or(usize::MAX), examples: args.report.is_some(), window: args.window };
     let mut progress = None;
     let found = evaluate(&mut model, &photos, &others, options, &mut problems, &mut |done, total| {
         progress.get_or_insert_with(|| Progress::new(total as u64, "photos")).set(done as u64);
+        Ok(())
     });
     if let Some(progress) = progress {
         progress.finish();

@@ -2,9 +2,9 @@
 
 use super::predict::FaceJson;
 use super::{photo_name, print, print_json};
-use crate::data::draw;
 use crate::data::photo::{Photo, Rect};
-use crate::face::{Face, Model};
+use crate::data::{boxes, draw};
+use crate::face::{Face, Model, Window};
 use crate::locate::Map;
 use crate::{Error, Result};
 use serde_json::{Value, json};
@@ -41,26 +41,13 @@ pub struct Args {
     maps: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Window {
-    Face,
-    /// Hair to below the chin, as CelebA's boxes
-    Celeba,
-    /// Brows to mouth, as the windows of most face detectors
-    Inner,
-    /// Head and shoulders, as LNet_o finds them and LNet_s sees them
-    Head,
-    /// The frame around the face that ANet's crops are cut from
-    Frame,
-}
-
 pub fn run(args: &Args) -> Result<ExitCode> {
     let mut model = args.model.load(&args.device.open()?)?;
     if let Some(folder) = &args.maps {
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
     }
     if args.csv {
-        print("image,x,y,width,height,score")?;
+        print(boxes::HEADER)?;
     }
     let (mut documents, mut failed) = (Vec::new(), false);
     for image in &args.images {
@@ -77,9 +64,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 documents.push(json!({ "image": name, "faces": list }));
                 if args.csv {
                     let file = image.file_name().map_or(name, |file| file.to_string_lossy().into_owned());
-                    let field = super::csv_field(&file);
-                    for Face { rect: Rect { x, y, width, height }, score, .. } in faces {
-                        print(format!("{field},{x:.1},{y:.1},{width:.1},{height:.1},{score:.4}"))?;
+                    for face in faces {
+                        print(boxes::line(&file, face.rect, face.score))?;
                     }
                 } else if !args.json {
                     if faces.is_empty() {
@@ -108,13 +94,7 @@ fn locate(model: &mut Model, image: &Path, args: &Args) -> Result<Vec<Face>> {
         draw_maps(&photo, &faces, &folder.join(photo_name(image, "")))?;
     }
     for face in &mut faces {
-        face.rect = match args.window {
-            Window::Face => face.rect,
-            Window::Celeba => model.bundle.locate.boxes.celeba.around(face.core),
-            Window::Inner => model.bundle.locate.boxes.inner.around(face.core),
-            Window::Head => face.head,
-            Window::Frame => model.frame(face),
-        };
+        face.rect = args.window.of(face, model);
     }
     Ok(faces)
 }

@@ -18,6 +18,7 @@ mod plan;
 mod predict;
 mod profile;
 mod progress;
+mod recipe;
 mod run;
 mod svm;
 mod train;
@@ -68,7 +69,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("weft: {error}");
+            say(format_args!("weft: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -82,6 +83,11 @@ fn print(text: impl std::fmt::Display) -> Result<()> {
     }
 }
 
+/// Writes a line to standard error. That nobody can read it is no reason to fail.
+fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// Writes one JSON document to standard output.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
     print(serde_json::to_string_pretty(value).map_err(|e| Error::new("JSON", e))?)
@@ -91,10 +97,10 @@ fn print_json(value: &impl serde::Serialize) -> Result<()> {
 fn report_skipped(problems: &[Error]) {
     const SHOWN: usize = 5;
     for problem in problems.iter().take(SHOWN) {
-        eprintln!("skipped: {problem}");
+        say(format_args!("skipped: {problem}"));
     }
     if problems.len() > SHOWN {
-        eprintln!("skipped: {} more; `weft data check` lists them", problems.len() - SHOWN);
+        say(format_args!("skipped: {} more; `weft data check` lists them", problems.len() - SHOWN));
     }
 }
 
@@ -164,9 +170,4 @@ impl ModelArgs {
 /// The file name of a picture made from a photo: the photo's own with another ending.
 fn photo_name(photo: &Path, ending: &str) -> PathBuf {
     PathBuf::from(photo.file_name().unwrap_or(photo.as_os_str())).with_extension(ending)
-}
-
-/// A field of a CSV file (RFC 4180).
-fn csv_field(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_string() }
 }

@@ -128,7 +128,7 @@ impl Answer {
     /// Nothing for a photo that could not be read: its error went to standard error.
     fn csv(&self) -> Option<String> {
         let prediction = self.result.as_ref().ok()?;
-        let name = super::csv_field(&self.image.display().to_string());
+        let name = crate::data::boxes::csv_field(&self.image.display().to_string());
         Some(match &prediction.face {
             None => format!("{name},,,,,"),
             Some((face, scores)) => {

@@ -3,14 +3,13 @@
 use super::progress::Progress;
 use super::{print, print_json};
 use crate::data::celeba::{CelebA, Split};
-use crate::data::photo::Photo;
-use crate::face::Model;
+use crate::eval;
+use crate::face::{self, Model};
 use crate::metrics::accuracies;
-use crate::svm::{Features, Options, train};
 use crate::{Error, Result};
 use clap::Subcommand;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Train the linear SVMs that turn features into attributes, and measure them.
@@ -87,31 +86,23 @@ fn train_machines(args: &Train) -> Result<()> {
     }
     let mut model = args.faces.model.load(&args.faces.device.open()?)?;
     let (celeba, faces) = args.faces.look(&mut model, args.split)?;
-    let repeat = |face: &Seen| vec![face.identity; face.patches(&model)];
-    let identities: Option<Vec<u32>> = faces.seen.iter().flat_map(repeat).collect();
-    let identities = identities.ok_or_else(|| {
-        Error::file(&args.faces.data, "has photos without an identity")
-            .advise("SVMs are chosen on held-out people: add identity_CelebA.txt")
-    })?;
-    let labels: Vec<bool> = faces.seen.iter().flat_map(|face| face.attributes.repeat(face.patches(&model))).collect();
-    let features: Vec<f32> = faces.seen.into_iter().flat_map(|face| face.features).collect();
-    let rows = Features { rows: identities.len(), dims: model.dims(), data: &features };
-    let options = Options { seed: args.seed, ..Options::default() };
-    let names = &celeba.attribute_names;
+    let (names, without) = (&celeba.attribute_names, faces.without);
     let progress = Progress::new(names.len() as u64, "attributes");
-    let (svm, report) = train(rows, &labels, names, &identities, &options, &|done| progress.set(done as u64))?;
+    let (svm, report) = faces
+        .train(model.dims(), names, args.seed, &|done| progress.set(done as u64))
+        .map_err(|e| e.within(args.faces.data.display()))?;
     progress.finish();
     let output = args.output.clone().unwrap_or_else(|| model.svm_path().to_path_buf());
     svm.save(&output)?;
     if args.faces.json {
         print_json(&json!({
             "rows": report.rows, "identities": report.identities, "folds": report.folds,
-            "photos_without_face": faces.without, "held_out_accuracy": report.mean_accuracy(),
+            "photos_without_face": without, "held_out_accuracy": report.mean_accuracy(),
             "attributes": report.attributes, "output": output,
         }))
     } else {
         print(&report)?;
-        print(format!("{} photos without a face left out; SVMs in {}", faces.without, output.display()))
+        print(format!("{without} photos without a face left out; SVMs in {}", output.display()))
     }
 }
 
@@ -119,7 +110,7 @@ fn measure(args: &Eval) -> Result<()> {
     let mut model = args.faces.model.load(&args.faces.device.open()?)?;
     let names = model.attributes()?.to_vec();
     let (celeba, faces) = args.faces.look(&mut model, args.split)?;
-    let places = crate::eval::places(&names, &celeba.attribute_names)?;
+    let places = eval::places(&names, &celeba.attribute_names)?;
     let (mut scores, mut truth) = (Vec::new(), Vec::new());
     for face in &faces.seen {
         scores.extend(model.scores_of(&face.features)?);
@@ -130,7 +121,7 @@ fn measure(args: &Eval) -> Result<()> {
     }
     let found = accuracies(&names, &scores, &truth);
     if args.faces.json {
-        let mut document = crate::eval::document::accuracies(&found);
+        let mut document = eval::document::accuracies(&found);
         document["images"] = json!(faces.seen.len());
         document["without_face"] = json!(faces.without);
         print_json(&document)
@@ -140,58 +131,19 @@ fn measure(args: &Eval) -> Result<()> {
     }
 }
 
-/// One face and what is known about it.
-struct Seen {
-    /// [patches, dims]
-    features: Vec<f32>,
-    attributes: Vec<bool>,
-    identity: Option<u32>,
-}
-
-impl Seen {
-    fn patches(&self, model: &Model) -> usize {
-        self.features.len() / model.dims()
-    }
-}
-
-#[derive(Default)]
-struct Found {
-    seen: Vec<Seen>,
-    /// Photos in which nothing responded.
-    without: usize,
-}
-
 impl Faces {
     /// The features of every face in a part of the data. Photos that cannot be read are named and left out.
-    fn look(&self, model: &mut Model, split: Split) -> Result<(CelebA, Found)> {
+    fn look(&self, model: &mut Model, split: Split) -> Result<(CelebA, face::Faces)> {
         let celeba = CelebA::open(&self.data, self.strict)?;
         super::report_skipped(&celeba.problems);
         let samples = celeba.split(split);
         let progress = Progress::new(samples.len() as u64, "photos");
-        let (mut found, mut unreadable) = (Found::default(), Vec::new());
-        for (done, sample) in samples.iter().enumerate() {
-            match self.features(model, &sample.path) {
-                Ok(None) => found.without += 1,
-                Ok(Some(features)) => {
-                    let (attributes, identity) = (sample.attributes.clone(), sample.identity);
-                    found.seen.push(Seen { features, attributes, identity });
-                }
-                Err(error) if self.strict => return Err(error),
-                Err(error) => unreadable.push(error),
-            }
-            progress.set(done as u64 + 1);
-        }
+        let faces = face::Faces::look(model, &samples, self.aligned, self.strict, &mut |done| {
+            progress.set(done as u64);
+            Ok(())
+        })?;
         progress.finish();
-        super::report_skipped(&unreadable);
-        Ok((celeba, found))
-    }
-
-    fn features(&self, model: &mut Model, path: &Path) -> Result<Option<Vec<f32>>> {
-        let photo = Photo::open(path)?;
-        if self.aligned {
-            return model.features_in(&photo, photo.bounds()).map(Some);
-        }
-        let Some(face) = model.locate(&photo)? else { return Ok(None) };
-        model.features(&photo, &face).map(Some)
+        super::report_skipped(&faces.unreadable);
+        Ok((celeba, faces))
     }
 }

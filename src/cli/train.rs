@@ -1,7 +1,8 @@
-//! `weft train`: one run from a training file.
+//! `weft train`: one run from a training file, or all steps of a recipe.
 
-use super::print_json;
 use super::progress::Progress;
+use super::{print_json, recipe, say};
+use crate::recipe::is_recipe;
 use crate::train::{self, Config, Event};
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -9,22 +10,34 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Train a network: pretrain-objects, finetune-lnet, pretrain-identities or finetune-attributes.
+/// Train a network: pretrain-objects, finetune-lnet, pretrain-identities or finetune-attributes; or do a whole recipe.
+///
+/// A file with `stage = ...` is one training run. A file with `[[step]]` is a recipe: training runs, bundles, windows, SVMs
+/// and measurements, done in order. What is done already is skipped, so the same command goes on after an interruption.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Training file
-    config: PathBuf,
-    /// Go on from the checkpoint in the output folder
+    /// Training file or recipe
+    pub config: PathBuf,
+    /// Go on from the checkpoint in the output folder (a recipe always does)
     #[arg(long)]
     resume: bool,
-    /// Replace a value of the file, as in --set schedule.rate=0.01
+    /// Replace a value of the file, as in --set schedule.rate=0.01; in a recipe --set STEP.schedule.rate=0.01
     #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    pub set: Vec<String>,
+    /// Recipe: only say what would be done, and why
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Recipe: only this step, on what the others have left; may be repeated
+    #[arg(long, value_name = "STEP")]
+    pub only: Vec<String>,
+    /// Recipe: only this step and those after it
+    #[arg(long, value_name = "STEP")]
+    pub from: Option<String>,
     #[command(flatten)]
-    device: super::DeviceArgs,
+    pub device: super::DeviceArgs,
     /// Print the outcome as JSON
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 #[derive(serde::Serialize)]
@@ -49,59 +62,19 @@ struct Figures {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    if is_recipe(&args.config) {
+        return recipe::run(args);
+    }
+    if args.dry_run || !args.only.is_empty() || args.from.is_some() {
+        return Err(Error::file(&args.config, "is no recipe").advise("--dry-run, --only and --from are for recipes"));
+    }
     let config = Config::load(&args.config, &args.set)?;
     let stop = interruptible()?;
-    let mut progress = None;
-    let mut looking: Option<Progress> = None;
-    let mut first = 0;
-    // The shown loss is the mean of the first fifty steps, and follows about as many later.
-    let (mut shown, mut seen) = (0.0, 0u8);
-    let outcome = train::run(&config, &args.device.open()?, args.resume, &stop, &mut |event| match event {
-        Event::Start { steps, first: done, photos, parameters, skipped, fresh } => {
-            first = done;
-            eprintln!(
-                "{}: {photos} photos, {:.2} M parameters, {steps} steps of {}{}",
-                config.stage.name(),
-                parameters as f64 / 1e6,
-                config.batch,
-                if done > 0 { format!(", going on after step {done}") } else { String::new() }
-            );
-            if let Some(init) = config.init.as_ref().filter(|_| !fresh.is_empty()) {
-                eprintln!("not in {}, so random: {}", init.display(), fresh.join(", "));
-            }
-            super::report_skipped(skipped);
-            let bar = Progress::new(steps as u64, config.stage.name());
-            bar.set(done as u64);
-            progress = Some(bar);
-        }
-        Event::Step { step, epoch, loss, rate } => {
-            seen = (seen + 1).min(50);
-            shown += (loss - shown) / f32::from(seen);
-            if let Some(bar) = &progress {
-                bar.message(format!("epoch {epoch:.2}, loss {shown:.4}, rate {rate:.2e}"));
-                bar.set(step as u64);
-            }
-        }
-        Event::Looking { done, of } => {
-            let bar = looking.get_or_insert_with(|| Progress::new(of as u64, "validation"));
-            bar.set(done as u64);
-        }
-        Event::Validation { step, validation } => {
-            if let Some(bar) = looking.take() {
-                bar.finish();
-            }
-            eprintln!(
-                "step {step}: validation loss {:.4}, accuracy {:.2} %, balanced {:.2} %, majority {:.2} %",
-                validation.loss,
-                100.0 * validation.means.accuracy,
-                100.0 * validation.means.balanced_accuracy,
-                100.0 * validation.means.majority
-            );
-        }
-    })?;
-    if let Some(bar) = progress {
-        bar.finish();
-    }
+    let mut watch = Watch::default();
+    let outcome =
+        train::run(&config, &args.device.open()?, args.resume, &stop, &mut |event| watch.hear(&config, event))?;
+    let first = watch.first;
+    watch.finish();
     let images = (outcome.steps - first) * config.batch;
     let summary = Summary {
         stage: config.stage.name(),
@@ -129,15 +102,81 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A flag that Ctrl-C sets; a second Ctrl-C ends the program at once.
-fn interruptible() -> Result<Arc<AtomicBool>> {
+/// Reports a training run on standard error.
+#[derive(Default)]
+pub struct Watch {
+    steps: Option<Progress>,
+    looking: Option<Progress>,
+    /// Steps that were done before.
+    first: usize,
+    /// The mean loss of the first fifty steps, which then follows about as many; and how many it has seen.
+    loss: (f32, u8),
+}
+
+impl Watch {
+    pub fn hear(&mut self, config: &Config, event: Event<'_>) {
+        match event {
+            Event::Start { steps, first, photos, parameters, skipped, fresh } => {
+                self.first = first;
+                say(format!(
+                    "{}: {photos} photos, {:.2} M parameters, {steps} steps of {}{}",
+                    config.stage.name(),
+                    parameters as f64 / 1e6,
+                    config.batch,
+                    if first > 0 { format!(", going on after step {first}") } else { String::new() }
+                ));
+                if let Some(init) = config.init.as_ref().filter(|_| !fresh.is_empty()) {
+                    say(format!("not in {}, so random: {}", init.display(), fresh.join(", ")));
+                }
+                super::report_skipped(skipped);
+                let bar = Progress::new(steps as u64, config.stage.name());
+                bar.set(first as u64);
+                self.steps = Some(bar);
+            }
+            Event::Step { step, epoch, loss, rate } => {
+                let (shown, seen) = &mut self.loss;
+                *seen = (*seen + 1).min(50);
+                *shown += (loss - *shown) / f32::from(*seen);
+                if let Some(bar) = &self.steps {
+                    bar.message(format!("epoch {epoch:.2}, loss {shown:.4}, rate {rate:.2e}"));
+                    bar.set(step as u64);
+                }
+            }
+            Event::Looking { done, of } => {
+                let bar = self.looking.get_or_insert_with(|| Progress::new(of as u64, "validation"));
+                bar.set(done as u64);
+            }
+            Event::Validation { step, validation } => {
+                if let Some(bar) = self.looking.take() {
+                    bar.finish();
+                }
+                say(format!(
+                    "step {step}: validation loss {:.4}, accuracy {:.2} %, balanced {:.2} %, majority {:.2} %",
+                    validation.loss,
+                    100.0 * validation.means.accuracy,
+                    100.0 * validation.means.balanced_accuracy,
+                    100.0 * validation.means.majority
+                ));
+            }
+        }
+    }
+
+    pub fn finish(self) {
+        if let Some(bar) = self.steps {
+            bar.finish();
+        }
+    }
+}
+
+/// A flag that Ctrl-C sets (or SIGTERM, or the end of the terminal); a second one ends the program at once.
+pub fn interruptible() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step; press Ctrl-C again to stop at once");
+        say("stopping after this step; press Ctrl-C again to stop at once");
     })
     .map_err(|e| Error::new("Ctrl-C", e))?;
     Ok(stop)

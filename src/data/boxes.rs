@@ -52,6 +52,20 @@ pub struct Row {
     pub score: Option<f32>,
 }
 
+/// First line of a file of detections.
+pub const HEADER: &str = "image,x,y,width,height,score";
+
+/// A line of a file of detections, without its end.
+pub fn line(image: &str, rect: Rect, score: f32) -> String {
+    let Rect { x, y, width, height } = rect;
+    format!("{},{x:.1},{y:.1},{width:.1},{height:.1},{score:.4}", csv_field(image))
+}
+
+/// A field of a CSV file (RFC 4180).
+pub fn csv_field(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_string() }
+}
+
 /// The lines of a box file, in order; bad ones are left out and reported.
 ///
 /// Errors: an unreadable file; if `problems` is strict, the first bad line.

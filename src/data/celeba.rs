@@ -80,7 +80,7 @@ const WILD: &str = "img_celeba";
 const ALIGNED: &str = "img_align_celeba";
 
 /// The parts of the data, with the numbers they have in the partition file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     Train = 0,

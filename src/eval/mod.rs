@@ -16,7 +16,7 @@ pub mod report;
 use crate::data::Problems;
 use crate::data::photo::{Photo, Rect};
 use crate::data::prefetch::Prefetch;
-use crate::face::{Face, Model};
+use crate::face::{Face, Model, Window};
 use crate::metrics::{Accuracy, accuracies};
 use crate::{Error, Result};
 use examples::{Examples, Gallery, Seen};
@@ -57,9 +57,12 @@ pub struct Options {
     pub limit: usize,
     /// Keep examples for the page.
     pub examples: bool,
+    /// Which window of a face is held against the boxes.
+    pub window: Window,
 }
 
-/// Runs the chain on the photos, and takes `others`' windows on the same. `progress` hears how many of how many are done.
+/// Runs the chain on the photos, and takes `others`' windows on the same. `progress` hears how many of how many are done,
+/// and an error of it ends the work.
 ///
 /// # Errors
 /// No photo; none of the model's attributes in the data; no memory. A photo that cannot be read, a box outside of its photo
@@ -70,7 +73,7 @@ pub fn evaluate(
     others: &[Detections],
     options: Options,
     problems: &mut Problems,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Evaluation> {
     let common = common_attributes(model, photos, problems)?;
     let chosen = photos.spread(options.limit);
@@ -84,7 +87,7 @@ pub fn evaluate(
             Ok(photo) => walk.measure(model, number, &photo, problems)?,
             Err(error) => problems.report(error)?,
         }
-        progress(done + 1, total);
+        progress(done + 1, total)?;
     }
     walk.finish(model)
 }
@@ -142,12 +145,14 @@ struct Walk<'a> {
     /// The counts.
     found: Evaluation,
     gallery: Option<Gallery>,
+    options: Options,
 }
 
 impl<'a> Walk<'a> {
     fn new(photos: &'a Photos, others: &'a [Detections], common: Vec<Common>, options: Options) -> Self {
         Self {
             gallery: options.examples.then(|| Gallery::new(common.len())),
+            options,
             photos,
             others,
             common,
@@ -164,7 +169,8 @@ impl<'a> Walk<'a> {
         let item = &self.photos.items[number];
         let boxes = self.boxes(item, photo, problems)?;
         let faces = model.detect(photo, f32::NEG_INFINITY)?;
-        let windows: Vec<(Rect, f32)> = faces.iter().map(|face| (face.rect, face.score)).collect();
+        let windows: Vec<(Rect, f32)> =
+            faces.iter().map(|face| (self.options.window.of(face, model), face.score)).collect();
         let answer = faces.first().filter(|face| face.score >= model.threshold());
         self.best[usize::from(item.background)].push(windows.first().map(|(_, score)| *score));
         if item.background {
@@ -223,7 +229,13 @@ impl<'a> Walk<'a> {
             if let (Some(gallery), Some(face), Some(score)) = (&mut self.gallery, answer, score)
                 && (score > 0.0) != truth
             {
-                gallery.see_mistake(seen, (face.rect, face.score), a, &attribute.name, score)?;
+                gallery.see_mistake(
+                    seen,
+                    (self.options.window.of(face, model), face.score),
+                    a,
+                    &attribute.name,
+                    score,
+                )?;
             }
         }
         Ok(())

@@ -3,8 +3,12 @@
 //! (paper, Fig. 2).
 
 mod features;
+mod machines;
+mod window;
 
 pub use features::{Anet, Extractor};
+pub use machines::{Faces, Seen};
+pub use window::Window;
 
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
@@ -27,6 +31,19 @@ pub struct Bundle {
 
 /// Name of the file that describes a bundle.
 pub const BUNDLE: &str = "model.toml";
+
+impl Bundle {
+    /// Reads the file that describes a bundle.
+    ///
+    /// # Errors
+    /// A missing or unreadable file, unknown or missing keys.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::file(path, e).advise("give the folder of a model bundle with --model"))?;
+        toml::from_str(&text).map_err(|e| Error::toml(path.display(), &text, &e))
+    }
+}
 
 /// Photos are shrunk so that their longer side has at most this many pixels: nothing finer reaches a net.
 const WORKING_SIDE: usize = 1024;
@@ -62,10 +79,7 @@ impl Model {
     /// A missing or unreadable file, nets or weights that do not fit.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let folder = folder.as_ref();
-        let path = folder.join(BUNDLE);
-        let text = std::fs::read_to_string(&path)
-            .map_err(|e| Error::file(&path, e).advise("give the folder of a model bundle with --model"))?;
-        let bundle: Bundle = toml::from_str(&text).map_err(|e| Error::toml(path.display(), &text, &e))?;
+        let bundle = Bundle::load(folder.join(BUNDLE))?;
         let localiser = Localiser::load(&bundle.locate, folder, device)?;
         let extractor = Extractor::load(&bundle.anet, folder, device)?;
         let svm_path = folder.join(&bundle.svm);

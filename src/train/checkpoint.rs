@@ -1,6 +1,8 @@
 //! The state of a run in one file: parameters, momentum and a few numbers. Everything else (order of the photos, crops,
 //! masks, learning rate) is a function of the seed and the step, so a resumed run goes on as if it had never stopped.
 
+use super::Validation;
+use crate::ingredients::Ingredients;
 use crate::net::Net;
 use crate::weights::{Dtype, Named, TensorFile};
 use crate::{Error, Result};
@@ -17,12 +19,14 @@ const MOMENTUM: &str = "momentum.";
 pub struct State {
     /// Steps done.
     pub step: usize,
-    /// What must not change between stop and resume, in words.
-    pub run: String,
+    /// What must not change between stop and resume.
+    pub run: Ingredients,
     /// Sum and number of the losses since the last line of the log.
     pub losses: (f64, usize),
     /// Least validation loss so far.
     pub best: Option<f64>,
+    /// The last look at the validation split.
+    pub validation: Option<Validation>,
 }
 
 /// Writes a checkpoint, atomically.
@@ -49,19 +53,34 @@ pub fn save(path: &Path, net: &Net, parameters: &[f32], momentum: &[f32], state:
     crate::weights::write(path, &tensors, &[(STATE.to_string(), state)])
 }
 
-/// Reads a checkpoint of a run described by `run` into parameters and momentum.
+/// What the run of a checkpoint is made of.
 ///
 /// # Errors
-/// An unreadable file, one of another run, tensors that are missing or do not fit.
-pub fn load(path: &Path, net: &Net, run: &str, parameters: &mut [f32], momentum: &mut [f32]) -> Result<State> {
-    let file = TensorFile::open(path)?;
+/// A file that is unreadable, cut short, or no checkpoint.
+pub fn made_of(path: &Path) -> Result<Ingredients> {
+    Ok(open(path)?.1.run)
+}
+
+fn open(path: &Path) -> Result<(TensorFile, State)> {
+    const ADVICE: &str = "there is no going on from it: move it away and start anew, or bring an intact copy";
+    let file = TensorFile::open(path).map_err(|e| e.advise(ADVICE))?;
     let state = file.metadata().get(STATE).ok_or_else(|| {
         Error::file(path, "is no checkpoint of a training run").advise("resume from the folder of a run")
     })?;
-    let state: State = serde_json::from_str(state).map_err(|e| Error::file(path, e))?;
-    if state.run != run {
-        return Err(Error::file(path, format!("belongs to another run: {} instead of {run}", state.run))
-            .advise("resume with the same training file, or train into another folder"));
+    let state = serde_json::from_str(state).map_err(|e| Error::file(path, e).advise(ADVICE))?;
+    Ok((file, state))
+}
+
+/// Reads a checkpoint of a run made of `run` into parameters and momentum.
+///
+/// # Errors
+/// As [`made_of`]; a checkpoint of another run, which names what differs; tensors that are missing or do not fit.
+pub fn load(path: &Path, net: &Net, run: &Ingredients, parameters: &mut [f32], momentum: &mut [f32]) -> Result<State> {
+    let (file, state) = open(path)?;
+    let differences = state.run.differences(run);
+    if !differences.is_empty() {
+        return Err(Error::file(path, format!("belongs to another run: {differences}"))
+            .advise("resume with the settings and data of before, or train into another folder"));
     }
     for parameter in &net.parameters {
         for (prefix, values) in [("", &mut *parameters), (MOMENTUM, &mut *momentum)] {

@@ -1,6 +1,6 @@
 //! A training file: one TOML per run. Paths in it are relative to the directory that the command runs in.
 
-use super::{Schedule, SgdConfig};
+use super::{Change, Schedule, SgdConfig};
 use crate::data::celeba::Split;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -36,16 +36,19 @@ impl Stage {
     }
 }
 
-/// A training file.
-#[derive(Debug, Clone, Deserialize)]
+/// A training file. Written out, it has what shapes the result: no paths, whose content counts instead.
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub stage: Stage,
     /// Network description without a head; the stage puts one on top.
+    #[serde(skip_serializing)]
     pub net: PathBuf,
     /// Folder of the run: weights, checkpoint, log.
+    #[serde(skip_serializing)]
     pub output: PathBuf,
     /// Weights to start from; layers that they lack (a head of another stage) start from random ones.
+    #[serde(skip_serializing)]
     pub init: Option<PathBuf>,
     #[serde(default = "one")]
     pub seed: u64,
@@ -65,10 +68,10 @@ pub struct Config {
     #[serde(default = "four")]
     pub sharpness: f32,
     /// Epochs between two looks at the validation split; the last epoch is always looked at.
-    #[serde(default = "usize_one")]
+    #[serde(default = "usize_one", skip_serializing)]
     pub validate_every: usize,
     /// Steps between two checkpoints.
-    #[serde(default = "two_hundred")]
+    #[serde(default = "two_hundred", skip_serializing)]
     pub checkpoint_every: usize,
     pub data: Data,
     pub view: View,
@@ -78,10 +81,11 @@ pub struct Config {
 }
 
 /// `[data]`: what to learn from.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
     /// CelebA's folder; for `pretrain-objects` a folder with one folder per class.
+    #[serde(skip_serializing)]
     pub root: PathBuf,
     /// Splits of CelebA to train on.
     #[serde(default = "train_split")]
@@ -89,26 +93,28 @@ pub struct Data {
     /// Split of CelebA to measure on.
     pub validation: Option<Split>,
     /// Face regions: a box file; without it, or for photos not in it, the whole photo is the region.
+    #[serde(skip_serializing)]
     pub boxes: Option<PathBuf>,
     /// People who must stay unseen: photos of theirs are left out, among pasted faces too.
     pub exclude: Option<Exclude>,
     /// At most this many photos, the first ones.
     pub limit: Option<usize>,
     /// Stop at the first bad line or missing photo of the annotations instead of reporting and skipping it.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub strict: bool,
 }
 
 /// `[data.exclude]`: the identities in some splits of a CelebA folder.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exclude {
+    #[serde(skip_serializing)]
     pub root: PathBuf,
     pub splits: Vec<Split>,
 }
 
 /// `[view]`: how a sample of the net's input size is cut out of a photo.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
 pub enum View {
     /// The region, scaled to `size` = [height, width], is the frame that crops are cut from, mirrored half of the time.
@@ -126,8 +132,10 @@ pub enum View {
     /// The photo in a scene: pasted with soft edges over a background.
     Scene {
         /// An image folder without the subject.
+        #[serde(skip_serializing)]
         backgrounds: PathBuf,
         /// Aligned faces in CelebA's layout that stand in for photos.
+        #[serde(skip_serializing)]
         faces: Option<PathBuf>,
         /// Share of samples made of `faces`.
         #[serde(default)]
@@ -177,16 +185,35 @@ impl Config {
     /// # Errors
     /// An unreadable file, broken TOML (with its line), unknown or missing keys, values out of range.
     pub fn load(path: impl AsRef<Path>, changes: &[String]) -> Result<Self> {
+        Self::load_changed(path, &changes.iter().map(|change| Change::parse(change)).collect::<Result<Vec<_>>>()?)
+    }
+
+    /// The same with changes that are parsed already.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_changed(path: impl AsRef<Path>, changes: &[Change]) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path)
             .map_err(|e| Error::file(path, e).advise("give the path of a training file (TOML)"))?;
         let mut table: toml::Table = toml::from_str(&text).map_err(|e| Error::toml(path.display(), &text, &e))?;
         for change in changes {
-            set(&mut table, change)?;
+            change.apply(&mut table).map_err(|e| e.within(path.display()))?;
         }
         let config: Self = table.try_into().map_err(|e: toml::de::Error| Error::file(path, e))?;
         config.check().map_err(|e| e.within(path.display()))?;
         Ok(config)
+    }
+
+    /// The files and folders that a run reads, by key.
+    pub fn reads(&self) -> Vec<(&'static str, &Path)> {
+        let mut paths = vec![("net", Some(&self.net)), ("init", self.init.as_ref())];
+        paths.extend([("data.root", Some(&self.data.root)), ("data.boxes", self.data.boxes.as_ref())]);
+        paths.push(("data.exclude.root", self.data.exclude.as_ref().map(|exclude| &exclude.root)));
+        if let View::Scene { backgrounds, faces, .. } = &self.view {
+            paths.extend([("view.backgrounds", Some(backgrounds)), ("view.faces", faces.as_ref())]);
+        }
+        paths.into_iter().filter_map(|(key, path)| Some((key, path?.as_path()))).collect()
     }
 
     fn check(&self) -> Result<()> {
@@ -249,27 +276,6 @@ impl Config {
         }
         self.schedule.check()
     }
-}
-
-/// Replaces `key.of.tables=value` in a table; a value that is no TOML is a string.
-fn set(table: &mut toml::Table, change: &str) -> Result<()> {
-    let wrong = || Error::new(format!("--set {change}"), "is no key=value").advise("write --set schedule.rate=0.01");
-    let (key, value) = change.split_once('=').ok_or_else(wrong)?;
-    let value = format!("v = {value}").parse::<toml::Table>().map_or_else(
-        |_| toml::Value::String(value.to_string()),
-        |mut t| t.remove("v").unwrap_or(toml::Value::Integer(0)),
-    );
-    let mut parts = key.split('.').peekable();
-    let mut at = table;
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            at.insert(part.to_string(), value);
-            return Ok(());
-        }
-        let next = at.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        at = next.as_table_mut().ok_or_else(wrong)?;
-    }
-    Err(wrong())
 }
 
 #[cfg(test)]

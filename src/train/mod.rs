@@ -4,8 +4,10 @@
 //! out of each on worker threads, `run` takes the batch through the net of `network` on a [`Trainer`], whose optimizer
 //! ([`Sgd`], [`GpuSgd`]) moves the parameters at the rate of the [`Schedule`].
 
+mod change;
 mod checkpoint;
 mod config;
+mod listing;
 mod network;
 mod run;
 mod sampler;
@@ -16,7 +18,10 @@ mod source;
 mod trainer;
 mod view;
 
+pub use change::Change;
+pub use checkpoint::{FILE as CHECKPOINT, made_of};
 pub use config::{Config, Data, Stage, View};
+pub use listing::ingredients;
 pub use network::{HEAD, Network};
 pub use run::{Event, Outcome, Validation, run};
 pub use schedule::Schedule;

@@ -3,6 +3,7 @@
 use super::Trainer;
 use super::checkpoint::{self, State};
 use super::config::Config;
+use super::listing;
 use super::network::Network;
 use super::sampler::{MASKS, SAMPLES, Sampler};
 use super::source::{Item, Source};
@@ -14,8 +15,9 @@ use crate::metrics::{self, Means};
 use crate::net::{Net, Parameters, Runner};
 use crate::ops::{Mode, Targets};
 use crate::rng::Rng;
-use crate::weights::{Dtype, TensorFile, write_atomic};
+use crate::weights::{Dtype, TensorFile, sweep, write_atomic};
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,7 +43,7 @@ pub enum Event<'a> {
 }
 
 /// Figures over the validation split.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
     /// Mean loss per value.
     pub loss: f64,
@@ -55,11 +57,20 @@ pub struct Outcome {
     pub steps: usize,
     /// Steps of the whole run: more than `steps` if it was stopped.
     pub of: usize,
+    /// The last look at the validation split.
     pub validation: Option<Validation>,
     /// Weights after the last step; absent if the run was stopped.
     pub weights: Option<PathBuf>,
+    /// Weights of the least validation loss so far.
+    pub best: Option<PathBuf>,
     pub seconds: f64,
 }
+
+/// Files of a run's folder.
+const NET: &str = "net.toml";
+const LAST: &str = "last.safetensors";
+const BEST: &str = "best.safetensors";
+const LOG: &str = "log.csv";
 
 /// A batch, ready for the net.
 struct Batch {
@@ -99,20 +110,21 @@ pub fn run(
     }
     let mut trainer = Trainer::new(device, net.clone(), config.batch, config.optimizer.clone(), parameters.clone())?;
     let checkpoint = config.output.join(checkpoint::FILE);
-    let run = describe(config, &source, net);
-    let mut state = State { step: 0, run: run.clone(), losses: (0.0, 0), best: None };
+    let run = listing::list(config, &source, &network, &cutter)?;
+    let mut state = State { step: 0, run, losses: (0.0, 0), best: None, validation: None };
     if checkpoint.exists() {
         if !resume {
             return Err(Error::file(&config.output, "holds a run already")
                 .advise("go on with --resume, or choose another output folder"));
         }
         let mut momentum = vec![0.0; parameters.len()];
-        state = checkpoint::load(&checkpoint, net, &run, &mut parameters, &mut momentum)?;
+        state = checkpoint::load(&checkpoint, net, &state.run, &mut parameters, &mut momentum)?;
         trainer.restore(&parameters, &momentum)?;
     }
     std::fs::create_dir_all(&config.output).map_err(|e| Error::file(&config.output, e))?;
-    write_atomic(config.output.join("net.toml"), |file| file.write_all(network.trained.to_toml().as_bytes()))?;
-    let mut log = Log::open(config.output.join("log.csv"), state.step)?;
+    sweep(&config.output, &[NET, LAST, BEST, LOG, checkpoint::FILE]);
+    write_atomic(config.output.join(NET), |file| file.write_all(network.trained.to_toml().as_bytes()))?;
+    let mut log = Log::open(config.output.join(LOG), state.step)?;
     tell(Event::Start {
         steps,
         first: state.step,
@@ -129,7 +141,6 @@ pub fn run(
         net.save_parameters(&path, parameters, Dtype::F32, &metadata)?;
         Ok(path)
     };
-    let mut validation = None;
     let Source { train, validation: held_out, tags, .. } = source;
     let batches = batches(config, cutter.clone(), train, tags.len(), sampler, state.step..steps);
     let per_epoch = steps / config.epochs;
@@ -165,13 +176,14 @@ pub fn run(
             log.line(state.step, epoch, None, Some(found))?;
             if state.best.is_none_or(|best| found.loss < best) {
                 state.best = Some(found.loss);
-                save("best.safetensors", &trainer.parameters()?, state.step)?;
+                save(BEST, &trainer.parameters()?, state.step)?;
             }
-            validation = Some(found);
+            state.validation = Some(found);
             tell(Event::Validation { step: state.step, validation: found });
         }
         let stopped = stop.load(Ordering::Relaxed) && state.step < steps;
-        if stopped || state.step.is_multiple_of(config.checkpoint_every) || state.step == steps {
+        if stopped || look || state.step.is_multiple_of(config.checkpoint_every) || state.step == steps {
+            log.flush()?;
             checkpoint::save(&checkpoint, net, &trainer.parameters()?, &trainer.momentum()?, &state)?;
         }
         if stopped {
@@ -179,22 +191,10 @@ pub fn run(
         }
     }
     let finished = state.step == steps;
-    let weights = if finished { Some(save("last.safetensors", &trainer.parameters()?, steps)?) } else { None };
-    Ok(Outcome { steps: state.step, of: steps, validation, weights, seconds: began.elapsed().as_secs_f64() })
-}
-
-/// What two runs must share for one to go on from the other's checkpoint.
-fn describe(config: &Config, source: &Source, net: &Net) -> String {
-    format!(
-        "{} of {} ({} parameters), seed {}, {} photos, batch {}, {} epochs",
-        config.stage.name(),
-        net.spec.name,
-        net.parameter_len(),
-        config.seed,
-        source.train.len(),
-        config.batch,
-        config.epochs
-    )
+    let weights = if finished { Some(save(LAST, &trainer.parameters()?, steps)?) } else { None };
+    let best = state.best.map(|_| config.output.join(BEST));
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(Outcome { steps: state.step, of: steps, validation: state.validation, weights, best, seconds })
 }
 
 /// Reads the layers that file and net share; names those that start from random weights. A head of another shape is
@@ -316,13 +316,15 @@ struct Log {
 impl Log {
     const HEADER: &str = "step,epoch,rate,loss,validation_loss,accuracy,balanced_accuracy";
 
-    /// Keeps the lines up to `step` of a log that is there.
+    /// Keeps the whole lines up to `step` of a log that is there.
     fn open(path: PathBuf, step: usize) -> Result<Self> {
         let mut text = format!("{}\n", Self::HEADER);
         if let Ok(old) = std::fs::read_to_string(&path) {
-            let until =
-                |line: &&str| line.split(',').next().and_then(|s| s.parse::<usize>().ok()).is_some_and(|s| s <= step);
-            old.lines().skip(1).filter(until).for_each(|line| text += &format!("{line}\n"));
+            let until = |line: &&str| {
+                let done = line.split(',').next().and_then(|s| s.parse::<usize>().ok());
+                line.ends_with('\n') && done.is_some_and(|s| s <= step)
+            };
+            old.split_inclusive('\n').skip(1).filter(until).for_each(|line| text += line);
         }
         write_atomic(&path, |file| file.write_all(text.as_bytes()))?;
         let file = std::fs::File::options().append(true).open(&path).map_err(|e| Error::file(&path, e))?;
@@ -341,5 +343,10 @@ impl Log {
         let validation = validation
             .map_or(",,".into(), |v| format!("{:.6},{:.6},{:.6}", v.loss, v.means.accuracy, v.means.balanced_accuracy));
         writeln!(self.file, "{step},{epoch:.3},{rate},{loss},{validation}").map_err(|e| Error::file(&self.path, e))
+    }
+
+    /// Makes all lines durable: a checkpoint must not outlive the lines before it.
+    fn flush(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::file(&self.path, e))
     }
 }

@@ -1,11 +1,11 @@
 //! The learning rate over the course of training.
 
 use crate::{Error, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
 
 /// `[schedule]` of a training file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
 pub enum Schedule {
     /// `rate`, multiplied by `factor` after every `every` epochs.

@@ -5,12 +5,12 @@ use crate::net::Net;
 use crate::ops::parallel::Disjoint;
 use crate::{Error, Result};
 use rayon::prelude::*;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// `[optimizer]` of a training file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SgdConfig {
     pub momentum: f32,

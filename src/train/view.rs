@@ -71,6 +71,11 @@ impl Cutter {
         Ok(Self { view: config.view.clone(), height: input.h, width: input.w, normalise: Normalise::default(), scene })
     }
 
+    /// Backgrounds and pasted faces of the scenes; none where the view is no scene.
+    pub(super) fn scene(&self) -> (&[PathBuf], &[Item]) {
+        (&self.scene.backgrounds, &self.scene.faces)
+    }
+
     /// Draws a training sample of `item` into `pixels` [h, w, 3] and its tags into `tags`.
     ///
     /// # Errors
@@ -106,14 +111,14 @@ impl Cutter {
                 let window = self.ten_crop(&photo, *short)[rng.below(5)];
                 (photo, window, rng.chance(0.5))
             }
-            View::Scene { .. } => return self.scene(item, rng, resampler, pixels, tags),
+            View::Scene { .. } => return self.draw_scene(item, rng, resampler, pixels, tags),
         };
         resampler.sample(&photo, window, self.width, self.height, flip, self.normalise, pixels);
         Ok(())
     }
 
     /// Draws a scene: a photo of the subject on a background, or none of it, or one of a size that does not count.
-    fn scene(
+    fn draw_scene(
         &self,
         item: &Item,
         rng: &mut Rng,

@@ -6,10 +6,33 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
+/// Temporary files of `name` are called `.<name>.<six random letters and digits>.tmp`.
+const SUFFIX: &str = ".tmp";
+const RANDOM: usize = 6;
+
+fn prefix(name: &str) -> String {
+    format!(".{name}.")
+}
+
+/// Removes temporary files that killed writers of the files `names` left in `folder`. A writer at work would lose its
+/// own and fail, so this is for the start of the only one that writes there. What cannot be removed stays.
+pub fn sweep(folder: impl AsRef<Path>, names: &[&str]) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        let is_of = |name: &&str| {
+            let random = file.to_str().and_then(|f| f.strip_prefix(&prefix(name))?.strip_suffix(SUFFIX));
+            random.is_some_and(|r| r.len() == RANDOM && r.chars().all(|c| c.is_ascii_alphanumeric()))
+        };
+        if names.iter().any(is_of) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Writes `path` through `fill`. A failure or a kill at any moment leaves the old file or the new one, whole.
 ///
 /// A temporary file in the same folder is filled, flushed to the disk and renamed; then the folder is flushed too. On
-/// failure the temporary is removed (a kill may leave one, named `.<file>.*.tmp`). A link is followed; an existing
+/// failure the temporary is removed (a kill may leave one, see [`sweep`]). A link is followed; an existing
 /// file keeps its permissions. Errors: the folder is missing, `path` is a folder or a device, `fill` or the disk
 /// fails.
 pub fn write_atomic(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
@@ -33,9 +56,9 @@ pub fn write_atomic(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) ->
         Error::file(asked, format!("cannot write: {e}"))
             .advise(format!("check space and permissions in {}{untouched}", folder.display()))
     };
-    let prefix = format!(".{}.", name.to_string_lossy());
+    let prefix = prefix(&name.to_string_lossy());
     let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".tmp");
+    builder.prefix(&prefix).suffix(SUFFIX).rand_bytes(RANDOM);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // the umask applies, as for any new file
     let mut temporary = builder.tempfile_in(folder).map_err(fail)?;
@@ -79,6 +102,17 @@ mod tests {
         assert!(e.contains("cannot write") && e.contains("the old file is untouched"), "{e}");
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(listing(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_swept_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".a.Xy12Zw.tmp", ".a.b.Xy12Zw.tmp", ".a.Xy12Zw", ".a.notes.txt.tmp", "a", ".b.Xy12Zw.tmp"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        sweep(folder.path(), &["a"]);
+        assert_eq!(listing(folder.path()), [".a.Xy12Zw", ".a.b.Xy12Zw.tmp", ".a.notes.txt.tmp", ".b.Xy12Zw.tmp", "a"]);
+        sweep(folder.path().join("none"), &["a"]);
     }
 
     #[test]

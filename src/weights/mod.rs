@@ -14,7 +14,7 @@ mod read;
 mod summary;
 mod write;
 
-pub use atomic::write_atomic;
+pub use atomic::{sweep, write_atomic};
 pub use convert::convert;
 pub use npy::write_npy;
 pub use read::{Tensor, TensorFile};

@@ -2,7 +2,10 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod mini;
+
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,10 +54,33 @@ impl Folder {
         }
     }
 
+    /// `weft` with the words of `line`, to be run in this folder.
+    pub fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+        command.args(line.split_whitespace()).current_dir(&self.0);
+        command
+    }
+
+    /// Names and contents of all files in and below a folder.
+    pub fn tree(&self, name: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+        fn gather(folder: &Path, root: &Path, tree: &mut BTreeMap<PathBuf, Vec<u8>>) {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    gather(&path, root, tree);
+                } else {
+                    tree.insert(path.strip_prefix(root).unwrap().to_path_buf(), fs::read(path).unwrap());
+                }
+            }
+        }
+        let (root, mut tree) = (self.path(name), BTreeMap::new());
+        gather(&root, &root, &mut tree);
+        tree
+    }
+
     /// Runs `weft` with the words of `line`.
     pub fn weft(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
-        let output = command.args(line.split_whitespace()).current_dir(&self.0).output().unwrap();
+        let output = self.command(line).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Output { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }

@@ -1,0 +1,89 @@
+//! `weft train RECIPE`: what the steps of a recipe tell, and what became of them.
+
+use super::progress::Progress;
+use super::train::{Args, Watch, interruptible};
+use super::{print, print_json, say};
+use crate::Result;
+use crate::recipe::{self, Event, Options, Recipe, State, Summary};
+use crate::train::Event as Training;
+use std::process::ExitCode;
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let recipe = Recipe::load(&args.config, &args.set)?;
+    let options = Options { dry_run: args.dry_run, only: args.only.clone(), from: args.from.clone() };
+    let stop = interruptible()?;
+    let mut report = Report::default();
+    let summaries = recipe::run(&recipe, &options, &args.device.open()?, &stop, &mut |event| report.hear(event))?;
+    report.finish();
+    if args.json {
+        print_json(&summaries)?
+    } else {
+        print(table(&summaries))?
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reports the steps on standard error.
+#[derive(Default)]
+struct Report {
+    photos: Option<Progress>,
+    watch: Option<Watch>,
+}
+
+impl Report {
+    fn hear(&mut self, event: Event<'_>) {
+        match event {
+            Event::Step { name, number, of, why } => {
+                self.finish();
+                say(format!("[{number}/{of}] {name}: {why}"));
+            }
+            Event::Unchanged { name, bytes } => {
+                self.finish();
+                say(format!("{name}: unchanged, {}", size(bytes)));
+            }
+            Event::Moved { from, to } => {
+                say(format!("{} held results of other settings: they are in {}", from.display(), to.display()));
+            }
+            Event::Skipped(problems) => super::report_skipped(problems),
+            Event::Photos { done, of } => {
+                self.photos.get_or_insert_with(|| Progress::new(of as u64, "photos")).set(done as u64);
+            }
+            Event::Training { config, event } => {
+                if matches!(event, Training::Start { .. }) {
+                    self.watch = Some(Watch::default());
+                }
+                if let Some(watch) = &mut self.watch {
+                    watch.hear(config, event);
+                }
+            }
+        }
+    }
+
+    /// The step is over.
+    fn finish(&mut self) {
+        self.photos.take().into_iter().for_each(Progress::finish);
+        self.watch.take().into_iter().for_each(Watch::finish);
+    }
+}
+
+/// A line per step: name, seconds of this call, result.
+fn table(summaries: &[Summary]) -> String {
+    let width = summaries.iter().map(|s| s.name.len()).max().unwrap_or(0).max("step".len());
+    let line = |name: &str, time: &str, result: &str| format!("{name:<width$}  {time:>9}  {result}");
+    let mut lines = vec![line("step", "", "result")];
+    for Summary { name, state, .. } in summaries {
+        lines.push(match state {
+            State::Unchanged { result, .. } => line(name, "unchanged", result),
+            State::Done { result, seconds } => line(name, &format!("{seconds:.0} s"), result),
+            State::Planned { why } => line(name, "to do", why),
+        });
+    }
+    lines.join("\n")
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..100_000 => format!("{:.1} KB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
+}

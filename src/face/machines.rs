@@ -1,0 +1,90 @@
+//! From annotated photos to the linear machines of a bundle: the features of every face, and the training on them.
+
+use super::Model;
+use crate::data::celeba::Sample;
+use crate::data::photo::Photo;
+use crate::svm::{self, Features, Options, Report, Svm};
+use crate::{Error, Result};
+use std::path::Path;
+
+/// One face and what is known about it.
+pub struct Seen {
+    /// [patches, dims]
+    pub features: Vec<f32>,
+    pub attributes: Vec<bool>,
+    pub identity: Option<u32>,
+}
+
+/// What was seen in annotated photos.
+#[derive(Default)]
+pub struct Faces {
+    pub seen: Vec<Seen>,
+    /// Photos in which nothing responded.
+    pub without: usize,
+    /// Photos that could not be read.
+    pub unreadable: Vec<Error>,
+}
+
+impl Faces {
+    /// The features of the face in each photo; of all of the photo, if it is `aligned`. `progress` hears how many are
+    /// done, and an error of it ends the work.
+    ///
+    /// # Errors
+    /// No memory; with `strict`, the first photo that cannot be read.
+    pub fn look(
+        model: &mut Model,
+        samples: &[&Sample],
+        aligned: bool,
+        strict: bool,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<Self> {
+        let mut faces = Self::default();
+        for (done, sample) in samples.iter().enumerate() {
+            match features(model, &sample.path, aligned) {
+                Ok(None) => faces.without += 1,
+                Ok(Some(features)) => {
+                    let (attributes, identity) = (sample.attributes.clone(), sample.identity);
+                    faces.seen.push(Seen { features, attributes, identity });
+                }
+                Err(error) if strict => return Err(error),
+                Err(error) => faces.unreadable.push(error),
+            }
+            progress(done + 1)?;
+        }
+        Ok(faces)
+    }
+
+    /// One machine for each of the attributes `names`, over features of length `dims`; its C is chosen on held-out people.
+    /// `progress` hears how many are done.
+    ///
+    /// # Errors
+    /// A face without an identity; as [`svm::train`].
+    pub fn train(
+        self,
+        dims: usize,
+        names: &[String],
+        seed: u64,
+        progress: &(dyn Fn(usize) + Sync),
+    ) -> Result<(Svm, Report)> {
+        let patches = |face: &Seen| face.features.len() / dims;
+        let identities: Option<Vec<u32>> =
+            self.seen.iter().flat_map(|face| vec![face.identity; patches(face)]).collect();
+        let identities = identities.ok_or_else(|| {
+            Error::new("photos", "some have no identity")
+                .advise("SVMs are chosen on held-out people: add identity_CelebA.txt")
+        })?;
+        let labels: Vec<bool> = self.seen.iter().flat_map(|face| face.attributes.repeat(patches(face))).collect();
+        let features: Vec<f32> = self.seen.into_iter().flat_map(|face| face.features).collect();
+        let rows = Features { rows: identities.len(), dims, data: &features };
+        svm::train(rows, &labels, names, &identities, &Options { seed, ..Options::default() }, progress)
+    }
+}
+
+fn features(model: &mut Model, path: &Path, aligned: bool) -> Result<Option<Vec<f32>>> {
+    let photo = Photo::open(path)?;
+    if aligned {
+        return model.features_in(&photo, photo.bounds()).map(Some);
+    }
+    let Some(face) = model.locate(&photo)? else { return Ok(None) };
+    model.features(&photo, &face).map(Some)
+}

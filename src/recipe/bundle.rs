@@ -1,0 +1,96 @@
+//! `kind = "bundle"`: a model bundle from a template of `model.toml` and files from anywhere. Weights are converted.
+
+use super::{Done, Tools, Work};
+use crate::error::At;
+use crate::face::{BUNDLE, Model};
+use crate::ingredients::Ingredients;
+use crate::weights::{Dtype, convert, sweep, write_atomic};
+use crate::{Error, Result};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bundle {
+    /// Becomes `model.toml`.
+    template: PathBuf,
+    /// Names in the bundle, and where their content is.
+    files: BTreeMap<String, PathBuf>,
+    /// Of the weights in the bundle.
+    #[serde(default)]
+    dtype: Float,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Float {
+    #[default]
+    F16,
+    Bf16,
+    F32,
+}
+
+impl From<Float> for Dtype {
+    fn from(float: Float) -> Self {
+        match float {
+            Float::F16 => Self::F16,
+            Float::Bf16 => Self::BF16,
+            Float::F32 => Self::F32,
+        }
+    }
+}
+
+impl Bundle {
+    /// # Errors
+    /// A name that is none of a file in the bundle's own folder.
+    pub fn checked(self) -> Result<Self> {
+        let plain = |name: &str| Path::new(name).file_name().is_some_and(|file| file == name) && !name.starts_with('.');
+        match self.files.keys().find(|name| !plain(name) || [BUNDLE, super::record::FILE].contains(&name.as_str())) {
+            Some(name) => Err(Error::new(format!("files.{name}"), "cannot be the name of a file of a bundle")
+                .advise("give a plain file name")),
+            None => Ok(self),
+        }
+    }
+}
+
+impl Work for Bundle {
+    fn reads(&self) -> Vec<(String, PathBuf)> {
+        let files = self.files.iter().map(|(name, path)| (format!("files.{name}"), path.clone()));
+        std::iter::once(("template".into(), self.template.clone())).chain(files).collect()
+    }
+
+    fn ingredients(&self) -> Result<Ingredients> {
+        let mut list = Ingredients::default();
+        list.file("template", &self.template)?;
+        for (name, path) in &self.files {
+            list.file(format!("files.{name}"), path)?;
+        }
+        list.set("dtype", Dtype::from(self.dtype).to_string());
+        Ok(list)
+    }
+
+    fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done> {
+        let mut files = vec![BUNDLE.to_string()];
+        files.extend(self.files.keys().cloned());
+        sweep(folder, &files.iter().map(String::as_str).collect::<Vec<_>>());
+        copy(&self.template, &folder.join(BUNDLE))?;
+        for (name, from) in &self.files {
+            let to = folder.join(name);
+            if to.extension().is_some_and(|e| e == "safetensors") {
+                convert(from, to, self.dtype.into())?;
+            } else {
+                copy(from, &to)?;
+            }
+        }
+        // What does not fit together is better known now than some steps later.
+        let model = Model::load(folder, tools.device)?;
+        Ok(Done { files, result: format!("{}, {} features", model.bundle.name, model.dims()) })
+    }
+}
+
+/// Copies the content of a file, atomically.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    let content = std::fs::read(from).at(from)?;
+    write_atomic(to, |file| file.write_all(&content))
+}

@@ -1,0 +1,63 @@
+//! `kind = "eval"`: a model measured on annotated photos, as `weft eval --json` says it.
+
+use super::{Done, Event, Tools, Work, inputs};
+use crate::data::Problems;
+use crate::data::celeba::Split;
+use crate::eval::document::document;
+use crate::eval::{Options, evaluate, photos};
+use crate::face::{Model, Window};
+use crate::ingredients::Ingredients;
+use crate::metrics::means;
+use crate::weights::{sweep, write_atomic};
+use crate::{Error, Result};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Eval {
+    model: PathBuf,
+    data: PathBuf,
+    split: Split,
+    /// Held against the boxes.
+    #[serde(default)]
+    window: Window,
+}
+
+const FILE: &str = "eval.json";
+
+impl Work for Eval {
+    fn reads(&self) -> Vec<(String, PathBuf)> {
+        vec![("model".into(), self.model.clone()), ("data".into(), self.data.clone())]
+    }
+
+    fn ingredients(&self) -> Result<Ingredients> {
+        let mut list = Ingredients::default();
+        inputs::model(&mut list, &self.model)?;
+        inputs::data(&mut list, &self.data, &[self.split])?;
+        list.set("window", self.window.name());
+        Ok(list)
+    }
+
+    fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done> {
+        let mut model = Model::load(&self.model, tools.device)?;
+        let mut problems = Problems::new(false);
+        let photos = photos::open(&self.data, Some(self.split), &mut problems)?;
+        let options = Options { limit: usize::MAX, examples: false, window: self.window };
+        let found =
+            evaluate(&mut model, &photos, &[], options, &mut problems, &mut |done, total| tools.photos(done, total))?;
+        (tools.tell)(Event::Skipped(&problems.list));
+        let path = folder.join(FILE);
+        let text = serde_json::to_string_pretty(&document(&found)).map_err(|e| Error::file(&path, e))?;
+        sweep(folder, &[FILE]);
+        write_atomic(path, |file| writeln!(file, "{text}"))?;
+        let mean = means(&found.attributes);
+        let [accuracy, balanced, majority] =
+            [mean.accuracy, mean.balanced_accuracy, mean.majority].map(|share| 100.0 * share);
+        let mut result = format!("accuracy {accuracy:.2} %, balanced {balanced:.2} %, majority {majority:.2} %");
+        if let Some(found) = found.localisation.first() {
+            result += &format!(", recall {:.1} %", 100.0 * found.recall());
+        }
+        Ok(Done { files: vec![FILE.into()], result })
+    }
+}

@@ -1,0 +1,45 @@
+//! What several kinds of steps read: models and annotated photos.
+
+use crate::Result;
+use crate::data::celeba::{CelebA, Split};
+use crate::error::At;
+use crate::ingredients::{Fingerprint, Ingredients};
+use std::fs;
+use std::path::Path;
+
+/// Names of the files of a bundle, sorted: all in its folder that are not hidden, but for a step's own record.
+pub fn bundle_files(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).at(folder)? {
+        let entry = entry.at(folder)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_file() && !name.starts_with('.') && name != super::record::FILE {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Adds every file of a bundle.
+pub fn model(list: &mut Ingredients, folder: &Path) -> Result<()> {
+    for name in bundle_files(folder)? {
+        list.file(format!("model/{name}"), folder.join(&name))?;
+    }
+    Ok(())
+}
+
+/// Adds the photos in some splits and all that is known about them.
+pub fn data(list: &mut Ingredients, root: &Path, splits: &[Split]) -> Result<()> {
+    let celeba = CelebA::open(root, false)?;
+    let mut print = Fingerprint::default();
+    print.text(&celeba.attribute_names.join(" "));
+    for sample in splits.iter().flat_map(|split| celeba.split(*split)) {
+        let attributes: String = sample.attributes.iter().map(|present| if *present { '1' } else { '0' }).collect();
+        let bbox = sample.bbox.map_or(String::new(), |b| format!("{} {} {} {}", b.x, b.y, b.width, b.height));
+        let identity = sample.identity.map_or(String::new(), |identity| identity.to_string());
+        print.photo(&sample.path)?.text(&attributes).text(&bbox).text(&identity);
+    }
+    list.set("photos", print.finish());
+    Ok(())
+}

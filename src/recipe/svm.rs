@@ -1,0 +1,74 @@
+//! `kind = "svm"`: the linear machines of a model, trained on the faces that it finds; the step's folder becomes the bundle
+//! with them.
+
+use super::bundle::copy;
+use super::{Done, Event, Tools, Work, inputs};
+use crate::data::celeba::{CelebA, Split};
+use crate::error::At;
+use crate::face::{self, BUNDLE, Faces, Model};
+use crate::ingredients::Ingredients;
+use crate::weights::sweep;
+use crate::{Error, Result};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Svm {
+    model: PathBuf,
+    data: PathBuf,
+    /// People that no network was trained on.
+    split: Split,
+    /// The photos are aligned faces: nothing is located.
+    #[serde(default)]
+    aligned: bool,
+    #[serde(default = "one")]
+    seed: u64,
+}
+
+fn one() -> u64 {
+    1
+}
+
+impl Work for Svm {
+    fn reads(&self) -> Vec<(String, PathBuf)> {
+        vec![("model".into(), self.model.clone()), ("data".into(), self.data.clone())]
+    }
+
+    fn ingredients(&self) -> Result<Ingredients> {
+        let mut list = Ingredients::default();
+        inputs::model(&mut list, &self.model)?;
+        inputs::data(&mut list, &self.data, &[self.split])?;
+        list.set("aligned", self.aligned);
+        list.set("seed", self.seed);
+        Ok(list)
+    }
+
+    fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done> {
+        let machines = face::Bundle::load(self.model.join(BUNDLE))?.svm.display().to_string();
+        let mut files = inputs::bundle_files(&self.model)?;
+        files.retain(|name| *name != machines);
+        for name in &files {
+            copy(&self.model.join(name), &folder.join(name))?;
+        }
+        files.push(machines.clone());
+        sweep(folder, &files.iter().map(String::as_str).collect::<Vec<_>>());
+        // Machines of an earlier ANet may not fit this one.
+        let path = folder.join(&machines);
+        if path.exists() {
+            std::fs::remove_file(&path).at(&path)?;
+        }
+        let mut model = Model::load(folder, tools.device)?;
+        let celeba = CelebA::open(&self.data, false)?;
+        let samples = celeba.split(self.split);
+        let faces =
+            Faces::look(&mut model, &samples, self.aligned, false, &mut |done| tools.photos(done, samples.len()))?;
+        (tools.tell)(Event::Skipped(&faces.unreadable));
+        let (without, names) = (faces.without, &celeba.attribute_names);
+        let (machines, report) =
+            faces.train(model.dims(), names, self.seed, &|_| ()).map_err(|e: Error| e.within(self.data.display()))?;
+        machines.save(path)?;
+        let accuracy = 100.0 * report.mean_accuracy();
+        Ok(Done { files, result: format!("{accuracy:.2} % on held-out people, {without} photos without a face") })
+    }
+}

@@ -1,0 +1,96 @@
+//! `kind = "train"`: one run from a training file, whose values `set` may change. The folder of the step is its output.
+
+use super::{Done, Event, Tools, Work};
+use crate::error::At;
+use crate::ingredients::Ingredients;
+use crate::train::{self, CHECKPOINT, Change, Config};
+use crate::{Error, Result};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    file: PathBuf,
+    #[serde(default)]
+    set: Table,
+}
+
+pub struct Train {
+    config: Config,
+}
+
+/// Sends changes of keys that a step does not have to its `set`, where they replace what stands there.
+pub fn into_file(step: &mut Table, changes: &mut [Change]) {
+    if let Some(Value::Table(set)) = step.get_mut("set") {
+        let mut nested = Table::new();
+        if Change::all_of(set).iter().all(|change| change.apply(&mut nested).is_ok()) {
+            *set = nested;
+        }
+    }
+    for change in changes.iter_mut().filter(|change| !["file", "set"].contains(&change.keys[0].as_str())) {
+        change.keys.insert(0, "set".into());
+    }
+}
+
+impl Train {
+    /// # Errors
+    /// As [`Config::load`]; an output of its own.
+    pub fn load(keys: Keys, folder: &Path) -> Result<Self> {
+        if keys.set.contains_key("output") {
+            return Err(Error::new("set.output", "is the step's own folder").advise("remove it"));
+        }
+        let mut changes = Change::all_of(&keys.set);
+        changes.push(Change { keys: vec!["output".into()], value: Value::String(folder.display().to_string()) });
+        Ok(Self { config: Config::load_changed(keys.file, &changes)? })
+    }
+}
+
+impl Work for Train {
+    fn reads(&self) -> Vec<(String, PathBuf)> {
+        self.config.reads().into_iter().map(|(key, path)| (key.to_string(), path.to_path_buf())).collect()
+    }
+
+    fn ingredients(&self) -> Result<Ingredients> {
+        train::ingredients(&self.config)
+    }
+
+    fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done> {
+        let checkpoint = folder.join(CHECKPOINT);
+        if checkpoint.exists() && train::made_of(&checkpoint)? != self.ingredients()? {
+            let to = free_name(folder);
+            std::fs::rename(folder, &to).at(folder)?;
+            (tools.tell)(Event::Moved { from: folder, to: &to });
+        }
+        let tell = &mut *tools.tell;
+        let outcome = train::run(&self.config, tools.device, true, tools.stop, &mut |event| {
+            tell(Event::Training { config: &self.config, event });
+        })?;
+        if outcome.weights.is_none() {
+            return Err(tools.interrupted(format!("after step {} of {}", outcome.steps, outcome.of)));
+        }
+        let mut files = vec!["net.toml".to_string(), "log.csv".into(), "last.safetensors".into()];
+        files.extend(outcome.best.map(|_| "best.safetensors".to_string()));
+        let result = match outcome.validation {
+            Some(v) => format!(
+                "accuracy {:.2} %, balanced {:.2} %, majority {:.2} %",
+                100.0 * v.means.accuracy,
+                100.0 * v.means.balanced_accuracy,
+                100.0 * v.means.majority
+            ),
+            None => format!("{} steps", outcome.steps),
+        };
+        Ok(Done { files, result })
+    }
+}
+
+/// `folder.1`, or the first number that is free.
+fn free_name(folder: &Path) -> PathBuf {
+    let name = |number: usize| {
+        let mut name = folder.file_name().unwrap_or_default().to_os_string();
+        name.push(format!(".{number}"));
+        folder.with_file_name(name)
+    };
+    (1..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0))
+}
