@@ -39,6 +39,9 @@ pub struct Args {
     /// Write the response maps of LNet_o and LNet_s over each photo into this folder, as PNG
     #[arg(long, value_name = "DIR")]
     maps: Option<PathBuf>,
+    /// Write where LNet_s sees this attribute, as Wearing_Hat, beside the other maps; may be repeated
+    #[arg(long, value_name = "NAME", requires = "maps")]
+    attribute: Vec<String>,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -91,7 +94,18 @@ fn locate(model: &mut Model, image: &Path, args: &Args) -> Result<Vec<Face>> {
         faces.truncate(1);
     }
     if let Some(folder) = &args.maps {
-        draw_maps(&photo, &faces, &folder.join(photo_name(image, "")))?;
+        for (number, face) in faces.iter().enumerate() {
+            // From the second face on, the names count.
+            let count = if number > 0 { format!("{}.", number + 1) } else { String::new() };
+            let mut maps: Vec<(&str, Map)> = ["lnet_o", "lnet_s"].into_iter().zip(face.maps.clone()).collect();
+            for attribute in &args.attribute {
+                maps.push((attribute, model.attribute_map(&photo, face, attribute)?));
+            }
+            for (name, map) in maps {
+                let path = folder.join(photo_name(image, &format!("{count}{name}.png")));
+                draw_map(&photo, &map, face.rect).save_png(path)?;
+            }
+        }
     }
     for face in &mut faces {
         face.rect = args.window.of(face, model);
@@ -99,18 +113,11 @@ fn locate(model: &mut Model, image: &Path, args: &Args) -> Result<Vec<Face>> {
     Ok(faces)
 }
 
-/// Writes the maps of each face over the part of the photo that they cover; from the second face on, the names count.
-fn draw_maps(photo: &Photo, faces: &[Face], path: &Path) -> Result<()> {
-    for (number, face) in faces.iter().enumerate() {
-        let count = if number > 0 { format!(".{}", number + 1) } else { String::new() };
-        for (map, net) in face.maps.iter().zip(["lnet_o", "lnet_s"]) {
-            let (part, rect) = covered(photo, map, face.rect);
-            let mapped = draw::heat_map(&part, &map.values, map.width, map.height);
-            let picture = draw::annotate(&mapped, Some((rect, "face")), &[]);
-            picture.save_png(path.with_extension(format!("{net}{count}.png")))?;
-        }
-    }
-    Ok(())
+/// A map over the part of the photo that it covers, with the face.
+fn draw_map(photo: &Photo, map: &Map, face: Rect) -> Photo {
+    let (part, rect) = covered(photo, map, face);
+    let mapped = draw::heat_map(&part, &map.values, map.width, map.height);
+    draw::annotate(&mapped, Some((rect, "face")), &[])
 }
 
 /// The part of a photo that a map covers, and a rectangle of the photo in that part.

@@ -150,6 +150,14 @@ impl Model {
         Face { rect: self.bundle.locate.boxes.face.around(up(core)), core: up(core), head: up(head), score, maps }
     }
 
+    /// Where LNet_s sees an attribute in the window of head and shoulders around a face.
+    ///
+    /// # Errors
+    /// An attribute that LNet_s was not taught; no memory.
+    pub fn attribute_map(&mut self, photo: &Photo, face: &Face, attribute: &str) -> Result<Map> {
+        self.localiser.respond_to(photo, face.head, attribute)
+    }
+
     /// The frame around a face that ANet's patches are cut from, in pixels of the photo.
     pub fn frame(&self, face: &Face) -> Rect {
         self.bundle.anet.frame_around(face.core)

@@ -147,11 +147,12 @@ impl Localiser {
         Ok(best.map(|peak| Seen { peak, head, levels }))
     }
 
-    /// LNet_s's response in `head`, of another channel than the face's: where a tag is seen.
+    /// LNet_s's response to a tag in the window `head`: where it is seen (paper, Fig. 9).
     ///
     /// # Errors
-    /// No memory for the map.
-    pub fn respond_to(&mut self, photo: &Photo, head: Rect, channel: usize) -> Result<Map> {
+    /// A tag that LNet_s was not taught; no memory for the map.
+    pub fn respond_to(&mut self, photo: &Photo, head: Rect, tag: &str) -> Result<Map> {
+        let channel = self.fine.responder.channel(tag)?;
         let side = self.fine.stage.sides.iter().copied().max().unwrap_or(1);
         self.fine.responder.respond_in(photo, head, side, Some(channel))
     }

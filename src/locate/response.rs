@@ -5,6 +5,7 @@ use crate::data::resample::{Normalise, Resampler};
 use crate::device::Device;
 use crate::net::{Net, Parameters, Runner, Spec, Unknown};
 use crate::ops::Kind;
+use crate::weights::{TAGS, TensorFile};
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -45,6 +46,8 @@ pub struct Responder {
     net: Net,
     parameters: Parameters,
     config: Response,
+    /// What the channels of the net's head stand for, if the weights say.
+    tags: Vec<String>,
     /// Input pixels from one place of the map to the next, and the middle of the first place, per axis.
     stride: f32,
     first: f32,
@@ -60,9 +63,12 @@ impl Responder {
     /// on other sizes.
     pub fn load(config: &Response, folder: &Path, device: &Device) -> Result<Self> {
         let path = folder.join(&config.net);
-        let spec = Spec::load(&path)?.up_to(&config.layer)?;
+        let spec = Spec::load(&path)?.up_to(&config.layer)?.convolutional()?;
         let net = Net::new(spec)?;
-        let parameters = net.load_parameters(folder.join(&config.weights), Unknown::Ignore)?;
+        let weights = folder.join(&config.weights);
+        let parameters = net.load_parameters(&weights, Unknown::Ignore)?;
+        let tags = TensorFile::open(&weights)?.metadata().get(TAGS).cloned().unwrap_or_default();
+        let tags = tags.split(',').map(str::to_string).collect();
         let parameters = Parameters::on(device, &net, parameters)?;
         let channels = net.output().c;
         if let Some(channel) = config.channel.filter(|channel| *channel >= channels) {
@@ -78,7 +84,21 @@ impl Responder {
         }
         let (stride, first) = geometry(&net)?;
         let runners = HashMap::new();
-        Ok(Self { net, parameters, config: config.clone(), stride, first, runners, resampler: Resampler::default() })
+        let resampler = Resampler::default();
+        Ok(Self { net, parameters, config: config.clone(), tags, stride, first, runners, resampler })
+    }
+
+    /// The channel that responds to a tag.
+    ///
+    /// # Errors
+    /// A tag that the net was not taught; weights that do not name their tags.
+    pub fn channel(&self, tag: &str) -> Result<usize> {
+        let channel = self.tags.iter().position(|name| name == tag).filter(|channel| *channel < self.net.output().c);
+        channel.ok_or_else(|| {
+            let known = if self.tags.len() > 1 { self.tags.join(", ") } else { "none".into() };
+            Error::file(&self.config.weights, format!("layer {} has no channel for {tag}", self.config.layer))
+                .advise(format!("known: {known}"))
+        })
     }
 
     /// The response to `window` of `photo`, scaled so that its longer side has `side` pixels.
