@@ -2,6 +2,7 @@
 //! the search for the window in which the response gathers.
 
 mod cascade;
+pub mod edge_boxes;
 pub mod gpu;
 mod response;
 mod window;
