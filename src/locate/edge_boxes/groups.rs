@@ -25,8 +25,8 @@ pub struct Group {
     /// Sum of magnitudes.
     pub magnitude: f32,
     /// The first of its pixels in reading order. Which one does not matter: where it decides, all or none lie inside.
-    pub x: u32,
-    pub y: u32,
+    pub x: u16,
+    pub y: u16,
     /// Mean place, (x, y).
     pub mean: (f32, f32),
     /// Mean orientation, in 0..pi.
@@ -168,7 +168,7 @@ fn describe(edges: &Edges, ids: &[u32], count: usize) -> Vec<Group> {
     // Sums of x, y, and of the direction at twice the angle, where opposite directions are one.
     let mut sums = vec![[0.0_f64; 4]; count];
     for (at, &id) in ids.iter().enumerate().filter(|(_, id)| **id != NONE) {
-        let (x, y) = ((at % edges.width) as u32, (at / edges.width) as u32);
+        let (x, y) = ((at % edges.width) as u16, (at / edges.width) as u16);
         let (group, sums) = (&mut groups[id as usize], &mut sums[id as usize]);
         if group.magnitude == 0.0 {
             (group.x, group.y) = (x, y);
@@ -176,7 +176,7 @@ fn describe(edges: &Edges, ids: &[u32], count: usize) -> Vec<Group> {
         let magnitude = edges.magnitude[at];
         group.magnitude += magnitude;
         let (sin, cos) = (2.0 * edges.orientation[at]).sin_cos();
-        let terms = [x as f32, y as f32, cos, sin];
+        let terms = [f32::from(x), f32::from(y), cos, sin];
         sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += f64::from(magnitude * term));
     }
     for (group, [x, y, cos, sin]) in groups.iter_mut().zip(sums).skip(1) {

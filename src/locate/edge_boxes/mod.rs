@@ -37,7 +37,7 @@ pub struct EdgeBoxes {
     pub kappa: f32,
     /// Scores that do not exceed this are not looked at again.
     pub floor: f32,
-    /// So many windows at most, the best of the sliding search, are refined and compete.
+    /// So many windows at most are refined: the best of the sliding search, thinned as the result is.
     pub refined: usize,
     /// Least and greatest size (square root of the area) of a window as a share of the photo's longer side.
     pub size: [f32; 2],
@@ -59,7 +59,7 @@ impl Default for EdgeBoxes {
             gamma: 2.0,
             kappa: 1.5,
             floor: 0.002,
-            refined: 5000,
+            refined: 1000,
             size: [0.064, 1.0],
             aspect: [1.0 / 3.0, 3.0],
             side: 500,

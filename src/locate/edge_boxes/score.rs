@@ -13,7 +13,7 @@
 //!   What is known to be lost is subtracted at once: the bound only falls, and when it is too low the box is done.
 //! * Marks of earlier boxes are told by a serial number, so nothing is cleared between boxes.
 
-use super::groups::{Groups, LEAST_AFFINITY, NONE};
+use super::groups::{Group, Groups, LEAST_AFFINITY, NONE};
 use crate::data::photo::Rect;
 
 /// Whole pixels [x0, x1) x [y0, y1).
@@ -38,9 +38,9 @@ impl Window {
         Rect::new(self.x0 as f32, self.y0 as f32, self.width() as f32, self.height() as f32)
     }
 
-    fn contains(&self, x: u32, y: u32) -> bool {
-        let (x, y) = (x as usize, y as usize);
-        self.x0 <= x && x < self.x1 && self.y0 <= y && y < self.y1
+    fn contains(&self, x: u16, y: u16) -> bool {
+        let (x, y) = (usize::from(x), usize::from(y));
+        (self.x0..self.x1).contains(&x) && (self.y0..self.y1).contains(&y)
     }
 
     /// The middle: half as wide and half as high.
@@ -61,17 +61,23 @@ pub struct Scorer<'a> {
     columns: Lines,
     /// 1 / (2 n^kappa) for a box of width + height = n.
     scale: Vec<f32>,
-    /// Marks of groups: their best product of affinities in the box that `serial` names.
+    /// By id.
     marks: Vec<Mark>,
     serial: u32,
     /// Groups whose neighbours are to be looked at.
     queue: Vec<u32>,
 }
 
-#[derive(Clone, Copy, Default)]
+/// What scoring needs of a group, side by side in memory.
+#[derive(Clone, Copy)]
 struct Mark {
+    /// The box that `lost` is of.
     serial: u32,
+    /// The best product of affinities along a path from the border: the share of the group that the box loses.
     lost: f32,
+    x: u16,
+    y: u16,
+    magnitude: f32,
 }
 
 impl<'a> Scorer<'a> {
@@ -79,7 +85,7 @@ impl<'a> Scorer<'a> {
         let (height, width) = (groups.height, groups.width);
         let mut at_pixel = vec![0.0; height * width];
         for group in &groups.groups[1..] {
-            at_pixel[group.y as usize * width + group.x as usize] = group.magnitude;
+            at_pixel[usize::from(group.y) * width + usize::from(group.x)] = group.magnitude;
         }
         let scale = (0..=height + width).map(|n| 0.5 / (n as f32).powf(kappa)).collect();
         Self {
@@ -89,7 +95,7 @@ impl<'a> Scorer<'a> {
             rows: Lines::new(height, width, |y, x| groups.ids[y * width + x]),
             columns: Lines::new(width, height, |x, y| groups.ids[y * width + x]),
             scale,
-            marks: vec![Mark::default(); groups.groups.len()],
+            marks: groups.groups.iter().map(mark).collect(),
             serial: 0,
             queue: Vec::new(),
         }
@@ -103,7 +109,7 @@ impl<'a> Scorer<'a> {
         if sum <= least {
             return None;
         }
-        self.serial = self.serial.wrapping_add(1);
+        self.serial += 1;
         sum -= self.leave_border(window);
         if sum <= least {
             return None;
@@ -114,7 +120,7 @@ impl<'a> Scorer<'a> {
 
     /// Marks the groups on the border as lost and queues them; returns the magnitude that the box loses.
     fn leave_border(&mut self, window: Window) -> f32 {
-        let Self { groups, rows, columns, marks, queue, serial, .. } = self;
+        let Self { rows, columns, marks, queue, serial, .. } = self;
         queue.clear();
         let mut lost = 0.0;
         let sides = [
@@ -128,11 +134,10 @@ impl<'a> Scorer<'a> {
             if id == NONE || mark.serial == *serial {
                 continue;
             }
-            *mark = Mark { serial: *serial, lost: 1.0 };
+            (mark.serial, mark.lost) = (*serial, 1.0);
             queue.push(id);
-            let group = &groups.groups[id as usize];
-            if window.contains(group.x, group.y) {
-                lost += group.magnitude;
+            if window.contains(mark.x, mark.y) {
+                lost += mark.magnitude;
             }
         }
         lost
@@ -153,12 +158,11 @@ impl<'a> Scorer<'a> {
                 }
                 let mark = &mut marks[next as usize];
                 let before = if mark.serial == *serial { mark.lost } else { 0.0 };
-                let group = &groups.groups[next as usize];
-                if lost <= before || !window.contains(group.x, group.y) {
+                if lost <= before || !window.contains(mark.x, mark.y) {
                     continue;
                 }
-                *mark = Mark { serial: *serial, lost };
-                sum -= (lost - before) * group.magnitude;
+                (mark.serial, mark.lost) = (*serial, lost);
+                sum -= (lost - before) * mark.magnitude;
                 if sum <= least {
                     return None;
                 }
@@ -167,6 +171,12 @@ impl<'a> Scorer<'a> {
         }
         Some(sum)
     }
+}
+
+/// A group that no box has met yet: serial numbers of boxes start at 1.
+fn mark(group: &Group) -> Mark {
+    let Group { x, y, magnitude, .. } = *group;
+    Mark { serial: 0, lost: 0.0, x: x, y, magnitude }
 }
 
 /// A summed-area table (Crow, 1984).

@@ -18,7 +18,8 @@ pub(super) fn search(scorer: &mut Scorer<'_>, height: usize, width: usize, confi
         }
     });
     rank(&mut found);
-    found.truncate(config.refined);
+    // Neighbours of the sliding window climb to the same window: only the best of them need to.
+    let mut found = suppress(&found, config.beta.min(config.alpha), 1.0, config.refined);
     for (window, score) in &mut found {
         (*window, *score) = refine(scorer, *window, *score, height, width, config.alpha);
     }
