@@ -3,7 +3,7 @@
 use super::progress::Progress;
 use super::{print, print_json};
 use crate::data::check::check;
-use crate::data::synth;
+use crate::data::{scenes, synth};
 use crate::error::At;
 use crate::{Error, Result};
 use clap::Subcommand;
@@ -26,12 +26,14 @@ pub struct Args {
 enum What {
     Check(Check),
     Synth(Synth),
+    Scenes(Scenes),
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Check(check) => run_check(check),
         What::Synth(synth) => run_synth(synth),
+        What::Scenes(scenes) => run_scenes(scenes),
     }
 }
 
@@ -117,6 +119,43 @@ fn run_synth(args: &Synth) -> Result<ExitCode> {
     progress.finish();
     let synth::Config { images, identities, seed, .. } = config;
     print(format_args!("{}: {images} photos of {identities} people, seed {seed}", args.dir.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Paste photos with known boxes at random places and sizes into photos of other things, to measure localisation.
+#[derive(clap::Args)]
+struct Scenes {
+    /// Gets images/ and boxes.csv; must be new or empty
+    dir: PathBuf,
+    /// Box file (image,x,y,width,height) of the photos to paste
+    #[arg(long, value_name = "CSV")]
+    photos: PathBuf,
+    /// Folder of photos without the subject, one sub-folder per class
+    #[arg(long, value_name = "DIR")]
+    backgrounds: PathBuf,
+    #[arg(long, default_value_t = scenes::Config::default().scenes)]
+    count: usize,
+    /// Longer side of a scene, pixels
+    #[arg(long, default_value_t = scenes::Config::default().side)]
+    side: usize,
+    /// Longer side of a pasted photo as a share of the scene's shorter side
+    #[arg(long, value_name = "LEAST-MOST", default_value_t = Span::from(scenes::Config::default().scale))]
+    scale: Span<f32>,
+    /// Share of a pasted photo over which it fades into the background; 0 leaves hard edges
+    #[arg(long, default_value_t = scenes::Config::default().fade)]
+    fade: f32,
+    #[arg(long, default_value_t = scenes::Config::default().seed)]
+    seed: u64,
+}
+
+fn run_scenes(args: &Scenes) -> Result<ExitCode> {
+    let Scenes { count: scenes, side, fade, seed, .. } = *args;
+    let config = scenes::Config { scenes, side, scale: args.scale.into(), fade, seed };
+    if fs::read_dir(&args.dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::file(&args.dir, "is not empty").advise("choose another folder"));
+    }
+    scenes::write(&config, &args.photos, &args.backgrounds, &args.dir)?;
+    print(format_args!("{}: {scenes} scenes, seed {seed}", args.dir.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

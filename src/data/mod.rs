@@ -10,5 +10,6 @@ pub mod gpu;
 pub mod photo;
 pub mod prefetch;
 pub mod resample;
+pub mod scenes;
 pub mod synth;
 mod text;

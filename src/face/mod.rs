@@ -117,6 +117,14 @@ impl Model {
         Ok(Some(Face { rect: up(found.face), head: up(found.head), score: found.score, maps }))
     }
 
+    /// Every face of a photo whose score is `floor` or more, best first; none is an answer.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn detect(&mut self, photo: &Photo, floor: f32) -> Result<Vec<Face>> {
+        Ok(self.locate(photo)?.into_iter().filter(|face| face.score >= floor).collect())
+    }
+
     /// The frame around a face that ANet's patches are cut from, in pixels of the photo.
     pub fn frame(&self, face: Rect) -> Rect {
         self.bundle.anet.around(face)

@@ -132,9 +132,13 @@ pub enum View {
         /// Share of samples made of `faces`.
         #[serde(default)]
         face_share: f32,
-        /// Share of samples that are a background alone, with no tag.
+        /// Share of samples without the subject, and so without a tag: a background, every other time with a part of
+        /// another one pasted on it.
         #[serde(default)]
         empty_share: f32,
+        /// Share of samples that show a small part of one of `faces` only: no tag either.
+        #[serde(default)]
+        fragment_share: f32,
         /// Least and greatest longer side of a photo, as a share of the input.
         photo_scale: [f32; 2],
         /// The same for `faces`.
@@ -224,11 +228,12 @@ impl Config {
                 return refuse("view.short", "is 0".into(), "give pixels");
             }
             View::TenCrop { .. } => {}
-            View::Scene { face_share, empty_share, photo_scale, face_scale, .. } => {
-                if !share(*face_share) || !share(*empty_share) || !share(face_share + empty_share) {
+            View::Scene { face_share, empty_share, fragment_share, photo_scale, face_scale, .. } => {
+                let shares = [*face_share, *empty_share, *fragment_share];
+                if !shares.iter().all(|s| share(*s)) || !share(shares.iter().sum()) {
                     return refuse(
                         "view",
-                        format!("face_share {face_share}, empty_share {empty_share}"),
+                        format!("face_share {face_share}, empty_share {empty_share}, fragment_share {fragment_share}"),
                         "their sum is a share, at most 1",
                     );
                 }

@@ -28,8 +28,12 @@ struct Scene {
     faces: Vec<Item>,
 }
 
-/// Share of a pasted photo's side over which it fades into the background.
+/// Greatest share of a pasted photo's side over which it fades into the background.
 const FADE: f32 = 0.08;
+/// Sides of a fragment as shares of a face photo's.
+const FRAGMENT: [f32; 2] = [0.2, 0.4];
+/// Sides of the part of a background that fills a sample, as shares of its sides.
+const BACKGROUND: [f32; 2] = [0.5, 1.0];
 
 impl Cutter {
     /// For samples of the shape `input`.
@@ -59,11 +63,12 @@ impl Cutter {
             }
             _ => {}
         }
-        if let View::Scene { face_share, .. } = &config.view
-            && *face_share > 0.0
+        if let View::Scene { face_share, fragment_share, .. } = &config.view
+            && face_share.max(*fragment_share) > 0.0
             && scene.faces.is_empty()
         {
-            return Err(Error::new("view.face_share", "is above 0, but there are no faces").advise("give view.faces"));
+            return Err(Error::new("view.face_share, view.fragment_share", "above 0, but there are no faces")
+                .advise("give view.faces"));
         }
         Ok(Self { view: config.view.clone(), height: input.h, width: input.w, normalise: Normalise::default(), scene })
     }
@@ -103,26 +108,49 @@ impl Cutter {
                 let window = self.ten_crop(&photo, *short)[rng.below(5)];
                 (photo, window, rng.chance(0.5))
             }
-            View::Scene { face_share, empty_share, photo_scale, face_scale, .. } => {
-                let background = &self.scene.backgrounds[rng.below(self.scene.backgrounds.len())];
-                self.background(&Photo::open(background)?, rng, resampler, pixels);
-                let kind = rng.unit();
-                let (item, scale) = if kind < *empty_share {
-                    tags.fill(0.0);
-                    return Ok(());
-                } else if kind < empty_share + face_share {
-                    (&self.scene.faces[rng.below(self.scene.faces.len())], face_scale)
-                } else {
-                    (item, photo_scale)
-                };
-                tags.copy_from_slice(&item.tags);
-                // Uniform in the logarithm: halves are as likely as doubles.
-                let scale = (rng.range(scale[0].ln(), scale[1].ln())).exp();
-                self.paste(&Photo::open(&item.photo)?, item.region, scale, rng, resampler, pixels);
-                return Ok(());
-            }
+            View::Scene { .. } => return self.scene(item, rng, resampler, pixels, tags),
         };
         resampler.sample(&photo, window, self.width, self.height, flip, self.normalise, pixels);
+        Ok(())
+    }
+
+    /// Draws a scene: a photo of the subject on a background, or none of it, or a part too small to tell.
+    fn scene(
+        &self,
+        item: &Item,
+        rng: &mut Rng,
+        resampler: &mut Resampler,
+        pixels: &mut [f32],
+        tags: &mut [f32],
+    ) -> Result<()> {
+        let View::Scene { face_share, empty_share, fragment_share, photo_scale, face_scale, .. } = &self.view else {
+            return Ok(());
+        };
+        let kind = rng.unit();
+        let any = |rng: &mut Rng| Photo::open(&self.scene.backgrounds[rng.below(self.scene.backgrounds.len())]);
+        if kind < empty_share + fragment_share {
+            tags.fill(0.0);
+            if kind < *fragment_share {
+                let face = &self.scene.faces[rng.below(self.scene.faces.len())];
+                self.part(&Photo::open(&face.photo)?, FRAGMENT, rng, resampler, pixels);
+                return Ok(());
+            }
+            self.part(&any(rng)?, BACKGROUND, rng, resampler, pixels);
+            // Pasted things too, so that the edge of a pasted photo does not give the subject away.
+            if rng.chance(0.5) {
+                let scale = log_uniform(*photo_scale, rng).min(0.9);
+                self.paste(&any(rng)?, None, scale, rng, resampler, pixels);
+            }
+            return Ok(());
+        }
+        let (item, scale) = if kind < empty_share + fragment_share + face_share {
+            (&self.scene.faces[rng.below(self.scene.faces.len())], face_scale)
+        } else {
+            (item, photo_scale)
+        };
+        self.part(&any(rng)?, BACKGROUND, rng, resampler, pixels);
+        tags.copy_from_slice(&item.tags);
+        self.paste(&Photo::open(&item.photo)?, item.region, log_uniform(*scale, rng), rng, resampler, pixels);
         Ok(())
     }
 
@@ -168,11 +196,11 @@ impl Cutter {
             .map(|(x, y)| Rect::new(x, y, w, h))
     }
 
-    /// Fills the sample with a random part of `photo`, at least half of its shorter side wide.
-    fn background(&self, photo: &Photo, rng: &mut Rng, resampler: &mut Resampler, pixels: &mut [f32]) {
+    /// Fills the sample with a random part of `photo`, as wide as a share of its shorter side within `shares`.
+    fn part(&self, photo: &Photo, shares: [f32; 2], rng: &mut Rng, resampler: &mut Resampler, pixels: &mut [f32]) {
         let aspect = self.width as f32 / self.height as f32;
         let most = (photo.width as f32).min(photo.height as f32 * aspect);
-        let width = most * rng.range(0.5, 1.0);
+        let width = most * rng.range(shares[0], shares[1]);
         let height = width / aspect;
         let x = rng.range(0.0, photo.width as f32 - width);
         let y = rng.range(0.0, photo.height as f32 - height);
@@ -202,7 +230,7 @@ impl Cutter {
         let (left, top) = (place(width, self.width), place(height, self.height));
         let mut pasted = vec![0.0; width * height * 3];
         resampler.sample(photo, region, width, height, rng.chance(0.5), self.normalise, &mut pasted);
-        let fade = (FADE * width.min(height) as f32).max(1.0);
+        let fade = (rng.range(0.0, FADE) * width.min(height) as f32).max(0.5);
         let rise = |at: usize, side: usize| ((at.min(side - 1 - at) as f32 + 0.5) / fade).min(1.0);
         for y in 0..height {
             let Some(to_y) = (top + y as isize).try_into().ok().filter(|y: &usize| *y < self.height) else { continue };
@@ -218,6 +246,11 @@ impl Cutter {
             }
         }
     }
+}
+
+/// Uniform in the logarithm: halves are as likely as doubles.
+fn log_uniform([least, most]: [f32; 2], rng: &mut Rng) -> f32 {
+    rng.range(least.ln(), most.ln()).exp()
 }
 
 /// The window of the sample's aspect around all of a region.

@@ -1,0 +1,135 @@
+//! Localisation made hard: photos with known boxes, pasted at random places and sizes into photos of other things. Where
+//! the subject is always in the middle, a detector that answers "the middle" looks good; here it does not.
+
+use std::fs;
+use std::path::Path;
+
+use image::ExtendedColorType;
+use image::codecs::jpeg::JpegEncoder;
+use rayon::prelude::*;
+
+use super::boxes::{self, photo_folder};
+use super::folder::ImageFolder;
+use super::photo::{Photo, Rect};
+use super::text::write_atomically;
+use crate::error::At;
+use crate::rng::Rng;
+use crate::{Error, Result};
+
+/// What to paste, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub scenes: usize,
+    /// The longer side of a scene, pixels.
+    pub side: usize,
+    /// Least and greatest longer side of a pasted photo as a share of the scene's shorter side.
+    pub scale: (f32, f32),
+    /// Share of a pasted photo's shorter side over which it fades into the background; 0 leaves hard edges.
+    pub fade: f32,
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { scenes: 500, side: 500, scale: (0.35, 0.85), fade: 0.0, seed: 1 }
+    }
+}
+
+/// File name of the boxes.
+const BOXES: &str = "boxes.csv";
+
+/// Writes scenes into `to/images` and their boxes into `to/boxes.csv`: every photo of the box file `photos` has its turn.
+/// The same arguments give the same bytes.
+///
+/// # Errors
+/// Nothing to paste or to paste on, photos that cannot be read, shares out of range, a folder that cannot be written.
+pub fn write(config: &Config, photos: &Path, backgrounds: &Path, to: &Path) -> Result<()> {
+    let (least, most) = config.scale;
+    if !(least > 0.0 && least <= most && most <= 1.0 && (0.0..0.5).contains(&config.fade) && config.side > 0) {
+        return Err(Error::new("scenes", format!("side {}, scale {least}-{most}, fade {}", config.side, config.fade))
+            .advise("the scale is a share above 0 and at most 1, the fade a share below 0.5"));
+    }
+    let known: Vec<(String, Vec<Rect>)> = boxes::read(photos)?.into_iter().collect();
+    if known.is_empty() {
+        return Err(Error::file(photos, "holds no box").advise("give a box file: image,x,y,width,height"));
+    }
+    let backgrounds = ImageFolder::open(backgrounds)?.samples;
+    let mut order: Vec<usize> = (0..known.len()).collect();
+    Rng::new(config.seed, u64::MAX).shuffle(&mut order);
+    let images = to.join("images");
+    fs::create_dir_all(&images).at(&images)?;
+    let lines: Vec<String> = (0..config.scenes)
+        .into_par_iter()
+        .map(|number| {
+            let mut rng = Rng::new(config.seed, number as u64);
+            let (name, faces) = &known[order[number % order.len()]];
+            let photo = Photo::open(photo_folder(photos).join(name))?;
+            let background = Photo::open(&backgrounds[rng.below(backgrounds.len())].0)?;
+            let (scene, place, zoom) = config.paste(&photo, &background, &mut rng);
+            let path = images.join(format!("{number:05}.jpg"));
+            let mut jpeg = Vec::new();
+            JpegEncoder::new_with_quality(&mut jpeg, 92)
+                .encode(&scene.rgb, scene.width as u32, scene.height as u32, ExtendedColorType::Rgb8)
+                .at(&path)?;
+            write_atomically(&path, &jpeg)?;
+            let moved = |r: &Rect| {
+                let (x, y) = (place.x + r.x * zoom, place.y + r.y * zoom);
+                format!("{number:05}.jpg,{x:.1},{y:.1},{:.1},{:.1}\n", r.width * zoom, r.height * zoom)
+            };
+            Ok(faces.iter().map(moved).collect())
+        })
+        .collect::<Result<_>>()?;
+    write_atomically(&to.join(BOXES), format!("image,x,y,width,height\n{}", lines.concat()).as_bytes())
+}
+
+impl Config {
+    /// A scene, where in it the photo lies, and the photo's zoom.
+    fn paste(&self, photo: &Photo, background: &Photo, rng: &mut Rng) -> (Photo, Rect, f32) {
+        let enlarge = self.side as f32 / background.width.max(background.height) as f32;
+        let side = |pixels: usize, zoom: f32| ((pixels as f32 * zoom).round() as usize).max(1);
+        let mut scene = background.resized(side(background.width, enlarge), side(background.height, enlarge));
+        let shorter = scene.width.min(scene.height) as f32;
+        // Uniform in the logarithm: halves are as likely as doubles.
+        let share = rng.range(self.scale.0.ln(), self.scale.1.ln()).exp();
+        let zoom = share * shorter / photo.width.max(photo.height) as f32;
+        let pasted = photo.resized(side(photo.width, zoom), side(photo.height, zoom));
+        let (left, top) = (rng.below(scene.width - pasted.width + 1), rng.below(scene.height - pasted.height + 1));
+        let fade = (self.fade * pasted.width.min(pasted.height) as f32).max(0.5);
+        let rise = |at: usize, side: usize| ((at.min(side - 1 - at) as f32 + 0.5) / fade).min(1.0);
+        for y in 0..pasted.height {
+            for x in 0..pasted.width {
+                let alpha = rise(x, pasted.width) * rise(y, pasted.height);
+                let (under, over) = (scene.pixel(left + x, top + y), pasted.pixel(x, y));
+                let mix = |c: usize| (f32::from(under[c]) + alpha * (f32::from(over[c]) - f32::from(under[c]))).round();
+                scene.set_pixel(left + x, top + y, [0, 1, 2].map(|c| mix(c) as u8));
+            }
+        }
+        let place = Rect::new(left as f32, top as f32, pasted.width as f32, pasted.height as f32);
+        (scene, place, zoom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_box_follows_its_photo() {
+        let bright =
+            Photo::from_fn(
+                40,
+                50,
+                |x, y| if (10..20).contains(&x) && (20..35).contains(&y) { [255; 3] } else { [0; 3] },
+            );
+        let dark = Photo::from_fn(90, 60, |_, _| [60; 3]);
+        for seed in 0..20 {
+            let config = Config { side: 180, ..Config::default() };
+            let (scene, place, zoom) = config.paste(&bright, &dark, &mut Rng::new(seed, 0));
+            assert_eq!((scene.width, scene.height), (180, 120));
+            assert!((0.34..0.87).contains(&(place.height / 120.0)), "{place:?}");
+            assert!(scene.bounds().intersection(&place) == Some(place));
+            let middle = |x: f32, y: f32| scene.pixel((place.x + x * zoom) as usize, (place.y + y * zoom) as usize);
+            assert!(middle(15.0, 27.0)[0] > 250 && middle(35.0, 5.0)[0] < 5, "seed {seed}");
+        }
+    }
+}
