@@ -40,7 +40,7 @@ pub struct GradientEdges {
 
 impl Default for GradientEdges {
     fn default() -> Self {
-        Self { smoothing: 2, surroundings: 7, softness: 0.02, saturation: 3.0 }
+        Self { smoothing: 3, surroundings: 7, softness: 0.02, saturation: 3.0 }
     }
 }
 

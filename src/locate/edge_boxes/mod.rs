@@ -69,6 +69,11 @@ impl Default for EdgeBoxes {
 }
 
 impl EdgeBoxes {
+    /// Parameters for faces: nearly square windows, not tiny, and few alike.
+    pub fn faces() -> Self {
+        Self { beta: 0.6, size: [0.1, 0.6], aspect: [0.8, 1.3], ..Self::default() }
+    }
+
     /// Refuses parameters that make no sense.
     ///
     /// # Errors
