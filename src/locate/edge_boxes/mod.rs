@@ -69,9 +69,9 @@ impl Default for EdgeBoxes {
 }
 
 impl EdgeBoxes {
-    /// Parameters for faces: nearly square windows, not tiny, and few alike.
+    /// Parameters for faces: nearly square windows, not tiny, few alike, and small ones before large ones.
     pub fn faces() -> Self {
-        Self { beta: 0.6, size: [0.1, 0.6], aspect: [0.8, 1.3], ..Self::default() }
+        Self { beta: 0.6, kappa: 1.7, floor: 0.0005, size: [0.1, 0.6], aspect: [0.8, 1.3], ..Self::default() }
     }
 
     /// Refuses parameters that make no sense.
