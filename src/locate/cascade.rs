@@ -5,7 +5,8 @@
 //! density peaks are faces.
 
 use super::density::{Kernel, Peak, Place};
-use super::{Map, Responder, Response};
+use super::edge_boxes::EdgeBoxes;
+use super::{Map, Responder, Response, SummedArea};
 use crate::Result;
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
@@ -20,9 +21,22 @@ pub struct Locate {
     pub threshold: f32,
     /// Side of the window of head and shoulders that LNet_s sees, in widths of the face that LNet_o found.
     pub head: f32,
+    #[serde(default)]
+    pub proposals: Proposals,
     pub boxes: Boxes,
     pub lnet_o: Stage,
     pub lnet_s: Stage,
+}
+
+/// Where LNet_s looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Proposals {
+    /// At the density peaks of LNet_o's response.
+    #[default]
+    Peaks,
+    /// At the edge boxes in which LNet_o responds most, as in the paper.
+    EdgeBoxes,
 }
 
 /// What is meant by the box of a face: data sets differ by a factor of three in area.
@@ -115,14 +129,17 @@ impl Localiser {
     /// No memory for the nets' maps.
     pub fn detect(&mut self, photo: &Photo, least: f32) -> Result<Vec<Found>> {
         let levels = self.coarse.look(photo, photo.bounds())?;
-        let mut peaks = self.coarse.peaks(&levels);
+        let mut peaks = match self.config.proposals {
+            Proposals::Peaks => self.coarse.peaks(&levels),
+            Proposals::EdgeBoxes => self.best_edge_boxes(photo, &levels)?,
+        };
         let mut seen = Vec::new();
         for _ in 0..LOOKS {
             seen.clear();
             for peak in peaks {
                 seen.extend(self.look_at(photo, peak)?);
             }
-            suppress(&mut seen);
+            suppress(&mut seen, |seen| seen.peak);
             peaks = seen.iter().map(|seen: &Seen| seen.peak).collect();
         }
         seen.retain(|seen| seen.peak.score >= least);
@@ -131,6 +148,27 @@ impl Localiser {
             Found { head, core: square(&peak, peak.width), score: peak.score, maps }
         });
         Ok(found.collect())
+    }
+
+    /// The edge boxes of the greatest mean response, each in the level that fits it best; one where several share a place.
+    fn best_edge_boxes(&self, photo: &Photo, levels: &[Level]) -> Result<Vec<Peak>> {
+        let Stage { floor, peaks, .. } = self.coarse.stage;
+        let shape = self.config.boxes.face;
+        let tables: Vec<(f32, SummedArea)> =
+            levels.iter().map(|level| (level.size, SummedArea::new(&level.map, floor))).collect();
+        let score = |window: Rect| {
+            let size = (window.width / shape.width).ln();
+            let (_, table) = tables.iter().min_by(|a, b| (a.0 - size).abs().total_cmp(&(b.0 - size).abs()))?;
+            let core = shape.core_of(window);
+            let (x, y) = core.center();
+            Some(Peak { x, y, width: core.width, score: table.mean(window) })
+        };
+        let windows = EdgeBoxes::faces().windows(photo)?;
+        let mut found: Vec<Peak> = windows.into_iter().filter_map(|(window, _)| score(window)).collect();
+        found.retain(|peak| peak.score > 0.0);
+        suppress(&mut found, |peak| *peak);
+        found.truncate(peaks);
+        Ok(found)
     }
 
     /// What LNet_s sees of a face in the window of head and shoulders around it; `None` if nothing responds.
@@ -166,11 +204,11 @@ struct Seen {
 }
 
 /// Sorts faces by their scores and leaves one of those that share a place.
-fn suppress(seen: &mut Vec<Seen>) {
-    seen.sort_by(|a, b| b.peak.score.total_cmp(&a.peak.score));
+fn suppress<T>(faces: &mut Vec<T>, peak: impl Fn(&T) -> Peak) {
+    faces.sort_by(|a, b| peak(b).score.total_cmp(&peak(a).score));
     let mut kept: Vec<Rect> = Vec::new();
-    seen.retain(|seen| {
-        let core = square(&seen.peak, seen.peak.width);
+    faces.retain(|face| {
+        let core = square(&peak(face), peak(face).width);
         let new = kept.iter().all(|other| other.iou(&core) <= SAME);
         kept.extend(new.then_some(core));
         new
@@ -238,6 +276,14 @@ fn square(peak: &Peak, side: f32) -> Rect {
 }
 
 impl Shape {
+    /// The square in the middle of a face, given the window around it.
+    fn core_of(&self, window: Rect) -> Rect {
+        let side = window.width / self.width;
+        let (x, y) = window.center();
+        let (x, y) = (x - self.shift[0] * side, y - self.shift[1] * side);
+        Rect::new(x - side / 2.0, y - side / 2.0, side, side)
+    }
+
     /// The window around a face, given the square in its middle.
     pub fn around(&self, core: Rect) -> Rect {
         let (x, y) = core.center();

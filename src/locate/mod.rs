@@ -3,10 +3,11 @@
 
 mod cascade;
 pub mod density;
+pub mod edge_boxes;
 pub mod gpu;
 mod response;
 mod window;
 
-pub use cascade::{Boxes, Found, Localiser, Locate, Shape, Stage};
+pub use cascade::{Boxes, Found, Localiser, Locate, Proposals, Shape, Stage};
 pub use response::{Map, Responder, Response};
 pub use window::SummedArea;
