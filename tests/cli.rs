@@ -533,6 +533,37 @@ fn bench_ops_times_each_layer_forward_and_backward() {
 }
 
 #[test]
+fn bench_windows_tells_recall_beside_a_grid_s() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("images")).unwrap();
+    fs::copy(PHOTO, folder.path("images/a.jpg")).unwrap();
+    folder.write("boxes.csv", "image,x,y,width,height\na.jpg,150,60,120,120\n");
+    let found = folder.json("bench windows --boxes boxes.csv --count 60 --json --draw drawn");
+    assert_eq!((&found["photos"], &found["boxes"], &found["count"]), (&json!(1), &json!(1), &json!(60)));
+    for kind in ["edge_boxes", "grid"] {
+        let Some([(ten, few), .., (all, recall)]) = recalls(&found[kind]).first_chunk::<3>().copied() else {
+            panic!("{found}")
+        };
+        assert!(ten == 10.0 && all == 60.0 && few <= recall && found[kind]["windows"].as_f64().unwrap() <= 60.0);
+        assert_eq!(found[kind]["recall_iou_0.5"], json!(recall));
+        assert!(found[kind]["mean_best_iou"].as_f64().unwrap() <= 1.0);
+        assert!(found[kind]["ms_per_photo"].as_f64().unwrap() > 0.0);
+    }
+    assert!(folder.path("drawn/a.png").is_file());
+    assert!(folder.ok("bench windows --boxes boxes.csv --count 60").contains("edge boxes"));
+    folder.fails("bench windows --boxes boxes.csv --count 0", &["--count: 0 windows"]);
+    folder.fails("bench windows --boxes none.csv", &["none.csv"]);
+    folder.write("edges.toml", "count = 5\nalfa = 0.6\n");
+    folder.fails("bench windows --boxes boxes.csv --config edges.toml", &["edges.toml:2", "alfa"]);
+}
+
+/// Pairs of a number of windows and the recall among them.
+fn recalls(found: &serde_json::Value) -> Vec<(f64, f64)> {
+    let pairs = found["recall_at"].as_array().unwrap();
+    pairs.iter().map(|pair| (pair[0].as_f64().unwrap(), pair[1].as_f64().unwrap())).collect()
+}
+
+#[test]
 fn bench_interweave_prints_the_contract_s_keys() {
     let folder = patches();
     let line = "bench interweave --net net.toml --image 79x87 --rounds 1 --device cpu";

@@ -110,7 +110,7 @@ fn a_photo_has_the_cpus_face_and_attributes() {
     let answer = |device: &Device| {
         let mut model = Model::load(format!("{root}/weights"), device).unwrap();
         let face = model.locate(&photo).unwrap().expect("a face");
-        (face.rect, model.scores(&photo, face.rect).unwrap())
+        (face.rect, model.scores(&photo, &face).unwrap())
     };
     let (rect, scores) = answer(&Device::Cpu);
     let (found, found_scores) = answer(&Device::Gpu(emulator(false)));

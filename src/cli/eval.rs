@@ -2,84 +2,180 @@
 
 use super::progress::Progress;
 use super::{print, print_json};
-use crate::Result;
-use crate::data::celeba::{CelebA, Split};
-use crate::eval::{Evaluation, document, evaluate};
+use crate::data::Problems;
+use crate::data::celeba::Split;
+use crate::eval::document::document;
+use crate::eval::localisation::Localisation;
+use crate::eval::photos::Detections;
+use crate::eval::report::{self, About};
+use crate::eval::{Evaluation, Options, evaluate, paper, photos};
+use crate::face::Window;
 use crate::metrics::{Accuracy, means};
+use crate::{Error, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Measure a model on annotated photos: localisation and attributes.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Folder in CelebA's layout
-    #[arg(long, value_name = "DIR")]
+    /// Folder in CelebA's layout, or a CSV file of boxes: image,x,y,width,height
+    #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
-    /// Part of the data
-    #[arg(long, value_enum, default_value = "test")]
-    split: Split,
+    /// Part of the data in CelebA's layout [default: test]
+    #[arg(long, value_enum)]
+    split: Option<Split>,
+    /// Photos without a face, in or below a folder: what is found there is wrong
+    #[arg(long, value_name = "DIR")]
+    backgrounds: Option<PathBuf>,
+    /// Another detector's windows on the same photos: image,x,y,width,height,score; may be repeated
+    #[arg(long, value_name = "FILE")]
+    detections: Vec<PathBuf>,
+    /// What to call that detector; one for each --detections, or none: then their file names do
+    #[arg(long, value_name = "NAME", requires = "detections")]
+    name: Vec<String>,
+    /// Which window of a face to hold against the boxes: data sets differ in what they call a face
+    #[arg(long, value_enum, default_value = "face")]
+    window: Window,
+    /// Measure at most N photos of the data and N backgrounds, spread evenly over each
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
     #[command(flatten)]
     model: super::ModelArgs,
     #[command(flatten)]
     device: super::DeviceArgs,
-    /// Stop at the first bad line or missing photo
+    /// Stop at the first bad line, missing or unreadable photo, box outside of its photo, unknown attribute
     #[arg(long)]
     strict: bool,
+    /// Write the page index.html, with plots and photos, and results.json into this folder
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    let names = args.names()?;
+    let mut problems = Problems::new(args.strict);
+    let mut photos = photos::open(&args.data, args.split, &mut problems)?;
+    if let Some(folder) = &args.backgrounds {
+        photos.add_backgrounds(folder)?;
+    }
+    let others = args.detections.iter().zip(names);
+    let others: Vec<Detections> =
+        others.map(|(file, name)| Detections::read(file, name, &photos, &mut problems)).collect::<Result<_>>()?;
     let mut model = args.model.load(&args.device.open()?)?;
-    let celeba = CelebA::open(&args.data, args.strict)?;
-    super::report_skipped(&celeba.problems);
-    let samples = celeba.split(args.split);
-    let progress = Progress::new(samples.len() as u64, "photos");
-    let found = evaluate(&mut model, &celeba.attribute_names, &samples, &mut |done| {
-        progress.set(done as u64);
+    let options =
+        Options { limit: args.limit.unwrap_or(usize::MAX), examples: args.report.is_some(), window: args.window };
+    let mut progress = None;
+    let found = evaluate(&mut model, &photos, &others, options, &mut problems, &mut |done, total| {
+        progress.get_or_insert_with(|| Progress::new(total as u64, "photos")).set(done as u64);
         Ok(())
-    })?;
-    progress.finish();
-    super::report_skipped(&found.unreadable);
-    if let Some(error) = found.unreadable.first().filter(|_| args.strict) {
-        return Err(error.clone());
+    });
+    if let Some(progress) = progress {
+        progress.finish();
     }
-    if args.json {
-        print_json(&document(&found))?
-    } else {
-        print(text(&found))?
+    super::report_skipped(&problems.list);
+    let found = found?;
+    if let Some(folder) = &args.report {
+        let about = About { data: args.data.display().to_string(), command: command() };
+        let page = report::write(folder, &found, &about)?;
+        if !args.json {
+            print(format!("{}\n\nreport in {}", text(&found), page.display()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
     }
+    if args.json { print_json(&document(&found)) } else { print(text(&found)) }?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Accuracies as people read them.
+impl Args {
+    /// What the other detectors are called.
+    fn names(&self) -> Result<Vec<String>> {
+        let stem = |file: &PathBuf| file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
+        match (self.name.len(), self.detections.len()) {
+            (0, _) => Ok(self.detections.iter().map(stem).collect()),
+            (names, files) if names == files => Ok(self.name.clone()),
+            (names, files) => Err(Error::new("--name", format!("{names} names for {files} files of --detections"))
+                .advise("give one for each, in the same order, or none")),
+        }
+    }
+}
+
+/// The command line of this run, as a shell takes it.
+fn command() -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    let word = |word: String| match !word.is_empty() && word.chars().all(plain) {
+        true => word,
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    };
+    let words = std::env::args_os().skip(1).map(|arg| word(arg.to_string_lossy().into_owned()));
+    std::iter::once("weft".to_string()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// Accuracies as people read them, beside the paper's where it has any.
 pub fn table(attributes: &[Accuracy]) -> String {
-    let percent = |share: f64| format!("{:5.1}", 100.0 * share);
-    let mut lines = vec![format!("{:<22} accuracy  balanced  majority", "attribute (percent)")];
+    let percent = |share: f64| format!("{:.1}", 100.0 * share);
+    let maybe = |share: Option<f64>| share.map_or("-".to_string(), percent);
+    let (systems, paper) = (paper::systems(), paper::accuracies());
+    let known = attributes.iter().any(|a| paper.contains_key(a.name.as_str()));
+    let beside = |figures: Option<&Vec<f64>>| -> String {
+        let cell = |(s, name): (usize, &&str)| {
+            let shown = figures.map_or("-".into(), |figures| format!("{:.0}", 100.0 * figures[s]));
+            format!("  {shown:>width$}", width = name.len())
+        };
+        if known { systems.iter().enumerate().map(cell).collect() } else { String::new() }
+    };
+    let line = |name: &str, [accuracy, balanced, majority, auc]: [String; 4], beside: &str| {
+        format!("{name:<22}  {accuracy:>8}  {balanced:>8}  {majority:>8}  {auc:>5}{beside}")
+    };
+    let heads = if known { format!("  {}", systems.join("  ")) } else { String::new() };
+    let names = ["accuracy", "balanced", "majority", "auc"].map(String::from);
+    let mut lines = vec![line("attribute (percent)", names, &heads)];
     for a in attributes {
-        let balanced = a.balanced_accuracy.map_or("    -".into(), percent);
-        lines.push(format!("{:<22}    {}     {balanced}     {}", a.name, percent(a.accuracy), percent(a.majority)));
+        let figures = [percent(a.accuracy), maybe(a.balanced_accuracy), percent(a.majority), maybe(a.auc)];
+        lines.push(line(&a.name, figures, &beside(paper.get(a.name.as_str()))));
     }
     let mean = means(attributes);
-    let [accuracy, balanced, majority] = [mean.accuracy, mean.balanced_accuracy, mean.majority].map(percent);
-    lines.push(format!("{:<22}    {accuracy}     {balanced}     {majority}", "mean"));
+    let figures = [percent(mean.accuracy), percent(mean.balanced_accuracy), percent(mean.majority), String::new()];
+    let of_paper = paper::means(attributes.iter().map(|a| a.name.as_str()));
+    lines.push(line("mean", figures, &beside(of_paper.as_ref())));
+    if known {
+        lines.push("right: Liu et al., ICCV 2015, Table 1, on CelebA's own test photos".into());
+    }
     lines.join("\n")
 }
 
 fn text(found: &Evaluation) -> String {
-    let mut text = table(&found.attributes);
-    text += &format!("\n{} photos, {} without a face", found.images, found.without_face);
-    if let Some(l) = &found.localisation {
-        text += &format!(
-            "\nlocalisation: {} of {} boxes found at IoU 0.5 ({:.1} %), mean IoU {:.2}",
-            (l.recall * l.images as f64).round(),
-            l.images,
-            100.0 * l.recall,
-            l.mean_iou
-        );
+    let mut text = if found.attributes.is_empty() { String::new() } else { table(&found.attributes) + "\n" };
+    text += &format!("{} photos, {} without a face", found.images, found.without_face);
+    if found.backgrounds > 0 {
+        text += &format!("; {} backgrounds, {} with one", found.backgrounds, found.backgrounds_with_face);
+    }
+    for l in &found.localisation {
+        text += &format!("\n{}", localisation(l));
     }
     text
+}
+
+fn localisation(l: &Localisation) -> String {
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let rates: Vec<String> =
+        l.recall_at_fppi.iter().map(|(rate, recall)| format!("{} at {rate}", percent(*recall))).collect();
+    format!(
+        "localisation by {}: {} of {} photos found at IoU 0.5 ({}), mean IoU {:.2}, middle in the box {}\n\
+         \x20 {} of {} boxes found at {:.2} false positives per image; {}",
+        l.detector,
+        (l.recall() * l.images as f64).round(),
+        l.images,
+        percent(l.recall()),
+        l.mean_iou,
+        percent(l.center_in_box),
+        percent(l.at_threshold.recall),
+        l.boxes,
+        l.at_threshold.false_positives_per_image,
+        rates.join(", "),
+    )
 }
 
 #[cfg(test)]
@@ -88,20 +184,19 @@ mod tests {
     use crate::metrics::accuracies;
 
     #[test]
-    fn the_document_has_the_contract_s_keys() {
-        let names = ["Smiling".to_string()];
-        let found = Evaluation {
-            images: 2,
-            without_face: 0,
-            attributes: accuracies(&names, &[1.0, -1.0], &[true, true]),
-            localisation: Some(crate::eval::Localisation { images: 2, recall: 0.5, mean_iou: 0.4 }),
-            unreadable: Vec::new(),
-        };
-        let document = document(&found);
-        assert_eq!(document["images"], 2);
-        assert_eq!(document["accuracy"], 0.5);
-        assert_eq!(document["per_attribute"]["Smiling"]["accuracy"], 0.5);
-        assert_eq!(document["localisation"]["recall_iou_0.5"], 0.5);
-        assert!(text(&found).contains("1 of 2 boxes"));
+    fn the_paper_stands_beside_its_own_attributes_only() {
+        let row = |name: &str| accuracies(&[name.to_string()], &[1.0, -1.0], &[true, true]);
+        let table = |name: &str| super::table(&row(name));
+        assert!(table("Bald").contains("LNets+ANet") && table("Bald").contains("98"), "{}", table("Bald"));
+        assert!(!table("Monocle").contains("LNets+ANet"), "{}", table("Monocle"));
+        let rows = table("Bald");
+        let ends: Vec<usize> = rows.lines().take(3).map(|line| line.chars().count()).collect();
+        assert!(ends.iter().all(|end| *end == ends[0]), "columns do not line up:\n{rows}");
+    }
+
+    #[test]
+    fn text_says_what_was_measured() {
+        let found = Evaluation { images: 2, without_face: 1, ..Evaluation::default() };
+        assert_eq!(text(&found), "2 photos, 1 without a face");
     }
 }

@@ -27,12 +27,21 @@ pub struct Args {
     /// Print a box file: image,x,y,width,height,score
     #[arg(long)]
     csv: bool,
+    /// Every face above the threshold, not just the best
+    #[arg(long)]
+    all: bool,
+    /// Least score of a face, instead of the bundle's threshold
+    #[arg(long, value_name = "SCORE", allow_hyphen_values = true)]
+    threshold: Option<f32>,
     /// Which window to give
     #[arg(long, value_enum, default_value = "face")]
     window: Window,
     /// Write the response maps of LNet_o and LNet_s over each photo into this folder, as PNG
     #[arg(long, value_name = "DIR")]
     maps: Option<PathBuf>,
+    /// Write where LNet_s sees this attribute, as Wearing_Hat, beside the other maps; may be repeated
+    #[arg(long, value_name = "NAME", requires = "maps")]
+    attribute: Vec<String>,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -53,21 +62,21 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 eprintln!("weft: {error}");
                 documents.push(json!({ "image": name, "error": error.to_string() }));
             }
-            Ok(face) => {
-                let faces: Vec<FaceJson> = face.iter().map(FaceJson::new).collect();
-                documents.push(json!({ "image": name, "faces": faces }));
-                match face {
-                    Some(face) if args.csv => {
-                        let file = image.file_name().map_or(name, |file| file.to_string_lossy().into_owned());
+            Ok(faces) => {
+                let list: Vec<FaceJson> = faces.iter().map(FaceJson::new).collect();
+                documents.push(json!({ "image": name, "faces": list }));
+                if args.csv {
+                    let file = image.file_name().map_or(name, |file| file.to_string_lossy().into_owned());
+                    for face in faces {
                         print(boxes::line(&file, face.rect, face.score))?;
                     }
-                    Some(face) if !args.json => {
-                        let Rect { x, y, width, height } = face.rect;
-                        let score = face.score;
+                } else if !args.json {
+                    if faces.is_empty() {
+                        print(format!("{name}: no face"))?;
+                    }
+                    for Face { rect: Rect { x, y, width, height }, score, .. } in faces {
                         print(format!("{name}: ({x:.0}, {y:.0}), {width:.0} x {height:.0}, score {score:.2}"))?;
                     }
-                    None if !args.json && !args.csv => print(format!("{name}: no face"))?,
-                    _ => {}
                 }
             }
         }
@@ -78,19 +87,37 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn locate(model: &mut Model, image: &Path, args: &Args) -> Result<Option<Face>> {
+fn locate(model: &mut Model, image: &Path, args: &Args) -> Result<Vec<Face>> {
     let photo = Photo::open(image)?;
-    let Some(mut face) = model.locate(&photo)? else { return Ok(None) };
+    let mut faces = model.detect(&photo, args.threshold.unwrap_or(model.bundle.locate.threshold))?;
+    if !args.all {
+        faces.truncate(1);
+    }
     if let Some(folder) = &args.maps {
-        for (map, net) in face.maps.iter().zip(["lnet_o", "lnet_s"]) {
-            let path = folder.join(photo_name(image, &format!("{net}.png")));
-            let (part, rect) = covered(&photo, map, face.rect);
-            let mapped = draw::heat_map(&part, &map.values, map.width, map.height);
-            draw::annotate(&mapped, Some((rect, "face")), &[]).save_png(path)?;
+        for (number, face) in faces.iter().enumerate() {
+            // From the second face on, the names count.
+            let count = if number > 0 { format!("{}.", number + 1) } else { String::new() };
+            let mut maps: Vec<(&str, Map)> = ["lnet_o", "lnet_s"].into_iter().zip(face.maps.clone()).collect();
+            for attribute in &args.attribute {
+                maps.push((attribute, model.attribute_map(&photo, face, attribute)?));
+            }
+            for (name, map) in maps {
+                let path = folder.join(photo_name(image, &format!("{count}{name}.png")));
+                draw_map(&photo, &map, face.rect).save_png(path)?;
+            }
         }
     }
-    face.rect = args.window.of(&face, model);
-    Ok(Some(face))
+    for face in &mut faces {
+        face.rect = args.window.of(face, model);
+    }
+    Ok(faces)
+}
+
+/// A map over the part of the photo that it covers, with the face.
+fn draw_map(photo: &Photo, map: &Map, face: Rect) -> Photo {
+    let (part, rect) = covered(photo, map, face);
+    let mapped = draw::heat_map(&part, &map.values, map.width, map.height);
+    draw::annotate(&mapped, Some((rect, "face")), &[])
 }
 
 /// The part of a photo that a map covers, and a rectangle of the photo in that part.

@@ -83,7 +83,7 @@ fn predict(model: &mut Model, image: &Path, annotate: Option<&Path>) -> Result<P
     let photo = Photo::open(image)?;
     let face = match model.locate(&photo)? {
         Some(face) => {
-            let scores = model.scores(&photo, face.rect)?;
+            let scores = model.scores(&photo, &face)?;
             Some((face, scores))
         }
         None => None,

@@ -121,7 +121,7 @@ fn measure(args: &Eval) -> Result<()> {
     }
     let found = accuracies(&names, &scores, &truth);
     if args.faces.json {
-        let mut document = eval::attributes_document(&found);
+        let mut document = eval::document::accuracies(&found);
         document["images"] = json!(faces.seen.len());
         document["without_face"] = json!(faces.without);
         print_json(&document)

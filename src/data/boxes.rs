@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::photo::Rect;
-use super::text::{Text, parse_box, quoted};
+use super::text::{Problems, Text, parse_box, quoted};
 use crate::{Error, Result};
 
 /// The true boxes of each image, in the order of the file; scores are passed over.
@@ -42,6 +42,16 @@ pub fn photo_folder(path: impl AsRef<Path>) -> PathBuf {
     if beside.is_dir() { beside } else { path.as_ref().parent().map(Path::to_path_buf).unwrap_or_default() }
 }
 
+/// One line of a box file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Its number, from 1.
+    pub line: usize,
+    pub image: String,
+    pub rect: Rect,
+    pub score: Option<f32>,
+}
+
 /// First line of a file of detections.
 pub const HEADER: &str = "image,x,y,width,height,score";
 
@@ -56,26 +66,28 @@ pub fn csv_field(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_string() }
 }
 
-struct Row {
-    line: usize,
-    image: String,
-    rect: Rect,
-    score: Option<f32>,
-}
-
-fn parse(path: &Path) -> Result<Vec<Row>> {
-    let text = Text::open(path)?;
+/// The lines of a box file, in order; bad ones are left out and reported.
+///
+/// Errors: an unreadable file; if `problems` is strict, the first bad line.
+pub fn rows(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Vec<Row>> {
+    let text = Text::open(path.as_ref())?;
     let mut rows = text.lines().peekable();
     // The header is the one line whose numbers are words.
     rows.next_if(|(_, line)| {
         split(line).is_ok_and(|(_, f)| f.len() > 3 && f.iter().all(|f| f.parse::<f32>().is_err()))
     });
-    rows.map(|(line, content)| {
-        parse_line(content)
-            .map(|(image, rect, score)| Row { line, image, rect, score })
-            .map_err(|found| text.error(line, found).advise("write image,x,y,width,height[,score]"))
-    })
-    .collect()
+    let mut good = Vec::new();
+    for (line, content) in rows {
+        match parse_line(content) {
+            Ok((image, rect, score)) => good.push(Row { line, image, rect, score }),
+            Err(found) => problems.report(text.error(line, found).advise("write image,x,y,width,height[,score]"))?,
+        }
+    }
+    Ok(good)
+}
+
+fn parse(path: &Path) -> Result<Vec<Row>> {
+    rows(path, &mut Problems::new(true))
 }
 
 fn parse_line(line: &str) -> Result<(String, Rect, Option<f32>), String> {
@@ -146,6 +158,19 @@ mod tests {
         assert_eq!(read(&scored).unwrap()["a.jpg"], [Rect::new(1.0, 2.0, 3.0, 4.0)]);
         let error = read_scored(file("a.jpg,1,2,3,4\n")).unwrap_err().to_string();
         assert!(error.contains(":1: no score; "), "{error}");
+    }
+
+    #[test]
+    fn bad_lines_are_left_out_and_reported_unless_strict() {
+        let file = file("image,x,y,width,height\na.jpg,1,2,3,4\nb.jpg,1,2,x,4\nc.jpg,1,2,3,4,0.5\n");
+        let mut problems = Problems::new(false);
+        let rows = rows(&file, &mut problems).unwrap();
+        assert_eq!(
+            rows.iter().map(|row| (row.line, row.image.as_str())).collect::<Vec<_>>(),
+            [(2, "a.jpg"), (4, "c.jpg")]
+        );
+        assert_eq!(problems.list.len(), 1);
+        assert!(problems.list[0].to_string().contains(":3: width is \"x\""), "{:?}", problems.list);
     }
 
     #[test]

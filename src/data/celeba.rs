@@ -119,6 +119,10 @@ pub struct Sample {
 pub struct CelebA {
     pub root: PathBuf,
     pub attribute_names: Vec<String>,
+    /// The file and line that name the attributes.
+    pub attribute_place: String,
+    /// The file of face boxes, where the photos have any.
+    pub box_file: Option<PathBuf>,
     /// In the order of the attribute list.
     pub samples: Vec<Sample>,
     /// What was wrong, in the order found; empty if read strictly.
@@ -144,8 +148,8 @@ impl CelebA {
                 Ok(())
             })?;
         }
-        if let Some(path) = layout.boxes {
-            list.annotate(&path, 4, &mut problems, |sample, fields| {
+        if let Some(path) = &layout.boxes {
+            list.annotate(path, 4, &mut problems, |sample, fields| {
                 sample.bbox = Some(parse_box(fields)?);
                 Ok(())
             })?;
@@ -161,6 +165,8 @@ impl CelebA {
         Ok(Self {
             root: root.to_path_buf(),
             attribute_names: list.attribute_names,
+            attribute_place: list.attribute_place,
+            box_file: layout.boxes,
             samples: list.samples,
             problems: problems.list,
         })
@@ -169,6 +175,16 @@ impl CelebA {
     /// True if `root` holds an attribute list in one of the places [`CelebA::open`] looks at.
     pub fn is_at(root: impl AsRef<Path>) -> bool {
         attribute_list(root.as_ref()).is_some()
+    }
+
+    /// The line of the box file that each photo's box stands on.
+    ///
+    /// Errors: the file, read before, has become unreadable.
+    pub fn box_lines(&self) -> Result<HashMap<String, usize>> {
+        let Some(path) = &self.box_file else { return Ok(HashMap::new()) };
+        let text = Text::open(path)?;
+        let name = |line: &str| line.split_whitespace().next().unwrap_or_default().to_string();
+        Ok(text.lines().map(|(number, line)| (name(line), number)).collect())
     }
 
     /// The samples of one split, in order.
@@ -285,6 +301,7 @@ fn attribute_list(root: &Path) -> Option<(PathBuf, PathBuf)> {
 /// The samples while their annotations are gathered.
 struct List {
     attribute_names: Vec<String>,
+    attribute_place: String,
     samples: Vec<Sample>,
     /// Every name of the attribute list, with its sample or `None` if that was skipped: a photo that is missing is
     /// reported once, not again for each of its annotations.
@@ -314,7 +331,11 @@ impl List {
             return Err(text.error(header.map_or(1, |(n, _)| n), found).advise("name each column once"));
         }
 
-        let mut list = Self { attribute_names, samples: Vec::new(), index: HashMap::new() };
+        let attribute_place = match header {
+            Some((line, _)) => format!("{}:{line}", layout.attributes.display()),
+            None => layout.attributes.display().to_string(),
+        };
+        let mut list = Self { attribute_names, attribute_place, samples: Vec::new(), index: HashMap::new() };
         let mut count = 0;
         for (number, line) in rows {
             count += 1;

@@ -78,6 +78,33 @@ impl ImageFolder {
     }
 }
 
+/// How many folders lie inside each other in [`photos`]: a link to a folder above would be followed for ever.
+const DEEPEST: usize = 4;
+
+/// The photos in a folder and in the folders below it, whatever their classes, sorted. Hidden files are passed over.
+///
+/// Errors: unreadable folders, no photos.
+pub fn photos(root: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
+    fn gather(folder: &Path, depth: usize, photos: &mut Vec<PathBuf>) -> Result<()> {
+        for (_, path) in list(folder)? {
+            if path.is_dir() {
+                if depth < DEEPEST {
+                    gather(&path, depth + 1, photos)?;
+                }
+            } else if is_photo(&path) {
+                photos.push(path);
+            }
+        }
+        Ok(())
+    }
+    let mut found = Vec::new();
+    gather(root.as_ref(), 1, &mut found)?;
+    if found.is_empty() {
+        return Err(Error::file(root, "no photos in it or below it").advise("give a folder of JPEG or PNG files"));
+    }
+    Ok(found)
+}
+
 /// The visible entries of a folder by name, sorted.
 fn list(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut entries = Vec::new();
@@ -130,6 +157,13 @@ mod tests {
         assert_eq!(ImageFolder::open(root.path()).unwrap().classes, ["dog"]);
         let root = tree(&["train/1.png", "bus/1.png"]);
         assert_eq!(ImageFolder::open(root.path()).unwrap().classes, ["bus", "train"]);
+    }
+
+    #[test]
+    fn photos_are_found_at_any_depth_that_people_use() {
+        let root = tree(&["train/dog/2.png", "1.JPG", "train/dog/notes.txt", ".git/x.jpg", "train/cat/"]);
+        assert_eq!(photos(&root).unwrap(), [root.path().join("1.JPG"), root.path().join("train/dog/2.png")]);
+        assert!(photos(tree(&["a/b.txt"])).unwrap_err().to_string().contains("no photos"));
     }
 
     #[test]

@@ -13,3 +13,5 @@ pub mod resample;
 pub mod scenes;
 pub mod synth;
 mod text;
+
+pub use text::Problems;

@@ -36,17 +36,22 @@ impl Text {
 }
 
 /// Where a reader puts what is wrong with single lines or files.
-pub(super) struct Problems {
+pub struct Problems {
     strict: bool,
+    /// In the order found; empty if strict.
     pub list: Vec<Error>,
 }
 
 impl Problems {
+    /// None so far. Strict: the first ends the reading.
     pub fn new(strict: bool) -> Self {
         Self { strict, list: Vec::new() }
     }
 
     /// Strict: the error ends the reading. Otherwise it is kept and the reading goes on.
+    ///
+    /// # Errors
+    /// The one given, if strict.
     pub fn report(&mut self, error: Error) -> Result<()> {
         if self.strict {
             return Err(error);

@@ -1,86 +1,266 @@
 //! How good a model is: the whole chain, from photo to attributes, on annotated photos.
+//!
+//! Data flows one way: [`photos`] says what there is to measure, [`evaluate`] runs the model on one photo after another and
+//! keeps a few numbers of each, and the measures in an [`Evaluation`] are made from these. Text, JSON ([`document`]) and the
+//! page ([`report`]) are views of it and measure nothing.
 
-mod document;
+pub mod chart;
+pub mod document;
+pub mod examples;
+pub mod histogram;
+pub mod localisation;
+pub mod paper;
+pub mod photos;
+pub mod report;
 
-pub use document::{attributes_document, document};
-
-use crate::data::celeba::Sample;
+use crate::data::Problems;
 use crate::data::photo::{Photo, Rect};
-use crate::face::Model;
+use crate::data::prefetch::Prefetch;
+use crate::face::{Face, Model, Window};
 use crate::metrics::{Accuracy, accuracies};
 use crate::{Error, Result};
+use examples::{Examples, Gallery, Seen};
+use histogram::Histogram;
+use localisation::{Localisation, Scene, Tally};
+use photos::{Detections, Item, Photos};
+use std::path::PathBuf;
 
-/// Localisation against known boxes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Localisation {
-    /// Photos with a known box.
-    pub images: usize,
-    /// Share of them whose window overlaps the box by an intersection over union of 0.5 or more.
-    pub recall: f64,
-    pub mean_iou: f64,
-}
+/// Decoded photos that wait for the nets.
+const AHEAD: usize = 2;
 
 /// What an evaluation found.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Evaluation {
+    /// Of the model.
+    pub model: String,
+    /// Photos of the data that were measured.
     pub images: usize,
-    /// Photos in which nothing responded; every attribute counts as absent there.
+    /// Photos without a face that were measured.
+    pub backgrounds: usize,
+    /// Photos of the data in which the model finds no face; every attribute counts as absent there.
     pub without_face: usize,
+    /// Photos without a face in which the model finds one.
+    pub backgrounds_with_face: usize,
+    /// Empty if the data has none.
     pub attributes: Vec<Accuracy>,
-    pub localisation: Option<Localisation>,
-    /// Photos that could not be read, and are not counted.
-    pub unreadable: Vec<Error>,
+    /// The model's, then the other detectors'; empty where no boxes are known.
+    pub localisation: Vec<Localisation>,
+    /// Of the model's best scores.
+    pub histogram: Option<Histogram>,
+    pub examples: Examples,
 }
 
-/// Runs the chain on every sample. `progress` hears how many are done, and an error of it ends the work.
+/// How to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// At most so many photos of the data, and as many backgrounds, spread evenly.
+    pub limit: usize,
+    /// Keep examples for the page.
+    pub examples: bool,
+    /// Which window of a face is held against the boxes.
+    pub window: Window,
+}
+
+/// Runs the chain on the photos, and takes `others`' windows on the same. `progress` hears how many of how many are done,
+/// and an error of it ends the work.
 ///
 /// # Errors
-/// No sample; attributes that the model does not have; no memory. A photo that cannot be read is left out and listed.
+/// No photo; none of the model's attributes in the data; no memory. A photo that cannot be read, a box outside of its photo
+/// and attributes that only one of model and data has are reported, and fatal if `problems` is strict.
 pub fn evaluate(
     model: &mut Model,
-    names: &[String],
-    samples: &[&Sample],
-    progress: &mut dyn FnMut(usize) -> Result<()>,
+    photos: &Photos,
+    others: &[Detections],
+    options: Options,
+    problems: &mut Problems,
+    progress: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Evaluation> {
-    let places = places(model.attributes()?, names)?;
-    let (mut scores, mut truth) = (Vec::new(), Vec::new());
-    let (mut overlaps, mut unreadable, mut without_face) = (Vec::new(), Vec::new(), 0);
-    for (done, sample) in samples.iter().enumerate() {
-        match Photo::open(&sample.path) {
-            Err(error) => unreadable.push(error),
-            Ok(photo) => {
-                let face = model.locate(&photo)?;
-                match &face {
-                    Some(face) => scores.extend(model.scores(&photo, face.rect)?),
-                    None => {
-                        without_face += 1;
-                        scores.extend(places.iter().map(|_| -1.0));
-                    }
-                }
-                truth.extend(places.iter().map(|&place| sample.attributes[place]));
-                if let Some(bbox) = &sample.bbox {
-                    overlaps.push(face.map_or(0.0, |face| overlap(&face.rect, bbox, &photo)));
-                }
+    let common = common_attributes(model, photos, problems)?;
+    let chosen = photos.spread(options.limit);
+    let total = chosen.len();
+    let jobs: Vec<(usize, PathBuf)> = chosen.into_iter().map(|i| (i, photos.items[i].path.clone())).collect();
+    let workers = rayon::current_num_threads().div_ceil(4);
+    let decoded = Prefetch::new(workers, AHEAD, jobs.into_iter(), |(i, path)| (i, Photo::open(path)));
+    let mut walk = Walk::new(photos, others, common, options);
+    for (done, (number, photo)) in decoded.enumerate() {
+        match photo {
+            Ok(photo) => walk.measure(model, number, &photo, problems)?,
+            Err(error) => problems.report(error)?,
+        }
+        progress(done + 1, total)?;
+    }
+    walk.finish(model)
+}
+
+/// An attribute that both the model and the data know.
+struct Common {
+    name: String,
+    /// Its places in the model and in the data.
+    model: usize,
+    data: usize,
+}
+
+/// The attributes to measure; those that only one side has are reported.
+fn common_attributes(model: &Model, photos: &Photos, problems: &mut Problems) -> Result<Vec<Common>> {
+    let data = &photos.attribute_names;
+    if data.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names = model.attributes()?;
+    let common: Vec<Common> = names
+        .iter()
+        .enumerate()
+        .filter_map(|(m, name)| {
+            Some(Common { name: name.clone(), model: m, data: data.iter().position(|n| n == name)? })
+        })
+        .collect();
+    let missing = |from: &[String], of: &[String]| from.iter().filter(|n| !of.contains(n)).cloned().collect::<Vec<_>>();
+    for (unknown, found) in
+        [(missing(data, names), "unknown to the model"), (missing(names, data), "missing in the data")]
+    {
+        if !unknown.is_empty() {
+            let found = format!("attribute {} is {found}", unknown.join(", "));
+            problems.report(Error::new(&photos.attribute_place, found).advise("it is not measured"))?;
+        }
+    }
+    if common.is_empty() {
+        return Err(Error::new(&photos.attribute_place, "has no attribute of the model")
+            .advise("evaluate on data with the attributes that the model was trained on"));
+    }
+    Ok(common)
+}
+
+/// The records of the photos seen so far.
+struct Walk<'a> {
+    photos: &'a Photos,
+    others: &'a [Detections],
+    common: Vec<Common>,
+    /// The model's, then one per other detector.
+    tallies: Vec<Tally>,
+    /// [photos with attributes, attributes]
+    scores: Vec<f32>,
+    truth: Vec<bool>,
+    /// Of photos with a face and of backgrounds, the best score.
+    best: [Vec<Option<f32>>; 2],
+    /// The counts.
+    found: Evaluation,
+    gallery: Option<Gallery>,
+    options: Options,
+}
+
+impl<'a> Walk<'a> {
+    fn new(photos: &'a Photos, others: &'a [Detections], common: Vec<Common>, options: Options) -> Self {
+        Self {
+            gallery: options.examples.then(|| Gallery::new(common.len())),
+            options,
+            photos,
+            others,
+            common,
+            tallies: vec![Tally::default(); 1 + others.len()],
+            scores: Vec::new(),
+            truth: Vec::new(),
+            best: [Vec::new(), Vec::new()],
+            found: Evaluation::default(),
+        }
+    }
+
+    /// One photo, through to its numbers.
+    fn measure(&mut self, model: &mut Model, number: usize, photo: &Photo, problems: &mut Problems) -> Result<()> {
+        let item = &self.photos.items[number];
+        let boxes = self.boxes(item, photo, problems)?;
+        let faces = model.detect(photo, f32::NEG_INFINITY)?;
+        let windows: Vec<(Rect, f32)> =
+            faces.iter().map(|face| (self.options.window.of(face, model), face.score)).collect();
+        let answer = faces.first().filter(|face| face.score >= model.threshold());
+        self.best[usize::from(item.background)].push(windows.first().map(|(_, score)| *score));
+        if item.background {
+            self.found.backgrounds += 1;
+            self.found.backgrounds_with_face += usize::from(answer.is_some());
+        } else {
+            self.found.images += 1;
+            self.found.without_face += usize::from(answer.is_none());
+        }
+        let seen = Seen { name: &item.name, photo, boxes: boxes.as_deref().unwrap_or_default() };
+        if boxes.is_some() {
+            self.localise(model.threshold(), number, &windows, &seen)?;
+        }
+        match &item.attributes {
+            Some(truth) if !self.common.is_empty() => self.classify(model, answer, truth, &seen),
+            _ => Ok(()),
+        }
+    }
+
+    /// The boxes in the photo; `None` if they are not known. One that lies outside is reported and not counted.
+    fn boxes(&self, item: &Item, photo: &Photo, problems: &mut Problems) -> Result<Option<Vec<Rect>>> {
+        let Some(all) = &item.boxes else { return Ok(None) };
+        let mut inside = Vec::with_capacity(all.len());
+        for (rect, line) in all {
+            if rect.clipped(photo.width, photo.height).is_some() {
+                inside.push(*rect);
+            } else {
+                let Rect { x, y, width, height } = rect;
+                let found = format!(
+                    "box {width} x {height} at ({x}, {y}) lies outside of {}, {} x {} pixels",
+                    item.name, photo.width, photo.height
+                );
+                problems.report(Error::new(self.photos.box_place(*line), found).advise("is it of this photo?"))?;
             }
         }
-        progress(done + 1)?;
+        Ok((item.background || !inside.is_empty()).then_some(inside))
     }
-    if scores.is_empty() {
-        return Err(Error::new("evaluation", "has no photo").advise("check --data and --split"));
+
+    fn localise(&mut self, threshold: f32, number: usize, windows: &[(Rect, f32)], seen: &Seen) -> Result<()> {
+        let (size, boxes) = ((seen.photo.width, seen.photo.height), seen.boxes);
+        let outcome = Scene { size, boxes, windows }.matched(threshold);
+        self.tallies[0].add(boxes.len(), &outcome);
+        for (tally, other) in self.tallies[1..].iter_mut().zip(self.others) {
+            let scene = Scene { size, boxes, windows: &other.windows[number] };
+            tally.add(boxes.len(), &scene.matched(f32::NEG_INFINITY));
+        }
+        self.gallery.as_mut().map_or(Ok(()), |gallery| gallery.see(seen, &outcome))
     }
-    let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / overlaps.len() as f64;
-    let localisation = (!overlaps.is_empty()).then(|| Localisation {
-        images: overlaps.len(),
-        recall: mean(&mut overlaps.iter().map(|iou| f64::from(u8::from(*iou >= 0.5)))),
-        mean_iou: mean(&mut overlaps.iter().map(|iou| f64::from(*iou))),
-    });
-    Ok(Evaluation {
-        images: scores.len() / places.len(),
-        without_face,
-        attributes: accuracies(model.attributes()?, &scores, &truth),
-        localisation,
-        unreadable,
-    })
+
+    fn classify(&mut self, model: &mut Model, answer: Option<&Face>, truth: &[bool], seen: &Seen) -> Result<()> {
+        let scores = answer.map(|face| model.scores(seen.photo, face)).transpose()?;
+        for (a, attribute) in self.common.iter().enumerate() {
+            let (score, truth) = (scores.as_ref().map(|scores| scores[attribute.model]), truth[attribute.data]);
+            self.scores.push(score.unwrap_or(f32::NEG_INFINITY));
+            self.truth.push(truth);
+            if let (Some(gallery), Some(face), Some(score)) = (&mut self.gallery, answer, score)
+                && (score > 0.0) != truth
+            {
+                gallery.see_mistake(
+                    seen,
+                    (self.options.window.of(face, model), face.score),
+                    a,
+                    &attribute.name,
+                    score,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The measures.
+    fn finish(self, model: &Model) -> Result<Evaluation> {
+        let mut found = self.found;
+        if found.images == 0 {
+            return Err(Error::new("evaluation", "has no photo that can be read").advise("check --data and --split"));
+        }
+        found.model = model.bundle.name.clone();
+        if !self.scores.is_empty() {
+            let names: Vec<String> = self.common.into_iter().map(|attribute| attribute.name).collect();
+            found.attributes = accuracies(&names, &self.scores, &self.truth);
+        }
+        let detectors = std::iter::once((model.bundle.name.as_str(), model.threshold()));
+        let detectors = detectors.chain(self.others.iter().map(|other| (other.name.as_str(), f32::NEG_INFINITY)));
+        let tallies = self.tallies.into_iter().zip(detectors);
+        found.localisation =
+            tallies.filter_map(|(tally, (name, threshold))| tally.localisation(name, threshold)).collect();
+        found.histogram = Histogram::new(&self.best);
+        found.examples = self.gallery.map(Gallery::finish).unwrap_or_default();
+        Ok(found)
+    }
 }
 
 /// Where each of the model's attributes stands among those of the data.
@@ -95,9 +275,4 @@ pub fn places(model: &[String], data: &[String]) -> Result<Vec<usize>> {
         })
     };
     model.iter().map(place).collect()
-}
-
-/// Intersection over union of the window's part inside the photo.
-fn overlap(window: &Rect, bbox: &Rect, photo: &Photo) -> f32 {
-    window.clipped(photo.width, photo.height).map_or(0.0, |window| window.iou(bbox))
 }

@@ -6,6 +6,7 @@ use crate::data::photo::{Photo, Rect};
 use crate::data::resample::{Normalise, Resampler};
 use crate::device::Device;
 use crate::interweave::{GpuInterweaver, Interweaver, patches};
+use crate::locate::Shape;
 use crate::net::{GpuParameters, Net, Spec, Unknown};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -23,22 +24,18 @@ pub struct Anet {
     pub frame: [usize; 2],
     /// ...this many pixels apart.
     pub stride: usize,
-    /// From the face window to the part of the photo that is the frame: sides grow by these factors...
-    pub enlarge: [f32; 2],
-    /// ...and the middle moves by these shares of the window's width and height.
+    /// From the square in the middle of a face to the part of the photo that is the frame: its width in widths of the square...
+    pub width: f32,
+    /// ...and how far its middle lies to the right and below, in the same unit.
     pub shift: [f32; 2],
 }
 
 impl Anet {
-    /// The frame around a face window.
-    pub fn around(&self, face: Rect) -> Rect {
-        let (x, y) = face.center();
-        let (x, y) = (x + self.shift[0] * face.width, y + self.shift[1] * face.height);
-        // The frame keeps its aspect: the window's shape is less certain than its size.
-        let size = (face.width * self.enlarge[0] * face.height * self.enlarge[1]).sqrt();
-        let aspect = (self.frame[1] as f32 / self.frame[0] as f32).sqrt();
-        let (width, height) = (size * aspect, size / aspect);
-        Rect::new(x - width / 2.0, y - height / 2.0, width, height)
+    /// The frame around a face, given the square in its middle.
+    pub fn frame_around(&self, core: Rect) -> Rect {
+        let [height, width] = self.frame;
+        let height = self.width * height as f32 / width as f32;
+        Shape { width: self.width, height, shift: self.shift }.around(core)
     }
 }
 

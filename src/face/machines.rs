@@ -86,5 +86,5 @@ fn features(model: &mut Model, path: &Path, aligned: bool) -> Result<Option<Vec<
         return model.features_in(&photo, photo.bounds()).map(Some);
     }
     let Some(face) = model.locate(&photo)? else { return Ok(None) };
-    model.features(&photo, face.rect).map(Some)
+    model.features(&photo, &face).map(Some)
 }

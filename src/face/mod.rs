@@ -12,7 +12,7 @@ pub use window::Window;
 
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
-use crate::locate::{self, Localiser, Map};
+use crate::locate::{Found, Localiser, Locate, Map};
 use crate::svm::{self, Svm};
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -23,8 +23,7 @@ use std::path::{Path, PathBuf};
 #[serde(deny_unknown_fields)]
 pub struct Bundle {
     pub name: String,
-    pub lnet_o: locate::Stage,
-    pub lnet_s: locate::Stage,
+    pub locate: Locate,
     pub anet: Anet,
     /// The linear machines; `weft svm train` writes them.
     pub svm: PathBuf,
@@ -63,6 +62,8 @@ pub struct Model {
 pub struct Face {
     /// In pixels of the photo; may reach beyond it.
     pub rect: Rect,
+    /// The square in the middle of the face, which all windows around it are measured in.
+    pub core: Rect,
     /// Head and shoulders.
     pub head: Rect,
     /// Response gathered in the window.
@@ -79,7 +80,7 @@ impl Model {
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let folder = folder.as_ref();
         let bundle = Bundle::load(folder.join(BUNDLE))?;
-        let localiser = Localiser::load(&bundle.lnet_o, &bundle.lnet_s, folder, device)?;
+        let localiser = Localiser::load(&bundle.locate, folder, device)?;
         let extractor = Extractor::load(&bundle.anet, folder, device)?;
         let svm_path = folder.join(&bundle.svm);
         let svm = if svm_path.exists() { Some(Svm::load(&svm_path)?) } else { None };
@@ -115,20 +116,17 @@ impl Model {
         self.extractor.dims()
     }
 
-    /// The face of a photo; `None` if nothing responds.
+    /// The least score of a face that [`Model::locate`] gives.
+    pub fn threshold(&self) -> f32 {
+        self.bundle.locate.threshold
+    }
+
+    /// The face of a photo; `None` if none scores as much as the bundle's threshold.
     ///
     /// # Errors
     /// No memory.
     pub fn locate(&mut self, photo: &Photo) -> Result<Option<Face>> {
-        let (small, scale) = photo.fit_within(WORKING_SIDE);
-        let Some(found) = self.localiser.locate(&small)? else { return Ok(None) };
-        let up = |r: Rect| Rect::new(r.x / scale, r.y / scale, r.width / scale, r.height / scale);
-        let maps = found.maps.map(|map| Map {
-            origin: (map.origin.0 / scale, map.origin.1 / scale),
-            step: (map.step.0 / scale, map.step.1 / scale),
-            ..map
-        });
-        Ok(Some(Face { rect: up(found.face), head: up(found.head), score: found.score, maps }))
+        Ok(self.detect(photo, self.threshold())?.into_iter().next())
     }
 
     /// Every face of a photo whose score is `floor` or more, best first; none is an answer.
@@ -136,19 +134,40 @@ impl Model {
     /// # Errors
     /// No memory.
     pub fn detect(&mut self, photo: &Photo, floor: f32) -> Result<Vec<Face>> {
-        Ok(self.locate(photo)?.into_iter().filter(|face| face.score >= floor).collect())
+        let (small, scale) = photo.fit_within(WORKING_SIDE);
+        let faces = self.localiser.detect(&small, floor)?;
+        Ok(faces.into_iter().map(|found| self.face(found, scale)).collect())
+    }
+
+    /// From pixels of a photo that was scaled by `scale` to those of the original.
+    fn face(&self, Found { head, core, score, maps }: Found, scale: f32) -> Face {
+        let up = |r: Rect| Rect::new(r.x / scale, r.y / scale, r.width / scale, r.height / scale);
+        let maps = maps.map(|map| Map {
+            origin: (map.origin.0 / scale, map.origin.1 / scale),
+            step: (map.step.0 / scale, map.step.1 / scale),
+            ..map
+        });
+        Face { rect: self.bundle.locate.boxes.face.around(up(core)), core: up(core), head: up(head), score, maps }
+    }
+
+    /// Where LNet_s sees an attribute in the window of head and shoulders around a face.
+    ///
+    /// # Errors
+    /// An attribute that LNet_s was not taught; no memory.
+    pub fn attribute_map(&mut self, photo: &Photo, face: &Face, attribute: &str) -> Result<Map> {
+        self.localiser.respond_to(photo, face.head, attribute)
     }
 
     /// The frame around a face that ANet's patches are cut from, in pixels of the photo.
-    pub fn frame(&self, face: Rect) -> Rect {
-        self.bundle.anet.around(face)
+    pub fn frame(&self, face: &Face) -> Rect {
+        self.bundle.anet.frame_around(face.core)
     }
 
     /// Features [patches, dims] of the patches of a face.
     ///
     /// # Errors
     /// No memory.
-    pub fn features(&mut self, photo: &Photo, face: Rect) -> Result<Vec<f32>> {
+    pub fn features(&mut self, photo: &Photo, face: &Face) -> Result<Vec<f32>> {
         self.features_in(photo, self.frame(face))
     }
 
@@ -164,7 +183,7 @@ impl Model {
     ///
     /// # Errors
     /// A bundle without SVMs; no memory.
-    pub fn scores(&mut self, photo: &Photo, face: Rect) -> Result<Vec<f32>> {
+    pub fn scores(&mut self, photo: &Photo, face: &Face) -> Result<Vec<f32>> {
         let features = self.features(photo, face)?;
         self.scores_of(&features)
     }

@@ -1,76 +1,294 @@
-//! The cascade of the paper's Fig. 2: LNet_o finds head and shoulders in the whole photo, LNet_s the face inside them.
+//! The cascade of the paper's Fig. 2: LNet_o finds heads and shoulders in the whole photo, LNet_s the face inside them.
+//!
+//! Each net looks at its part of the photo at several scales. A net responds most to faces of one width in its input, so a
+//! place of a level's map stands for a position and a size: together the levels are one sparse response map, and its
+//! density peaks are faces.
 
-use super::{Map, Responder, Response, Search, best_window};
+use super::density::{Kernel, Peak, Place};
+use super::edge_boxes::EdgeBoxes;
+use super::{Map, Responder, Response, SummedArea};
 use crate::Result;
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
 use serde::Deserialize;
 use std::path::Path;
 
-/// One net of the cascade and how its response becomes a window.
+/// `[locate]` of a bundle.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Locate {
+    /// Least score of a face.
+    pub threshold: f32,
+    /// Side of the window of head and shoulders that LNet_s sees, in widths of the face that LNet_o found.
+    pub head: f32,
+    #[serde(default)]
+    pub proposals: Proposals,
+    pub boxes: Boxes,
+    pub lnet_o: Stage,
+    pub lnet_s: Stage,
+}
+
+/// Where LNet_s looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Proposals {
+    /// At the density peaks of LNet_o's response.
+    #[default]
+    Peaks,
+    /// At the edge boxes in which LNet_o responds most, as in the paper.
+    EdgeBoxes,
+}
+
+/// What is meant by the box of a face: data sets differ by a factor of three in area.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boxes {
+    /// Between the other two: the one that is given unless another is asked for.
+    pub face: Shape,
+    /// Hair to below the chin, as CelebA's boxes.
+    pub celeba: Shape,
+    /// Brows to mouth, as the windows of most face detectors.
+    pub inner: Shape,
+}
+
+/// From the middle and the width of a face to a window around it, in units of that width.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    pub width: f32,
+    pub height: f32,
+    /// How far the window's middle lies to the right and below.
+    pub shift: [f32; 2],
+}
+
+/// A net of the cascade and how it looks.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
     pub response: Response,
-    pub search: Search,
-    /// From the window of the greatest score to the one handed on: its sides grow by this factor...
-    pub enlarge: [f32; 2],
-    /// ...and its middle moves by these shares of its width and height.
-    #[serde(default)]
+    /// Levels: the longer side of what it looks at, in pixels of its input.
+    pub sides: Vec<usize>,
+    /// Width of the faces to which it responds most, in pixels of its input.
+    pub width: f32,
+    /// From where it responds most to the middle of the face, in face widths to the right and down.
     pub shift: [f32; 2],
+    /// What a response must exceed to count.
+    pub floor: f32,
+    /// How far a place is felt: in face widths, and in the logarithm of the size.
+    pub spread: [f32; 2],
+    /// Peaks that are followed.
+    pub peaks: usize,
 }
 
 /// The two nets.
 pub struct Localiser {
-    coarse: (Responder, Stage),
-    fine: (Responder, Stage),
+    config: Locate,
+    coarse: Eye,
+    fine: Eye,
 }
 
-/// What the cascade found in a photo.
+/// A net and how it looks.
+struct Eye {
+    responder: Responder,
+    stage: Stage,
+}
+
+/// A face in a photo, in pixels of the photo.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// Head and shoulders, in pixels of the photo.
+    /// Head and shoulders.
     pub head: Rect,
-    /// The face.
-    pub face: Rect,
-    /// Response gathered in the face window.
+    /// The square in the middle of the face that boxes are measured in.
+    pub core: Rect,
+    /// Mean response of LNet_s above its floor, around the face.
     pub score: f32,
-    /// The maps of LNet_o and LNet_s.
+    /// The maps of LNet_o and LNet_s of the level that fits the face best.
     pub maps: [Map; 2],
 }
 
+/// A face is looked at again in the window that it was found in: that window is better placed than the first.
+const LOOKS: usize = 2;
+/// Two windows that overlap more than this (intersection over union) are one face.
+const SAME: f32 = 0.3;
+
 impl Localiser {
-    /// Reads both nets; paths in the stages start at `folder`.
+    /// Reads both nets; paths start at `folder`.
     ///
     /// # Errors
     /// As [`Responder::load`].
-    pub fn load(coarse: &Stage, fine: &Stage, folder: &Path, device: &Device) -> Result<Self> {
-        let load = |stage: &Stage| Ok((Responder::load(&stage.response, folder, device)?, stage.clone()));
-        Ok(Self { coarse: load(coarse)?, fine: load(fine)? })
+    pub fn load(config: &Locate, folder: &Path, device: &Device) -> Result<Self> {
+        let eye = |stage: &Stage| {
+            Ok(Eye { responder: Responder::load(&stage.response, folder, device)?, stage: stage.clone() })
+        };
+        Ok(Self { coarse: eye(&config.lnet_o)?, fine: eye(&config.lnet_s)?, config: config.clone() })
     }
 
-    /// The face of a photo; `None` if nothing responds.
+    /// The faces of a photo with a score of `least` or more, best first.
     ///
     /// # Errors
     /// No memory for the nets' maps.
-    pub fn locate(&mut self, photo: &Photo) -> Result<Option<Found>> {
-        let (responder, stage) = &mut self.coarse;
-        let coarse = responder.respond(photo, photo.bounds())?;
-        let Some((window, _)) = best_window(&coarse, &stage.search) else { return Ok(None) };
-        let Some(head) = stage.window(window).clipped(photo.width, photo.height) else { return Ok(None) };
-        let (responder, stage) = &mut self.fine;
-        let fine = responder.respond(photo, head)?;
-        let Some((window, score)) = best_window(&fine, &stage.search) else { return Ok(None) };
-        let face = stage.window(window);
-        Ok(Some(Found { head, face, score, maps: [coarse, fine] }))
+    pub fn detect(&mut self, photo: &Photo, least: f32) -> Result<Vec<Found>> {
+        let levels = self.coarse.look(photo, photo.bounds())?;
+        let mut peaks = match self.config.proposals {
+            Proposals::Peaks => self.coarse.peaks(&levels),
+            Proposals::EdgeBoxes => self.best_edge_boxes(photo, &levels)?,
+        };
+        let mut seen = Vec::new();
+        for _ in 0..LOOKS {
+            seen.clear();
+            for peak in peaks {
+                seen.extend(self.look_at(photo, peak)?);
+            }
+            suppress(&mut seen, |seen| seen.peak);
+            peaks = seen.iter().map(|seen: &Seen| seen.peak).collect();
+        }
+        seen.retain(|seen| seen.peak.score >= least);
+        let found = seen.into_iter().map(|Seen { peak, head, levels: fine }| {
+            let maps = [&levels, &fine].map(|levels| best_level(levels, peak.width).map.clone());
+            Found { head, core: square(&peak, peak.width), score: peak.score, maps }
+        });
+        Ok(found.collect())
+    }
+
+    /// The edge boxes of the greatest mean response, each in the level that fits it best; one where several share a place.
+    fn best_edge_boxes(&self, photo: &Photo, levels: &[Level]) -> Result<Vec<Peak>> {
+        let Stage { floor, peaks, .. } = self.coarse.stage;
+        let shape = self.config.boxes.face;
+        let tables: Vec<(f32, SummedArea)> =
+            levels.iter().map(|level| (level.size, SummedArea::new(&level.map, floor))).collect();
+        let score = |window: Rect| {
+            let size = (window.width / shape.width).ln();
+            let (_, table) = tables.iter().min_by(|a, b| (a.0 - size).abs().total_cmp(&(b.0 - size).abs()))?;
+            let core = shape.core_of(window);
+            let (x, y) = core.center();
+            Some(Peak { x, y, width: core.width, score: table.mean(window) })
+        };
+        let windows = EdgeBoxes::faces().windows(photo)?;
+        let mut found: Vec<Peak> = windows.into_iter().filter_map(|(window, _)| score(window)).collect();
+        found.retain(|peak| peak.score > 0.0);
+        suppress(&mut found, |peak| *peak);
+        found.truncate(peaks);
+        Ok(found)
+    }
+
+    /// What LNet_s sees of a face in the window of head and shoulders around it; `None` if nothing responds.
+    fn look_at(&mut self, photo: &Photo, peak: Peak) -> Result<Option<Seen>> {
+        let window = square(&peak, self.config.head * peak.width);
+        let Some(head) = slid_inside(window, photo) else { return Ok(None) };
+        let levels = self.fine.look(photo, head)?;
+        // The face that was followed, should the window hold another one.
+        let near = |p: &Peak| {
+            let distance = ((p.x - peak.x).powi(2) + (p.y - peak.y).powi(2)) / peak.width.powi(2);
+            p.score * (-distance / 2.0).exp()
+        };
+        let best = self.fine.peaks(&levels).into_iter().max_by(|a, b| near(a).total_cmp(&near(b)));
+        Ok(best.map(|peak| Seen { peak, head, levels }))
+    }
+
+    /// LNet_s's response to a tag in the window `head`: where it is seen (paper, Fig. 9).
+    ///
+    /// # Errors
+    /// A tag that LNet_s was not taught; no memory for the map.
+    pub fn respond_to(&mut self, photo: &Photo, head: Rect, tag: &str) -> Result<Map> {
+        let channel = self.fine.responder.channel(tag)?;
+        let side = self.fine.stage.sides.iter().copied().max().unwrap_or(1);
+        self.fine.responder.respond_in(photo, head, side, Some(channel))
     }
 }
 
-impl Stage {
-    fn window(&self, found: Rect) -> Rect {
-        let (x, y) = found.center();
-        let (x, y) = (x + self.shift[0] * found.width, y + self.shift[1] * found.height);
-        let (width, height) = (found.width * self.enlarge[0], found.height * self.enlarge[1]);
+/// A face as LNet_s sees it.
+struct Seen {
+    peak: Peak,
+    head: Rect,
+    levels: Vec<Level>,
+}
+
+/// Sorts faces by their scores and leaves one of those that share a place.
+fn suppress<T>(faces: &mut Vec<T>, peak: impl Fn(&T) -> Peak) {
+    faces.sort_by(|a, b| peak(b).score.total_cmp(&peak(a).score));
+    let mut kept: Vec<Rect> = Vec::new();
+    faces.retain(|face| {
+        let core = square(&peak(face), peak(face).width);
+        let new = kept.iter().all(|other| other.iou(&core) <= SAME);
+        kept.extend(new.then_some(core));
+        new
+    });
+}
+
+/// What a net sees at one scale.
+struct Level {
+    map: Map,
+    /// Natural logarithm of the width of a face that it responds to most, pixels of the photo.
+    size: f32,
+}
+
+impl Eye {
+    fn look(&mut self, photo: &Photo, window: Rect) -> Result<Vec<Level>> {
+        let level = |&side: &usize| {
+            let zoom = side as f32 / window.width.max(window.height);
+            let map = self.responder.respond(photo, window, side)?;
+            Ok(Level { map, size: (self.stage.width / zoom).ln() })
+        };
+        self.stage.sides.iter().map(level).collect()
+    }
+
+    fn peaks(&self, levels: &[Level]) -> Vec<Peak> {
+        let places: Vec<Place> = levels.iter().flat_map(|level| level.places(self.stage.floor)).collect();
+        let [position, size] = self.stage.spread;
+        let mut peaks = Kernel { position, size }.peaks(&places, self.stage.peaks);
+        for peak in &mut peaks {
+            peak.x += self.stage.shift[0] * peak.width;
+            peak.y += self.stage.shift[1] * peak.width;
+        }
+        peaks
+    }
+}
+
+impl Level {
+    fn places(&self, floor: f32) -> impl Iterator<Item = Place> {
+        let Map { width, values, origin, step, .. } = &self.map;
+        values.iter().enumerate().map(move |(i, value)| Place {
+            x: origin.0 + step.0 * (i % width) as f32,
+            y: origin.1 + step.1 * (i / width) as f32,
+            size: self.size,
+            response: (value - floor).max(0.0),
+        })
+    }
+}
+
+/// The level that responds most to faces of about `width` pixels.
+fn best_level(levels: &[Level], width: f32) -> &Level {
+    let distance = |level: &&Level| (level.size - width.ln()).abs();
+    levels.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).expect("a stage has levels")
+}
+
+/// A window moved into the photo, and cut where it is larger; `None` if it has no pixel there.
+fn slid_inside(window: Rect, photo: &Photo) -> Option<Rect> {
+    let slide = |at: f32, side: f32, most: f32| at.min(most - side).max(0.0);
+    let (width, height) = (photo.width as f32, photo.height as f32);
+    let window = Rect { x: slide(window.x, window.width, width), y: slide(window.y, window.height, height), ..window };
+    window.clipped(photo.width, photo.height).filter(|w| w.width >= 1.0 && w.height >= 1.0)
+}
+
+/// The square of a side around the middle of a face.
+fn square(peak: &Peak, side: f32) -> Rect {
+    Rect::new(peak.x - side / 2.0, peak.y - side / 2.0, side, side)
+}
+
+impl Shape {
+    /// The square in the middle of a face, given the window around it.
+    fn core_of(&self, window: Rect) -> Rect {
+        let side = window.width / self.width;
+        let (x, y) = window.center();
+        let (x, y) = (x - self.shift[0] * side, y - self.shift[1] * side);
+        Rect::new(x - side / 2.0, y - side / 2.0, side, side)
+    }
+
+    /// The window around a face, given the square in its middle.
+    pub fn around(&self, core: Rect) -> Rect {
+        let (x, y) = core.center();
+        let (x, y) = (x + self.shift[0] * core.width, y + self.shift[1] * core.width);
+        let (width, height) = (self.width * core.width, self.height * core.width);
         Rect::new(x - width / 2.0, y - height / 2.0, width, height)
     }
 }

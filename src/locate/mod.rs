@@ -1,11 +1,13 @@
-//! Where the face is: response maps of a net that was trained on tags of whole images only (paper, section 2.1), and
-//! the search for the window in which the response gathers.
+//! Where faces are: response maps of nets that were trained on tags of whole images only (paper, section 2.1), and the
+//! search for the windows in which the response gathers.
 
 mod cascade;
+pub mod density;
+pub mod edge_boxes;
 pub mod gpu;
 mod response;
 mod window;
 
-pub use cascade::{Found, Localiser, Stage};
+pub use cascade::{Boxes, Found, Localiser, Locate, Proposals, Shape, Stage};
 pub use response::{Map, Responder, Response};
-pub use window::{Search, best_window};
+pub use window::SummedArea;

@@ -5,6 +5,7 @@ use crate::data::resample::{Normalise, Resampler};
 use crate::device::Device;
 use crate::net::{Net, Parameters, Runner, Spec, Unknown};
 use crate::ops::Kind;
+use crate::weights::{TAGS, TensorFile};
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -22,8 +23,6 @@ pub struct Response {
     pub layer: String,
     /// One channel of it; the mean of all channels if absent, as in the paper.
     pub channel: Option<usize>,
-    /// The part of the photo is scaled so that its longer side has this many pixels.
-    pub side: usize,
 }
 
 /// A response map, and how it lies on the photo.
@@ -40,13 +39,15 @@ pub struct Map {
 }
 
 /// Sizes of input for which a runner is kept.
-const RUNNERS: usize = 16;
+const RUNNERS: usize = 64;
 
 /// A net that responds.
 pub struct Responder {
     net: Net,
     parameters: Parameters,
     config: Response,
+    /// What the channels of the net's head stand for, if the weights say.
+    tags: Vec<String>,
     /// Input pixels from one place of the map to the next, and the middle of the first place, per axis.
     stride: f32,
     first: f32,
@@ -62,9 +63,12 @@ impl Responder {
     /// on other sizes.
     pub fn load(config: &Response, folder: &Path, device: &Device) -> Result<Self> {
         let path = folder.join(&config.net);
-        let spec = Spec::load(&path)?.up_to(&config.layer)?;
+        let spec = Spec::load(&path)?.up_to(&config.layer)?.convolutional()?;
         let net = Net::new(spec)?;
-        let parameters = net.load_parameters(folder.join(&config.weights), Unknown::Ignore)?;
+        let weights = folder.join(&config.weights);
+        let parameters = net.load_parameters(&weights, Unknown::Ignore)?;
+        let tags = TensorFile::open(&weights)?.metadata().get(TAGS).cloned().unwrap_or_default();
+        let tags = tags.split(',').map(str::to_string).collect();
         let parameters = Parameters::on(device, &net, parameters)?;
         let channels = net.output().c;
         if let Some(channel) = config.channel.filter(|channel| *channel >= channels) {
@@ -80,15 +84,38 @@ impl Responder {
         }
         let (stride, first) = geometry(&net)?;
         let runners = HashMap::new();
-        Ok(Self { net, parameters, config: config.clone(), stride, first, runners, resampler: Resampler::default() })
+        let resampler = Resampler::default();
+        Ok(Self { net, parameters, config: config.clone(), tags, stride, first, runners, resampler })
     }
 
-    /// The response to `window` of `photo`.
+    /// The channel that responds to a tag.
     ///
     /// # Errors
-    /// A window too narrow for the net; no memory.
-    pub fn respond(&mut self, photo: &Photo, window: Rect) -> Result<Map> {
-        let zoom = self.config.side as f32 / window.width.max(window.height);
+    /// A tag that the net was not taught; weights that do not name their tags.
+    pub fn channel(&self, tag: &str) -> Result<usize> {
+        let channel = self.tags.iter().position(|name| name == tag).filter(|channel| *channel < self.net.output().c);
+        channel.ok_or_else(|| {
+            let known = if self.tags.len() > 1 { self.tags.join(", ") } else { "none".into() };
+            Error::file(&self.config.weights, format!("layer {} has no channel for {tag}", self.config.layer))
+                .advise(format!("known: {known}"))
+        })
+    }
+
+    /// The response to `window` of `photo`, scaled so that its longer side has `side` pixels.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn respond(&mut self, photo: &Photo, window: Rect, side: usize) -> Result<Map> {
+        let channel = self.config.channel;
+        self.respond_in(photo, window, side, channel)
+    }
+
+    /// The same of another channel, or of the mean of all.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn respond_in(&mut self, photo: &Photo, window: Rect, side: usize, channel: Option<usize>) -> Result<Map> {
+        let zoom = side as f32 / window.width.max(window.height);
         // A very long photo still gets a map of one row.
         let least = self.least_side();
         let side = |pixels: f32| ((pixels * zoom).round() as usize).max(least);
@@ -105,7 +132,7 @@ impl Responder {
         };
         self.resampler.sample(photo, window, width, height, false, Normalise::default(), runner.input());
         let shape = runner.net().output();
-        let value = |place: &[f32]| match self.config.channel {
+        let value = |place: &[f32]| match channel {
             Some(channel) => place[channel],
             None => place.iter().sum::<f32>() / shape.c as f32,
         };

@@ -72,7 +72,7 @@ impl Net {
                 missing.push(parameter.name.clone());
                 continue;
             };
-            if tensor.shape != parameter.tensor.shape {
+            if !fits(&tensor.shape, &parameter.tensor.shape) {
                 return Err(Error::new(
                     format!("tensor {}", parameter.name),
                     format!(
@@ -110,6 +110,13 @@ impl Net {
             tensors.iter().map(|t| Named { name: &t.name, shape: &t.shape, dtype, data: &t.values }).collect();
         crate::weights::write(path, &named, metadata)
     }
+}
+
+/// Whether a tensor of a file can be a parameter: of the same shape, or a linear layer's weights for a convolution over all
+/// of its input, which lie in the same order.
+fn fits(file: &[usize], parameter: &[usize]) -> bool {
+    file == parameter
+        || matches!((file, parameter), ([o, i], [filters, c, h, w]) if o == filters && Some(*i) == c.checked_mul(h * w))
 }
 
 /// The first few of a list of names.

@@ -158,6 +158,24 @@ impl Spec {
         Ok(self)
     }
 
+    /// The same net with its linear layers as convolutions over the whole of what they read, so that it runs on larger
+    /// images and gives their output at every place (paper, Fig. 9). Weights of the linear layers fit the convolutions.
+    ///
+    /// # Errors
+    /// A net that cannot be bound to its input.
+    pub fn convolutional(mut self) -> Result<Self> {
+        let net = super::Net::new(self.clone())?;
+        for (layer, bound) in self.layers.iter_mut().zip(&net.layers).filter(|(layer, _)| layer.kind == "linear") {
+            let Shape { h, w, .. } = net.shape(bound.inputs[0]);
+            layer.kind = "conv".into();
+            if let Some(outputs) = layer.keys.remove("outputs") {
+                layer.keys.insert("filters".into(), outputs);
+            }
+            layer.keys.insert("kernel".into(), vec![h as i64, w as i64].into());
+        }
+        Ok(self)
+    }
+
     /// The network file that reads as this.
     pub fn to_toml(&self) -> String {
         let Shape { c, h, w } = self.input;

@@ -1,9 +1,11 @@
 //! `kind = "eval"`: a model measured on annotated photos, as `weft eval --json` says it.
 
 use super::{Done, Event, Tools, Work, inputs};
+use crate::data::Problems;
 use crate::data::celeba::Split;
-use crate::eval::{document, evaluate};
-use crate::face::Model;
+use crate::eval::document::document;
+use crate::eval::{Options, evaluate, photos};
+use crate::face::{Model, Window};
 use crate::ingredients::Ingredients;
 use crate::metrics::means;
 use crate::weights::{sweep, write_atomic};
@@ -17,6 +19,9 @@ pub struct Eval {
     model: PathBuf,
     data: PathBuf,
     split: Split,
+    /// Held against the boxes.
+    #[serde(default)]
+    window: Window,
 }
 
 const FILE: &str = "eval.json";
@@ -30,16 +35,18 @@ impl Work for Eval {
         let mut list = Ingredients::default();
         inputs::model(&mut list, &self.model)?;
         inputs::data(&mut list, &self.data, &[self.split])?;
+        list.set("window", self.window.name());
         Ok(list)
     }
 
     fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done> {
         let mut model = Model::load(&self.model, tools.device)?;
-        let celeba = tools.annotations(&self.data)?;
-        let samples = celeba.split(self.split);
+        let mut problems = Problems::new(false);
+        let photos = photos::open(&self.data, Some(self.split), &mut problems)?;
+        let options = Options { limit: usize::MAX, examples: false, window: self.window };
         let found =
-            evaluate(&mut model, &celeba.attribute_names, &samples, &mut |done| tools.photos(done, samples.len()))?;
-        (tools.tell)(Event::Skipped(&found.unreadable));
+            evaluate(&mut model, &photos, &[], options, &mut problems, &mut |done, total| tools.photos(done, total))?;
+        (tools.tell)(Event::Skipped(&problems.list));
         let path = folder.join(FILE);
         let text = serde_json::to_string_pretty(&document(&found)).map_err(|e| Error::file(&path, e))?;
         sweep(folder, &[FILE]);
@@ -48,8 +55,8 @@ impl Work for Eval {
         let [accuracy, balanced, majority] =
             [mean.accuracy, mean.balanced_accuracy, mean.majority].map(|share| 100.0 * share);
         let mut result = format!("accuracy {accuracy:.2} %, balanced {balanced:.2} %, majority {majority:.2} %");
-        if let Some(found) = found.localisation {
-            result += &format!(", recall {:.1} %", 100.0 * found.recall);
+        if let Some(found) = found.localisation.first() {
+            result += &format!(", recall {:.1} %", 100.0 * found.recall());
         }
         Ok(Done { files: vec![FILE.into()], result })
     }

@@ -140,9 +140,14 @@ pub enum View {
         /// Share of samples made of `faces`.
         #[serde(default)]
         face_share: f32,
-        /// Share of samples that are a background alone, with no tag.
+        /// Share of samples without the subject, and so without a tag: a background, every other time with a part of
+        /// another one pasted on it.
         #[serde(default)]
         empty_share: f32,
+        /// Share of samples with one of `faces` that is larger or smaller than `face_scale` allows, by a factor from 1.3
+        /// to 3: no tag either, so that the net responds to faces of one size.
+        #[serde(default)]
+        other_size_share: f32,
         /// Least and greatest longer side of a photo, as a share of the input.
         photo_scale: [f32; 2],
         /// The same for `faces`.
@@ -251,11 +256,14 @@ impl Config {
                 return refuse("view.short", "is 0".into(), "give pixels");
             }
             View::TenCrop { .. } => {}
-            View::Scene { face_share, empty_share, photo_scale, face_scale, .. } => {
-                if !share(*face_share) || !share(*empty_share) || !share(face_share + empty_share) {
+            View::Scene { face_share, empty_share, other_size_share, photo_scale, face_scale, .. } => {
+                let shares = [*face_share, *empty_share, *other_size_share];
+                if !shares.iter().all(|s| share(*s)) || !share(shares.iter().sum()) {
                     return refuse(
                         "view",
-                        format!("face_share {face_share}, empty_share {empty_share}"),
+                        format!(
+                            "face_share {face_share}, empty_share {empty_share}, other_size_share {other_size_share}"
+                        ),
                         "their sum is a share, at most 1",
                     );
                 }

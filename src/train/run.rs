@@ -15,7 +15,7 @@ use crate::metrics::{self, Means};
 use crate::net::{Net, Parameters, Runner};
 use crate::ops::{Mode, Targets};
 use crate::rng::Rng;
-use crate::weights::{Dtype, TensorFile, sweep, write_atomic};
+use crate::weights::{Dtype, TAGS, TensorFile, sweep, write_atomic};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -134,10 +134,14 @@ pub fn run(
         fresh: &fresh,
     });
 
+    let named = if config.stage.has_tags() { source.tags.join(",") } else { String::new() };
     let save = |name: &str, parameters: &[f32], step: usize| -> Result<PathBuf> {
         let path = config.output.join(name);
-        let metadata =
-            [("weft.stage".to_string(), config.stage.name().to_string()), ("weft.step".into(), step.to_string())];
+        let metadata = [
+            ("weft.stage".to_string(), config.stage.name().to_string()),
+            ("weft.step".into(), step.to_string()),
+            (TAGS.into(), named.clone()),
+        ];
         net.save_parameters(&path, parameters, Dtype::F32, &metadata)?;
         Ok(path)
     };

@@ -28,8 +28,10 @@ struct Scene {
     faces: Vec<Item>,
 }
 
-/// Share of a pasted photo's side over which it fades into the background.
+/// Greatest share of a pasted photo's side over which it fades into the background.
 const FADE: f32 = 0.08;
+/// Factors between a face of another size and the nearest size that counts.
+const OTHER_SIZE: [f32; 2] = [1.3, 3.0];
 
 impl Cutter {
     /// For samples of the shape `input`.
@@ -59,11 +61,12 @@ impl Cutter {
             }
             _ => {}
         }
-        if let View::Scene { face_share, .. } = &config.view
-            && *face_share > 0.0
+        if let View::Scene { face_share, other_size_share, .. } = &config.view
+            && face_share.max(*other_size_share) > 0.0
             && scene.faces.is_empty()
         {
-            return Err(Error::new("view.face_share", "is above 0, but there are no faces").advise("give view.faces"));
+            return Err(Error::new("view.face_share, view.other_size_share", "above 0, but there are no faces")
+                .advise("give view.faces"));
         }
         Ok(Self { view: config.view.clone(), height: input.h, width: input.w, normalise: Normalise::default(), scene })
     }
@@ -108,27 +111,57 @@ impl Cutter {
                 let window = self.ten_crop(&photo, *short)[rng.below(5)];
                 (photo, window, rng.chance(0.5))
             }
-            View::Scene { face_share, empty_share, photo_scale, face_scale, .. } => {
-                let background = &self.scene.backgrounds[rng.below(self.scene.backgrounds.len())];
-                self.background(&Photo::open(background)?, rng, resampler, pixels);
-                let kind = rng.unit();
-                let (item, scale) = if kind < *empty_share {
-                    tags.fill(0.0);
-                    return Ok(());
-                } else if kind < empty_share + face_share {
-                    (&self.scene.faces[rng.below(self.scene.faces.len())], face_scale)
-                } else {
-                    (item, photo_scale)
-                };
-                tags.copy_from_slice(&item.tags);
-                // Uniform in the logarithm: halves are as likely as doubles.
-                let scale = (rng.range(scale[0].ln(), scale[1].ln())).exp();
-                self.paste(&Photo::open(&item.photo)?, item.region, scale, rng, resampler, pixels);
-                return Ok(());
-            }
+            View::Scene { .. } => return self.draw_scene(item, rng, resampler, pixels, tags),
         };
         resampler.sample(&photo, window, self.width, self.height, flip, self.normalise, pixels);
         Ok(())
+    }
+
+    /// Draws a scene: a photo of the subject on a background, or none of it, or one of a size that does not count.
+    fn draw_scene(
+        &self,
+        item: &Item,
+        rng: &mut Rng,
+        resampler: &mut Resampler,
+        pixels: &mut [f32],
+        tags: &mut [f32],
+    ) -> Result<()> {
+        let View::Scene { face_share, empty_share, other_size_share, photo_scale, face_scale, .. } = &self.view else {
+            return Ok(());
+        };
+        let mut kind = rng.unit();
+        let mut is = |share: f32| {
+            kind -= share;
+            kind < 0.0
+        };
+        let any = |rng: &mut Rng| Photo::open(&self.scene.backgrounds[rng.below(self.scene.backgrounds.len())]);
+        self.part(&any(rng)?, rng, resampler, pixels);
+        tags.fill(0.0);
+        let (pasted, scale) = if is(*empty_share) {
+            // Pasted things too, so that the edge of a pasted photo does not give the subject away.
+            if rng.chance(0.5) {
+                self.paste(&any(rng)?, None, log_uniform(*photo_scale, rng).min(0.9), rng, resampler, pixels);
+            }
+            return Ok(());
+        } else if is(*other_size_share) {
+            let factor = log_uniform(OTHER_SIZE, rng);
+            let scale = if rng.chance(0.5) { face_scale[0] / factor } else { face_scale[1] * factor };
+            (self.face(rng), scale)
+        } else if is(*face_share) {
+            let face = self.face(rng);
+            tags.copy_from_slice(&face.tags);
+            (face, log_uniform(*face_scale, rng))
+        } else {
+            tags.copy_from_slice(&item.tags);
+            (item, log_uniform(*photo_scale, rng))
+        };
+        self.paste(&Photo::open(&pasted.photo)?, pasted.region, scale, rng, resampler, pixels);
+        Ok(())
+    }
+
+    /// One of the faces to paste.
+    fn face(&self, rng: &mut Rng) -> &Item {
+        &self.scene.faces[rng.below(self.scene.faces.len())]
     }
 
     /// Values of one sample.
@@ -174,7 +207,7 @@ impl Cutter {
     }
 
     /// Fills the sample with a random part of `photo`, at least half of its shorter side wide.
-    fn background(&self, photo: &Photo, rng: &mut Rng, resampler: &mut Resampler, pixels: &mut [f32]) {
+    fn part(&self, photo: &Photo, rng: &mut Rng, resampler: &mut Resampler, pixels: &mut [f32]) {
         let aspect = self.width as f32 / self.height as f32;
         let most = (photo.width as f32).min(photo.height as f32 * aspect);
         let width = most * rng.range(0.5, 1.0);
@@ -207,7 +240,7 @@ impl Cutter {
         let (left, top) = (place(width, self.width), place(height, self.height));
         let mut pasted = vec![0.0; width * height * 3];
         resampler.sample(photo, region, width, height, rng.chance(0.5), self.normalise, &mut pasted);
-        let fade = (FADE * width.min(height) as f32).max(1.0);
+        let fade = (rng.range(0.0, FADE) * width.min(height) as f32).max(0.5);
         let rise = |at: usize, side: usize| ((at.min(side - 1 - at) as f32 + 0.5) / fade).min(1.0);
         for y in 0..height {
             let Some(to_y) = (top + y as isize).try_into().ok().filter(|y: &usize| *y < self.height) else { continue };
@@ -223,6 +256,11 @@ impl Cutter {
             }
         }
     }
+}
+
+/// Uniform in the logarithm: halves are as likely as doubles.
+fn log_uniform([least, most]: [f32; 2], rng: &mut Rng) -> f32 {
+    rng.range(least.ln(), most.ln()).exp()
 }
 
 /// The window of the sample's aspect around all of a region.

@@ -43,6 +43,17 @@ impl Folder {
         write(self.path(name), &named.collect::<Vec<_>>(), &[]).unwrap();
     }
 
+    /// Copies the model that ships into the folder `to`.
+    pub fn bundle(&self, to: &str) {
+        fs::create_dir_all(self.path(to)).unwrap();
+        for entry in fs::read_dir(Path::new(ROOT).join("weights")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                fs::copy(&path, self.path(to).join(path.file_name().unwrap())).unwrap();
+            }
+        }
+    }
+
     /// `weft` with the words of `line`, to be run in this folder.
     pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));

@@ -10,6 +10,7 @@ mod plot;
 mod predict;
 mod row;
 mod train;
+mod windows;
 
 /// Measure speed.
 #[derive(clap::Args)]
@@ -24,6 +25,7 @@ enum What {
     Interweave(interweave::Args),
     Ops(ops::Args),
     Predict(predict::Args),
+    Windows(windows::Args),
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -32,6 +34,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         What::Interweave(args) => interweave::run(args)?,
         What::Ops(args) => ops::run(args)?,
         What::Predict(args) => predict::run(args)?,
+        What::Windows(args) => windows::run(args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

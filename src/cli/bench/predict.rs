@@ -59,7 +59,9 @@ pub fn run(args: &Args) -> Result<()> {
             let face = model.locate(&decoded)?;
             let located = Instant::now();
             // A photo without a face is as much work to describe.
-            model.scores(&decoded, face.map_or(decoded.bounds(), |face| face.rect))?;
+            let frame = face.map_or(decoded.bounds(), |face| model.frame(&face));
+            let features = model.features_in(&decoded, frame)?;
+            model.scores_of(&features)?;
             let done = Instant::now();
             if round > 0 {
                 let parts = [open - start, located - open, done - located, done - start];

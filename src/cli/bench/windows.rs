@@ -1,0 +1,196 @@
+//! `weft bench windows`: how many known boxes are among the windows of edge boxes, and among those of a plain grid.
+
+use super::super::progress::Progress;
+use super::super::{photo_name, print, print_json};
+use super::median;
+use crate::data::boxes;
+use crate::data::draw::{Canvas, outline};
+use crate::data::photo::{Photo, Rect};
+use crate::error::At;
+use crate::locate::edge_boxes::{EdgeBoxes, EdgeDetector, grid};
+use crate::{Error, Result};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Recall of edge boxes on photos with known boxes, beside that of a plain grid of as many windows.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Box file; its photos are in images/ beside it, or beside it
+    #[arg(long, value_name = "FILE")]
+    boxes: PathBuf,
+    /// Windows of a photo
+    #[arg(long, default_value_t = 500)]
+    count: usize,
+    /// Parameters of edge boxes in TOML; what it leaves out is the paper's. By default those for faces
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Write a picture of each photo into this folder: its edges, and the ten best windows over it
+    #[arg(long, value_name = "DIR")]
+    draw: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Numbers of windows that recall is told for.
+const COUNTS: [usize; 4] = [10, 50, 100, 500];
+/// Windows in a picture.
+const DRAWN: usize = 10;
+
+#[derive(Serialize)]
+struct Figures {
+    photos: usize,
+    boxes: usize,
+    count: usize,
+    edge_boxes: Found,
+    grid: Found,
+}
+
+/// How well one kind of windows meets the boxes.
+#[derive(Serialize)]
+struct Found {
+    /// Share of boxes that some window overlaps by an intersection over union of 0.5...
+    #[serde(rename = "recall_iou_0.5")]
+    recall_50: f64,
+    /// ...and of 0.7.
+    #[serde(rename = "recall_iou_0.7")]
+    recall_70: f64,
+    /// At 0.5, among fewer windows: their number and the share.
+    recall_at: Vec<(usize, f64)>,
+    /// Mean over the boxes of the greatest intersection over union.
+    mean_best_iou: f64,
+    /// Windows of a photo, on average.
+    windows: f64,
+    /// Median time of a photo on one core, without decoding.
+    ms_per_photo: f64,
+}
+
+/// Sums for [`Found`].
+#[derive(Default)]
+struct Tally {
+    /// Per number of windows asked about, the best overlap of every box; the last is over all windows.
+    best: Vec<Vec<f32>>,
+    windows: usize,
+    times: Vec<f64>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let config = EdgeBoxes { count: args.count, ..parameters(args.config.as_deref())? };
+    if args.count == 0 {
+        return Err(Error::new("--count", "0 windows").advise("give at least one"));
+    }
+    if let Some(folder) = &args.draw {
+        std::fs::create_dir_all(folder).at(folder)?;
+    }
+    let truth = boxes::read(&args.boxes)?;
+    if truth.is_empty() {
+        return Err(Error::file(&args.boxes, "has no box").advise("write image,x,y,width,height"));
+    }
+    let folder = boxes::photo_folder(&args.boxes);
+    let counts: Vec<usize> = COUNTS.into_iter().filter(|&n| n < args.count).chain([args.count]).collect();
+    let (mut edge_boxes, mut plain) = (Tally::default(), Tally::default());
+    let progress = Progress::new(truth.len() as u64, "photos");
+    for (done, (name, truth)) in truth.iter().enumerate() {
+        let photo = Photo::open(folder.join(name))?;
+        let start = Instant::now();
+        let windows: Vec<Rect> = config.windows(&photo)?.into_iter().map(|(rect, _)| rect).collect();
+        edge_boxes.times.push(1e3 * start.elapsed().as_secs_f64());
+        edge_boxes.windows += windows.len();
+        edge_boxes.add(truth, &counts, |n| windows[..n.min(windows.len())].to_vec());
+        // The grid has no order: fewer windows are another grid.
+        let laid = |n: usize| grid(photo.height, photo.width, config.size, n);
+        let start = Instant::now();
+        plain.windows += laid(args.count).len();
+        plain.times.push(1e3 * start.elapsed().as_secs_f64());
+        plain.add(truth, &counts, laid);
+        if let Some(folder) = &args.draw {
+            draw(&photo, &config, &windows).save_png(folder.join(photo_name(Path::new(name), "png")))?;
+        }
+        progress.set(done as u64 + 1);
+    }
+    progress.finish();
+    let photos = truth.len();
+    let found = [edge_boxes, plain].map(|tally| tally.figures(&counts, photos));
+    let boxes = truth.values().map(Vec::len).sum();
+    let [edge_boxes, grid] = found;
+    let figures = Figures { photos, boxes, count: args.count, edge_boxes, grid };
+    if args.json { print_json(&figures) } else { print(text(&figures)) }
+}
+
+/// Parameters from a file; those for faces without one.
+fn parameters(path: Option<&Path>) -> Result<EdgeBoxes> {
+    let Some(path) = path else { return Ok(EdgeBoxes::faces()) };
+    let text = std::fs::read_to_string(path).at(path)?;
+    let config: EdgeBoxes = toml::from_str(&text).map_err(|e| Error::toml(path.display(), &text, &e))?;
+    config.check().map_err(|e| e.within(path.display()))?;
+    Ok(config)
+}
+
+impl Tally {
+    /// Takes in the best overlap of each box with the windows `windows(n)`, for each n.
+    fn add(&mut self, truth: &[Rect], counts: &[usize], windows: impl Fn(usize) -> Vec<Rect>) {
+        self.best.resize_with(counts.len(), Vec::new);
+        for (best, &n) in self.best.iter_mut().zip(counts) {
+            let windows = windows(n);
+            best.extend(truth.iter().map(|b| windows.iter().map(|w| w.iou(b)).fold(0.0, f32::max)));
+        }
+    }
+
+    fn figures(mut self, counts: &[usize], photos: usize) -> Found {
+        let share = |best: &[f32], least: f32| {
+            best.iter().filter(|&&iou| iou >= least).count() as f64 / best.len().max(1) as f64
+        };
+        let all = self.best.last().map_or(&[][..], Vec::as_slice);
+        Found {
+            recall_50: share(all, 0.5),
+            recall_70: share(all, 0.7),
+            recall_at: counts.iter().zip(&self.best).map(|(&n, best)| (n, share(best, 0.5))).collect(),
+            mean_best_iou: all.iter().map(|&iou| f64::from(iou)).sum::<f64>() / all.len().max(1) as f64,
+            windows: self.windows as f64 / photos as f64,
+            ms_per_photo: median(&mut self.times),
+        }
+    }
+}
+
+fn text(figures: &Figures) -> String {
+    let Figures { photos, boxes, edge_boxes, grid, .. } = figures;
+    let row = |name: &str, found: &Found| {
+        let recall: String = found.recall_at.iter().map(|(_, share)| format!("{:>8.1} %", 100.0 * share)).collect();
+        format!(
+            "{name:<12}{recall}{:>10.1} %{:>10.3}{:>10.1}{:>9.1} ms",
+            100.0 * found.recall_70,
+            found.mean_best_iou,
+            found.windows,
+            found.ms_per_photo
+        )
+    };
+    let heads: String = edge_boxes.recall_at.iter().map(|(n, _)| format!("{:>10}", format!("IoU.5@{n}"))).collect();
+    format!(
+        "{photos} photos, {boxes} boxes; share of boxes found among the windows\n\
+         {:<12}{heads}{:>12}{:>10}{:>10}{:>12}\n{}\n{}",
+        "",
+        "IoU.7",
+        "mean IoU",
+        "windows",
+        "a photo",
+        row("edge boxes", edge_boxes),
+        row("grid", grid)
+    )
+}
+
+/// Left the edges, dark where strong; right the photo with the best windows.
+fn draw(photo: &Photo, config: &EdgeBoxes, windows: &[Rect]) -> Photo {
+    let (small, factor) = photo.fit_within(config.side);
+    let edges = config.edges.detect(&small);
+    let mut canvas = Canvas::from_photo(&small);
+    for window in windows.iter().take(DRAWN).rev() {
+        let Rect { x, y, width, height } = *window;
+        outline(&mut canvas, Rect::new(x * factor, y * factor, width * factor, height * factor), 1.5);
+    }
+    let right = canvas.into_photo();
+    Photo::from_fn(2 * small.width, small.height, |x, y| match x.checked_sub(small.width) {
+        Some(x) => right.pixel(x, y),
+        None => [(255.0 * (1.0 - edges.magnitude[y * small.width + x])) as u8; 3],
+    })
+}

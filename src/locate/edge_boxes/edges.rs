@@ -1,0 +1,169 @@
+//! Edges: how strong and in which direction. The default detector takes them from gradients; a learned one (structured
+//! forests, a net) can stand in through [`EdgeDetector`].
+
+use crate::data::photo::Photo;
+use serde::Deserialize;
+use std::f32::consts::{FRAC_PI_2, PI};
+
+/// Thin edges of a photo.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Edges {
+    pub height: usize,
+    pub width: usize,
+    /// [height, width], in 0..=1; 0 where there is no edge.
+    pub magnitude: Vec<f32>,
+    /// [height, width], the angle of the edge itself (not of its normal) to the x axis, in 0..pi; read at edges only.
+    pub orientation: Vec<f32>,
+}
+
+/// Finds edges.
+pub trait EdgeDetector {
+    /// The edges of a photo, of its size.
+    fn detect(&self, photo: &Photo) -> Edges;
+}
+
+/// Edges from colour gradients: the strongest channel's gradient, divided by its mean over the surroundings so that
+/// weak contours count beside strong ones (the gradient magnitude channel of Dollar's toolbox), thinned by suppressing
+/// what is no maximum across the edge (Canny, 1986).
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GradientEdges {
+    /// Radius in pixels of the triangle filter before the gradient; 0 is none.
+    pub smoothing: usize,
+    /// Radius of the triangle filter that takes the mean of the gradient.
+    pub surroundings: usize,
+    /// Added to that mean, in units of the full range of a channel per pixel: what is far below it is no edge.
+    pub softness: f32,
+    /// How many times as strong as its surroundings an edge of magnitude 1 is.
+    pub saturation: f32,
+}
+
+impl Default for GradientEdges {
+    fn default() -> Self {
+        Self { smoothing: 3, surroundings: 7, softness: 0.02, saturation: 3.0 }
+    }
+}
+
+impl EdgeDetector for GradientEdges {
+    fn detect(&self, photo: &Photo) -> Edges {
+        let (height, width) = (photo.height, photo.width);
+        let mut strongest = Gradient::zero(height * width);
+        for channel in 0..3 {
+            let plane: Vec<f32> = photo.rgb.iter().skip(channel).step_by(3).map(|&v| f32::from(v) / 255.0).collect();
+            strongest.keep_stronger(&smooth(&plane, height, width, self.smoothing), height, width);
+        }
+        let mut strength: Vec<f32> = strongest.squared.iter().map(|s| s.sqrt()).collect();
+        let mean = smooth(&strength, height, width, self.surroundings);
+        for (strength, mean) in strength.iter_mut().zip(&mean) {
+            *strength /= (mean + self.softness) * self.saturation;
+        }
+        strongest.thinned(&strength, height, width)
+    }
+}
+
+/// At each pixel, the gradient of the channel in which it is strongest; all [height, width].
+struct Gradient {
+    dx: Vec<f32>,
+    dy: Vec<f32>,
+    squared: Vec<f32>,
+}
+
+impl Gradient {
+    fn zero(pixels: usize) -> Self {
+        Self { dx: vec![0.0; pixels], dy: vec![0.0; pixels], squared: vec![0.0; pixels] }
+    }
+
+    /// Takes the gradient of `plane` (central differences, the border repeated) where it exceeds what is there.
+    fn keep_stronger(&mut self, plane: &[f32], height: usize, width: usize) {
+        for y in 0..height {
+            let row = |y: usize| &plane[y * width..][..width];
+            let (above, here, below) = (row(y.saturating_sub(1)), row(y), row((y + 1).min(height - 1)));
+            for x in 0..width {
+                let dx = (here[(x + 1).min(width - 1)] - here[x.saturating_sub(1)]) / 2.0;
+                let dy = (below[x] - above[x]) / 2.0;
+                let (at, squared) = (y * width + x, dx * dx + dy * dy);
+                if squared > self.squared[at] {
+                    (self.dx[at], self.dy[at], self.squared[at]) = (dx, dy, squared);
+                }
+            }
+        }
+    }
+
+    /// The edges of this gradient: `strength` where it is a maximum along the gradient, between the neighbours on the
+    /// two sides. Of two equal ones side by side, one stays.
+    fn thinned(&self, strength: &[f32], height: usize, width: usize) -> Edges {
+        let mut edges =
+            Edges { height, width, magnitude: vec![0.0; height * width], orientation: vec![0.0; height * width] };
+        for y in 0..height {
+            for x in 0..width {
+                let at = y * width + x;
+                let norm = self.squared[at].sqrt();
+                if norm == 0.0 {
+                    continue;
+                }
+                let (nx, ny) = (self.dx[at] / norm, self.dy[at] / norm);
+                let beside = |sign: f32| between(strength, height, width, x as f32 + sign * nx, y as f32 + sign * ny);
+                if strength[at] >= beside(1.0) && strength[at] > beside(-1.0) {
+                    edges.magnitude[at] = strength[at].min(1.0);
+                    edges.orientation[at] = wrapped(ny.atan2(nx) + FRAC_PI_2);
+                }
+            }
+        }
+        edges
+    }
+}
+
+/// An angle of a line without direction, in 0..pi.
+fn wrapped(angle: f32) -> f32 {
+    let angle = angle.rem_euclid(PI);
+    // rem_euclid rounds to pi just below 0.
+    if angle < PI { angle } else { 0.0 }
+}
+
+/// The difference of two such angles, in 0..=pi/2.
+pub(super) fn turn(a: f32, b: f32) -> f32 {
+    let difference = (a - b).abs();
+    difference.min(PI - difference)
+}
+
+/// A plane at a place between pixels, bilinear, its border repeated.
+fn between(plane: &[f32], height: usize, width: usize, x: f32, y: f32) -> f32 {
+    let axis = |v: f32, size: usize| {
+        let v = v.clamp(0.0, (size - 1) as f32);
+        let low = v as usize;
+        (low, (low + 1).min(size - 1), v - low as f32)
+    };
+    let ((x0, x1, fx), (y0, y1, fy)) = (axis(x, width), axis(y, height));
+    let row = |y: usize| plane[y * width + x0] * (1.0 - fx) + plane[y * width + x1] * fx;
+    row(y0) * (1.0 - fy) + row(y1) * fy
+}
+
+/// A plane [height, width] under a triangle filter of `radius`, its border repeated; the same plane for radius 0.
+fn smooth(plane: &[f32], height: usize, width: usize, radius: usize) -> Vec<f32> {
+    if radius == 0 {
+        return plane.to_vec();
+    }
+    let taps = 2 * radius + 1;
+    let total = ((radius + 1) * (radius + 1)) as f32;
+    let weight = |tap: usize| (radius + 1 - tap.abs_diff(radius)) as f32 / total;
+    let mut smoothed = vec![0.0; height * width];
+    let mut padded = vec![0.0; width + 2 * radius];
+    for y in 0..height {
+        // Down the columns, into a row with room for the repeated border; then along it.
+        padded.fill(0.0);
+        let middle = &mut padded[radius..radius + width];
+        for tap in 0..taps {
+            let from = (y + tap).saturating_sub(radius).min(height - 1);
+            let row = &plane[from * width..][..width];
+            middle.iter_mut().zip(row).for_each(|(sum, v)| *sum += weight(tap) * v);
+        }
+        let (first, last) = (padded[radius], padded[radius + width - 1]);
+        padded[..radius].fill(first);
+        padded[radius + width..].fill(last);
+        let out = &mut smoothed[y * width..][..width];
+        for tap in 0..taps {
+            out.iter_mut().zip(&padded[tap..]).for_each(|(sum, v)| *sum += weight(tap) * v);
+        }
+    }
+    smoothed
+}

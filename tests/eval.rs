@@ -1,0 +1,196 @@
+//! `weft eval` and its page, through the program, on faces that the project draws itself.
+
+mod support;
+
+use serde_json::Value;
+use std::collections::HashSet;
+use std::fs;
+use support::{Folder, Output, PHOTO, ROOT};
+use weft::data::photo::{Photo, Rect};
+use weft::device::Device;
+use weft::face::Model;
+
+const FACES: usize = 12;
+
+/// A folder with drawn faces in `d`, three backgrounds in `b`, and in `truth.csv` the true boxes as a detector's windows.
+fn drawn() -> Folder {
+    let folder = Folder::new();
+    folder.ok("data synth d --images 40 --identities 10 --width 64 --height 64 --seed 5");
+    for (name, step) in [("x.png", 3), ("deep/y.png", 5), ("deep/z<&\".png", 7)] {
+        fs::create_dir_all(folder.path("b/deep")).unwrap();
+        let photo = Photo::from_fn(60, 50, |x, y| [(x * step) as u8, (y * step) as u8, (x * y) as u8]);
+        photo.save_png(folder.path("b").join(name)).unwrap();
+    }
+    let boxes = fs::read_to_string(folder.path("d/Anno/list_bbox_celeba.txt")).unwrap();
+    let rows: Vec<String> = boxes
+        .lines()
+        .skip(2)
+        .map(|line| format!("{},0.9", line.split_whitespace().collect::<Vec<_>>().join(",")))
+        .collect();
+    folder.write("truth.csv", rows.join("\n"));
+    folder
+}
+
+/// The values of an attribute of HTML, unescaped.
+fn values<'a>(page: &'a str, attribute: &str) -> Vec<&'a str> {
+    page.split(&format!(" {attribute}=\"")).skip(1).map(|rest| rest.split_once('"').unwrap().0).collect()
+}
+
+/// The page stands alone: links lead to something in it, an id is there once, nothing is fetched or run.
+#[track_caller]
+fn assert_self_contained(page: &str) {
+    let ids = values(page, "id");
+    let known: HashSet<&&str> = ids.iter().collect();
+    assert_eq!(ids.len(), known.len(), "{ids:?}");
+    for link in values(page, "href") {
+        match link.strip_prefix('#') {
+            Some(id) => assert!(known.contains(&id), "#{id} is nowhere"),
+            None => assert!(link.starts_with("data:image/jpeg;base64,/9j/"), "{}", &link[..link.len().min(60)]),
+        }
+    }
+    for foreign in ["http", "<script", "<link", " src=", "@import", "url("] {
+        assert!(!page.contains(foreign), "{foreign} in the page");
+    }
+}
+
+/// Every figure of the page is the document's, and what is shown is that figure.
+#[track_caller]
+fn assert_figures(page: &str, document: &Value) -> usize {
+    let figures: Vec<&str> = page.split("<data data-key=\"").skip(1).collect();
+    for figure in &figures {
+        let (key, rest) = figure.split_once("\" value=\"").unwrap();
+        let (value, rest) = rest.split_once("\">").unwrap();
+        let shown: f64 = rest.split_once('<').unwrap().0.parse().unwrap();
+        let expected = document.pointer(key).and_then(Value::as_f64).unwrap_or_else(|| panic!("{key} is no figure"));
+        assert_eq!(value.parse::<f64>().unwrap(), expected, "{key}");
+        let near = (shown - expected).abs() <= 0.006 || (shown - 100.0 * expected).abs() <= 0.51;
+        assert!(near, "{key}: {shown} shown for {expected}");
+    }
+    figures.len()
+}
+
+#[test]
+fn the_page_says_what_the_document_says_and_needs_nothing_else() {
+    let folder = drawn();
+    let line = format!(
+        "eval --data d --split train --limit {FACES} --backgrounds b --detections truth.csv --name <truth&\" --report r --json"
+    );
+    let Output { code, stdout, stderr } = folder.weft(&line);
+    assert_eq!(code, Some(0), "{stderr}");
+    // The model knows attributes that drawn faces have not.
+    assert!(stderr.contains("skipped: d/Anno/list_attr_celeba.txt:2: attribute "), "{stderr}");
+    let document: Value = serde_json::from_str(&stdout).unwrap();
+    let results = fs::read_to_string(folder.path("r/results.json")).unwrap();
+    assert_eq!(document, serde_json::from_str::<Value>(&results).unwrap());
+    assert_eq!((&document["images"], &document["backgrounds"]), (&FACES.into(), &3.into()));
+    assert_eq!(document["localisation"]["boxes"], FACES);
+
+    // The truth as a detector finds everything and nothing else.
+    let truth = &document["other_detectors"][0];
+    for key in ["/recall_iou_0.5", "/mean_iou", "/center_in_box", "/at_threshold/recall", "/recall_at_fppi/0.01"] {
+        assert_eq!(truth.pointer(key), Some(&1.0.into()), "{key}");
+    }
+    assert_eq!(truth["at_threshold"]["false_positives_per_image"], 0.0);
+
+    let page = fs::read_to_string(folder.path("r/index.html")).unwrap();
+    assert_self_contained(&page);
+    let attributes = document["per_attribute"].as_object().unwrap().len();
+    assert!(assert_figures(&page, &document) > 6 * attributes, "{attributes} attributes");
+    for section in ["attributes", "localisation", "scores", "photos"] {
+        assert!(page.contains(&format!("<section id=\"{section}\">")), "{section}");
+    }
+    assert!(page.contains("&lt;truth&amp;&quot;") && !page.contains("<truth"));
+    assert!(page.contains("deep/z&lt;&amp;&quot;.png") && !page.contains("z<"));
+    assert!(page.contains("--limit 12"), "the command that makes it again");
+    assert!(!fs::read_dir(folder.path("r")).unwrap().any(|e| e.unwrap().file_name().to_string_lossy().contains("tmp")));
+}
+
+#[test]
+fn a_box_file_measures_localisation_alone_and_names_what_is_wrong() {
+    let folder = Folder::new();
+    let photo = Photo::open(PHOTO).unwrap();
+    for name in ["a<&\".png", "b.png", "c.png"] {
+        fs::create_dir_all(folder.path("images")).unwrap();
+        photo.resized(128, 128).save_png(folder.path("images").join(name)).unwrap();
+    }
+    folder.write("images/broken.jpg", b"\xff\xd8\xff\xe0 nothing");
+    folder.write(
+        "boxes.csv",
+        "image,x,y,width,height\n\"a<&\"\".png\",42,15,28,35\nb.png,500,500,9,9\nbroken.jpg,1,1,5,5\ngone.png,1,1,5,5\nc.png,5,5\n",
+    );
+    let Output { code, stdout, stderr } = folder.weft("eval --data boxes.csv --report r --json");
+    assert_eq!(code, Some(0), "{stderr}");
+    for expected in [
+        "boxes.csv:3: box 9 x 9 at (500, 500) lies outside of b.png, 128 x 128 pixels",
+        "images/broken.jpg: ",
+        "boxes.csv:5: image \"gone.png\" is not in",
+        "boxes.csv:6: 3 columns",
+        "boxes.csv: no box for images/c.png; ",
+    ] {
+        assert!(stderr.contains(expected), "no {expected:?} in\n{stderr}");
+    }
+    let document: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&document["images"], &document["localisation"]["images"]), (&2.into(), &1.into()));
+    assert!(document.get("accuracy").is_none() && document.get("other_detectors").is_none(), "{document}");
+    let page = fs::read_to_string(folder.path("r/index.html")).unwrap();
+    assert_self_contained(&page);
+    assert_figures(&page, &document);
+    assert!(!page.contains("id=\"attributes\"") && page.contains("a&lt;&amp;&quot;.png") && !page.contains("a<&"));
+
+    folder.fails("eval --data boxes.csv --strict", &["boxes.csv:6: 3 columns"]);
+    folder.write("boxes.csv", "broken.jpg,1,1,5,5\n");
+    folder.fails("eval --data boxes.csv", &["no photo that can be read"]);
+    folder.write("boxes.csv", "b.png,500,500,9,9\n");
+    let text = folder.weft("eval --data boxes.csv --limit 1").stdout;
+    assert!(text.starts_with("1 photos, ") && !text.contains("localisation"), "{text}");
+}
+
+#[test]
+fn wrong_requests_are_named() {
+    let folder = drawn();
+    folder.fails("eval --data nowhere", &["nowhere", "is missing"]);
+    folder.fails("eval --data b", &["neither CelebA's layout nor boxes.csv"]);
+    folder.fails("eval --data d --backgrounds nowhere", &["nowhere"]);
+    folder.fails("eval --data d --detections gone.csv", &["gone.csv"]);
+    folder.fails("eval --data d --detections truth.csv --name a --name b", &["2 names for 1 files"]);
+    folder.write("other.csv", "other.jpg,1,1,5,5,0.5\n");
+    folder.fails("eval --data d --detections other.csv", &["other.csv", "none of the photos"]);
+    assert_eq!(folder.weft("eval --data d --name a").code, Some(2));
+}
+
+#[test]
+fn a_threshold_of_the_bundle_is_the_model_s_own() {
+    let folder = drawn();
+    folder.bundle("m");
+    let bundle = fs::read_to_string(folder.path("m/model.toml")).unwrap();
+    folder.write("m/model.toml", format!("threshold = 1e6\n{bundle}"));
+    let Output { code, stdout, stderr } =
+        folder.weft("eval --data d --split train --limit 4 --backgrounds b --model m --report r --json");
+    assert_eq!(code, Some(0), "{stderr}");
+    let document: Value = serde_json::from_str(&stdout).unwrap();
+    let l = &document["localisation"];
+    assert_eq!((&document["without_face"], &document["backgrounds_with_face"]), (&4.into(), &0.into()));
+    assert_eq!(
+        (&l["threshold"], &l["at_threshold"]["recall"], &l["recall_iou_0.5"]),
+        (&1e6.into(), &0.0.into(), &0.0.into())
+    );
+    // The curve does not know the threshold.
+    assert!(l["roc"].as_array().unwrap().len() > 1, "{l}");
+    let page = fs::read_to_string(folder.path("r/index.html")).unwrap();
+    assert!(page.contains("nothing found") && page.contains("threshold 1000000"));
+    assert_figures(&page, &document);
+}
+
+#[test]
+fn what_is_located_is_the_best_that_is_detected() {
+    let mut model = Model::load(std::path::Path::new(ROOT).join("weights"), &Device::Cpu).unwrap();
+    for width in [160, 400] {
+        let photo = Photo::open(PHOTO).unwrap().resized(width, 300);
+        let threshold = model.threshold();
+        let all = model.detect(&photo, f32::NEG_INFINITY).unwrap();
+        assert!(all.is_sorted_by(|a, b| a.score >= b.score));
+        let best = all.iter().find(|face| face.score >= threshold).map(|face| face.rect);
+        assert_eq!(model.locate(&photo).unwrap().map(|face| face.rect), best);
+        assert!(best.is_some_and(|r| r.intersection(&Rect::new(0.0, 0.0, width as f32, 300.0)).is_some()));
+    }
+}
