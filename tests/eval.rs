@@ -8,6 +8,7 @@ use std::fs;
 use support::{Folder, Output, PHOTO, ROOT};
 use weft::data::photo::{Photo, Rect};
 use weft::device::Device;
+use weft::eval::places;
 use weft::face::Model;
 
 const FACES: usize = 12;
@@ -48,8 +49,10 @@ fn assert_self_contained(page: &str) {
             None => assert!(link.starts_with("data:image/jpeg;base64,/9j/"), "{}", &link[..link.len().min(60)]),
         }
     }
+    // Compressed pixels may spell anything.
+    let text: String = page.split("base64,").map(|part| part.split_once('"').map_or(part, |(_, rest)| rest)).collect();
     for foreign in ["http", "<script", "<link", " src=", "@import", "url("] {
-        assert!(!page.contains(foreign), "{foreign} in the page");
+        assert!(!text.contains(foreign), "{foreign} in the page");
     }
 }
 
@@ -62,7 +65,9 @@ fn assert_figures(page: &str, document: &Value) -> usize {
         let (value, rest) = rest.split_once("\">").unwrap();
         let shown: f64 = rest.split_once('<').unwrap().0.parse().unwrap();
         let expected = document.pointer(key).and_then(Value::as_f64).unwrap_or_else(|| panic!("{key} is no figure"));
-        assert_eq!(value.parse::<f64>().unwrap(), expected, "{key}");
+        let value: f64 = value.parse().unwrap();
+        // The parser of JSON may be off by the last bit.
+        assert!((value - expected).abs() <= 1e-12 * expected.abs(), "{key}: {value} for {expected}");
         let near = (shown - expected).abs() <= 0.006 || (shown - 100.0 * expected).abs() <= 0.51;
         assert!(near, "{key}: {shown} shown for {expected}");
     }
@@ -139,7 +144,8 @@ fn a_box_file_measures_localisation_alone_and_names_what_is_wrong() {
 
     folder.fails("eval --data boxes.csv --strict", &["boxes.csv:6: 3 columns"]);
     folder.write("boxes.csv", "broken.jpg,1,1,5,5\n");
-    folder.fails("eval --data boxes.csv", &["no photo that can be read"]);
+    let Output { code, stderr, .. } = folder.weft("eval --data boxes.csv");
+    assert!(code == Some(1) && stderr.contains("weft: evaluation: has no photo that can be read"), "{stderr}");
     folder.write("boxes.csv", "b.png,500,500,9,9\n");
     let text = folder.weft("eval --data boxes.csv --limit 1").stdout;
     assert!(text.starts_with("1 photos, ") && !text.contains("localisation"), "{text}");
@@ -156,6 +162,14 @@ fn wrong_requests_are_named() {
     folder.write("other.csv", "other.jpg,1,1,5,5,0.5\n");
     folder.fails("eval --data d --detections other.csv", &["other.csv", "none of the photos"]);
     assert_eq!(folder.weft("eval --data d --name a").code, Some(2));
+}
+
+#[test]
+fn attributes_are_found_by_name() {
+    let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    assert_eq!(places(&names(&["b", "a"]), &names(&["a", "x", "b"])).unwrap(), [2, 0]);
+    let error = places(&names(&["b"]), &names(&["a"])).unwrap_err().to_string();
+    assert!(error.starts_with("attribute b: is in the model, but not in the data"), "{error}");
 }
 
 #[test]

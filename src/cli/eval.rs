@@ -78,7 +78,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     super::report_skipped(&problems.list);
     let found = found?;
     if let Some(folder) = &args.report {
-        let about = About { data: args.data.display().to_string(), command: command() };
+        let part = photos.split.map_or(String::new(), |split| format!(", {} part", split.name()));
+        let about = About { data: format!("{}{part}", args.data.display()), command: command() };
         let page = report::write(folder, &found, &about)?;
         if !args.json {
             print(format!("{}\n\nreport in {}", text(&found), page.display()))?;
@@ -141,7 +142,7 @@ pub fn table(attributes: &[Accuracy]) -> String {
     let of_paper = paper::means(attributes.iter().map(|a| a.name.as_str()));
     lines.push(line("mean", figures, &beside(of_paper.as_ref())));
     if known {
-        lines.push("right: Liu et al., ICCV 2015, Table 1, on CelebA's own test photos".into());
+        lines.push("the last four: Liu et al., ICCV 2015, Table 1, on CelebA's own test photos".into());
     }
     lines.join("\n")
 }

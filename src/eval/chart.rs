@@ -6,14 +6,15 @@ use std::fmt::Write;
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 330.0;
 /// Room for labels: left, right, below.
-const LEFT: f64 = 56.0;
+const LEFT: f64 = 62.0;
 const RIGHT: f64 = 16.0;
 const BELOW: f64 = 46.0;
 /// Height of a line of the legend, and of a row of a dot plot.
 const LEGEND: f64 = 19.0;
 const ROW: f64 = 17.0;
-/// Room for the names of a dot plot's rows.
-const NAMES: f64 = 158.0;
+/// Room for the names of a dot plot's rows, and for half a label beside its axis.
+const NAMES: f64 = 168.0;
+const BESIDE: f64 = 24.0;
 const DASHES: [&str; 4] = ["none", "7 4", "2 3", "9 3 2 3"];
 /// Colours of the page.
 pub const COLOURS: usize = 6;
@@ -208,7 +209,7 @@ pub fn histograms(
         plot.draw(format_args!("<path class=\"cut\" d=\"M{px:.1} {top:.1}v{height:.1}\"/>"));
         let py = 12.0 + bars.len() as f64 * LEGEND;
         plot.draw(format_args!("<path class=\"cut\" d=\"M{LEFT} {:.1}h28\"/>", py - 4.0));
-        plot.text(LEFT + 36.0, py, "start", &format!("threshold {cut:.3}"));
+        plot.text(LEFT + 36.0, py, "start", &format!("threshold {cut:.2}"));
     }
     plot.closed()
 }
@@ -221,7 +222,7 @@ pub fn dots(title: &str, legend: [&str; 3], rows: &[Dots]) -> String {
     let axis = Axis { label: "", range: [low, 1.0], ticks: linear_ticks(low, 1.0), log: false, percent: true };
     let (top, height) = (LEGEND + 22.0, rows.len() as f64 * ROW);
     let mut svg = opened(title, top + height + 26.0);
-    let px = |value: f64| NAMES + axis.place(value) * (WIDTH - NAMES - RIGHT);
+    let px = |value: f64| NAMES + axis.place(value) * (WIDTH - NAMES - BESIDE);
     for &tick in &axis.ticks {
         draw(&mut svg, format_args!("<path class=\"grid\" d=\"M{:.1} {top}v{height}\"/>", px(tick)));
         for y in [top - 6.0, top + height + 16.0] {
@@ -244,7 +245,7 @@ pub fn dots(title: &str, legend: [&str; 3], rows: &[Dots]) -> String {
     for (shape, name) in shapes.iter().zip(legend).take(if beside { 3 } else { 2 }) {
         draw(&mut svg, format_args!("{}", shape(x + 5.0, 8.0)));
         label(&mut svg, [x + 15.0, 12.0], "start", name);
-        x += 34.0 + 7.0 * name.chars().count() as f64;
+        x += 34.0 + 7.6 * name.chars().count() as f64;
     }
     svg += "</svg>";
     svg

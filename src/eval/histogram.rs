@@ -1,7 +1,7 @@
 //! Scores of the best window of photos with a face and of photos without (paper, Fig. 3(b)): where they part lies the threshold.
 
-/// Bins of a histogram.
-const BINS: usize = 32;
+/// Bins of a histogram, at least and at most.
+const BINS: [usize; 2] = [10, 40];
 
 /// How many photos have a best score in each bin, for photos with a face and for backgrounds.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,12 +28,14 @@ impl Histogram {
         if low > high {
             return None;
         }
+        // More photos carry finer bins.
+        let bins = ((1.5 * (all().count() as f64).sqrt()) as usize).clamp(BINS[0], BINS[1]);
         // Equal scores need a width, too.
-        let width = ((high - low) / BINS as f64).max(1e-6);
+        let width = ((high - low) / bins as f64).max(1e-6);
         let count = |values: &Vec<f64>| {
-            let mut counts = vec![0; BINS];
+            let mut counts = vec![0; bins];
             for value in values {
-                counts[(((value - low) / width) as usize).min(BINS - 1)] += 1;
+                counts[(((value - low) / width) as usize).min(bins - 1)] += 1;
             }
             counts
         };
@@ -56,7 +58,9 @@ mod tests {
         let scores = [vec![Some(1.0), Some(2.0), None, Some(f32::NAN)], vec![Some(-1.0), Some(2.0)]];
         let found = Histogram::new(&scores).unwrap();
         assert_eq!((found.low, found.totals(), found.without), (-1.0, [2, 2], [2, 0]));
-        assert_eq!((found.counts[1][0], found.counts[1][BINS - 1], found.counts[0][BINS - 1]), (1, 1, 1));
+        assert_eq!((found.counts[1][0], found.counts[1].last(), found.counts[0].last()), (1, Some(&1), Some(&1)));
+        let many = [(0..1000).map(|i| Some(i as f32)).collect(), vec![]];
+        assert_eq!(Histogram::new(&many).unwrap().counts[0], vec![25; 40]);
     }
 
     #[test]

@@ -211,8 +211,11 @@ mod tests {
     const FACE: Rect = Rect::new(10.0, 10.0, 20.0, 20.0);
     const OTHER: Rect = Rect::new(60.0, 30.0, 30.0, 30.0);
 
-    /// The measures over scenes of (boxes, windows).
-    fn measured(scenes: &[(&[Rect], &[(Rect, f32)])], threshold: f32) -> Option<Localisation> {
+    /// Boxes and windows of a photo.
+    type Case<'a> = (&'a [Rect], &'a [(Rect, f32)]);
+
+    /// The measures over photos of the same size.
+    fn measured(scenes: &[Case], threshold: f32) -> Option<Localisation> {
         let mut tally = Tally::default();
         for (boxes, windows) in scenes {
             tally.add(boxes.len(), &Scene { size: SIZE, boxes, windows }.matched(threshold));
@@ -238,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_missing_face_and_a_window_on_a_background_are_counted() {
-        let scenes: [(&[Rect], &[(Rect, f32)]); 4] =
+        let scenes: [Case; 4] =
             [(&[FACE], &[(FACE, 2.0)]), (&[FACE], &[]), (&[FACE], &[(OTHER, 1.0)]), (&[], &[(FACE, 3.0)])];
         let found = measured(&scenes, 1.5).unwrap();
         assert_eq!((found.images, found.boxes, found.backgrounds), (3, 3, 1));
@@ -320,7 +323,7 @@ mod tests {
             (prop::collection::vec(any_rect(), 0..4), prop::collection::vec((any_rect(), any_score()), 0..6)), 1..8),
             threshold in -4.0_f32..4.0,
         ) {
-            let scenes: Vec<(&[Rect], &[(Rect, f32)])> = scenes.iter().map(|(b, w)| (&b[..], &w[..])).collect();
+            let scenes: Vec<Case> = scenes.iter().map(|(b, w)| (&b[..], &w[..])).collect();
             if let Some(found) = measured(&scenes, threshold) {
                 for pair in found.roc.windows(2) {
                     prop_assert!(pair[0].threshold >= pair[1].threshold);

@@ -35,6 +35,8 @@ pub struct Photos {
     /// The file and line that name the attributes.
     pub attribute_place: String,
     pub box_file: Option<PathBuf>,
+    /// The part of the data, if it has parts.
+    pub split: Option<Split>,
 }
 
 /// The photos of `data`: a folder in CelebA's layout (the part `split`, by default the test part), or a box file
@@ -83,6 +85,7 @@ fn celeba(root: &Path, split: Split, problems: &mut Problems) -> Result<Photos> 
         attribute_names: data.attribute_names,
         attribute_place: data.attribute_place,
         box_file: data.box_file,
+        split: Some(split),
     })
 }
 

@@ -64,8 +64,8 @@ fn page(found: &Evaluation, about: &About, date: &str) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{model}: evaluation</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
          <header>\n<h1>{model}</h1>\n<p class=\"lead\">Evaluation on {data}, {date}, weft {version}</p>\n\
-         <nav>\n{links}<a href=\"#again\">Again</a>\n</nav>\n</header>\n<main>\n{tiles}{bodies}</main>\n\
-         <footer id=\"again\">\n<p>This page was made by</p>\n<pre><code>{command}</code></pre>\n\
+         <nav>\n{links}<a href=\"#made\">How it was made</a>\n</nav>\n</header>\n<main>\n{tiles}{bodies}</main>\n\
+         <footer id=\"made\">\n<p>This page was made by</p>\n<pre><code>{command}</code></pre>\n\
          <p>Its figures are in {RESULTS} beside it, too.</p>\n</footer>\n</body>\n</html>\n",
         model = escape(&found.model),
         data = escape(&about.data),
@@ -111,10 +111,14 @@ fn tiles(found: &Evaluation) -> String {
         tile("Majority", percent("/majority", mean.majority) + " %", "always the more frequent answer".into());
     }
     if let Some(l) = found.localisation.first() {
-        let faces = format!("of {} photos with a box", l.images);
+        let faces = format!("of {} with a box", counted(l.images, "photo", "photos"));
         tile("Recall at IoU 0.5", percent("/localisation/recall_iou_0.5", l.recall()) + " %", faces);
         let rate = l.at_threshold.false_positives_per_image;
-        let of = format!("on {} photos", l.images + l.backgrounds);
+        let of = format!(
+            "on {} and {}",
+            counted(l.images, "photo", "photos"),
+            counted(l.backgrounds, "background", "backgrounds")
+        );
         tile("False positives per image", number("/localisation/at_threshold/false_positives_per_image", rate), of);
     }
     let without = format!("{} without a face found", count("/without_face", found.without_face));
@@ -208,7 +212,7 @@ fn table(sorted: &[&Accuracy]) -> String {
         "<div class=\"scroll\"><table>\n<thead><tr><th>percent</th><th>photos<br>with it</th><th>majority</th><th>accuracy</th>\
          <th aria-label=\"accuracy, majority and paper as a bar\"></th><th>balanced<br>accuracy</th><th>area under<br>ROC</th>{names}</tr></thead>\n\
          <tbody>\n{rows}</tbody>\n<tfoot>{foot}</tfoot>\n</table></div>\n\
-         <p class=\"note\">Bars: this model, from 0 to 100 %; the dark line is the majority, the coloured one LNets+ANet of the paper.</p>\n"
+         <p class=\"note\">Bars: this model, from 0 to 100 %; the short line is the majority, the longer one LNets+ANet of the paper.</p>\n"
     )
 }
 
@@ -221,7 +225,7 @@ fn bar(ours: f64, majority: f64, paper: Option<f64>) -> String {
 /// Table and curves; nothing without boxes.
 fn localisation(detectors: &[Localisation]) -> String {
     let Some(own) = detectors.first() else { return String::new() };
-    let rates: String = RATES.iter().map(|rate| format!("<th>at {rate}</th>")).collect();
+    let rates: String = RATES.iter().map(|rate| format!("<th>at {rate}<br>FPPI, %</th>")).collect();
     let mut rows = String::new();
     for (d, l) in detectors.iter().enumerate() {
         let key = if d == 0 { "/localisation".into() } else { format!("/other_detectors/{}", d - 1) };
@@ -245,11 +249,11 @@ fn localisation(detectors: &[Localisation]) -> String {
     let set = set(own);
     format!(
         "<div class=\"scroll\"><table>\n<thead><tr><th></th><th>recall at<br>IoU 0.5, %</th><th>mean<br>IoU</th>\
-         <th>middle in<br>the box, %</th><th class=\"first\">all boxes<br>found, %</th><th>false positives<br>per image</th>{rates}</tr></thead>\n\
+         <th>middle in<br>the box, %</th><th class=\"first\">recall of<br>all boxes, %</th><th>at<br>FPPI</th>{rates}</tr></thead>\n\
          <tbody>\n{rows}</tbody>\n</table></div>\n\
          <p class=\"note\">n = {set}. First, the best window of each photo with a box, if it reaches the detector's own threshold \
          (in a file of detections all do); then all windows that reach it, against all boxes; last, the recall at no more than \
-         so many false positives per image. A window is right if it overlaps a box by an intersection over union of 0.5, and each \
+         so many false positives per image (FPPI). A window is right if it overlaps a box by an intersection over union of 0.5, and each \
          box is found once.</p>\n<div class=\"charts\">\n{}{}</div>\n",
         by_iou(detectors),
         roc(detectors, &set),
@@ -258,8 +262,15 @@ fn localisation(detectors: &[Localisation]) -> String {
 
 /// What localisation was measured on.
 fn set(l: &Localisation) -> String {
-    let backgrounds = if l.backgrounds > 0 { format!(", {} backgrounds", l.backgrounds) } else { String::new() };
-    format!("{} photos with {} boxes{backgrounds}", l.images, l.boxes)
+    let (photos, boxes) = (counted(l.images, "photo", "photos"), counted(l.boxes, "box", "boxes"));
+    match l.backgrounds {
+        0 => format!("{photos} with {boxes}"),
+        n => format!("{photos} with {boxes}, {}", counted(n, "background", "backgrounds")),
+    }
+}
+
+fn counted(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 fn captioned(svg: &str, caption: &str) -> String {
@@ -275,15 +286,13 @@ fn by_iou(detectors: &[Localisation]) -> String {
             mark: None,
         })
         .collect();
-    let ticks = linear_ticks(0.3, 0.95);
+    let ticks = (3..=9).map(|tenths| f64::from(tenths) / 10.0).collect();
     let x = Axis { label: "intersection over union", range: [0.3, 0.95], ticks, log: false, percent: false };
     let svg = chart::lines("Recall against intersection over union", &x, &share_axis("photos found", 1.0), &lines);
-    let n = detectors.first().map_or(0, |l| l.images);
+    let n = detectors.first().map_or(String::new(), |l| counted(l.images, "photo", "photos"));
     captioned(
         &svg,
-        &format!(
-            "Share of the photos whose best window overlaps a box by at least so much; n = {n} photos with a box."
-        ),
+        &format!("Share of the photos whose best window overlaps a box by at least so much; n = {n} with a box."),
     )
 }
 
@@ -347,12 +356,11 @@ fn scores(found: &Evaluation) -> String {
         &bars,
         cut,
     );
-    let nothing = without.iter().sum::<usize>();
-    let caption = format!(
-        "Score of the best window of each photo (the paper's Fig. 3(b)); {} {} no window at all.",
-        nothing,
-        if nothing == 1 { "photo has" } else { "photos have" }
-    );
+    let mut caption = "Score of the best window of each photo (the paper's Fig. 3(b)).".to_string();
+    let nothing: usize = without.iter().sum();
+    if nothing > 0 {
+        caption += &format!(" Without any window: {}.", counted(nothing, "photo", "photos"));
+    }
     format!("<div class=\"wide\">\n{}</div>\n", captioned(&svg, &caption))
 }
 
@@ -374,12 +382,17 @@ fn photos(found: &Evaluation) -> String {
             let answer = e.score.map_or("nothing found".into(), |score| format!("IoU {:.2}, score {score:.2}", e.iou));
             picture(e, &answer)
         };
-        let of = format!("Of n = {} photos with a box. Dashed: the true box; solid: the window found.", l.images);
+        let of = format!(
+            "Of n = {} with a box. Dashed: the true box; solid: the window found.",
+            counted(l.images, "photo", "photos")
+        );
         group("Best by overlap", of.clone(), examples.best.iter().map(overlap).collect());
+        // Of a few photos the best are all.
+        let worst = if l.images > examples.best.len() { &examples.worst[..] } else { &[] };
         group(
             "Worst by overlap",
             of + " Of those that miss alike, the most confident.",
-            examples.worst.iter().map(overlap).collect(),
+            worst.iter().map(overlap).collect(),
         );
         let wrong = |e: &Example| picture(e, &format!("score {:.2}", e.score.unwrap_or(f32::NAN)));
         let threshold = l.threshold.map_or(String::new(), |threshold| format!(" The threshold is {threshold:.3}."));
