@@ -176,7 +176,7 @@ impl<'a> Scorer<'a> {
 /// A group that no box has met yet: serial numbers of boxes start at 1.
 fn mark(group: &Group) -> Mark {
     let Group { x, y, magnitude, .. } = *group;
-    Mark { serial: 0, lost: 0.0, x: x, y, magnitude }
+    Mark { serial: 0, lost: 0.0, x, y, magnitude }
 }
 
 /// A summed-area table (Crow, 1984).
