@@ -196,7 +196,7 @@ fn random_edges(seed: u64, height: usize, width: usize) -> Edges {
                 break;
             }
             let at = y as usize * width + x as usize;
-            edges.orientation[at] = angle.rem_euclid(PI).min(3.141_59);
+            edges.orientation[at] = angle.rem_euclid(PI).min(PI - 1e-5);
             edges.magnitude[at] = rng.range(0.05, 1.0);
             angle += bend;
             (x, y) = (x + angle.cos(), y + angle.sin());
