@@ -8,10 +8,10 @@ const ASPECTS: [f32; 2] = [1.0, 1.25];
 /// and what lies between by 0.67 and more.
 const GROWTH: f32 = 1.5;
 
-/// At most `count` windows on a photo of `height` x `width` pixels, largest first: square ones and ones 1.25 times as high as wide,
-/// of sizes (square roots of areas) from `size[0]` to `size[1]`, shares of the photo's longer side, each 1.5 times the
-/// other or less; of each size and aspect ratio rows and columns from border to border, steps the same share of the
-/// window everywhere: the finest that `count` allows.
+/// At most `count` windows on a photo of `height` x `width` pixels, largest first: square ones and ones 1.25 times as
+/// high as wide, of sizes (square roots of areas) from `size[0]` to `size[1]`, shares of the photo's longer side, each
+/// 1.5 times the other or less; of each size and aspect ratio rows and columns from border to border, steps the same
+/// share of the window everywhere: the finest that `count` allows.
 pub fn grid(height: usize, width: usize, size: [f32; 2], count: usize) -> Vec<Rect> {
     let longer = height.max(width) as f32;
     let scales = ((size[1] / size[0]).ln() / GROWTH.ln()).ceil().max(0.0);

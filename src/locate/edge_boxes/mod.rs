@@ -1,6 +1,6 @@
-//! Windows that probably hold an object, from edges alone: Zitnick and Dollar, *Edge Boxes: Locating Object Proposals from
-//! Edges*, ECCV 2014. A box is good if many contours lie wholly inside and few cross its border. Sections in comments are that
-//! paper's.
+//! Windows that probably hold an object, from edges alone: Zitnick and Dollar, *Edge Boxes: Locating Object Proposals
+//! from Edges*, ECCV 2014. A box is good if many contours lie wholly inside and few cross its border. Sections in
+//! comments are that paper's.
 
 mod edges;
 mod grid;

@@ -3,14 +3,14 @@
 //! h_in(b) = (sum of w_b(s) m(s) over groups s - sum of m(p) over edges p in the middle) / (2 (width + height)^kappa)
 //!
 //! w_b(s) is 0 for a group that lies outside or on the border, and otherwise 1 - the best product of affinities along a
-//! path from a group on the border to s. Hundreds of thousands of boxes are scored per photo, so:
+//! path from a group on the border to s. Tens of thousands of boxes are scored per photo, so:
 //!
 //! * With all weights 1 the score takes two summed-area tables (group magnitudes, each at one pixel of its group, and
-//!   edge magnitudes). That is an upper bound, and most boxes end there, below the score that they must exceed.
-//! * The groups on the border come from lists, one per row and one per column of the photo: the groups along the line in
-//!   order, each run once. Another table says where in its list a pixel is, so a side is one slice of a list.
-//! * From those groups weights spread along affinities, only to groups inside, only while the product is not negligible.
-//!   What is known to be lost is subtracted at once: the bound only falls, and when it is too low the box is done.
+//!   edge magnitudes). That is an upper bound: a box whose bound does not exceed the score asked for is done.
+//! * The groups on the border come from lists, one per row and one per column of the photo: the groups along the line
+//!   in order, each run once. Another table says where in its list a pixel is, so a side is one slice of a list.
+//! * From those groups weights spread along affinities, only to groups inside, only while the product counts. What is
+//!   lost is subtracted at once: the bound only falls, and when it is too low the box is done.
 //! * Marks of earlier boxes are told by a serial number, so nothing is cleared between boxes.
 
 use super::groups::{Group, Groups, LEAST_AFFINITY, NONE};
@@ -176,7 +176,7 @@ impl<'a> Scorer<'a> {
 /// A group that no box has met yet: serial numbers of boxes start at 1.
 fn mark(group: &Group) -> Mark {
     let Group { x, y, magnitude, .. } = *group;
-    Mark { serial: 0, lost: 0.0, x: x, y, magnitude }
+    Mark { serial: 0, lost: 0.0, x, y, magnitude }
 }
 
 /// A summed-area table (Crow, 1984).

@@ -122,8 +122,8 @@ fn moved(
     (moved != window && moved.x0 < moved.x1 && moved.y0 < moved.y1).then_some(moved)
 }
 
-/// From best to worst, keeps what overlaps nothing kept by more than `beta`, `count` at most. While `beta` exceeds 0.5, each
-/// window kept multiplies it by `eta`: the first ones may lie close together, later ones must find new places.
+/// From best to worst, keeps what overlaps nothing kept by more than `beta`, `count` at most. While `beta` exceeds 0.5,
+/// each window kept multiplies it by `eta`: the first ones may lie close together, later ones must find new places.
 fn suppress(ranked: &[(Window, f32)], mut beta: f32, eta: f32, count: usize) -> Vec<(Window, f32)> {
     let mut kept: Vec<(Window, f32)> = Vec::new();
     let mut rects: Vec<Rect> = Vec::new();
