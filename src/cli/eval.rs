@@ -5,6 +5,7 @@ use super::{print, print_json};
 use crate::data::Problems;
 use crate::data::celeba::Split;
 use crate::eval::document::document;
+use crate::eval::histogram::Parting;
 use crate::eval::localisation::Localisation;
 use crate::eval::photos::Detections;
 use crate::eval::report::{self, About};
@@ -155,6 +156,14 @@ fn text(found: &Evaluation) -> String {
     }
     for l in &found.localisation {
         text += &format!("\n{}", localisation(l));
+    }
+    if let Some(Parting { threshold, shares: [faces, backgrounds] }) = found.histogram.as_ref().and_then(|h| h.parting)
+    {
+        text += &format!(
+            "\nscores of photos with a face and of backgrounds part best at {threshold:.3}: {:.1} % and {:.1} % reach it",
+            100.0 * faces,
+            100.0 * backgrounds
+        );
     }
     text
 }

@@ -88,6 +88,9 @@ fn scores(h: &Histogram) -> Value {
         "backgrounds": h.counts[1],
         "faces_without_window": h.without[0],
         "backgrounds_without_window": h.without[1],
+        "parting": h.parting.map(|p| json!({
+            "threshold": p.threshold, "faces_above": p.shares[0], "backgrounds_above": p.shares[1],
+        })),
     })
 }
 

@@ -13,6 +13,38 @@ pub struct Histogram {
     pub counts: [Vec<usize>; 2],
     /// [faces, backgrounds], photos without any window.
     pub without: [usize; 2],
+    /// Where they part best; `None` without backgrounds.
+    pub parting: Option<Parting>,
+}
+
+/// The threshold of the greatest difference between the shares of faces and of backgrounds that reach it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Parting {
+    pub threshold: f32,
+    /// [faces, backgrounds], shares of the photos whose best score reaches it.
+    pub shares: [f64; 2],
+}
+
+impl Parting {
+    /// `None` if faces or backgrounds are missing, or no score is a number.
+    fn new(scores: &[Vec<Option<f32>>; 2]) -> Option<Self> {
+        let mut all: Vec<(f32, usize)> = Vec::new();
+        for (kind, scores) in scores.iter().enumerate() {
+            all.extend(scores.iter().flatten().filter(|score| !score.is_nan()).map(|score| (*score, kind)));
+        }
+        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let mut reached = [0; 2];
+        let mut best: Option<Self> = None;
+        // Photos of the same score pass together.
+        for same in all.chunk_by(|a, b| a.0 == b.0) {
+            same.iter().for_each(|(_, kind)| reached[*kind] += 1);
+            let shares = [0, 1].map(|kind| f64::from(reached[kind]) / scores[kind].len() as f64);
+            if best.is_none_or(|best| shares[0] - shares[1] > best.shares[0] - best.shares[1]) {
+                best = Some(Self { threshold: same[0].0, shares });
+            }
+        }
+        best.filter(|_| scores.iter().all(|scores| !scores.is_empty()))
+    }
 }
 
 impl Histogram {
@@ -40,7 +72,8 @@ impl Histogram {
             counts
         };
         let without = [0, 1].map(|kind| scores[kind].len() - values[kind].len());
-        Some(Self { low, width, counts: [count(&values[0]), count(&values[1])], without })
+        let parting = Parting::new(scores);
+        Some(Self { low, width, counts: [count(&values[0]), count(&values[1])], without, parting })
     }
 
     /// [faces, backgrounds], photos with a window.
@@ -61,6 +94,16 @@ mod tests {
         assert_eq!((found.counts[1][0], found.counts[1].last(), found.counts[0].last()), (1, Some(&1), Some(&1)));
         let many = [(0..1000).map(|i| Some(i as f32)).collect(), vec![]];
         assert_eq!(Histogram::new(&many).unwrap().counts[0], vec![25; 40]);
+    }
+
+    #[test]
+    fn scores_part_where_most_faces_and_fewest_backgrounds_are_above() {
+        let scores = |values: &[f32]| values.iter().map(|v| Some(*v)).collect::<Vec<_>>();
+        let found = Parting::new(&[scores(&[5.0, 4.0, 3.0, 1.0]), scores(&[3.5, 2.0, 0.0, -1.0])]).unwrap();
+        assert_eq!(found, Parting { threshold: 4.0, shares: [0.5, 0.0] });
+        let found = Parting::new(&[scores(&[5.0, 4.0, 3.0, 3.0]), scores(&[3.0, 2.0, f32::NAN])]).unwrap();
+        assert_eq!((found.threshold, found.shares[0]), (3.0, 1.0));
+        assert_eq!(Parting::new(&[scores(&[1.0]), vec![]]), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use super::chart::{self, Axis, Dots, Line, escape, linear_ticks, log_ticks};
 use super::document::document;
 use super::examples::{Example, Mistake};
-use super::histogram::Histogram;
+use super::histogram::{Histogram, Parting};
 use super::localisation::{Localisation, RATES};
 use super::{Evaluation, paper};
 use crate::data::photo::Rect;
@@ -332,7 +332,7 @@ fn share_axis(label: &str, high: f64) -> Axis<'_> {
 /// The histogram of best scores; nothing without scores.
 fn scores(found: &Evaluation) -> String {
     let Some(histogram) = &found.histogram else { return String::new() };
-    let Histogram { low, width, counts, without } = histogram;
+    let Histogram { low, width, counts, without, parting } = histogram;
     let totals = [found.images, found.backgrounds];
     let kinds = ["photos with a face", "backgrounds"];
     let bars: Vec<(String, Vec<f64>)> = (0..2)
@@ -360,6 +360,14 @@ fn scores(found: &Evaluation) -> String {
     let nothing: usize = without.iter().sum();
     if nothing > 0 {
         caption += &format!(" Without any window: {}.", counted(nothing, "photo", "photos"));
+    }
+    if let Some(Parting { threshold, shares: [faces, backgrounds] }) = parting {
+        caption += &format!(
+            " Faces and backgrounds part best at {}: {} % and {} % of the photos reach it.",
+            number("/scores/parting/threshold", f64::from(*threshold)),
+            percent("/scores/parting/faces_above", *faces),
+            percent("/scores/parting/backgrounds_above", *backgrounds)
+        );
     }
     format!("<div class=\"wide\">\n{}</div>\n", captioned(&svg, &caption))
 }

@@ -6,7 +6,7 @@
 
 use super::density::{Kernel, Peak, Place};
 use super::edge_boxes::EdgeBoxes;
-use super::{Map, Responder, Response, SummedArea};
+use super::{Channel, Map, Responder, Response, SummedArea};
 use crate::Result;
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
@@ -190,7 +190,7 @@ impl Localiser {
     /// # Errors
     /// A tag that LNet_s was not taught; no memory for the map.
     pub fn respond_to(&mut self, photo: &Photo, head: Rect, tag: &str) -> Result<Map> {
-        let channel = self.fine.responder.channel(tag)?;
+        let channel = self.fine.responder.channel(&Channel::Tag(tag.to_string()))?;
         let side = self.fine.stage.sides.iter().copied().max().unwrap_or(1);
         self.fine.responder.respond_in(photo, head, side, Some(channel))
     }

@@ -9,5 +9,5 @@ mod response;
 mod window;
 
 pub use cascade::{Boxes, Found, Localiser, Locate, Proposals, Shape, Stage};
-pub use response::{Map, Responder, Response};
+pub use response::{Channel, Map, Responder, Response};
 pub use window::SummedArea;

@@ -22,7 +22,16 @@ pub struct Response {
     /// The layer whose map is read.
     pub layer: String,
     /// One channel of it; the mean of all channels if absent, as in the paper.
-    pub channel: Option<usize>,
+    pub channel: Option<Channel>,
+}
+
+/// A channel of a layer.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "expected the number of a channel or the name of a tag")]
+pub enum Channel {
+    Number(usize),
+    /// That of a tag, if the weights name theirs.
+    Tag(String),
 }
 
 /// A response map, and how it lies on the photo.
@@ -45,7 +54,9 @@ const RUNNERS: usize = 64;
 pub struct Responder {
     net: Net,
     parameters: Parameters,
-    config: Response,
+    weights: PathBuf,
+    /// The channel that is read; the mean of all if absent.
+    channel: Option<usize>,
     /// What the channels of the net's head stand for, if the weights say.
     tags: Vec<String>,
     /// Input pixels from one place of the map to the next, and the middle of the first place, per axis.
@@ -68,37 +79,43 @@ impl Responder {
         let weights = folder.join(&config.weights);
         let parameters = net.load_parameters(&weights, Unknown::Ignore)?;
         let tags = TensorFile::open(&weights)?.metadata().get(TAGS).cloned().unwrap_or_default();
-        let tags = tags.split(',').map(str::to_string).collect();
-        let parameters = Parameters::on(device, &net, parameters)?;
+        let tags: Vec<String> = tags.split(',').map(str::to_string).collect();
+        // Tags name the channels of the head; another layer's channels have no names.
         let channels = net.output().c;
-        if let Some(channel) = config.channel.filter(|channel| *channel >= channels) {
-            return Err(Error::new(
-                net.spec.place_of(&config.layer),
-                format!("has no channel {channel} of {channels}"),
-            )
-            .advise("channels count from 0"));
-        }
+        let tags = if tags.len() == channels { tags } else { Vec::new() };
+        let parameters = Parameters::on(device, &net, parameters)?;
         if net.spec.input.c != 3 {
             return Err(Error::file(&path, format!("its input {} is no RGB photo", net.spec.input))
                 .advise("a net that locates needs input = [3, height, width]"));
         }
         let (stride, first) = geometry(&net)?;
-        let runners = HashMap::new();
-        let resampler = Resampler::default();
-        Ok(Self { net, parameters, config: config.clone(), tags, stride, first, runners, resampler })
+        let (runners, resampler) = (HashMap::new(), Resampler::default());
+        let mut responder = Self { net, parameters, weights, channel: None, tags, stride, first, runners, resampler };
+        responder.channel = config.channel.as_ref().map(|channel| responder.channel(channel)).transpose()?;
+        Ok(responder)
     }
 
-    /// The channel that responds to a tag.
+    /// The number of a channel.
     ///
     /// # Errors
-    /// A tag that the net was not taught; weights that do not name their tags.
-    pub fn channel(&self, tag: &str) -> Result<usize> {
-        let channel = self.tags.iter().position(|name| name == tag).filter(|channel| *channel < self.net.output().c);
-        channel.ok_or_else(|| {
-            let known = if self.tags.len() > 1 { self.tags.join(", ") } else { "none".into() };
-            Error::file(&self.config.weights, format!("layer {} has no channel for {tag}", self.config.layer))
-                .advise(format!("known: {known}"))
-        })
+    /// A channel that the layer does not have; a tag that the net was not taught; weights that do not name their tags.
+    pub fn channel(&self, channel: &Channel) -> Result<usize> {
+        let channels = self.net.output().c;
+        let error = |found: String, advice: String| Err(Error::file(&self.weights, found).advise(advice));
+        match channel {
+            Channel::Number(number) if *number < channels => Ok(*number),
+            Channel::Number(number) => {
+                error(format!("has no channel {number} of {channels}"), "channels count from 0".into())
+            }
+            Channel::Tag(tag) if self.tags.is_empty() => error(
+                format!("names no channel for {tag}"),
+                "take a net with a head of tags, trained by `weft train`".into(),
+            ),
+            Channel::Tag(tag) => match self.tags.iter().position(|name| name == tag) {
+                Some(number) => Ok(number),
+                None => error(format!("has no channel for {tag}"), format!("it has {}", self.tags.join(", "))),
+            },
+        }
     }
 
     /// The response to `window` of `photo`, scaled so that its longer side has `side` pixels.
@@ -106,7 +123,7 @@ impl Responder {
     /// # Errors
     /// No memory.
     pub fn respond(&mut self, photo: &Photo, window: Rect, side: usize) -> Result<Map> {
-        let channel = self.config.channel;
+        let channel = self.channel;
         self.respond_in(photo, window, side, channel)
     }
 

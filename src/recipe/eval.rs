@@ -6,7 +6,7 @@ use crate::data::celeba::Split;
 use crate::eval::document::document;
 use crate::eval::{Options, evaluate, photos};
 use crate::face::{Model, Window};
-use crate::ingredients::Ingredients;
+use crate::ingredients::{Fingerprint, Ingredients};
 use crate::metrics::means;
 use crate::weights::{sweep, write_atomic};
 use crate::{Error, Result};
@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 pub struct Eval {
     model: PathBuf,
     data: PathBuf,
-    split: Split,
+    /// Of data in CelebA's layout.
+    split: Option<Split>,
     /// Held against the boxes.
     #[serde(default)]
     window: Window,
@@ -34,7 +35,13 @@ impl Work for Eval {
     fn ingredients(&self) -> Result<Ingredients> {
         let mut list = Ingredients::default();
         inputs::model(&mut list, &self.model)?;
-        inputs::data(&mut list, &self.data, &[self.split])?;
+        let photos = photos::open(&self.data, self.split, &mut Problems::new(false))?;
+        let mut print = Fingerprint::default();
+        for photo in &photos.items {
+            let known = format!("{:?} {:?}", photo.boxes, photo.attributes);
+            print.photo(&photo.path)?.text(&known);
+        }
+        list.set("photos", print.finish());
         list.set("window", self.window.name());
         Ok(list)
     }
@@ -42,7 +49,7 @@ impl Work for Eval {
     fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done> {
         let mut model = Model::load(&self.model, tools.device)?;
         let mut problems = Problems::new(false);
-        let photos = photos::open(&self.data, Some(self.split), &mut problems)?;
+        let photos = photos::open(&self.data, self.split, &mut problems)?;
         let options = Options { limit: usize::MAX, examples: false, window: self.window };
         let found =
             evaluate(&mut model, &photos, &[], options, &mut problems, &mut |done, total| tools.photos(done, total))?;
@@ -51,13 +58,18 @@ impl Work for Eval {
         let text = serde_json::to_string_pretty(&document(&found)).map_err(|e| Error::file(&path, e))?;
         sweep(folder, &[FILE]);
         write_atomic(path, |file| writeln!(file, "{text}"))?;
-        let mean = means(&found.attributes);
-        let [accuracy, balanced, majority] =
-            [mean.accuracy, mean.balanced_accuracy, mean.majority].map(|share| 100.0 * share);
-        let mut result = format!("accuracy {accuracy:.2} %, balanced {balanced:.2} %, majority {majority:.2} %");
-        if let Some(found) = found.localisation.first() {
-            result += &format!(", recall {:.1} %", 100.0 * found.recall());
+        let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+        let mut result = Vec::new();
+        if !found.attributes.is_empty() {
+            let mean = means(&found.attributes);
+            result.push(format!("accuracy {}", percent(mean.accuracy)));
+            result.push(format!("balanced {}", percent(mean.balanced_accuracy)));
+            result.push(format!("majority {}", percent(mean.majority)));
         }
-        Ok(Done { files: vec![FILE.into()], result })
+        if let Some(found) = found.localisation.first() {
+            result.push(format!("recall {}", percent(found.recall())));
+            result.push(format!("middle in the box {}", percent(found.center_in_box)));
+        }
+        Ok(Done { files: vec![FILE.into()], result: result.join(", ") })
     }
 }

@@ -97,6 +97,8 @@ pub struct Data {
     pub boxes: Option<PathBuf>,
     /// People who must stay unseen: photos of theirs are left out, among pasted faces too.
     pub exclude: Option<Exclude>,
+    /// Learn this many of the attributes only, the first ones (paper, Fig. 7(d)).
+    pub attributes: Option<usize>,
     /// At most this many photos, the first ones.
     pub limit: Option<usize>,
     /// Stop at the first bad line or missing photo of the annotations instead of reporting and skipping it.

@@ -1,6 +1,6 @@
 //! What a run learns from: the photos, the region of each, its class and its tags.
 
-use super::config::{Config, Stage};
+use super::config::{Config, Data, Stage};
 use crate::data::boxes;
 use crate::data::celeba::{CelebA, Sample, Split};
 use crate::data::folder::ImageFolder;
@@ -86,13 +86,12 @@ impl Source {
             Some(path) => boxes::read(path)?,
             None => BTreeMap::new(),
         };
-        let face = config.stage == Stage::FinetuneLnet;
+        let mut tags = celeba.attribute_names.clone();
+        tags.truncate(learned(data));
         let items = |splits: &[Split], unseen: &BTreeSet<u32>| -> Result<Vec<Item>> {
             let wanted = among(&celeba.samples, splits, unseen);
-            wanted.map(|sample| item(sample, &boxes, face, config.stage)).collect()
+            wanted.map(|sample| item(sample, tags.len(), &boxes, config.stage)).collect()
         };
-        let mut tags = celeba.attribute_names.clone();
-        tags.extend(face.then(|| FACE.to_string()));
         let validation = match data.validation {
             Some(split) => items(&[split], &BTreeSet::new())?,
             None => Vec::new(),
@@ -101,14 +100,9 @@ impl Source {
             Some(exclude) => identities(&exclude.root, &exclude.splits, data.strict)?,
             None => BTreeSet::new(),
         };
-        Ok(Self {
-            train: items(&data.splits, &unseen)?,
-            validation,
-            tags,
-            problems: celeba.problems,
-            classes: 0,
-            unseen,
-        })
+        let train = items(&data.splits, &unseen)?;
+        tags.extend((config.stage == Stage::FinetuneLnet).then(|| FACE.to_string()));
+        Ok(Self { train, validation, tags, problems: celeba.problems, classes: 0, unseen })
     }
 
     /// Aligned faces to paste into scenes, with the same tags as `self`.
@@ -116,14 +110,16 @@ impl Source {
     /// # Errors
     /// As [`CelebA::open`]; attributes that are not those of the photos.
     pub fn pasted_faces(&self, config: &Config, root: &Path) -> Result<Vec<Item>> {
-        let celeba = CelebA::open(root, config.data.strict)?;
-        let face = config.stage == Stage::FinetuneLnet;
-        if celeba.attribute_names[..] != self.tags[..self.tags.len() - usize::from(face)] {
+        let mut celeba = CelebA::open(root, config.data.strict)?;
+        celeba.attribute_names.truncate(learned(&config.data));
+        let count = celeba.attribute_names.len();
+        if celeba.attribute_names[..] != self.tags[..self.tags.len() - usize::from(config.stage == Stage::FinetuneLnet)]
+        {
             return Err(Error::file(root, "has other attributes than data.root")
                 .advise("view.faces needs the same attribute list as data.root"));
         }
         let train = among(&celeba.samples, &config.data.splits, &self.unseen);
-        train.map(|sample| item(sample, &BTreeMap::new(), face, Stage::FinetuneLnet)).collect()
+        train.map(|sample| item(sample, count, &BTreeMap::new(), config.stage)).collect()
     }
 
     /// Classes of the training photos become 0, 1, 2... in their order.
@@ -159,7 +155,13 @@ fn identities(root: &Path, splits: &[Split], strict: bool) -> Result<BTreeSet<u3
     Ok(found)
 }
 
-fn item(sample: &Sample, boxes: &BTreeMap<String, Vec<Rect>>, face: bool, stage: Stage) -> Result<Item> {
+/// How many of the attributes are learned.
+fn learned(data: &Data) -> usize {
+    data.attributes.unwrap_or(usize::MAX)
+}
+
+/// A sample with the first `attributes` of its attributes as tags, and the tag of a face where that is one.
+fn item(sample: &Sample, attributes: usize, boxes: &BTreeMap<String, Vec<Rect>>, stage: Stage) -> Result<Item> {
     let identity = match sample.identity {
         None if stage == Stage::PretrainIdentities => {
             return Err(
@@ -168,8 +170,9 @@ fn item(sample: &Sample, boxes: &BTreeMap<String, Vec<Rect>>, face: bool, stage:
         }
         identity => identity.unwrap_or(0),
     };
-    let mut tags: Vec<f32> = sample.attributes.iter().map(|present| f32::from(u8::from(*present))).collect();
-    tags.extend(face.then_some(1.0));
+    let known = sample.attributes.iter().take(attributes);
+    let mut tags: Vec<f32> = known.map(|present| f32::from(u8::from(*present))).collect();
+    tags.extend((stage == Stage::FinetuneLnet).then_some(1.0));
     let region = boxes.get(&sample.name).and_then(|boxes| boxes.first()).copied();
     Ok(Item { photo: sample.path.clone(), region, class: identity, tags })
 }
