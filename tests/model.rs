@@ -118,7 +118,53 @@ fn locate_gives_windows_and_pictures_of_the_responses() {
         fields[2] * fields[3]
     };
     assert!((window("face") - number(&faces[0]["width"]) * number(&faces[0]["height"])).abs() < 20.0);
-    assert!(window("face") < window("frame"));
+    assert!(window("inner") < window("face") && window("face") < window("celeba"));
+    assert!(window("celeba") < window("frame") && window("frame") < window("head"));
+}
+
+/// A picture of leaves and stones, without a face: drawn, so that it is the same everywhere.
+fn pattern(width: u32, height: u32) -> image::RgbImage {
+    image::RgbImage::from_fn(width, height, |x, y| {
+        let wave = (f64::from(x) * 0.11).sin() + (f64::from(y) * 0.07 + f64::from(x) * 0.02).cos();
+        let level = (110.0 + 40.0 * wave) as u8;
+        image::Rgb([level / 2 + 20, level, level / 3 + 30])
+    })
+}
+
+#[test]
+fn all_faces_of_a_photo_are_found_and_none_where_there_is_none() {
+    let folder = Folder::new();
+    let portrait = image::open(PHOTO).unwrap().crop_imm(110, 0, 240, 300).to_rgb8();
+    let mut scene = pattern(760, 420);
+    for x in [40, 460] {
+        image::imageops::overlay(&mut scene, &portrait, x, 60);
+    }
+    scene.save(folder.path("two.png")).unwrap();
+    pattern(500, 400).save(folder.path("none.png")).unwrap();
+    let document = folder.json("locate two.png --all --json");
+    let faces = only(&document)["faces"].as_array().unwrap();
+    assert_eq!(faces.len(), 2, "{faces:?}");
+    // In the portrait the face's middle is at (115, 130).
+    let mut middles: Vec<f64> = faces.iter().map(|face| number(&face["x"]) + number(&face["width"]) / 2.0).collect();
+    middles.sort_by(f64::total_cmp);
+    assert!((120.0..190.0).contains(&middles[0]) && (540.0..610.0).contains(&middles[1]), "{faces:?}");
+    assert!(number(&faces[0]["score"]) >= number(&faces[1]["score"]));
+    assert_eq!(only(&folder.json("locate two.png --json"))["faces"].as_array().unwrap().len(), 1);
+    assert_eq!(only(&folder.json("locate none.png --all --json"))["faces"], Value::Array(Vec::new()));
+    assert_eq!(only(&folder.json("predict none.png --json"))["face"], Value::Null);
+    assert_eq!(folder.ok("locate none.png"), "none.png: no face\n");
+    // Everything that LNet_s saw, whatever its score.
+    assert!(only(&folder.json("locate two.png --all --threshold -9 --json"))["faces"].as_array().unwrap().len() >= 2);
+}
+
+#[test]
+fn an_attribute_is_drawn_where_it_is_seen() {
+    let folder = Folder::new();
+    folder.ok(&format!("locate {PHOTO} --maps maps --attribute Smiling --attribute Wearing_Hat"));
+    for name in ["Smiling", "Wearing_Hat", "lnet_o", "lnet_s"] {
+        assert!(Photo::open(folder.path(&format!("maps/eileen-collins.{name}.png"))).unwrap().width > 50, "{name}");
+    }
+    folder.fails(&format!("locate {PHOTO} --maps maps --attribute Smile"), &["no channel for Smile", "Smiling"]);
 }
 
 #[test]

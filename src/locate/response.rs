@@ -195,3 +195,83 @@ fn geometry(net: &Net) -> Result<(f32, f32)> {
     }
     Ok((stride, first))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use crate::weights::Dtype;
+
+    const NET: &str = r#"
+        name = "n"
+        input = [3, 23, 23]
+        [[layer]]
+        name = "c1"
+        type = "conv"
+        filters = 6
+        kernel = 5
+        stride = 3
+        activation = "relu"
+        [[layer]]
+        name = "p1"
+        type = "max_pool"
+        kernel = 3
+        stride = 2
+        [[layer]]
+        name = "fc"
+        type = "linear"
+        outputs = 8
+        activation = "relu"
+        [[layer]]
+        name = "head"
+        type = "linear"
+        outputs = 3
+    "#;
+
+    fn responder(folder: &Path, channel: Option<Channel>) -> Result<(Responder, Net, Vec<f32>)> {
+        std::fs::write(folder.join("net.toml"), NET).unwrap();
+        let net = Net::new(Spec::parse(NET, "net").unwrap()).unwrap();
+        let parameters = net.initial_parameters(4);
+        let tags = [(TAGS.to_string(), "Hat,Smiling,Face".to_string())];
+        net.save_parameters(folder.join("w.safetensors"), &parameters, Dtype::F32, &tags).unwrap();
+        let (net_file, weights) = ("net.toml".into(), "w.safetensors".into());
+        let config = Response { net: net_file, weights, layer: "head".into(), channel };
+        Ok((Responder::load(&config, folder, &Device::Cpu)?, net, parameters))
+    }
+
+    /// Linear layers as convolutions: each place of the map is what the net itself says of its window of the photo.
+    #[test]
+    fn a_map_of_linear_layers_is_the_net_at_every_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let smiling = Channel::Tag("Smiling".into());
+        let (mut responder, net, parameters) = responder(folder.path(), Some(smiling)).unwrap();
+        let mut rng = Rng::new(1, 0);
+        let photo = Photo::from_fn(41, 35, |_, _| rng.word().to_le_bytes()[..3].try_into().unwrap());
+        let map = responder.respond(&photo, photo.bounds(), 41).unwrap();
+        assert_eq!((map.height, map.width, map.step), (3, 4, (6.0, 6.0)));
+        let mut plain = Runner::new(Arc::new(net), &Parameters::Cpu(parameters.as_slice().into()), 1).unwrap();
+        for (i, value) in map.values.iter().enumerate() {
+            let (x, y) = ((i % map.width) as f32 * 6.0, (i / map.width) as f32 * 6.0);
+            let window = Rect::new(x, y, 23.0, 23.0);
+            assert_eq!(window.center(), (map.origin.0 + x, map.origin.1 + y));
+            Resampler::default().sample(&photo, window, 23, 23, false, Normalise::default(), plain.input());
+            let expected = plain.run().unwrap()[1];
+            assert!((value - expected).abs() < 1e-4, "place {i}: {value} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn channels_are_found_by_number_and_by_tag() {
+        let folder = tempfile::tempdir().unwrap();
+        let (found, ..) = responder(folder.path(), None).unwrap();
+        assert_eq!(found.channel(&Channel::Number(2)).unwrap(), 2);
+        assert_eq!(found.channel(&Channel::Tag("Face".into())).unwrap(), 2);
+        for (channel, expected) in [
+            (Channel::Number(3), "no channel 3 of 3"),
+            (Channel::Tag("Bald".into()), "no channel for Bald; it has Hat, Smiling, Face"),
+        ] {
+            let error = responder(folder.path(), Some(channel)).err().unwrap().to_string();
+            assert!(error.contains("w.safetensors") && error.contains(expected), "{error}");
+        }
+    }
+}
