@@ -28,7 +28,7 @@ impl Error {
 
     /// Broken TOML in `text`, which `place` names: adds the line.
     pub fn toml(place: impl fmt::Display, text: &str, error: &toml::de::Error) -> Self {
-        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
         Self::new(format!("{place}:{line}"), error.message())
     }
 
@@ -76,6 +76,14 @@ impl<T, E: fmt::Display> At<T> for std::result::Result<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn broken_toml_is_placed_at_its_line() {
+        for (text, line) in [("a = 1\nb = \n", 2), ("a = 1\n\n]\n", 3), ("= 1", 1)] {
+            let error = text.parse::<toml::Table>().unwrap_err();
+            assert_eq!(Error::toml("f.toml", text, &error).place, format!("f.toml:{line}"), "{text:?}");
+        }
+    }
 
     #[test]
     fn a_message_is_one_line_with_place_finding_and_advice() {

@@ -21,8 +21,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::photo::Rect;
-use super::text::{Problems, Text, check_box, parse_box, quoted, write_atomically};
+use super::text::{Problems, Text, check_box, parse_box, quoted};
 use crate::error::At;
+use crate::weights::write_atomic;
 use crate::{Error, Result};
 
 /// The attributes of the original list, for files that have lost their header.
@@ -253,7 +254,7 @@ pub fn write_annotations(root: &Path, attribute_names: &[String], samples: &[Sam
         let path = folder.join(file);
         if !content.is_empty() {
             fs::create_dir_all(&folder).at(&folder)?;
-            write_atomically(&path, content.as_bytes())?;
+            write_atomic(&path, |file| file.write_all(content.as_bytes()))?;
         } else if path.exists() {
             fs::remove_file(&path).at(&path)?;
         }

@@ -13,8 +13,8 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits};
 
 use super::resample::Resampler;
-use super::text::write_atomically;
 use crate::error::At;
+use crate::weights::write_atomic;
 use crate::{Error, Result};
 
 /// The longest side that is decoded, in pixels.
@@ -112,7 +112,7 @@ impl Photo {
         image::codecs::png::PngEncoder::new(&mut png)
             .write_image(&self.rgb, self.width as u32, self.height as u32, image::ExtendedColorType::Rgb8)
             .at(path)?;
-        write_atomically(path, &png)
+        write_atomic(path, |file| file.write_all(&png))
     }
 }
 

@@ -11,9 +11,9 @@ use rayon::prelude::*;
 use super::boxes::{self, photo_folder};
 use super::folder::ImageFolder;
 use super::photo::{Photo, Rect};
-use super::text::write_atomically;
 use crate::error::At;
 use crate::rng::Rng;
+use crate::weights::write_atomic;
 use crate::{Error, Result};
 
 /// What to paste, and how.
@@ -71,7 +71,7 @@ pub fn write(config: &Config, photos: &Path, backgrounds: &Path, to: &Path) -> R
             JpegEncoder::new_with_quality(&mut jpeg, 92)
                 .encode(&scene.rgb, scene.width as u32, scene.height as u32, ExtendedColorType::Rgb8)
                 .at(&path)?;
-            write_atomically(&path, &jpeg)?;
+            write_atomic(&path, |file| file.write_all(&jpeg))?;
             let moved = |r: &Rect| {
                 let (x, y) = (place.x + r.x * zoom, place.y + r.y * zoom);
                 format!("{number:05}.jpg,{x:.1},{y:.1},{:.1},{:.1}\n", r.width * zoom, r.height * zoom)
@@ -79,7 +79,7 @@ pub fn write(config: &Config, photos: &Path, backgrounds: &Path, to: &Path) -> R
             Ok(faces.iter().map(moved).collect())
         })
         .collect::<Result<_>>()?;
-    write_atomically(&to.join(BOXES), format!("image,x,y,width,height\n{}", lines.concat()).as_bytes())
+    write_atomic(to.join(BOXES), |file| write!(file, "image,x,y,width,height\n{}", lines.concat()))
 }
 
 impl Config {

@@ -20,9 +20,9 @@ use tiny_skia::PathBuilder;
 use self::head::{Head, Identity, Pose};
 use super::celeba::{ATTRIBUTE_FILE, Sample, Split, write_annotations};
 use super::photo::{Photo, Rect};
-use super::text::write_atomically;
 use crate::error::At;
 use crate::rng::Rng;
+use crate::weights::write_atomic;
 use crate::{Error, Result};
 
 /// The attributes drawn, named and ordered as in CelebA.
@@ -345,7 +345,8 @@ pub fn write(config: &Config, root: &Path, progress: &mut dyn FnMut(usize)) -> R
         fs::remove_file(&stale).at(&stale)?;
     }
     let mark = root.join(MARK);
-    write_atomically(&mark, &serde_json::to_vec(config).at(&mark)?)?;
+    let json = serde_json::to_vec(config).at(&mark)?;
+    write_atomic(&mark, |file| file.write_all(&json))?;
     let mut samples = Vec::with_capacity(config.images);
     for start in (0..config.images).step_by(BATCH) {
         let end = (start + BATCH).min(config.images);

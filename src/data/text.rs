@@ -1,8 +1,7 @@
 //! What the readers of annotation files share: numbered lines, errors with `file:line`, and the choice between
-//! stopping at the first problem and listing all of them. Also the writer that never leaves half a file.
+//! stopping at the first problem and listing all of them.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::photo::{MAX_SIDE, Rect};
@@ -96,30 +95,6 @@ pub(super) fn check_box(r: Rect) -> Result<Rect, String> {
         return Err(format!("box {shown} lies outside of any photo"));
     }
     Ok(r)
-}
-
-/// Replaces `path` by `bytes`: temporary file in the same folder, fsync, rename, fsync of the folder. Whatever
-/// happens, `path` is the old file or the new one.
-pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        // As any new file: what the umask leaves of rw-rw-rw-. The default of tempfile is private to the user.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let write = || -> std::io::Result<()> {
-        let mut file = builder.tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-    };
-    write().at(path)
 }
 
 #[cfg(test)]
