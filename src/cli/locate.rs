@@ -46,6 +46,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let mut model = args.model.load(&args.device.open()?)?;
+    args.attribute.iter().try_for_each(|attribute| model.check_attribute(attribute))?;
     if let Some(folder) = &args.maps {
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
     }

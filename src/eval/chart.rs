@@ -241,11 +241,14 @@ pub fn dots(title: &str, legend: [&str; 3], rows: &[Dots]) -> String {
         draw(&mut svg, format_args!("{}{diamond}{}", ring(px(row.from), y), disc(px(row.to), y)));
     }
     let shapes: [&dyn Fn(f64, f64) -> String; 3] = [&ring, &disc, &diamond];
-    let mut x = NAMES;
-    for (shape, name) in shapes.iter().zip(legend).take(if beside { 3 } else { 2 }) {
+    let shown: Vec<_> = shapes.iter().zip(legend).take(if beside { 3 } else { 2 }).collect();
+    let room = |name: &str| 34.0 + 7.6 * name.chars().count() as f64;
+    // Above the rows where it fits, else farther left.
+    let mut x = NAMES.min(WIDTH - shown.iter().map(|(_, name)| room(name)).sum::<f64>()).max(0.0);
+    for (shape, name) in shown {
         draw(&mut svg, format_args!("{}", shape(x + 5.0, 8.0)));
         label(&mut svg, [x + 15.0, 12.0], "start", name);
-        x += 34.0 + 7.6 * name.chars().count() as f64;
+        x += room(name);
     }
     svg += "</svg>";
     svg

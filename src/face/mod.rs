@@ -150,6 +150,14 @@ impl Model {
         Face { rect: self.bundle.locate.boxes.face.around(up(core)), core: up(core), head: up(head), score, maps }
     }
 
+    /// Whether LNet_s can be asked where it sees an attribute.
+    ///
+    /// # Errors
+    /// An attribute that it was not taught.
+    pub fn check_attribute(&self, attribute: &str) -> Result<()> {
+        self.localiser.channel(attribute).map(|_| ())
+    }
+
     /// Where LNet_s sees an attribute in the window of head and shoulders around a face.
     ///
     /// # Errors

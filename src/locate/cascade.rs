@@ -185,12 +185,20 @@ impl Localiser {
         Ok(best.map(|peak| Seen { peak, head, levels }))
     }
 
+    /// The channel of LNet_s that responds to a tag.
+    ///
+    /// # Errors
+    /// A tag that LNet_s was not taught.
+    pub fn channel(&self, tag: &str) -> Result<usize> {
+        self.fine.responder.channel(&Channel::Tag(tag.to_string()))
+    }
+
     /// LNet_s's response to a tag in the window `head`: where it is seen (paper, Fig. 9).
     ///
     /// # Errors
     /// A tag that LNet_s was not taught; no memory for the map.
     pub fn respond_to(&mut self, photo: &Photo, head: Rect, tag: &str) -> Result<Map> {
-        let channel = self.fine.responder.channel(&Channel::Tag(tag.to_string()))?;
+        let channel = self.channel(tag)?;
         let side = self.fine.stage.sides.iter().copied().max().unwrap_or(1);
         self.fine.responder.respond_in(photo, head, side, Some(channel))
     }
