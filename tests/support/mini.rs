@@ -69,21 +69,36 @@ activation = 'relu'
 const MODEL: &str = "
 name = 'mini'
 svm = 'svm.safetensors'
-[lnet_o]
-enlarge = [1.5, 1.5]
-response = { net = 'lnet_o.toml', weights = 'lnet_o.safetensors', layer = 'head', channel = 19, side = 48 }
-search = { floor = -9.0, power = 0.7, aspect = 1.0, width = [0.3, 0.9] }
-[lnet_s]
-enlarge = [1.0, 1.0]
-response = { net = 'lnet_s.toml', weights = 'lnet_s.safetensors', layer = 'head', channel = 19, side = 48 }
-search = { floor = -9.0, power = 0.7, aspect = 1.0, width = [0.3, 0.9] }
+[locate]
+threshold = 0.0
+head = 2.0
+[locate.boxes]
+face = { width = 1.0, height = 1.3, shift = [0.0, 0.0] }
+celeba = { width = 1.4, height = 2.0, shift = [0.0, 0.0] }
+inner = { width = 1.0, height = 1.0, shift = [0.0, 0.0] }
+[locate.lnet_o]
+response = { net = 'lnet_o.toml', weights = 'lnet_o.safetensors', layer = 'head', channel = 'Face' }
+sides = [48]
+width = 20.0
+shift = [0.0, 0.0]
+floor = -9.0
+spread = [0.5, 0.4]
+peaks = 1
+[locate.lnet_s]
+response = { net = 'lnet_s.toml', weights = 'lnet_s.safetensors', layer = 'head', channel = 'Face' }
+sides = [32, 48]
+width = 20.0
+shift = [0.0, 0.0]
+floor = -9.0
+spread = [0.5, 0.4]
+peaks = 1
 [anet]
 net = 'anet.toml'
 weights = 'anet.safetensors'
 layer = 'fc'
 frame = [36, 36]
 stride = 4
-enlarge = [1.5, 1.5]
+width = 1.5
 shift = [0.0, 0.0]
 ";
 
