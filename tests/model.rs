@@ -193,6 +193,15 @@ fn a_bundle_that_is_broken_is_named() {
     break_one("anet.safetensors", &weights[..weights.len() / 2], &["anet.safetensors"]);
     break_one("lnet_s.safetensors", &weights, &["lnet_s.safetensors"]);
     break_one("model.toml", b"name = 3", &["model.toml:1"]);
+    let model = fs::read_to_string(folder.path("m/model.toml")).unwrap();
+    for (from, to, expected) in [
+        ("sides = [57, ", "sides = [0, ", "locate.lnet_o: sides"),
+        ("head = 4.0", "head = 0.0", "locate.head"),
+        ("spread = [0.5, 0.4]", "spread = [0.5, 0.0]", "locate.lnet_s: width, spread"),
+    ] {
+        assert!(model.contains(from), "{from}");
+        break_one("model.toml", model.replace(from, to).as_bytes(), &[expected]);
+    }
     fs::remove_file(folder.path("m/svm.safetensors")).unwrap();
     folder.fails(&format!("predict {PHOTO} --model m"), &["svm.safetensors", "weft svm train"]);
     folder.ok(&format!("locate {PHOTO} --model m"));

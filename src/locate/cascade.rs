@@ -7,9 +7,9 @@
 use super::density::{Kernel, Peak, Place};
 use super::edge_boxes::EdgeBoxes;
 use super::{Channel, Map, Responder, Response, SummedArea};
-use crate::Result;
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
+use crate::{Error, Result};
 use serde::Deserialize;
 use std::path::Path;
 
@@ -80,6 +80,21 @@ pub struct Stage {
     pub peaks: usize,
 }
 
+impl Stage {
+    fn check(&self) -> Result<()> {
+        let sizes = [self.width, self.spread[0], self.spread[1]];
+        if self.sides.is_empty() || self.sides.contains(&0) {
+            return Err(
+                Error::new("sides", format!("is {:?}", self.sides)).advise("give the side of each level in pixels")
+            );
+        }
+        if !sizes.iter().all(|size| *size > 0.0 && size.is_finite()) {
+            return Err(Error::new("width, spread", format!("are {sizes:?}")).advise("give numbers above 0"));
+        }
+        Ok(())
+    }
+}
+
 /// The two nets.
 pub struct Localiser {
     config: Locate,
@@ -115,12 +130,17 @@ impl Localiser {
     /// Reads both nets; paths start at `folder`.
     ///
     /// # Errors
-    /// As [`Responder::load`].
+    /// As [`Responder::load`]; sizes that are none.
     pub fn load(config: &Locate, folder: &Path, device: &Device) -> Result<Self> {
-        let eye = |stage: &Stage| {
+        let eye = |name: &str, stage: &Stage| {
+            stage.check().map_err(|e| e.within(format!("locate.{name}")))?;
             Ok(Eye { responder: Responder::load(&stage.response, folder, device)?, stage: stage.clone() })
         };
-        Ok(Self { coarse: eye(&config.lnet_o)?, fine: eye(&config.lnet_s)?, config: config.clone() })
+        if !(config.head > 0.0 && config.head.is_finite()) {
+            return Err(Error::new("locate.head", format!("is {}", config.head)).advise("give a number of face widths"));
+        }
+        let (coarse, fine) = (eye("lnet_o", &config.lnet_o)?, eye("lnet_s", &config.lnet_s)?);
+        Ok(Self { coarse, fine, config: config.clone() })
     }
 
     /// The faces of a photo with a score of `least` or more, best first.
