@@ -142,8 +142,8 @@ pub enum View {
         /// Share of samples made of `faces`.
         #[serde(default)]
         face_share: f32,
-        /// Share of samples without the subject, and so without a tag: a background, every other time with a part of
-        /// another one pasted on it.
+        /// Share of samples without the subject, and so without a tag: a background, every other time with another one
+        /// pasted on it.
         #[serde(default)]
         empty_share: f32,
         /// Share of samples with one of `faces` that is larger or smaller than `face_scale` allows, by a factor from 1.3
