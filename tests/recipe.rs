@@ -20,7 +20,8 @@ fn done(folder: &Folder, line: &str) -> Vec<String> {
     states(folder, line).into_iter().filter(|(_, state)| state == "done").map(|(name, _)| name).collect()
 }
 
-const STEPS: [&str; 9] = ["objects", "lnet-o", "anet-aligned", "draft", "frames", "anet", "final", "model", "measure"];
+const STEPS: [&str; 11] =
+    ["objects", "lnet-o", "anet-aligned", "draft", "scenes", "fitted", "frames", "anet", "final", "model", "measure"];
 
 #[test]
 fn a_recipe_is_done_once_and_what_changes_is_done_again() {
@@ -37,6 +38,9 @@ fn a_recipe_is_done_once_and_what_changes_is_done_again() {
     }
     let document: Value = serde_json::from_slice(&fs::read(folder.path("runs/measure/eval.json")).unwrap()).unwrap();
     assert!(document["accuracy"].is_number() && document["localisation"]["recall_iou_0.5"].is_number());
+    let fitted = fs::read_to_string(folder.path("runs/fitted/model.toml")).unwrap();
+    assert!(fitted.contains("name = 'mini'") && !fitted.contains("width = 20.0\nshift = [0.0, 0.0]"), "{fitted}");
+    assert_eq!(fs::read_to_string(folder.path("runs/scenes/boxes.csv")).unwrap().lines().count(), 5);
     let whole = folder.tree("runs");
 
     // Nothing has changed.
@@ -79,7 +83,7 @@ fn results_may_be_moved_and_steps_chosen() {
     let folder = Folder::new();
     mini::write(&folder);
     assert_eq!(done(&folder, "train recipe.toml --only objects --only anet-aligned"), ["objects", "anet-aligned"]);
-    folder.fails("train recipe.toml --only frames", &["step frames: model: runs/draft: no such file"]);
+    folder.fails("train recipe.toml --only frames", &["step frames: model: runs/fitted: no such file"]);
     fs::rename(folder.path("runs"), folder.path("elsewhere")).unwrap();
     assert_eq!(done(&folder, "train recipe.toml --set output=elsewhere")[..2], ["lnet-o", "draft"]);
     let states = states(&folder, "train recipe.toml --set output=elsewhere --from model");
@@ -101,9 +105,9 @@ fn mistakes_in_a_recipe_are_named_before_anything_is_done() {
         ("window = 'frame'", "window = 'nose'", "step frames: unknown variant `nose`"),
         ("window = 'frame'", "windows = 'frame'", "step frames: unknown field `windows`"),
         ("splits = ['train', 'val']\n", "", "step frames: missing field `splits`"),
-        ("'{draft}'", "'{drafts}'", "step frames: model: {drafts} is no step; there are objects, lnet-o"),
-        ("'{draft}'", "'{anet}'", "step frames: model: {anet} is no earlier step"),
-        ("'{draft}'", "'{draft'", "step frames: model: \"{draft\" has a { without }"),
+        ("'{draft}'", "'{drafts}'", "step fitted: model: {drafts} is no step; there are objects, lnet-o"),
+        ("'{draft}'", "'{anet}'", "step fitted: model: {anet} is no earlier step"),
+        ("'{draft}'", "'{draft'", "step fitted: model: \"{draft\" has a { without }"),
         ("'{objects}/last", "'{lnet-o}/last", "step lnet-o: set: init: {lnet-o} is no earlier step"),
         ("file = 'objects.toml'", "file = 'none.toml'", "step objects: none.toml: No such file"),
         ("epochs = 2 }", "epocs = 2 }", "step objects: objects.toml: unknown field `epocs`"),
@@ -111,6 +115,9 @@ fn mistakes_in_a_recipe_are_named_before_anything_is_done() {
         ("epochs = 2 }", "'data.root' = 'nowhere' }", "step objects: data.root: nowhere: no such file or folder"),
         ("'lnet_s.toml' =", "'../lnet_s.toml' =", "step draft: files.../lnet_s.toml: cannot be the name"),
         ("template = 'model.toml'", "template = 'm.toml'", "step draft: template: m.toml: no such file"),
+        ("window = 'celeba'", "window = 'head'", "step fitted: window: head is the box of no face; give inner"),
+        ("positives = 2.0", "positives = -2.0", "step fitted: false_positives: is -2"),
+        ("'pasted.csv'", "'nowhere.csv'", "step scenes: photos: nowhere.csv: no such file"),
         ("kind = 'bundle'", "kind = ", "recipe.toml:"),
     ] {
         assert!(recipe.contains(from), "{from}");

@@ -135,6 +135,9 @@ struct Scenes {
     backgrounds: PathBuf,
     #[arg(long, default_value_t = scenes::Config::default().scenes)]
     count: usize,
+    /// Number of the first scene: sets of one seed that share no number share no pasted photo while there are others
+    #[arg(long, default_value_t = scenes::Config::default().first)]
+    first: usize,
     /// Longer side of a scene, pixels
     #[arg(long, default_value_t = scenes::Config::default().side)]
     side: usize,
@@ -149,8 +152,8 @@ struct Scenes {
 }
 
 fn run_scenes(args: &Scenes) -> Result<ExitCode> {
-    let Scenes { count: scenes, side, fade, seed, .. } = *args;
-    let config = scenes::Config { scenes, side, scale: args.scale.into(), fade, seed };
+    let Scenes { first, count: scenes, side, fade, seed, .. } = *args;
+    let config = scenes::Config { first, scenes, side, scale: args.scale.into(), fade, seed };
     if fs::read_dir(&args.dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Error::file(&args.dir, "is not empty").advise("choose another folder"));
     }

@@ -19,6 +19,9 @@ use crate::{Error, Result};
 /// What to paste, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// Number of the first scene. A seed is one endless series: parts of it that share no number share no photo, until every
+    /// photo has had its turn.
+    pub first: usize,
     pub scenes: usize,
     /// The longer side of a scene, pixels.
     pub side: usize,
@@ -31,12 +34,12 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { scenes: 500, side: 500, scale: (0.35, 0.85), fade: 0.0, seed: 1 }
+        Self { first: 0, scenes: 500, side: 500, scale: (0.35, 0.85), fade: 0.0, seed: 1 }
     }
 }
 
 /// File name of the boxes.
-const BOXES: &str = "boxes.csv";
+pub const BOXES: &str = "boxes.csv";
 
 /// Writes scenes into `to/images` and their boxes into `to/boxes.csv`: every photo of the box file `photos` has its turn.
 /// The same arguments give the same bytes.
@@ -58,7 +61,7 @@ pub fn write(config: &Config, photos: &Path, backgrounds: &Path, to: &Path) -> R
     Rng::new(config.seed, u64::MAX).shuffle(&mut order);
     let images = to.join("images");
     fs::create_dir_all(&images).at(&images)?;
-    let lines: Vec<String> = (0..config.scenes)
+    let lines: Vec<String> = (config.first..config.first + config.scenes)
         .into_par_iter()
         .map(|number| {
             let mut rng = Rng::new(config.seed, number as u64);

@@ -31,11 +31,10 @@ pub struct Anet {
 }
 
 impl Anet {
-    /// The frame around a face, given the square in its middle.
-    pub fn frame_around(&self, core: Rect) -> Rect {
+    /// How the frame lies around the square in the middle of a face.
+    pub fn frame(&self) -> Shape {
         let [height, width] = self.frame;
-        let height = self.width * height as f32 / width as f32;
-        Shape { width: self.width, height, shift: self.shift }.around(core)
+        Shape { width: self.width, height: self.width * height as f32 / width as f32, shift: self.shift }
     }
 }
 

@@ -12,7 +12,7 @@ pub use window::Window;
 
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
-use crate::locate::{Found, Localiser, Locate, Map};
+use crate::locate::{Found, Localiser, Locate, Map, Sight};
 use crate::svm::{self, Svm};
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -139,6 +139,16 @@ impl Model {
         Ok(faces.into_iter().map(|found| self.face(found, scale)).collect())
     }
 
+    /// What LNet_o and LNet_s see of a face, given the square in its middle, in pixels of the photo.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn sights(&mut self, photo: &Photo, core: Rect) -> Result<[Sight; 2]> {
+        let (small, scale) = photo.fit_within(WORKING_SIDE);
+        let [x, y, width, height] = [core.x, core.y, core.width, core.height].map(|pixels| pixels * scale);
+        self.localiser.sights(&small, Rect::new(x, y, width, height))
+    }
+
     /// From pixels of a photo that was scaled by `scale` to those of the original.
     fn face(&self, Found { head, core, score, maps }: Found, scale: f32) -> Face {
         let up = |r: Rect| Rect::new(r.x / scale, r.y / scale, r.width / scale, r.height / scale);
@@ -168,7 +178,7 @@ impl Model {
 
     /// The frame around a face that ANet's patches are cut from, in pixels of the photo.
     pub fn frame(&self, face: &Face) -> Rect {
-        self.bundle.anet.frame_around(face.core)
+        self.bundle.anet.frame().around(face.core)
     }
 
     /// Features [patches, dims] of the patches of a face.

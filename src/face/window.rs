@@ -1,7 +1,8 @@
 //! Which part of a photo stands for a face.
 
-use super::{Face, Model};
+use super::{Bundle, Face, Model};
 use crate::data::photo::Rect;
+use crate::locate::{Boxes, Shape};
 use serde::Deserialize;
 
 /// The windows around a face.
@@ -32,14 +33,20 @@ impl Window {
         }
     }
 
+    /// How it lies around the square in the middle of a face; `None` if that does not tell.
+    pub fn shape(self, bundle: &Bundle) -> Option<Shape> {
+        let Boxes { face, celeba, inner } = bundle.locate.boxes;
+        match self {
+            Self::Face => Some(face),
+            Self::Celeba => Some(celeba),
+            Self::Inner => Some(inner),
+            Self::Frame => Some(bundle.anet.frame()),
+            Self::Head => None,
+        }
+    }
+
     /// In pixels of the photo.
     pub fn of(self, face: &Face, model: &Model) -> Rect {
-        match self {
-            Self::Face => face.rect,
-            Self::Celeba => model.bundle.locate.boxes.celeba.around(face.core),
-            Self::Inner => model.bundle.locate.boxes.inner.around(face.core),
-            Self::Head => face.head,
-            Self::Frame => model.frame(face),
-        }
+        self.shape(&model.bundle).map_or(face.head, |shape| shape.around(face.core))
     }
 }

@@ -4,6 +4,7 @@
 //! place of a level's map stands for a position and a size: together the levels are one sparse response map, and its
 //! density peaks are faces.
 
+use super::calibrate::Sight;
 use super::density::{Kernel, Peak, Place};
 use super::edge_boxes::EdgeBoxes;
 use super::{Channel, Map, Responder, Response, SummedArea};
@@ -150,7 +151,7 @@ impl Localiser {
     pub fn detect(&mut self, photo: &Photo, least: f32) -> Result<Vec<Found>> {
         let levels = self.coarse.look(photo, photo.bounds())?;
         let mut peaks = match self.config.proposals {
-            Proposals::Peaks => self.coarse.peaks(&levels),
+            Proposals::Peaks => self.coarse.stage.peaks(&levels),
             Proposals::EdgeBoxes => self.best_edge_boxes(photo, &levels)?,
         };
         let mut seen = Vec::new();
@@ -164,7 +165,8 @@ impl Localiser {
         }
         seen.retain(|seen| seen.peak.score >= least);
         let found = seen.into_iter().map(|Seen { peak, head, levels: fine }| {
-            let maps = [&levels, &fine].map(|levels| best_level(levels, peak.width).map.clone());
+            let map = |eye: &Eye, levels| eye.stage.best_level(levels, peak.width).map.clone();
+            let maps = [map(&self.coarse, &levels), map(&self.fine, &fine)];
             Found { head, core: square(&peak, peak.width), score: peak.score, maps }
         });
         Ok(found.collect())
@@ -175,7 +177,7 @@ impl Localiser {
         let Stage { floor, peaks, .. } = self.coarse.stage;
         let shape = self.config.boxes.face;
         let tables: Vec<(f32, SummedArea)> =
-            levels.iter().map(|level| (level.size, SummedArea::new(&level.map, floor))).collect();
+            levels.iter().map(|level| (self.coarse.stage.size(level), SummedArea::new(&level.map, floor))).collect();
         let score = |window: Rect| {
             let size = (window.width / shape.width).ln();
             let (_, table) = tables.iter().min_by(|a, b| (a.0 - size).abs().total_cmp(&(b.0 - size).abs()))?;
@@ -201,8 +203,22 @@ impl Localiser {
             let distance = ((p.x - peak.x).powi(2) + (p.y - peak.y).powi(2)) / peak.width.powi(2);
             p.score * (-distance / 2.0).exp()
         };
-        let best = self.fine.peaks(&levels).into_iter().max_by(|a, b| near(a).total_cmp(&near(b)));
+        let best = self.fine.stage.peaks(&levels).into_iter().max_by(|a, b| near(a).total_cmp(&near(b)));
         Ok(best.map(|peak| Seen { peak, head, levels }))
+    }
+
+    /// What both nets see of a face whose place is known: LNet_o in the whole photo, LNet_s in the window of head and
+    /// shoulders around it.
+    ///
+    /// # Errors
+    /// No memory for the nets' maps.
+    pub fn sights(&mut self, photo: &Photo, core: Rect) -> Result<[Sight; 2]> {
+        let (x, y) = core.center();
+        let side = self.config.head * core.width;
+        let window = Rect::new(x - side / 2.0, y - side / 2.0, side, side);
+        let head = slid_inside(window, photo).unwrap_or(photo.bounds());
+        let (whole, near) = (self.coarse.look(photo, photo.bounds())?, self.fine.look(photo, head)?);
+        Ok([whole, near].map(|levels| Sight { levels, core }))
     }
 
     /// The channel of LNet_s that responds to a tag.
@@ -244,10 +260,10 @@ fn suppress<T>(faces: &mut Vec<T>, peak: impl Fn(&T) -> Peak) {
 }
 
 /// What a net sees at one scale.
-struct Level {
-    map: Map,
-    /// Natural logarithm of the width of a face that it responds to most, pixels of the photo.
-    size: f32,
+pub(super) struct Level {
+    pub(super) map: Map,
+    /// Pixels of the net's input per pixel of the photo.
+    pub(super) zoom: f32,
 }
 
 impl Eye {
@@ -255,39 +271,45 @@ impl Eye {
         let level = |&side: &usize| {
             let zoom = side as f32 / window.width.max(window.height);
             let map = self.responder.respond(photo, window, side)?;
-            Ok(Level { map, size: (self.stage.width / zoom).ln() })
+            Ok(Level { map, zoom })
         };
         self.stage.sides.iter().map(level).collect()
     }
+}
 
-    fn peaks(&self, levels: &[Level]) -> Vec<Peak> {
-        let places: Vec<Place> = levels.iter().flat_map(|level| level.places(self.stage.floor)).collect();
-        let [position, size] = self.stage.spread;
-        let mut peaks = Kernel { position, size }.peaks(&places, self.stage.peaks);
+impl Stage {
+    /// Natural logarithm of the width of a face that a level responds to most, pixels of the photo.
+    fn size(&self, level: &Level) -> f32 {
+        (self.width / level.zoom).ln()
+    }
+
+    /// Where the response gathers: faces, best first.
+    pub(super) fn peaks(&self, levels: &[Level]) -> Vec<Peak> {
+        let places: Vec<Place> = levels.iter().flat_map(|level| self.places(level)).collect();
+        let [position, size] = self.spread;
+        let mut peaks = Kernel { position, size }.peaks(&places, self.peaks);
         for peak in &mut peaks {
-            peak.x += self.stage.shift[0] * peak.width;
-            peak.y += self.stage.shift[1] * peak.width;
+            peak.x += self.shift[0] * peak.width;
+            peak.y += self.shift[1] * peak.width;
         }
         peaks
     }
-}
 
-impl Level {
-    fn places(&self, floor: f32) -> impl Iterator<Item = Place> {
-        let Map { width, values, origin, step, .. } = &self.map;
+    fn places(&self, level: &Level) -> impl Iterator<Item = Place> {
+        let (Map { width, values, origin, step, .. }, size) = (&level.map, self.size(level));
         values.iter().enumerate().map(move |(i, value)| Place {
             x: origin.0 + step.0 * (i % width) as f32,
             y: origin.1 + step.1 * (i / width) as f32,
-            size: self.size,
-            response: (value - floor).max(0.0),
+            size,
+            response: (value - self.floor).max(0.0),
         })
     }
-}
 
-/// The level that responds most to faces of about `width` pixels.
-fn best_level(levels: &[Level], width: f32) -> &Level {
-    let distance = |level: &&Level| (level.size - width.ln()).abs();
-    levels.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).expect("a stage has levels")
+    /// The level that responds most to faces of about `width` pixels.
+    fn best_level<'a>(&self, levels: &'a [Level], width: f32) -> &'a Level {
+        let distance = |level: &&Level| (self.size(level) - width.ln()).abs();
+        levels.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).expect("a stage has levels")
+    }
 }
 
 /// A window moved into the photo, and cut where it is larger; `None` if it has no pixel there.
@@ -305,7 +327,7 @@ fn square(peak: &Peak, side: f32) -> Rect {
 
 impl Shape {
     /// The square in the middle of a face, given the window around it.
-    fn core_of(&self, window: Rect) -> Rect {
+    pub fn core_of(&self, window: Rect) -> Rect {
         let side = window.width / self.width;
         let (x, y) = window.center();
         let (x, y) = (x - self.shift[0] * side, y - self.shift[1] * side);

@@ -6,7 +6,7 @@ use crate::data::celeba::Split;
 use crate::eval::document::document;
 use crate::eval::{Options, evaluate, photos};
 use crate::face::{Model, Window};
-use crate::ingredients::{Fingerprint, Ingredients};
+use crate::ingredients::Ingredients;
 use crate::metrics::means;
 use crate::weights::{sweep, write_atomic};
 use crate::{Error, Result};
@@ -35,13 +35,7 @@ impl Work for Eval {
     fn ingredients(&self) -> Result<Ingredients> {
         let mut list = Ingredients::default();
         inputs::model(&mut list, &self.model)?;
-        let photos = photos::open(&self.data, self.split, &mut Problems::new(false))?;
-        let mut print = Fingerprint::default();
-        for photo in &photos.items {
-            let known = format!("{:?} {:?}", photo.boxes, photo.attributes);
-            print.photo(&photo.path)?.text(&known);
-        }
-        list.set("photos", print.finish());
+        inputs::photos(&mut list, &photos::open(&self.data, self.split, &mut Problems::new(false))?)?;
         list.set("window", self.window.name());
         Ok(list)
     }

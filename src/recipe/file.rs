@@ -1,7 +1,7 @@
 //! The recipe file: `output`, a folder, and a list of `[[step]]`. A step has a `name`, a `kind` and the keys of its kind;
 //! `{name}` in any value is the folder of an earlier step.
 
-use super::{Options, Work, bundle, eval, locate, svm, train};
+use super::{Options, Work, bundle, calibrate, eval, locate, scenes, svm, train};
 use crate::ingredients::Ingredients;
 use crate::train::Change;
 use crate::{Error, Result};
@@ -34,7 +34,7 @@ impl Step {
     }
 }
 
-const KINDS: [&str; 5] = ["train", "bundle", "locate", "svm", "eval"];
+const KINDS: [&str; 7] = ["train", "bundle", "scenes", "calibrate", "locate", "svm", "eval"];
 
 /// Whether a TOML file is a recipe, not the file of one training run. A file that cannot be read is none.
 pub fn is_recipe(path: impl AsRef<Path>) -> bool {
@@ -117,6 +117,8 @@ impl Recipe {
         let work: Box<dyn Work> = match kind {
             "train" => Box::new(train::Train::load(keys(table)?, &folder)?),
             "bundle" => Box::new(keys::<bundle::Bundle>(table)?.checked()?),
+            "scenes" => Box::new(keys::<scenes::Scenes>(table)?),
+            "calibrate" => Box::new(keys::<calibrate::Calibrate>(table)?.checked()?),
             "locate" => Box::new(keys::<locate::Locate>(table)?),
             "svm" => Box::new(keys::<svm::Svm>(table)?),
             _ => Box::new(keys::<eval::Eval>(table)?),

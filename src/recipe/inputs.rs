@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::data::celeba::{CelebA, Split};
 use crate::error::At;
+use crate::eval::photos::Photos;
 use crate::ingredients::{Fingerprint, Ingredients};
 use std::fs;
 use std::path::Path;
@@ -39,6 +40,17 @@ pub fn data(list: &mut Ingredients, root: &Path, splits: &[Split]) -> Result<()>
         let bbox = sample.bbox.map_or(String::new(), |b| format!("{} {} {} {}", b.x, b.y, b.width, b.height));
         let identity = sample.identity.map_or(String::new(), |identity| identity.to_string());
         print.photo(&sample.path)?.text(&attributes).text(&bbox).text(&identity);
+    }
+    list.set("photos", print.finish());
+    Ok(())
+}
+
+/// Adds photos to be measured and all that is known about them.
+pub fn photos(list: &mut Ingredients, photos: &Photos) -> Result<()> {
+    let mut print = Fingerprint::default();
+    for photo in &photos.items {
+        let known = format!("{:?} {:?}", photo.boxes, photo.attributes);
+        print.photo(&photo.path)?.text(&known);
     }
     list.set("photos", print.finish());
     Ok(())

@@ -6,11 +6,13 @@
 //! command then skips what is done, goes on with what was interrupted, and does again what has changed.
 
 mod bundle;
+mod calibrate;
 mod eval;
 mod file;
 mod inputs;
 mod locate;
 mod record;
+mod scenes;
 mod svm;
 mod train;
 

@@ -16,6 +16,12 @@ pub fn write(folder: &Folder) {
         fs::create_dir_all(&class).unwrap();
         fs::copy(photo.path(), class.join(photo.file_name())).unwrap();
     }
+    let pasted: String = fs::read_dir(folder.path("objects/class0"))
+        .unwrap()
+        .flatten()
+        .map(|photo| format!("objects/class0/{},10,20,24,30\n", photo.file_name().to_string_lossy()))
+        .collect();
+    folder.write("pasted.csv", pasted);
     folder.write("lnet.toml", LNET);
     folder.write("anet.toml", ANET);
     folder.write("model.toml", MODEL);
@@ -151,9 +157,27 @@ template = 'model.toml'
 'anet.safetensors' = '{anet-aligned}/last.safetensors'
 
 [[step]]
+name = 'scenes'
+kind = 'scenes'
+photos = 'pasted.csv'
+backgrounds = 'objects'
+first = 3
+count = 4
+
+[[step]]
+name = 'fitted'
+kind = 'calibrate'
+model = '{draft}'
+data = 'faces'
+split = 'train'
+window = 'celeba'
+backgrounds = 'objects'
+false_positives = 2.0
+
+[[step]]
 name = 'frames'
 kind = 'locate'
-model = '{draft}'
+model = '{fitted}'
 data = 'faces'
 splits = ['train', 'val']
 window = 'frame'
@@ -167,7 +191,7 @@ set = { init = '{anet-aligned}/last.safetensors', seed = 2, data.boxes = '{frame
 [[step]]
 name = 'final'
 kind = 'bundle'
-template = 'model.toml'
+template = '{fitted}/model.toml'
 [step.files]
 'lnet_o.toml' = '{lnet-o}/net.toml'
 'lnet_o.safetensors' = '{lnet-o}/last.safetensors'

@@ -1,0 +1,224 @@
+//! `kind = "calibrate"`: the bundle with the constants of its two LNets, and its threshold, fitted to photos whose faces are
+//! known and to photos without any; the step's folder becomes the bundle with them.
+
+use super::bundle::copy;
+use super::{Done, Event, Tools, Work, inputs};
+use crate::data::Problems;
+use crate::data::celeba::Split;
+use crate::data::photo::Photo;
+use crate::eval::photos::{self, Photos};
+use crate::face::{BUNDLE, Model, Window};
+use crate::ingredients::Ingredients;
+use crate::locate::{Fit, Sight, Stage};
+use crate::weights::{sweep, write_atomic};
+use crate::{Error, Result};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use toml_edit::DocumentMut;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibrate {
+    model: PathBuf,
+    /// Photos with boxes.
+    data: PathBuf,
+    /// Of data in CelebA's layout.
+    split: Option<Split>,
+    /// What the boxes hold.
+    window: Window,
+    /// Photos without a face; the threshold stays if there are none.
+    backgrounds: Option<PathBuf>,
+    /// As many photos and as many backgrounds at most, spread evenly over each.
+    #[serde(default = "all")]
+    limit: usize,
+    /// Windows per background that may reach the threshold.
+    #[serde(default = "half")]
+    false_positives: f32,
+}
+
+fn all() -> usize {
+    usize::MAX
+}
+
+fn half() -> f32 {
+    0.5
+}
+
+/// The stages in `[locate]`.
+const STAGES: [&str; 2] = ["lnet_o", "lnet_s"];
+
+impl Calibrate {
+    /// # Errors
+    /// A window that no box describes; a rate that is none.
+    pub fn checked(self) -> Result<Self> {
+        if !matches!(self.window, Window::Face | Window::Celeba | Window::Inner) {
+            let found = format!("{} is the box of no face", self.window.name());
+            return Err(Error::new("window", found).advise("give inner, celeba or face"));
+        }
+        if self.false_positives.is_nan() || self.false_positives < 0.0 {
+            let found = format!("is {}", self.false_positives);
+            return Err(Error::new("false_positives", found).advise("give a number per photo, 0 or more"));
+        }
+        Ok(self)
+    }
+
+    fn photos(&self) -> Result<Photos> {
+        let mut photos = photos::open(&self.data, self.split, &mut Problems::new(false))?;
+        if let Some(backgrounds) = &self.backgrounds {
+            photos.add_backgrounds(backgrounds)?;
+        }
+        let wanted = photos.spread(self.limit);
+        photos.items = wanted.into_iter().map(|i| photos.items[i].clone()).collect();
+        Ok(photos)
+    }
+}
+
+impl Work for Calibrate {
+    fn reads(&self) -> Vec<(String, PathBuf)> {
+        let mut reads = vec![("model".into(), self.model.clone()), ("data".into(), self.data.clone())];
+        reads.extend(self.backgrounds.clone().map(|path| ("backgrounds".into(), path)));
+        reads
+    }
+
+    fn ingredients(&self) -> Result<Ingredients> {
+        let mut list = Ingredients::default();
+        inputs::model(&mut list, &self.model)?;
+        inputs::photos(&mut list, &self.photos()?)?;
+        list.set("window", self.window.name());
+        if self.backgrounds.is_some() {
+            list.set("false_positives", self.false_positives);
+        }
+        Ok(list)
+    }
+
+    fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done> {
+        let files = inputs::bundle_files(&self.model)?;
+        for name in &files {
+            copy(&self.model.join(name), &folder.join(name))?;
+        }
+        sweep(folder, &files.iter().map(String::as_str).collect::<Vec<_>>());
+        let photos = self.photos()?;
+        let (faces, backgrounds): (Vec<_>, Vec<_>) = photos.items.iter().partition(|item| !item.background);
+        let (total, mut unreadable) = (photos.items.len(), Vec::new());
+
+        let mut model = Model::load(folder, tools.device)?;
+        let shape = self.window.shape(&model.bundle).expect("checked");
+        let mut sights = [const { Vec::<Sight>::new() }; 2];
+        for (done, item) in faces.iter().enumerate() {
+            // A photo of several faces would be a sight of one and a riddle of the others.
+            if let Some([(rect, _)]) = item.boxes.as_deref() {
+                match Photo::open(&item.path) {
+                    Ok(photo) => {
+                        let seen = model.sights(&photo, shape.core_of(*rect))?;
+                        sights.iter_mut().zip(seen).for_each(|(sights, sight)| sights.push(sight));
+                    }
+                    Err(error) => unreadable.push(error),
+                }
+            }
+            tools.photos(done + 1, total)?;
+        }
+        let locate = &model.bundle.locate;
+        let mut words = Vec::new();
+        edit(&folder.join(BUNDLE), |document| {
+            for ((name, stage), sights) in STAGES.into_iter().zip([&locate.lnet_o, &locate.lnet_s]).zip(&sights) {
+                let (Stage { width, shift, .. }, fit) = stage.fitted(sights).ok_or_else(|| {
+                    let found = format!("{name} responds to hardly a face of {}", sights.len());
+                    Error::file(&self.data, found)
+                        .advise("train it longer, lower its floor, or give more photos of one face")
+                })?;
+                let table = &mut document["locate"][name];
+                put(&mut table["width"], rounded(width, 100.0));
+                put(
+                    &mut table["shift"],
+                    shift.iter().map(|shift| rounded(*shift, 1000.0)).collect::<toml_edit::Array>(),
+                );
+                words.push(told(name, &fit));
+            }
+            Ok(())
+        })?;
+
+        if !backgrounds.is_empty() {
+            let mut model = Model::load(folder, tools.device)?;
+            let mut scores = Vec::new();
+            for (done, item) in backgrounds.iter().enumerate() {
+                match Photo::open(&item.path) {
+                    Ok(photo) => scores.extend(model.detect(&photo, 0.0)?.iter().map(|face| face.score)),
+                    Err(error) => unreadable.push(error),
+                }
+                tools.photos(faces.len() + done + 1, total)?;
+            }
+            let threshold = threshold(&mut scores, (self.false_positives * backgrounds.len() as f32) as usize);
+            edit(&folder.join(BUNDLE), |document| {
+                put(&mut document["locate"]["threshold"], threshold);
+                Ok(())
+            })?;
+            words.push(format!("threshold {threshold}"));
+        }
+        (tools.tell)(Event::Skipped(&unreadable));
+        Ok(Done { files, result: words.join("; ") })
+    }
+}
+
+/// The least threshold, in thousandths, that no more than `allowed` of the scores reach.
+fn threshold(scores: &mut [f32], allowed: usize) -> f64 {
+    scores.sort_by(|a, b| b.total_cmp(a));
+    scores.get(allowed).map_or(0.0, |score| ((f64::from(*score) * 1e3).floor() + 1.0) / 1e3)
+}
+
+fn told(name: &str, fit: &Fit) -> String {
+    let Fit { found, faces, width, middle: [x, y] } = fit;
+    format!("{name} on {found} of {faces} faces, width errs by {width:.2}, middle by {x:.2} and {y:.2} of it")
+}
+
+fn rounded(value: f32, digits: f64) -> f64 {
+    (f64::from(value) * digits).round() / digits
+}
+
+/// Changes values in a TOML file; all else in it stays, comments too.
+fn edit(path: &Path, change: impl FnOnce(&mut DocumentMut) -> Result<()>) -> Result<()> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
+    let mut document: DocumentMut = text.parse().map_err(|e| Error::file(path, e))?;
+    change(&mut document)?;
+    write_atomic(path, |file| write!(file, "{document}"))
+}
+
+/// Replaces a value; the comment behind it stays.
+fn put(item: &mut toml_edit::Item, value: impl Into<toml_edit::Value>) {
+    let mut value = value.into();
+    if let Some(old) = item.as_value() {
+        *value.decor_mut() = old.decor().clone();
+    }
+    *item = toml_edit::Item::Value(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_threshold_lets_no_more_through_than_allowed() {
+        let scores = [0.5, 0.1234, 0.9, 0.3, 0.3];
+        let reach = |threshold: f64| scores.iter().filter(|score| f64::from(**score) >= threshold).count();
+        for (allowed, expected) in [(0, 0.901), (1, 0.501), (2, 0.301), (3, 0.301), (4, 0.124), (5, 0.0), (9, 0.0)] {
+            let threshold = threshold(&mut scores.clone(), allowed);
+            assert!((threshold - expected).abs() < 1e-9, "{allowed}: {threshold}");
+            assert!(reach(threshold) <= allowed);
+        }
+    }
+
+    #[test]
+    fn values_change_and_comments_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(BUNDLE);
+        std::fs::write(&path, "# A.\n[locate]\nthreshold = 0.5   # B.\n[locate.lnet_o]\nshift = [0.0, 1.0] # C.\n")
+            .unwrap();
+        edit(&path, |document| {
+            put(&mut document["locate"]["threshold"], 0.25);
+            put(&mut document["locate"]["lnet_o"]["shift"], [1.5, -2.0].into_iter().collect::<toml_edit::Array>());
+            Ok(())
+        })
+        .unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "# A.\n[locate]\nthreshold = 0.25   # B.\n[locate.lnet_o]\nshift = [1.5, -2.0] # C.\n");
+    }
+}

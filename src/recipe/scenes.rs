@@ -1,0 +1,64 @@
+//! `kind = "scenes"`: photos with known boxes, pasted into photos of other things, as `weft data scenes` does it.
+
+use super::{Done, Tools, Work, inputs};
+use crate::Result;
+use crate::data::scenes::{BOXES, Config, write};
+use crate::data::{Problems, folder};
+use crate::error::At;
+use crate::eval::photos;
+use crate::ingredients::{Fingerprint, Ingredients};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenes {
+    /// A box file.
+    photos: PathBuf,
+    backgrounds: PathBuf,
+    #[serde(default)]
+    first: usize,
+    count: usize,
+    #[serde(default = "one")]
+    seed: u64,
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// Folder of the scenes.
+const IMAGES: &str = "images";
+
+impl Work for Scenes {
+    fn reads(&self) -> Vec<(String, PathBuf)> {
+        vec![("photos".into(), self.photos.clone()), ("backgrounds".into(), self.backgrounds.clone())]
+    }
+
+    fn ingredients(&self) -> Result<Ingredients> {
+        let mut list = Ingredients::default();
+        inputs::photos(&mut list, &photos::open(&self.photos, None, &mut Problems::new(true))?)?;
+        let mut print = Fingerprint::default();
+        for photo in folder::photos(&self.backgrounds)? {
+            print.photo(&photo)?;
+        }
+        list.set("backgrounds", print.finish());
+        list.set("first", self.first);
+        list.set("count", self.count);
+        list.set("seed", self.seed);
+        Ok(list)
+    }
+
+    fn run(&self, folder: &Path, _: &mut Tools<'_>) -> Result<Done> {
+        let images = folder.join(IMAGES);
+        if images.exists() {
+            std::fs::remove_dir_all(&images).at(&images)?;
+        }
+        let config = Config { first: self.first, scenes: self.count, seed: self.seed, ..Config::default() };
+        write(&config, &self.photos, &self.backgrounds, folder)?;
+        let name = |path: PathBuf| path.file_name().map(|name| format!("{IMAGES}/{}", name.to_string_lossy()));
+        let mut files: Vec<String> = folder::photos(&images)?.into_iter().filter_map(name).collect();
+        files.push(BOXES.into());
+        Ok(Done { files, result: format!("{} scenes", self.count) })
+    }
+}
