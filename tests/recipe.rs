@@ -40,6 +40,8 @@ fn a_recipe_is_done_once_and_what_changes_is_done_again() {
     assert!(document["accuracy"].is_number() && document["localisation"]["recall_iou_0.5"].is_number());
     let fitted = fs::read_to_string(folder.path("runs/fitted/model.toml")).unwrap();
     assert!(fitted.contains("name = 'mini'") && !fitted.contains("width = 20.0\nshift = [0.0, 0.0]"), "{fitted}");
+    let last = fs::read_to_string(folder.path("runs/final/model.toml")).unwrap();
+    assert_eq!(last, fitted.replacen("sides = [48]", "sides = [32, 48]", 1));
     assert_eq!(fs::read_to_string(folder.path("runs/scenes/boxes.csv")).unwrap().lines().count(), 5);
     let whole = folder.tree("runs");
 
@@ -76,6 +78,11 @@ fn a_recipe_is_done_once_and_what_changes_is_done_again() {
     assert!(plan.stdout.contains("photos has changed"), "{}", plan.stdout);
     assert!(plan.stdout.contains("after objects, if that changes its files"), "{}", plan.stdout);
     assert!(folder.tree("runs") == whole);
+
+    // A value of a bundle that cannot be there.
+    let output = folder.weft("train recipe.toml --only final --set final.set.name.x=1");
+    assert_eq!(output.code, Some(1));
+    assert!(output.stderr.contains("step final: set.name.x: x is in no table of the template"), "{}", output.stderr);
 }
 
 #[test]

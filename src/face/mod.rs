@@ -139,11 +139,11 @@ impl Model {
         Ok(faces.into_iter().map(|found| self.face(found, scale)).collect())
     }
 
-    /// What LNet_o and LNet_s see of a face, given the square in its middle, in pixels of the photo.
+    /// What LNet_o and LNet_s see of a face in one or several windows, given the square in its middle, in pixels of the photo.
     ///
     /// # Errors
     /// No memory.
-    pub fn sights(&mut self, photo: &Photo, core: Rect) -> Result<[Sight; 2]> {
+    pub fn sights(&mut self, photo: &Photo, core: Rect) -> Result<[Vec<Sight>; 2]> {
         let (small, scale) = photo.fit_within(WORKING_SIDE);
         let [x, y, width, height] = [core.x, core.y, core.width, core.height].map(|pixels| pixels * scale);
         self.localiser.sights(&small, Rect::new(x, y, width, height))

@@ -124,6 +124,8 @@ pub struct Found {
 
 /// A face is looked at again in the window that it was found in: that window is better placed than the first.
 const LOOKS: usize = 2;
+/// Factors by which windows of head and shoulders err when LNet_o finds them.
+const DOUBTS: [f32; 3] = [0.8, 1.0, 1.25];
 /// Two windows that overlap more than this (intersection over union) are one face.
 const SAME: f32 = 0.3;
 
@@ -207,18 +209,21 @@ impl Localiser {
         Ok(best.map(|peak| Seen { peak, head, levels }))
     }
 
-    /// What both nets see of a face whose place is known: LNet_o in the whole photo, LNet_s in the window of head and
-    /// shoulders around it.
+    /// What both nets see of a face whose place is known: LNet_o in the whole photo, LNet_s in windows of head and shoulders
+    /// around it that are too small, right and too large, as LNet_o finds them.
     ///
     /// # Errors
     /// No memory for the nets' maps.
-    pub fn sights(&mut self, photo: &Photo, core: Rect) -> Result<[Sight; 2]> {
-        let (x, y) = core.center();
-        let side = self.config.head * core.width;
-        let window = Rect::new(x - side / 2.0, y - side / 2.0, side, side);
-        let head = slid_inside(window, photo).unwrap_or(photo.bounds());
-        let (whole, near) = (self.coarse.look(photo, photo.bounds())?, self.fine.look(photo, head)?);
-        Ok([whole, near].map(|levels| Sight { levels, core }))
+    pub fn sights(&mut self, photo: &Photo, core: Rect) -> Result<[Vec<Sight>; 2]> {
+        let whole = Sight { levels: self.coarse.look(photo, photo.bounds())?, core };
+        let mut near = Vec::new();
+        for doubt in DOUBTS {
+            let window = core.scaled_about_center(self.config.head * doubt);
+            if let Some(head) = slid_inside(window, photo) {
+                near.push(Sight { levels: self.fine.look(photo, head)?, core });
+            }
+        }
+        Ok([vec![whole], near])
     }
 
     /// The channel of LNet_s that responds to a tag.

@@ -4,11 +4,14 @@ use super::{Done, Tools, Work};
 use crate::error::At;
 use crate::face::{BUNDLE, Model};
 use crate::ingredients::Ingredients;
+use crate::train::Change;
 use crate::weights::{Dtype, convert, sweep, write_atomic};
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use toml::Table;
+use toml_edit::DocumentMut;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,6 +20,9 @@ pub struct Bundle {
     template: PathBuf,
     /// Names in the bundle, and where their content is.
     files: BTreeMap<String, PathBuf>,
+    /// Replaces values of the template.
+    #[serde(default)]
+    set: Table,
     /// Of the weights in the bundle.
     #[serde(default)]
     dtype: Float,
@@ -66,6 +72,9 @@ impl Work for Bundle {
         for (name, path) in &self.files {
             list.file(format!("files.{name}"), path)?;
         }
+        for Change { keys, value } in Change::all_of(&self.set) {
+            list.set(format!("set.{}", keys.join(".")), value.to_string());
+        }
         list.set("dtype", Dtype::from(self.dtype).to_string());
         Ok(list)
     }
@@ -75,6 +84,21 @@ impl Work for Bundle {
         files.extend(self.files.keys().cloned());
         sweep(folder, &files.iter().map(String::as_str).collect::<Vec<_>>());
         copy(&self.template, &folder.join(BUNDLE))?;
+        edit(&folder.join(BUNDLE), |document| {
+            for Change { keys, value } in Change::all_of(&self.set) {
+                let place = || format!("set.{}", keys.join("."));
+                let value = value.to_string().parse::<toml_edit::Value>().map_err(|e| Error::new(place(), e))?;
+                let mut item = document.as_item_mut();
+                for key in &keys {
+                    if !item.is_none() && !item.is_table_like() {
+                        return Err(Error::new(place(), format!("{key} is in no table of the template")));
+                    }
+                    item = &mut item[key];
+                }
+                put(item, value);
+            }
+            Ok(())
+        })?;
         for (name, from) in &self.files {
             let to = folder.join(name);
             if to.extension().is_some_and(|e| e == "safetensors") {
@@ -93,4 +117,42 @@ impl Work for Bundle {
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let content = std::fs::read(from).at(from)?;
     write_atomic(to, |file| file.write_all(&content))
+}
+
+/// Changes values in a TOML file; all else in it stays, comments too.
+pub fn edit(path: &Path, change: impl FnOnce(&mut DocumentMut) -> Result<()>) -> Result<()> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
+    let mut document: DocumentMut = text.parse().map_err(|e| Error::file(path, e))?;
+    change(&mut document)?;
+    write_atomic(path, |file| write!(file, "{document}"))
+}
+
+/// Replaces a value; the comment behind it stays.
+pub fn put(item: &mut toml_edit::Item, value: impl Into<toml_edit::Value>) {
+    let mut value = value.into();
+    if let Some(old) = item.as_value() {
+        *value.decor_mut() = old.decor().clone();
+    }
+    *item = toml_edit::Item::Value(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_change_and_comments_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(BUNDLE);
+        std::fs::write(&path, "# A.\n[locate]\nthreshold = 0.5   # B.\n[locate.lnet_o]\nshift = [0.0, 1.0] # C.\n")
+            .unwrap();
+        edit(&path, |document| {
+            put(&mut document["locate"]["threshold"], 0.25);
+            put(&mut document["locate"]["lnet_o"]["shift"], [1.5, -2.0].into_iter().collect::<toml_edit::Array>());
+            Ok(())
+        })
+        .unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "# A.\n[locate]\nthreshold = 0.25   # B.\n[locate.lnet_o]\nshift = [1.5, -2.0] # C.\n");
+    }
 }

@@ -1,7 +1,7 @@
 //! `kind = "calibrate"`: the bundle with the constants of its two LNets, and its threshold, fitted to photos whose faces are
 //! known and to photos without any; the step's folder becomes the bundle with them.
 
-use super::bundle::copy;
+use super::bundle::{copy, edit, put};
 use super::{Done, Event, Tools, Work, inputs};
 use crate::data::Problems;
 use crate::data::celeba::Split;
@@ -10,11 +10,10 @@ use crate::eval::photos::{self, Photos};
 use crate::face::{BUNDLE, Model, Window};
 use crate::ingredients::Ingredients;
 use crate::locate::{Fit, Sight, Stage};
-use crate::weights::{sweep, write_atomic};
+use crate::weights::sweep;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-use toml_edit::DocumentMut;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -110,7 +109,7 @@ impl Work for Calibrate {
                 match Photo::open(&item.path) {
                     Ok(photo) => {
                         let seen = model.sights(&photo, shape.core_of(*rect))?;
-                        sights.iter_mut().zip(seen).for_each(|(sights, sight)| sights.push(sight));
+                        sights.iter_mut().zip(seen).for_each(|(sights, seen)| sights.extend(seen));
                     }
                     Err(error) => unreadable.push(error),
                 }
@@ -122,7 +121,7 @@ impl Work for Calibrate {
         edit(&folder.join(BUNDLE), |document| {
             for ((name, stage), sights) in STAGES.into_iter().zip([&locate.lnet_o, &locate.lnet_s]).zip(&sights) {
                 let (Stage { width, shift, .. }, fit) = stage.fitted(sights).ok_or_else(|| {
-                    let found = format!("{name} responds to hardly a face of {}", sights.len());
+                    let found = format!("{name} responds to hardly a face in {} windows", sights.len());
                     Error::file(&self.data, found)
                         .advise("train it longer, lower its floor, or give more photos of one face")
                 })?;
@@ -162,33 +161,18 @@ impl Work for Calibrate {
 /// The least threshold, in thousandths, that no more than `allowed` of the scores reach.
 fn threshold(scores: &mut [f32], allowed: usize) -> f64 {
     scores.sort_by(|a, b| b.total_cmp(a));
-    scores.get(allowed).map_or(0.0, |score| ((f64::from(*score) * 1e3).floor() + 1.0) / 1e3)
+    scores.get(allowed).map_or(0.0, |score| f64::from((score * 1e3).floor() + 1.0) / 1e3)
 }
 
 fn told(name: &str, fit: &Fit) -> String {
-    let Fit { found, faces, width, middle: [x, y] } = fit;
-    format!("{name} on {found} of {faces} faces, width errs by {width:.2}, middle by {x:.2} and {y:.2} of it")
+    let Fit { found, windows, width, middle: [x, y] } = fit;
+    format!(
+        "{name} on the face in {found} of {windows} windows, width errs by {width:.2}, middle by {x:.2} and {y:.2} of it"
+    )
 }
 
 fn rounded(value: f32, digits: f64) -> f64 {
     (f64::from(value) * digits).round() / digits
-}
-
-/// Changes values in a TOML file; all else in it stays, comments too.
-fn edit(path: &Path, change: impl FnOnce(&mut DocumentMut) -> Result<()>) -> Result<()> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
-    let mut document: DocumentMut = text.parse().map_err(|e| Error::file(path, e))?;
-    change(&mut document)?;
-    write_atomic(path, |file| write!(file, "{document}"))
-}
-
-/// Replaces a value; the comment behind it stays.
-fn put(item: &mut toml_edit::Item, value: impl Into<toml_edit::Value>) {
-    let mut value = value.into();
-    if let Some(old) = item.as_value() {
-        *value.decor_mut() = old.decor().clone();
-    }
-    *item = toml_edit::Item::Value(value);
 }
 
 #[cfg(test)]
@@ -204,21 +188,5 @@ mod tests {
             assert!((threshold - expected).abs() < 1e-9, "{allowed}: {threshold}");
             assert!(reach(threshold) <= allowed);
         }
-    }
-
-    #[test]
-    fn values_change_and_comments_stay() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(BUNDLE);
-        std::fs::write(&path, "# A.\n[locate]\nthreshold = 0.5   # B.\n[locate.lnet_o]\nshift = [0.0, 1.0] # C.\n")
-            .unwrap();
-        edit(&path, |document| {
-            put(&mut document["locate"]["threshold"], 0.25);
-            put(&mut document["locate"]["lnet_o"]["shift"], [1.5, -2.0].into_iter().collect::<toml_edit::Array>());
-            Ok(())
-        })
-        .unwrap();
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(text, "# A.\n[locate]\nthreshold = 0.25   # B.\n[locate.lnet_o]\nshift = [1.5, -2.0] # C.\n");
     }
 }

@@ -150,6 +150,10 @@ pub enum View {
         /// to 3: no tag either, so that the net responds to faces of one size.
         #[serde(default)]
         other_size_share: f32,
+        /// Share of all samples without colour, so that the net knows faces in black-and-white photos, too. Not told where it
+        /// is 0, as runs were made before there was such a share.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        grey_share: f32,
         /// Least and greatest longer side of a photo, as a share of the input.
         photo_scale: [f32; 2],
         /// The same for `faces`.
@@ -158,6 +162,10 @@ pub enum View {
     },
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(value: &f32) -> bool {
+    *value == 0.0
+}
 fn one() -> u64 {
     1
 }
@@ -258,7 +266,10 @@ impl Config {
                 return refuse("view.short", "is 0".into(), "give pixels");
             }
             View::TenCrop { .. } => {}
-            View::Scene { face_share, empty_share, other_size_share, photo_scale, face_scale, .. } => {
+            View::Scene { face_share, empty_share, other_size_share, grey_share, photo_scale, face_scale, .. } => {
+                if !share(*grey_share) {
+                    return refuse("view.grey_share", format!("is {grey_share}"), "give a share, at most 1");
+                }
                 let shares = [*face_share, *empty_share, *other_size_share];
                 if !shares.iter().all(|s| share(*s)) || !share(shares.iter().sum()) {
                     return refuse(

@@ -111,7 +111,13 @@ impl Cutter {
                 let window = self.ten_crop(&photo, *short)[rng.below(5)];
                 (photo, window, rng.chance(0.5))
             }
-            View::Scene { .. } => return self.draw_scene(item, rng, resampler, pixels, tags),
+            View::Scene { grey_share, .. } => {
+                self.draw_scene(item, rng, resampler, pixels, tags)?;
+                if rng.chance(*grey_share) {
+                    pixels.chunks_exact_mut(3).for_each(|pixel| pixel.fill(luma(pixel)));
+                }
+                return Ok(());
+            }
         };
         resampler.sample(&photo, window, self.width, self.height, flip, self.normalise, pixels);
         Ok(())
@@ -258,6 +264,11 @@ impl Cutter {
     }
 }
 
+/// The brightness of an RGB pixel (ITU-R BT.601); its three values have the same scale.
+fn luma(pixel: &[f32]) -> f32 {
+    pixel.iter().zip([0.299, 0.587, 0.114]).map(|(value, weight)| value * weight).sum()
+}
+
 /// Uniform in the logarithm: halves are as likely as doubles.
 fn log_uniform([least, most]: [f32; 2], rng: &mut Rng) -> f32 {
     rng.range(least.ln(), most.ln()).exp()
@@ -270,4 +281,48 @@ fn around(photo: &Photo, region: Option<Rect>, width: usize, height: usize) -> R
     let scale = (region.width / width as f32).max(region.height / height as f32);
     let (w, h) = (width as f32 * scale, height as f32 * scale);
     Rect::new(x - w / 2.0, y - h / 2.0, w, h)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Draws a scene of a red face on green, and whether all of it, or none of it, is without colour.
+    fn colourless(grey_share: f32, seed: u64) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let save = |name: &str, color: [u8; 3]| {
+            let path = folder.path().join(name);
+            Photo::from_fn(20, 20, |_, _| color).save_png(&path).unwrap();
+            path
+        };
+        let backgrounds = vec![save("green.png", [10, 200, 20])];
+        let item = Item { photo: save("red.png", [200, 20, 30]), region: None, class: 0, tags: vec![1.0] };
+        let view = View::Scene {
+            backgrounds: PathBuf::new(),
+            faces: None,
+            face_share: 0.0,
+            empty_share: 0.0,
+            other_size_share: 0.0,
+            grey_share,
+            photo_scale: [0.5, 0.5],
+            face_scale: [0.5, 0.5],
+        };
+        let scene = Scene { backgrounds, faces: Vec::new() };
+        let cutter = Cutter { view, height: 16, width: 16, normalise: Normalise::default(), scene };
+        let (mut pixels, mut tags) = (vec![0.0; 16 * 16 * 3], vec![0.0]);
+        cutter.draw(&item, &mut Rng::new(seed, 0), &mut Resampler::default(), &mut pixels, &mut tags).unwrap();
+        assert_eq!(tags, item.tags);
+        let grey = pixels.chunks_exact(3).filter(|p| p[0] == p[1] && p[1] == p[2]).count();
+        assert!(grey == 0 || grey == 16 * 16, "{grey}");
+        let brightness: Vec<f32> = pixels.chunks_exact(3).map(luma).collect();
+        assert!(brightness.iter().any(|value| (value - brightness[0]).abs() > 0.5), "the face is still there");
+        grey > 0
+    }
+
+    #[test]
+    fn a_share_of_the_scenes_is_without_colour() {
+        assert!((0..10).all(|seed| !colourless(0.0, seed) && colourless(1.0, seed)));
+        let share = (0..100).filter(|&seed| colourless(0.3, seed)).count();
+        assert!((15..45).contains(&share), "{share}");
+    }
 }

@@ -192,6 +192,7 @@ set = { init = '{anet-aligned}/last.safetensors', seed = 2, data.boxes = '{frame
 name = 'final'
 kind = 'bundle'
 template = '{fitted}/model.toml'
+set = { locate.lnet_o.sides = [32, 48] }
 [step.files]
 'lnet_o.toml' = '{lnet-o}/net.toml'
 'lnet_o.safetensors' = '{lnet-o}/last.safetensors'
