@@ -13,12 +13,13 @@ use weft::face::Model;
 
 const FACES: usize = 12;
 
-/// A folder with drawn faces in `d`, three backgrounds in `b`, and in `truth.csv` the true boxes as a detector's windows.
+/// A folder with drawn faces in `d`, three backgrounds in `b`, one of which is a portrait after all, and in `truth.csv` the true boxes as a detector's windows.
 fn drawn() -> Folder {
     let folder = Folder::new();
     folder.ok("data synth d --images 40 --identities 10 --width 64 --height 64 --seed 5");
-    for (name, step) in [("x.png", 3), ("deep/y.png", 5), ("deep/z<&\".png", 7)] {
-        fs::create_dir_all(folder.path("b/deep")).unwrap();
+    fs::create_dir_all(folder.path("b/deep")).unwrap();
+    Photo::open(PHOTO).unwrap().resized(128, 128).save_png(folder.path("b/deep/z<&\".png")).unwrap();
+    for (name, step) in [("x.png", 3), ("deep/y.png", 5)] {
         let photo = Photo::from_fn(60, 50, |x, y| [(x * step) as u8, (y * step) as u8, (x * y) as u8]);
         photo.save_png(folder.path("b").join(name)).unwrap();
     }

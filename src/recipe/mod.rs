@@ -1,6 +1,6 @@
 //! A recipe: the steps of the whole training in one file, done in order by one command. A step is one training run, a
-//! bundle put together, windows found in photos, SVMs trained or a model measured; each has a folder, and refers to those
-//! of earlier steps.
+//! bundle put together, scenes made, a localiser calibrated, windows found in photos, SVMs trained or a model measured; each
+//! has a folder, and refers to those of earlier steps.
 //!
 //! The one idea: a step that is done leaves a record of what went in and what came out, both as hashes of contents. The same
 //! command then skips what is done, goes on with what was interrupted, and does again what has changed.

@@ -19,12 +19,8 @@ pub struct Scenes {
     #[serde(default)]
     first: usize,
     count: usize,
-    #[serde(default = "one")]
+    #[serde(default = "inputs::seed")]
     seed: u64,
-}
-
-fn one() -> u64 {
-    1
 }
 
 /// Folder of the scenes.

@@ -22,12 +22,8 @@ pub struct Svm {
     /// The photos are aligned faces: nothing is located.
     #[serde(default)]
     aligned: bool,
-    #[serde(default = "one")]
+    #[serde(default = "inputs::seed")]
     seed: u64,
-}
-
-fn one() -> u64 {
-    1
 }
 
 impl Work for Svm {
