@@ -13,7 +13,8 @@ use weft::face::Model;
 
 const FACES: usize = 12;
 
-/// A folder with drawn faces in `d`, three backgrounds in `b`, one of which is a portrait after all, and in `truth.csv` the true boxes as a detector's windows.
+/// A folder with drawn faces in `d`, three backgrounds in `b`, one of which is a portrait after all, and in `truth.csv` the
+/// true boxes as a detector's windows.
 fn drawn() -> Folder {
     let folder = Folder::new();
     folder.ok("data synth d --images 40 --identities 10 --width 64 --height 64 --seed 5");

@@ -135,4 +135,29 @@ mod tests {
             assert!(middle(15.0, 27.0)[0] > 250 && middle(35.0, 5.0)[0] < 5, "seed {seed}");
         }
     }
+
+    #[test]
+    fn a_series_may_be_written_in_parts() {
+        let root = tempfile::tempdir().unwrap();
+        let save = |name: String, shade: u8| {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            Photo::from_fn(12, 16, |x, y| [shade, (x * 9) as u8, (y * 9) as u8]).save_png(path).unwrap();
+        };
+        (0..4).for_each(|i| save(format!("photos/images/{i}.png"), 40 * i));
+        (0..2).for_each(|i| save(format!("things/class/{i}.png"), 200 + 40 * i));
+        let (photos, things) = (root.path().join("photos/boxes.csv"), root.path().join("things"));
+        fs::write(&photos, "0.png,1,1,5,5\n1.png,2,2,5,5\n2.png,3,3,5,5\n3.png,4,4,5,5\n").unwrap();
+        let part = |name: &str, first: usize, scenes: usize| {
+            let to = root.path().join(name);
+            write(&Config { first, scenes, side: 40, ..Config::default() }, &photos, &things, &to).unwrap();
+            let text = fs::read_to_string(to.join(BOXES)).unwrap();
+            (to.join("images"), text.lines().skip(1).map(str::to_string).collect::<Vec<_>>())
+        };
+        let ((whole, all), (rest, some)) = (part("whole", 0, 4), part("rest", 3, 1));
+        assert_eq!(all[3..], some);
+        assert!(all.iter().all(|line| line.matches(',').count() == 4) && all.len() == 4);
+        assert_eq!(fs::read(whole.join("00003.jpg")).unwrap(), fs::read(rest.join("00003.jpg")).unwrap());
+        assert_eq!(fs::read_dir(rest).unwrap().count(), 1);
+    }
 }

@@ -138,15 +138,18 @@ impl Work for Calibrate {
 
         if !backgrounds.is_empty() {
             let mut model = Model::load(folder, tools.device)?;
-            let mut scores = Vec::new();
+            let (mut scores, mut read) = (Vec::new(), 0);
             for (done, item) in backgrounds.iter().enumerate() {
                 match Photo::open(&item.path) {
-                    Ok(photo) => scores.extend(model.detect(&photo, 0.0)?.iter().map(|face| face.score)),
+                    Ok(photo) => {
+                        scores.extend(model.detect(&photo, 0.0)?.iter().map(|face| face.score));
+                        read += 1;
+                    }
                     Err(error) => unreadable.push(error),
                 }
                 tools.photos(faces.len() + done + 1, total)?;
             }
-            let threshold = threshold(&mut scores, (self.false_positives * backgrounds.len() as f32) as usize);
+            let threshold = threshold(&mut scores, (self.false_positives * read as f32) as usize);
             edit(&folder.join(BUNDLE), |document| {
                 put(&mut document["locate"]["threshold"], threshold);
                 Ok(())
