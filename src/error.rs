@@ -61,6 +61,11 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// The time, as messages give it.
+pub fn now() -> impl fmt::Display {
+    jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
 /// Gives a foreign error its place: `fs::read(p).at(p)?`.
 pub trait At<T> {
     /// Turns the error into ours, placed at `place`.

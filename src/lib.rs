@@ -3,7 +3,7 @@
 //!
 //! Imports go down this list only:
 //! `cli -> doctor, profile, recipe -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
-//! device, weights, ingredients, rng, error`.
+//! device, weights, ingredients, lock, rng, error`.
 
 pub mod cli;
 pub mod data;
@@ -15,6 +15,7 @@ pub mod face;
 pub mod ingredients;
 pub mod interweave;
 pub mod locate;
+pub mod lock;
 pub mod metrics;
 pub mod net;
 pub mod ops;

@@ -12,6 +12,7 @@ use crate::eval::report::{self, About};
 use crate::eval::{Evaluation, Options, evaluate, paper, photos};
 use crate::face::Window;
 use crate::metrics::{Accuracy, means};
+use crate::weights::keep_inputs;
 use crate::{Error, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,6 +66,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let others = args.detections.iter().zip(names);
     let others: Vec<Detections> =
         others.map(|(file, name)| Detections::read(file, name, &photos, &mut problems)).collect::<Result<_>>()?;
+    for file in args.report.iter().flat_map(|folder| report::files(folder)) {
+        let photos = photos.items.iter().map(|photo| &photo.path);
+        keep_inputs("--report", file, args.detections.iter().chain([&args.data]).chain(photos))?;
+    }
     let mut model = args.model.load(&args.device.open()?)?;
     let options =
         Options { limit: args.limit.unwrap_or(usize::MAX), examples: args.report.is_some(), window: args.window };

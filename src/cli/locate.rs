@@ -1,32 +1,29 @@
 //! `weft locate`: the face window of photos, and the response maps behind it.
 
+use super::outputs::Outputs;
+use super::photos::{Answer, AnswerArgs, PhotoArgs, Table, answer_all};
 use super::predict::FaceJson;
-use super::{photo_name, print, print_json};
+use super::say;
+use crate::Result;
+use crate::data::draw;
 use crate::data::photo::{Photo, Rect};
-use crate::data::{boxes, draw};
 use crate::face::{Face, Model, Window};
 use crate::locate::Map;
-use crate::{Error, Result};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Find the face in photos: its window, and where the networks respond.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Photos
-    #[arg(required = true)]
-    images: Vec<PathBuf>,
+    #[command(flatten)]
+    photos: PhotoArgs,
     #[command(flatten)]
     model: super::ModelArgs,
     #[command(flatten)]
     device: super::DeviceArgs,
-    /// Print one JSON document
-    #[arg(long, conflicts_with = "csv")]
-    json: bool,
-    /// Print a box file: image,x,y,width,height,score
-    #[arg(long)]
-    csv: bool,
+    #[command(flatten)]
+    answers: AnswerArgs,
     /// Every face above the threshold, not just the best
     #[arg(long)]
     all: bool,
@@ -44,74 +41,86 @@ pub struct Args {
     attribute: Vec<String>,
 }
 
+/// The faces of one photo, best first, in the window that is asked for.
+struct Faces(Vec<Face>);
+
 pub fn run(args: &Args) -> Result<ExitCode> {
+    let photos = args.photos.names()?;
     let mut model = args.model.load(&args.device.open()?)?;
     args.attribute.iter().try_for_each(|attribute| model.check_attribute(attribute))?;
-    if let Some(folder) = &args.maps {
-        std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-    }
-    if args.csv {
-        print(boxes::HEADER)?;
-    }
-    let (mut documents, mut failed) = (Vec::new(), false);
-    for image in &args.images {
-        let name = image.display().to_string();
-        let found = locate(&mut model, image, args);
-        match &found {
-            Err(error) => {
-                failed = true;
-                eprintln!("weft: {error}");
-                documents.push(json!({ "image": name, "error": error.to_string() }));
-            }
-            Ok(faces) => {
-                let list: Vec<FaceJson> = faces.iter().map(FaceJson::new).collect();
-                documents.push(json!({ "image": name, "faces": list }));
-                if args.csv {
-                    let file = image.file_name().map_or(name, |file| file.to_string_lossy().into_owned());
-                    for face in faces {
-                        print(boxes::line(&file, face.rect, face.score))?;
-                    }
-                } else if !args.json {
-                    if faces.is_empty() {
-                        print(format!("{name}: no face"))?;
-                    }
-                    for Face { rect: Rect { x, y, width, height }, score, .. } in faces {
-                        print(format!("{name}: ({x:.0}, {y:.0}), {width:.0} x {height:.0}, score {score:.2}"))?;
-                    }
-                }
+    let reads: Vec<PathBuf> = args.model.reads().into_iter().chain(args.photos.list()).collect();
+    let plan = |folder: &PathBuf| Outputs::plan("--maps", folder, "png", &photos, &reads);
+    let pictures = args.maps.as_ref().map(plan).transpose()?;
+    let columns = ["x", "y", "width", "height", "score"].map(String::from).to_vec();
+    let table = Table { columns, several: args.all };
+    let mut unsaved = false;
+    let code = answer_all(&photos, &args.answers, &table, &reads, |number, path| {
+        let photo = Photo::open(path)?;
+        let mut faces = model.detect(&photo, args.threshold.unwrap_or(model.bundle.locate.threshold))?;
+        if !args.all {
+            faces.truncate(1);
+        }
+        if let Some(pictures) = &pictures {
+            let maps = Maps { model: &mut model, photo: &photo, attributes: &args.attribute };
+            // The answer is whole without its pictures.
+            if let Err(error) = maps.save(&faces, pictures, number) {
+                unsaved = true;
+                say(format_args!("weft: {error}"));
             }
         }
-    }
-    if args.json {
-        print_json(&Value::from(documents))?;
-    }
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        for face in &mut faces {
+            face.rect = args.window.of(face, &model);
+        }
+        Ok(Faces(faces))
+    })?;
+    Ok(if unsaved { ExitCode::FAILURE } else { code })
 }
 
-fn locate(model: &mut Model, image: &Path, args: &Args) -> Result<Vec<Face>> {
-    let photo = Photo::open(image)?;
-    let mut faces = model.detect(&photo, args.threshold.unwrap_or(model.bundle.locate.threshold))?;
-    if !args.all {
-        faces.truncate(1);
+impl Answer for Faces {
+    fn json(&self, image: &str) -> Value {
+        json!({ "image": image, "faces": self.0.iter().map(FaceJson::new).collect::<Vec<_>>() })
     }
-    if let Some(folder) = &args.maps {
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let row = |Face { rect: Rect { x, y, width, height }, score, .. }: &Face| {
+            let place = [x, y, width, height].map(|pixels| format!("{pixels:.1}"));
+            place.into_iter().chain([format!("{score:.4}")]).collect()
+        };
+        if self.0.is_empty() { vec![vec![String::new(); 5]] } else { self.0.iter().map(row).collect() }
+    }
+
+    fn text(&self, image: &str) -> String {
+        let line = |Face { rect: Rect { x, y, width, height }, score, .. }: &Face| {
+            format!("{image}: ({x:.0}, {y:.0}), {width:.0} x {height:.0}, score {score:.2}")
+        };
+        let lines: Vec<String> = self.0.iter().map(line).collect();
+        if lines.is_empty() { format!("{image}: no face") } else { lines.join("\n") }
+    }
+}
+
+/// Response maps as pictures.
+struct Maps<'a> {
+    model: &'a mut Model,
+    photo: &'a Photo,
+    attributes: &'a [String],
+}
+
+impl Maps<'_> {
+    fn save(self, faces: &[Face], pictures: &Outputs, photo: usize) -> Result<()> {
         for (number, face) in faces.iter().enumerate() {
             // From the second face on, the names count.
             let count = if number > 0 { format!("{}.", number + 1) } else { String::new() };
             let mut maps: Vec<(&str, Map)> = ["lnet_o", "lnet_s"].into_iter().zip(face.maps.clone()).collect();
-            for attribute in &args.attribute {
-                maps.push((attribute, model.attribute_map(&photo, face, attribute)?));
+            for attribute in self.attributes {
+                maps.push((attribute, self.model.attribute_map(self.photo, face, attribute)?));
             }
             for (name, map) in maps {
-                let path = folder.join(photo_name(image, &format!("{count}{name}.png")));
-                draw_map(&photo, &map, face.rect).save_png(path)?;
+                let path = pictures.path(photo, Some(&format!("{count}{name}")))?;
+                draw_map(self.photo, &map, face.rect).save_png(path)?;
             }
         }
+        Ok(())
     }
-    for face in &mut faces {
-        face.rect = args.window.of(face, model);
-    }
-    Ok(faces)
 }
 
 /// A map over the part of the photo that it covers, with the face.

@@ -7,6 +7,8 @@ use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 mod bench;
 mod data;
@@ -14,6 +16,8 @@ mod doctor;
 mod eval;
 mod extract;
 mod locate;
+mod outputs;
+mod photos;
 mod plan;
 mod predict;
 mod profile;
@@ -104,6 +108,21 @@ fn report_skipped(problems: &[Error]) {
     }
 }
 
+/// A flag that Ctrl-C sets (or SIGTERM, or the end of the terminal), so that work ends after the `unit` in hand; a second one
+/// ends the program at once.
+fn interruptible(unit: &'static str) -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        say(format_args!("stopping after this {unit}; press Ctrl-C again to stop at once"));
+    })
+    .map_err(|e| Error::new("Ctrl-C", e))?;
+    Ok(stop)
+}
+
 /// Where a command computes, and how.
 #[derive(clap::Args)]
 struct DeviceArgs {
@@ -160,6 +179,12 @@ impl ModelArgs {
             }
         };
         self.model.clone().unwrap_or_else(shipped)
+    }
+
+    /// The files of the bundle.
+    fn reads(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.folder()).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect()
     }
 
     fn load(&self, device: &Device) -> Result<crate::face::Model> {

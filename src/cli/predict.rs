@@ -1,11 +1,12 @@
 //! `weft predict`: the face and the attributes of photos.
 
-use super::progress::Progress;
-use super::{photo_name, print, print_json};
+use super::outputs::Outputs;
+use super::photos::{Answer, AnswerArgs, PhotoArgs, Table, answer_all};
+use super::say;
+use crate::Result;
 use crate::data::draw;
 use crate::data::photo::{Photo, Rect};
 use crate::face::{Face, Model};
-use crate::{Error, Result};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -14,19 +15,14 @@ use std::process::ExitCode;
 /// Find the face in photos and tell its attributes.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Photos: JPEG, PNG, WebP, BMP, TIFF, GIF, PNM
-    #[arg(required = true)]
-    images: Vec<PathBuf>,
+    #[command(flatten)]
+    photos: PhotoArgs,
     #[command(flatten)]
     model: super::ModelArgs,
     #[command(flatten)]
     device: super::DeviceArgs,
-    /// Print one JSON document
-    #[arg(long, conflicts_with = "csv")]
-    json: bool,
-    /// Print a line per photo: its face and a score per attribute
-    #[arg(long)]
-    csv: bool,
+    #[command(flatten)]
+    answers: AnswerArgs,
     /// Write each photo with its face and strongest attributes into this folder, as PNG
     #[arg(long, value_name = "DIR")]
     annotate: Option<PathBuf>,
@@ -36,113 +32,96 @@ pub struct Args {
 const SHOWN: usize = 12;
 
 /// What became of one photo.
-struct Answer {
-    image: PathBuf,
-    result: Result<Prediction>,
-}
-
-struct Prediction {
+struct Prediction<'a> {
     width: usize,
     height: usize,
     /// The face and a score per attribute, if there is a face.
     face: Option<(Face, Vec<f32>)>,
+    names: &'a [String],
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    let photos = args.photos.names()?;
     let mut model = args.model.load(&args.device.open()?)?;
     let names = model.attributes()?.to_vec();
-    if let Some(folder) = &args.annotate {
-        std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-    }
-    let progress = Progress::new(args.images.len() as u64, "photos");
-    let mut answers = Vec::new();
-    for (done, image) in args.images.iter().enumerate() {
-        let result = predict(&mut model, image, args.annotate.as_deref());
-        answers.push(Answer { image: image.clone(), result });
-        if args.images.len() > 1 {
-            progress.set(done as u64 + 1);
+    let reads: Vec<PathBuf> = args.model.reads().into_iter().chain(args.photos.list()).collect();
+    let plan = |folder: &PathBuf| Outputs::plan("--annotate", folder, "png", &photos, &reads);
+    let pictures = args.annotate.as_ref().map(plan).transpose()?;
+    let columns = ["x", "y", "width", "height", "score"].map(String::from).into_iter().chain(names.iter().cloned());
+    let table = Table { columns: columns.collect(), several: false };
+    let mut unsaved = false;
+    let code = answer_all(&photos, &args.answers, &table, &reads, |number, path| {
+        let photo = Photo::open(path)?;
+        let prediction = predict(&mut model, &photo, &names)?;
+        if let Some(pictures) = &pictures {
+            // The answer is whole without its picture.
+            let saved = pictures.path(number, None).and_then(|path| prediction.annotate(&photo, &path));
+            if let Err(error) = saved {
+                unsaved = true;
+                say(format_args!("weft: {error}"));
+            }
         }
-    }
-    progress.finish();
-    let failed = answers.iter().filter(|answer| answer.result.is_err()).count();
-    for error in answers.iter().filter_map(|answer| answer.result.as_ref().err()) {
-        eprintln!("weft: {error}");
-    }
-    if args.json {
-        print_json(&answers.iter().map(|answer| answer.json(&names)).collect::<Vec<Value>>())?;
-    } else if args.csv {
-        print(format!("image,x,y,width,height,score,{}", names.join(",")))?;
-        answers.iter().filter_map(Answer::csv).try_for_each(print)?;
-    } else {
-        answers.iter().filter_map(|answer| answer.text(&names)).try_for_each(print)?;
-    }
-    Ok(if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(prediction)
+    })?;
+    Ok(if unsaved { ExitCode::FAILURE } else { code })
 }
 
-fn predict(model: &mut Model, image: &Path, annotate: Option<&Path>) -> Result<Prediction> {
-    let photo = Photo::open(image)?;
-    let face = match model.locate(&photo)? {
+fn predict<'a>(model: &mut Model, photo: &Photo, names: &'a [String]) -> Result<Prediction<'a>> {
+    let face = match model.locate(photo)? {
         Some(face) => {
-            let scores = model.scores(&photo, &face)?;
+            let scores = model.scores(photo, &face)?;
             Some((face, scores))
         }
         None => None,
     };
-    if let Some(folder) = annotate {
-        let names = model.attributes()?;
-        let mut lines: Vec<(String, f32)> = Vec::new();
-        if let Some((_, scores)) = &face {
-            lines.extend(names.iter().cloned().zip(scores.iter().copied()).filter(|(_, score)| *score > 0.0));
-            lines.sort_by(|a, b| b.1.total_cmp(&a.1));
-            lines.truncate(SHOWN);
-            // The picture's bars are for scores up to 1, the margin of a linear machine.
-            lines.iter_mut().for_each(|line| line.1 = line.1.min(1.0));
-        }
-        let rect: Option<Rect> = face.as_ref().map(|(face, _)| face.rect);
-        draw::annotate(&photo, rect.map(|rect| (rect, "face")), &lines)
-            .save_png(folder.join(photo_name(image, "png")))?;
-    }
-    Ok(Prediction { width: photo.width, height: photo.height, face })
+    Ok(Prediction { width: photo.width, height: photo.height, face, names })
 }
 
-impl Answer {
-    fn json(&self, names: &[String]) -> Value {
-        let image = self.image.display().to_string();
-        match &self.result {
-            Err(error) => json!({ "image": image, "error": error.to_string() }),
-            Ok(Prediction { width, height, face: None }) => {
-                json!({ "image": image, "width": width, "height": height, "face": null, "attributes": {} })
-            }
-            Ok(Prediction { width, height, face: Some((face, scores)) }) => {
-                let attributes: Map<String, Value> = names
-                    .iter()
-                    .zip(scores)
-                    .map(|(name, score)| (name.clone(), json!({ "score": score, "present": *score > 0.0 })))
-                    .collect();
-                let face = FaceJson::new(face);
-                json!({ "image": image, "width": width, "height": height, "face": face, "attributes": attributes })
-            }
+impl Prediction<'_> {
+    /// Writes the photo with its face and strongest attributes.
+    fn annotate(&self, photo: &Photo, path: &Path) -> Result<()> {
+        let mut lines: Vec<(String, f32)> = Vec::new();
+        if let Some((_, scores)) = &self.face {
+            lines.extend(self.names.iter().cloned().zip(scores.iter().copied()).filter(|(_, score)| *score > 0.0));
+            lines.sort_by(|a, b| b.1.total_cmp(&a.1));
+            lines.truncate(SHOWN);
+            // The picture's bars are for scores up to 1, the margin of a linear SVM.
+            lines.iter_mut().for_each(|line| line.1 = line.1.min(1.0));
         }
+        let rect = self.face.as_ref().map(|(face, _)| (face.rect, "face"));
+        draw::annotate(photo, rect, &lines).save_png(path)
+    }
+}
+
+impl Answer for Prediction<'_> {
+    fn json(&self, image: &str) -> Value {
+        let Self { width, height, face, names } = self;
+        let Some((face, scores)) = face else {
+            return json!({ "image": image, "width": width, "height": height, "face": null, "attributes": {} });
+        };
+        let attributes: Map<String, Value> = names
+            .iter()
+            .zip(scores)
+            .map(|(name, score)| (name.clone(), json!({ "score": score, "present": *score > 0.0 })))
+            .collect();
+        let face = FaceJson::new(face);
+        json!({ "image": image, "width": width, "height": height, "face": face, "attributes": attributes })
     }
 
-    /// Nothing for a photo that could not be read: its error went to standard error.
-    fn csv(&self) -> Option<String> {
-        let prediction = self.result.as_ref().ok()?;
-        let name = crate::data::boxes::csv_field(&self.image.display().to_string());
-        Some(match &prediction.face {
-            None => format!("{name},,,,,"),
-            Some((face, scores)) => {
-                let Rect { x, y, width, height } = face.rect;
-                let scores: Vec<String> = scores.iter().map(|score| format!("{score:.4}")).collect();
-                format!("{name},{x:.1},{y:.1},{width:.1},{height:.1},{:.4},{}", face.score, scores.join(","))
-            }
-        })
+    fn rows(&self) -> Vec<Vec<String>> {
+        let mut row = vec![String::new(); 5 + self.names.len()];
+        if let Some((Face { rect: Rect { x, y, width, height }, score, .. }, scores)) = &self.face {
+            let place = [x, y, width, height].map(|pixels| format!("{pixels:.1}"));
+            let scores = std::iter::once(score).chain(scores).map(|score| format!("{score:.4}"));
+            row = place.into_iter().chain(scores).collect();
+        }
+        vec![row]
     }
 
-    fn text(&self, names: &[String]) -> Option<String> {
-        let prediction = self.result.as_ref().ok()?;
-        let mut text = format!("{}: {} x {}", self.image.display(), prediction.width, prediction.height);
-        let Some((face, scores)) = &prediction.face else { return Some(text + ", no face") };
+    fn text(&self, image: &str) -> String {
+        let Self { width, height, names, .. } = self;
+        let mut text = format!("{image}: {width} x {height}");
+        let Some((face, scores)) = &self.face else { return text + ", no face" };
         let Rect { x, y, width, height } = face.rect;
         text += &format!("\n  face at ({x:.0}, {y:.0}), {width:.0} x {height:.0}, score {:.2}", face.score);
         let mut order: Vec<usize> = (0..names.len()).collect();
@@ -150,7 +129,7 @@ impl Answer {
         for a in order.into_iter().filter(|&a| scores[a] > 0.0) {
             text += &format!("\n  {:5.2}  {}", scores[a], names[a]);
         }
-        Some(text)
+        text
     }
 }
 

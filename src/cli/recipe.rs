@@ -1,8 +1,8 @@
 //! `weft train RECIPE`: what the steps of a recipe tell, and what became of them.
 
 use super::progress::Progress;
-use super::train::{Args, Watch, interruptible};
-use super::{print, print_json, say};
+use super::train::{Args, Watch};
+use super::{interruptible, print, print_json, say};
 use crate::Result;
 use crate::recipe::{self, Event, Options, Recipe, State, Summary};
 use crate::train::Event as Training;
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 pub fn run(args: &Args) -> Result<ExitCode> {
     let recipe = Recipe::load(&args.config, &args.set)?;
     let options = Options { dry_run: args.dry_run, only: args.only.clone(), from: args.from.clone() };
-    let stop = interruptible()?;
+    let stop = interruptible("step")?;
     let mut report = Report::default();
     let summaries = recipe::run(&recipe, &options, &args.device.open()?, &stop, &mut |event| report.hear(event))?;
     report.finish();

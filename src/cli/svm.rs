@@ -6,6 +6,7 @@ use crate::data::celeba::{CelebA, Split};
 use crate::eval;
 use crate::face::{self, Model};
 use crate::metrics::accuracies;
+use crate::weights::{keep_inputs, resolved};
 use crate::{Error, Result};
 use clap::Subcommand;
 use serde_json::json;
@@ -85,14 +86,18 @@ fn train_machines(args: &Train) -> Result<()> {
             .advise("give --output, or --model with a bundle of your own"));
     }
     let mut model = args.faces.model.load(&args.faces.device.open()?)?;
+    let output = args.output.clone().unwrap_or_else(|| model.svm_path().to_path_buf());
+    // The SVMs of the bundle are what this command makes anew.
+    let bundle = args.faces.model.reads().into_iter().filter(|path| resolved(path) != resolved(model.svm_path()));
+    keep_inputs("--output", &output, bundle)?;
     let (celeba, faces) = args.faces.look(&mut model, args.split)?;
+    keep_inputs("--output", &output, celeba.samples.iter().map(|sample| &sample.path))?;
     let (names, without) = (&celeba.attribute_names, faces.without);
     let progress = Progress::new(names.len() as u64, "attributes");
     let (svm, report) = faces
         .train(model.dims(), names, args.seed, &|done| progress.set(done as u64))
         .map_err(|e| e.within(args.faces.data.display()))?;
     progress.finish();
-    let output = args.output.clone().unwrap_or_else(|| model.svm_path().to_path_buf());
     svm.save(&output)?;
     if args.faces.json {
         print_json(&json!({

@@ -1,19 +1,20 @@
 //! `weft train`: one run from a training file, or all steps of a recipe.
 
 use super::progress::Progress;
-use super::{print_json, recipe, say};
+use super::{interruptible, print_json, recipe, say};
 use crate::recipe::is_recipe;
 use crate::train::{self, Config, Event};
 use crate::{Error, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Train a network: pretrain-objects, finetune-lnet, pretrain-identities or finetune-attributes; or do a whole recipe.
 ///
 /// A file with `stage = ...` is one training run. A file with `[[step]]` is a recipe: training runs, bundles, windows, SVMs
 /// and measurements, done in order. What is done already is skipped, so the same command goes on after an interruption.
+///
+/// On the CPU equal settings give equal weights to the last bit as long as the number of threads is the same
+/// (RAYON_NUM_THREADS; by default one per core), with or without interruptions.
 #[derive(clap::Args)]
 pub struct Args {
     /// Training file or recipe
@@ -69,7 +70,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return Err(Error::file(&args.config, "is no recipe").advise("--dry-run, --only and --from are for recipes"));
     }
     let config = Config::load(&args.config, &args.set)?;
-    let stop = interruptible()?;
+    let stop = interruptible("step")?;
     let mut watch = Watch::default();
     let outcome =
         train::run(&config, &args.device.open()?, args.resume, &stop, &mut |event| watch.hear(&config, event))?;
@@ -116,7 +117,7 @@ pub struct Watch {
 impl Watch {
     pub fn hear(&mut self, config: &Config, event: Event<'_>) {
         match event {
-            Event::Start { steps, first, photos, parameters, skipped, fresh } => {
+            Event::Start { steps, first, photos, parameters, skipped, fresh, threads } => {
                 self.first = first;
                 say(format!(
                     "{}: {photos} photos, {:.2} M parameters, {steps} steps of {}{}",
@@ -127,6 +128,12 @@ impl Watch {
                 ));
                 if let Some(init) = config.init.as_ref().filter(|_| !fresh.is_empty()) {
                     say(format!("not in {}, so random: {}", init.display(), fresh.join(", ")));
+                }
+                if let Some([before, now]) = threads {
+                    say(format!(
+                        "the steps before were computed by {before} threads, these by {now}: equal up to rounding, to the last \
+                         bit only with RAYON_NUM_THREADS={before}"
+                    ));
                 }
                 super::report_skipped(skipped);
                 let bar = Progress::new(steps as u64, config.stage.name());
@@ -166,18 +173,4 @@ impl Watch {
             bar.finish();
         }
     }
-}
-
-/// A flag that Ctrl-C sets (or SIGTERM, or the end of the terminal); a second one ends the program at once.
-pub fn interruptible() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        say("stopping after this step; press Ctrl-C again to stop at once");
-    })
-    .map_err(|e| Error::new("Ctrl-C", e))?;
-    Ok(stop)
 }

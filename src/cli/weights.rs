@@ -3,7 +3,7 @@
 use super::{print, print_json};
 use crate::Result;
 use crate::error::At;
-use crate::weights::{Dtype, Summary, convert, summary};
+use crate::weights::{Dtype, Summary, convert, keep_inputs, summary};
 use clap::{Subcommand, ValueEnum};
 use std::fs;
 use std::path::PathBuf;
@@ -67,7 +67,7 @@ fn run_show(args: &Show) -> Result<ExitCode> {
 struct Convert {
     /// safetensors
     file: PathBuf,
-    /// May be the same file: it is replaced at once or not at all
+    /// Another file than the one that is read
     #[arg(short, long)]
     output: PathBuf,
     /// A finite value too large for the type is an error
@@ -94,6 +94,7 @@ impl From<Float> for Dtype {
 
 fn run_convert(args: &Convert) -> Result<ExitCode> {
     let dtype = args.dtype.into();
+    keep_inputs("--output", &args.output, [&args.file])?;
     let size = |path| fs::metadata(path).map(|m| m.len()).at(path);
     let before = size(&args.file)?;
     convert(&args.file, &args.output, dtype)?;

@@ -198,7 +198,7 @@ impl Program {
     pub fn run(&mut self, gpu: &Gpu) -> Result<()> {
         if synchronous() {
             return self.launches.iter().try_for_each(|launch| {
-                eprintln!("{}", launch.describe());
+                super::say(format_args!("{}", launch.describe()));
                 gpu.driver.launch(launch)?;
                 gpu.driver.synchronize().map_err(|e| e.within(launch.describe()))
             });

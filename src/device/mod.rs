@@ -68,17 +68,23 @@ impl Device {
     fn best() -> Self {
         match Cuda::open_any() {
             Ok((ordinal, cuda)) => {
-                eprintln!("weft: computing on {} (cuda:{ordinal})", cuda.properties().name);
+                say(format_args!("weft: computing on {} (cuda:{ordinal})", cuda.properties().name));
                 Self::Gpu(Gpu::new(Arc::new(cuda)))
             }
             Err(refusal) => {
                 // Without GPU code it matters only where there is a GPU.
                 let expected = !refusal.plain || (IMAGES.is_empty() && cuda::probe().is_ok());
                 if expected {
-                    eprintln!("weft: computing on the CPU; {}", refusal.error);
+                    say(format_args!("weft: computing on the CPU; {}", refusal.error));
                 }
                 Self::Cpu
             }
         }
     }
+}
+
+/// Writes a line to standard error. That nobody can read it is no reason to fail.
+fn say(text: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

@@ -10,13 +10,12 @@ use super::histogram::{Histogram, Parting};
 use super::localisation::{Localisation, RATES};
 use super::{Evaluation, paper};
 use crate::data::photo::Rect;
-use crate::error::At;
+use crate::lock::Lock;
 use crate::metrics::{Accuracy, means};
 use crate::weights::write_atomic;
 use crate::{Error, Result};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 static STYLE: &str = include_str!("report.css");
 const PAGE: &str = "index.html";
@@ -30,17 +29,22 @@ pub struct About {
     pub command: String,
 }
 
+/// The files of a report in `folder`.
+pub fn files(folder: &Path) -> [PathBuf; 2] {
+    [folder.join(PAGE), folder.join(RESULTS)]
+}
+
 /// Writes `index.html` and `results.json` into `folder`, which is made if it is missing; each is the old file or the new one
 /// at every moment. Gives the path of the page.
 ///
 /// # Errors
-/// A folder or file that cannot be written.
+/// A folder or file that cannot be written; a folder that another process writes a report into.
 pub fn write(folder: &Path, found: &Evaluation, about: &About) -> Result<PathBuf> {
-    std::fs::create_dir_all(folder).at(folder)?;
+    let _lock = Lock::take(folder, "a report")?;
     let json = serde_json::to_string_pretty(&document(found)).map_err(|e| Error::new(RESULTS, e))?;
-    let today = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
     let path = folder.join(PAGE);
-    for (path, content) in [(folder.join(RESULTS), json + "\n"), (path.clone(), page(found, about, &date(today)))] {
+    for (path, content) in [(folder.join(RESULTS), json + "\n"), (path.clone(), page(found, about, &today))] {
         write_atomic(path, |file| file.write_all(content.as_bytes()))?;
     }
     Ok(path)
@@ -454,31 +458,9 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// The day in the Gregorian calendar, as year-month-day: H. Hinnant, chrono-compatible low-level date algorithms.
-fn date(days_since_1970: u64) -> String {
-    // Years begin in March, so that the leap day is a year's last; eras of 400 years begin on 0000-03-01.
-    let days = days_since_1970 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let months = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * months + 2) / 5 + 1;
-    let month = if months < 10 { months + 3 } else { months - 9 };
-    format!("{:04}-{month:02}-{day:02}", era * 400 + year_of_era + u64::from(month <= 2))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn days_have_dates() {
-        for (days, expected) in
-            [(0, "1970-01-01"), (11_016, "2000-02-29"), (11_017, "2000-03-01"), (20_088, "2024-12-31")]
-        {
-            assert_eq!(date(days), expected);
-        }
-    }
 
     #[test]
     fn base64_is_that_of_the_rfc() {

@@ -4,6 +4,7 @@
 use super::{Options, Work, bundle, calibrate, eval, locate, scenes, svm, train};
 use crate::ingredients::Ingredients;
 use crate::train::Change;
+use crate::weights::resolved;
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use toml::{Table, Value};
 /// A recipe, checked.
 pub struct Recipe {
     path: PathBuf,
+    output: PathBuf,
     steps: Vec<Step>,
 }
 
@@ -55,7 +57,7 @@ impl Recipe {
             .map_err(|e| Error::file(path, e).advise("give the path of a recipe (TOML)"))?;
         let mut table: Table = toml::from_str(&text).map_err(|e| Error::toml(path.display(), &text, &e))?;
         let changes = changes.iter().map(|change| Change::parse(change)).collect::<Result<Vec<_>>>()?;
-        let recipe = Self { path: path.to_path_buf(), steps: Vec::new() };
+        let recipe = Self { path: path.to_path_buf(), output: PathBuf::new(), steps: Vec::new() };
         recipe.read(&mut table, &changes).map_err(|e| e.within(path.display()))
     }
 
@@ -85,7 +87,18 @@ impl Recipe {
             let step = self.step(&output, name, step, changes, &names).map_err(|e| e.within(format!("step {name}")))?;
             self.steps.push(step);
         }
+        self.output = output;
         Ok(self)
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder of all results.
+    pub(super) fn output(&self) -> &Path {
+        &self.output
     }
 
     fn step(
@@ -174,13 +187,20 @@ impl Recipe {
         Ok(self.steps[first..].iter().filter(wanted).collect())
     }
 
-    /// Looks whether everything is there that no step of the recipe makes.
+    /// Looks whether everything is there that no step of the recipe makes, and whether nothing that is read would be written
+    /// over: a step's own folder is for its results.
     ///
     /// # Errors
-    /// The first file or folder that is missing.
+    /// The first file or folder that is missing or lies in the folder of the step that reads it.
     pub(super) fn check_inputs(&self, steps: &[&Step]) -> Result<()> {
         for step in steps {
+            let results = resolved(&step.folder);
             for (key, path) in step.work.reads() {
+                if resolved(&path).starts_with(&results) {
+                    let found = format!("{} lies in the folder of this step's results", path.display());
+                    let advice = "move it elsewhere: results must not replace what they are made from";
+                    return Err(self.within(step, Error::new(key, found).advise(advice)));
+                }
                 let made = steps.iter().any(|step| path.starts_with(&step.folder));
                 if !made && !path.exists() {
                     let error = Error::new(key, format!("{}: no such file or folder", path.display()));

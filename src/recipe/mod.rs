@@ -20,10 +20,10 @@ pub use file::{Recipe, is_recipe};
 
 use crate::data::celeba::CelebA;
 use crate::device::Device;
-use crate::error::At;
 use crate::ingredients::Ingredients;
+use crate::lock::Lock;
 use crate::train as training;
-use crate::weights::sweep;
+use crate::weights::{make_folder, sweep};
 use crate::{Error, Result};
 use file::Step;
 use record::Record;
@@ -162,7 +162,7 @@ pub enum State {
 /// run or the next photo; the same call goes on from there. `tell` hears what happens.
 ///
 /// # Errors
-/// A step of `options` that is not in the recipe, files that are missing, and whatever goes wrong in a step, with its name.
+/// A step of `options` that is not in the recipe, a folder in which another process works, files that are missing, and whatever goes wrong in a step, with its name.
 pub fn run(
     recipe: &Recipe,
     options: &Options,
@@ -172,6 +172,8 @@ pub fn run(
 ) -> Result<Vec<Summary>> {
     let steps = recipe.chosen(options)?;
     recipe.check_inputs(&steps)?;
+    let lock = || Lock::take(recipe.output(), &format!("the recipe {}", recipe.path().display()));
+    let _lock = if options.dry_run { None } else { Some(lock()?) };
     let mut tools = Tools { device, stop, tell, stopped: false };
     let mut summaries: Vec<Summary> = Vec::new();
     let mut planned = BTreeSet::new();
@@ -236,7 +238,7 @@ fn carry_out(step: &Step, tools: &mut Tools<'_>) -> Result<String> {
         return Err(tools.interrupted("before its beginning".into()));
     }
     let ingredients = step.ingredients()?;
-    std::fs::create_dir_all(&step.folder).at(&step.folder)?;
+    make_folder(&step.folder)?;
     let done = step.work.run(&step.folder, tools)?;
     // Read after the work: a training step may have moved an old folder away.
     if let Ok(Some(old)) = Record::read(&step.folder) {

@@ -3,6 +3,7 @@
 use super::{Done, Event, Tools, Work};
 use crate::error::At;
 use crate::ingredients::Ingredients;
+use crate::lock::Lock;
 use crate::train::{self, CHECKPOINT, Change, Config};
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -59,6 +60,8 @@ impl Work for Train {
     fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done> {
         let checkpoint = folder.join(CHECKPOINT);
         if checkpoint.exists() && train::made_of(&checkpoint)? != self.ingredients()? {
+            // Not from under a run at work.
+            drop(Lock::take(folder, "a recipe")?);
             let to = free_name(folder);
             std::fs::rename(folder, &to).at(folder)?;
             (tools.tell)(Event::Moved { from: folder, to: &to });

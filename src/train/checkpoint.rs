@@ -27,6 +27,9 @@ pub struct State {
     pub best: Option<f64>,
     /// The last look at the validation split.
     pub validation: Option<Validation>,
+    /// Threads that computed the last step, on the CPU: sums are split by their number, which shows in the last bits. 0 if unknown.
+    #[serde(default)]
+    pub threads: usize,
 }
 
 /// Writes a checkpoint, atomically.

@@ -11,11 +11,12 @@ use super::view::Cutter;
 use crate::data::prefetch::Prefetch;
 use crate::data::resample::Resampler;
 use crate::device::Device;
+use crate::lock::Lock;
 use crate::metrics::{self, Means};
 use crate::net::{Net, Parameters, Runner};
 use crate::ops::{Mode, Targets};
 use crate::rng::Rng;
-use crate::weights::{Dtype, TAGS, TensorFile, sweep, write_atomic};
+use crate::weights::{Dtype, TAGS, TensorFile, keep_inputs, sweep, write_atomic};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -33,7 +34,16 @@ const AHEAD: usize = 4;
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
     /// Once, before the first step.
-    Start { steps: usize, first: usize, photos: usize, parameters: usize, skipped: &'a [Error], fresh: &'a [String] },
+    Start {
+        steps: usize,
+        first: usize,
+        photos: usize,
+        parameters: usize,
+        skipped: &'a [Error],
+        fresh: &'a [String],
+        /// Threads of the run before and of this one, if they differ: the result is then the same only up to rounding.
+        threads: Option<[usize; 2]>,
+    },
     /// After each step.
     Step { step: usize, epoch: f64, loss: f32, rate: f32 },
     /// While photos of the validation split are looked at.
@@ -86,8 +96,8 @@ struct Batch {
 /// there is a validation split), `checkpoint.safetensors` and `log.csv`.
 ///
 /// # Errors
-/// Data, net or initial weights that cannot be read or do not fit; a folder with another run's results; a photo that
-/// cannot be read; a loss that is not finite; a file that cannot be written.
+/// Data, net or initial weights that cannot be read or do not fit; a folder with another run's results, or in which another
+/// process works; a result that would replace a file that the run reads; a photo that cannot be read; a loss that is not finite; a file that cannot be written.
 pub fn run(
     config: &Config,
     device: &Device,
@@ -109,9 +119,16 @@ pub fn run(
         fresh = read_init(net, init, &mut parameters)?;
     }
     let mut trainer = Trainer::new(device, net.clone(), config.batch, config.optimizer.clone(), parameters.clone())?;
+    let files = [NET, LAST, BEST, LOG, checkpoint::FILE];
+    for file in files {
+        keep_inputs("output", config.output.join(file), config.reads().iter().map(|(_, path)| path))?;
+    }
+    // Held until the run is over, so before anything in the folder is looked at.
+    let _lock = Lock::take(&config.output, &format!("a training run, {}", config.stage.name()))?;
     let checkpoint = config.output.join(checkpoint::FILE);
     let run = listing::list(config, &source, &network, &cutter)?;
-    let mut state = State { step: 0, run, losses: (0.0, 0), best: None, validation: None };
+    let threads = if matches!(device, Device::Cpu) { rayon::current_num_threads() } else { 0 };
+    let mut state = State { step: 0, run, losses: (0.0, 0), best: None, validation: None, threads };
     if checkpoint.exists() {
         if !resume {
             return Err(Error::file(&config.output, "holds a run already")
@@ -121,8 +138,8 @@ pub fn run(
         state = checkpoint::load(&checkpoint, net, &state.run, &mut parameters, &mut momentum)?;
         trainer.restore(&parameters, &momentum)?;
     }
-    std::fs::create_dir_all(&config.output).map_err(|e| Error::file(&config.output, e))?;
-    sweep(&config.output, &[NET, LAST, BEST, LOG, checkpoint::FILE]);
+    let before = std::mem::replace(&mut state.threads, threads);
+    sweep(&config.output, &files);
     write_atomic(config.output.join(NET), |file| file.write_all(network.trained.to_toml().as_bytes()))?;
     let mut log = Log::open(config.output.join(LOG), state.step)?;
     tell(Event::Start {
@@ -132,6 +149,7 @@ pub fn run(
         parameters: parameters.len(),
         skipped: &source.problems,
         fresh: &fresh,
+        threads: (before != threads && before * threads > 0).then_some([before, threads]),
     });
 
     let named = if config.stage.has_tags() { source.tags.join(",") } else { String::new() };

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
@@ -26,6 +26,50 @@ pub fn sweep(folder: impl AsRef<Path>, names: &[&str]) {
         if names.iter().any(is_of) {
             let _ = fs::remove_file(entry.path());
         }
+    }
+}
+
+/// Makes a folder and those above it, unless it is there.
+///
+/// # Errors
+/// Something else has its name; no permission; a full disk.
+pub fn make_folder(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    if fs::metadata(path).is_ok_and(|found| !found.is_dir()) {
+        return Err(Error::file(path, "exists and is not a folder").advise("give a folder, or a name that is free"));
+    }
+    fs::create_dir_all(path).map_err(|e| {
+        Error::file(path, format!("cannot make this folder: {e}")).advise("check the path and permissions")
+    })
+}
+
+/// The file that a path stands for once links and `..` are resolved; the file itself need not exist.
+pub fn resolved(path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    fs::canonicalize(path).unwrap_or_else(|_| {
+        let parent = path.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
+        match (parent.and_then(|p| fs::canonicalize(p).ok()), path.file_name()) {
+            (Some(parent), Some(name)) => parent.join(name),
+            _ => std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()),
+        }
+    })
+}
+
+/// Refuses to write `output` if it is one of the files `reads`; `flag` names the setting that chose it.
+///
+/// # Errors
+/// It is one of them.
+pub fn keep_inputs<P: AsRef<Path>>(
+    flag: &str,
+    output: impl AsRef<Path>,
+    reads: impl IntoIterator<Item = P>,
+) -> Result<()> {
+    let output = output.as_ref();
+    let path = resolved(output);
+    match reads.into_iter().any(|read| resolved(read) == path) {
+        true => Err(Error::new(flag, format!("{} is read by this very command", output.display()))
+            .advise("nothing that is read is written over: choose another file")),
+        false => Ok(()),
     }
 }
 
@@ -113,6 +157,33 @@ mod tests {
         sweep(folder.path(), &["a"]);
         assert_eq!(listing(folder.path()), [".a.Xy12Zw", ".a.b.Xy12Zw.tmp", ".a.notes.txt.tmp", ".b.Xy12Zw.tmp", "a"]);
         sweep(folder.path().join("none"), &["a"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_input_is_known_by_any_of_its_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("a"), "").unwrap();
+        fs::create_dir(at("sub")).unwrap();
+        std::os::unix::fs::symlink(at("a"), at("link")).unwrap();
+        for name in ["a", "./a", "sub/../a", "link"] {
+            let e = keep_inputs("--output", at(name), [at("b"), at("a")]).unwrap_err().to_string();
+            assert!(e.starts_with("--output: ") && e.contains("is read by this very command"), "{e}");
+        }
+        keep_inputs("--output", at("new"), [at("b"), at("a")]).unwrap();
+        assert!(keep_inputs("--output", at("sub/../new"), [at("new")]).is_err(), "the file need not exist");
+    }
+
+    #[test]
+    fn a_file_is_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        make_folder(folder.path().join("a/b")).unwrap();
+        make_folder(folder.path().join("a/b")).unwrap();
+        fs::write(folder.path().join("file"), "").unwrap();
+        let e = make_folder(folder.path().join("file")).unwrap_err().to_string();
+        assert!(e.contains("exists and is not a folder"), "{e}");
+        assert!(make_folder(folder.path().join("file/below")).is_err());
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod write;
 /// Metadata of trained weights: names of the tags that the head's channels stand for, with commas between.
 pub const TAGS: &str = "weft.tags";
 
-pub use atomic::{sweep, write_atomic};
+pub use atomic::{keep_inputs, make_folder, resolved, sweep, write_atomic};
 pub use convert::convert;
 pub use npy::write_npy;
 pub use read::{Tensor, TensorFile};
