@@ -2,6 +2,12 @@
 //!
 //! The one idea: whatever a file holds (grey, 16 bits, CMYK, transparency, a sideways camera), what comes out of
 //! [`Photo::open`] is upright 8-bit RGB, or an error of one line. Nothing downstream asks about formats again.
+//! The judge of what a file means is Pillow; `benches/peers/pixels.py` makes the pictures that hold us to it.
+
+mod exif;
+mod jpeg;
+mod png;
+mod tiff;
 
 use std::fmt::Display;
 use std::fs::File;
@@ -37,25 +43,43 @@ pub struct Photo {
 }
 
 impl Photo {
-    /// Reads a JPEG, PNG, BMP, WebP, GIF (first frame), TIFF or PNM file; the content decides which, not the name.
-    /// Transparency is laid over white and the EXIF orientation is applied.
+    /// Reads a JPEG, PNG, BMP, WebP, GIF (first frame), TIFF (first page) or PNM file; the content decides which, not
+    /// the name. Transparency is laid over white, and the orientation that EXIF or XMP asks for is applied. Samples of
+    /// 16 bits are rounded to 8.
     ///
     /// Errors: unreadable, not a picture, truncated or corrupt, empty, or larger than [`MAX_SIDE`] or [`MAX_PIXELS`]
     /// (read off the header, before memory is taken).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let mut bytes = Vec::new();
-        // One byte more than allowed tells "too large" from "just fits", on pipes and devices too.
-        File::open(path).at(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).at(path)?;
-        Self::decode(&bytes, path.display())
+        Self::decode(&read(path)?, path.display())
+    }
+
+    /// As [`Photo::open`], but a JPEG whose data are cut off or damaged is used, what is missing being grey, as long as
+    /// its first rows are there; the warning, ready to be shown, says what is missing. For answers about a photo,
+    /// not for training, where a grey face would go unnoticed.
+    pub fn open_lenient(path: impl AsRef<Path>) -> Result<(Self, Option<Error>)> {
+        let path = path.as_ref();
+        Self::decode_lenient(&read(path)?, path.display())
     }
 
     /// Decodes the content of a picture file; `place` names its source in errors. Otherwise as [`Photo::open`].
     pub fn decode(bytes: &[u8], place: impl Display) -> Result<Self> {
+        match Self::decode_lenient(bytes, place)? {
+            (photo, None) => Ok(photo),
+            (_, Some(fault)) => Err(fault),
+        }
+    }
+
+    /// Decodes the content of a picture file; `place` names its source in errors and in the warning. Otherwise as
+    /// [`Photo::open_lenient`].
+    pub fn decode_lenient(bytes: &[u8], place: impl Display) -> Result<(Self, Option<Error>)> {
         // Decoders are other people's code fed with strangers' bytes: a bug there costs one photo, not the run.
-        catch_unwind(AssertUnwindSafe(|| decode(bytes)))
-            .unwrap_or_else(|_| Err(Error::new("", "the decoder failed on it").advise(REPLACE_IT)))
-            .map_err(|e| e.within(place))
+        let found = catch_unwind(AssertUnwindSafe(|| decode(bytes)))
+            .unwrap_or_else(|_| Err(Error::new("", "the decoder failed on it").advise(REPLACE_IT)));
+        match found {
+            Ok((photo, warning)) => Ok((photo, warning.map(|w| w.within(place)))),
+            Err(e) => Err(e.within(place)),
+        }
     }
 
     /// A photo whose pixel (x, y) is `f(x, y)`; rows first.
@@ -116,27 +140,53 @@ impl Photo {
     }
 }
 
-/// [`Photo::decode`] without its place.
-fn decode(bytes: &[u8]) -> Result<Photo> {
-    let corrupt = |e: image::ImageError| Error::new("", e).advise(REPLACE_IT);
+/// The content of a file.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells "too large" from "just fits", on pipes and devices too.
+    File::open(path).at(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).at(path)?;
+    Ok(bytes)
+}
+
+/// [`Photo::decode_lenient`] without its place.
+fn decode(bytes: &[u8]) -> Result<(Photo, Option<Error>)> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(Error::new("", format!("larger than {MAX_FILE_BYTES} bytes")).advise("is this a photo?"));
     }
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().at("")?;
-    let Some(format) = reader.format() else {
-        let found = if bytes.is_empty() { "an empty file" } else { "not a picture of a known format" };
-        return Err(Error::new("", found).advise("JPEG, PNG, BMP, WebP, GIF, TIFF and PNM are read"));
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().at("")?;
+    let ((mut image, orientation), warning) = match reader.format() {
+        None if tiff::is_big(bytes) => (tiff::decode(bytes)?, None),
+        None => {
+            let found = if bytes.is_empty() { "an empty file" } else { "not a picture of a known format" };
+            return Err(Error::new("", found).advise("JPEG, PNG, BMP, WebP, GIF, TIFF and PNM are read"));
+        }
+        Some(ImageFormat::Jpeg) => jpeg::decode(bytes)?,
+        Some(ImageFormat::Tiff) => (tiff::decode(bytes)?, None),
+        Some(ImageFormat::Png) => ((decode_other(reader)?.0, png::orientation(bytes)), None),
+        Some(_) => (decode_other(reader)?, None),
     };
-    // The JPEG decoder paints what is missing grey, and a grey face would go unnoticed into training.
-    if format == ImageFormat::Jpeg && !jpeg_reaches_its_end(bytes) {
-        return Err(Error::new("", "the JPEG is truncated").advise(REPLACE_IT));
-    }
+    image.apply_orientation(orientation);
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    Ok((Photo { width, height, rgb: over_white(image) }, warning))
+}
+
+/// Formats that the `image` crate decodes as we want them: the pixels as stored and how to turn them.
+fn decode_other(mut reader: ImageReader<Cursor<&[u8]>>) -> Result<(DynamicImage, Orientation)> {
+    let corrupt = |e: image::ImageError| Error::new("", e).advise(REPLACE_IT);
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_DECODER_BYTES);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(corrupt)?;
-
     let (width, height) = decoder.dimensions();
+    check_size(width, height)?;
+    // Broken metadata is no reason to refuse good pixels.
+    let (exif, xmp) = (decoder.exif_metadata().ok().flatten(), decoder.xmp_metadata().ok().flatten());
+    let image = DynamicImage::from_decoder(decoder).map_err(corrupt)?;
+    Ok((image, exif::orientation(exif.as_deref(), xmp.as_deref())))
+}
+
+/// Refuses what is empty or too large; called before memory is taken.
+fn check_size(width: u32, height: u32) -> Result<()> {
     if width == 0 || height == 0 {
         return Err(Error::new("", format!("{width} x {height} pixels: there is nothing in it")).advise(REPLACE_IT));
     }
@@ -144,45 +194,26 @@ fn decode(bytes: &[u8]) -> Result<Photo> {
         return Err(Error::new("", format!("{width} x {height} pixels"))
             .advise(format!("shrink it: at most {MAX_SIDE} pixels a side and {} million in all", MAX_PIXELS >> 20)));
     }
-    // Broken metadata is no reason to refuse good pixels.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder).map_err(corrupt)?;
-    image.apply_orientation(orientation);
-
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    let rgb = if image.color().has_alpha() { over_white(&image.into_rgba8()) } else { image.into_rgb8().into_raw() };
-    Ok(Photo { width, height, rgb })
+    Ok(())
 }
 
-/// RGBA over a white page, rounded to nearest.
-fn over_white(rgba: &[u8]) -> Vec<u8> {
-    let blend = |color: u8, alpha: u8| {
-        let (color, alpha) = (u32::from(color), u32::from(alpha));
-        ((color * alpha + 255 * (255 - alpha) + 127) / 255) as u8
-    };
-    rgba.chunks_exact(4).flat_map(|p| [blend(p[0], p[3]), blend(p[1], p[3]), blend(p[2], p[3])]).collect()
-}
-
-/// True if the walk from marker to marker arrives at the end-of-image marker (ITU T.81, B.1). A search for its two
-/// bytes alone would be fooled by the thumbnail inside the EXIF segment.
-fn jpeg_reaches_its_end(bytes: &[u8]) -> bool {
-    const RESTART_0: u8 = 0xD0;
-    const RESTART_7: u8 = 0xD7;
-    const START_OF_IMAGE: u8 = 0xD8;
-    const END_OF_IMAGE: u8 = 0xD9;
-    // Inside a scan, FF 00 is a data byte and restart markers carry no segment; FF FF is fill.
-    let is_marker = |w: &[u8]| w[0] == 0xFF && !matches!(w[1], 0 | 1 | RESTART_0..=RESTART_7 | 0xFF);
-    let mut at = 0;
-    while let Some(skipped) = bytes.get(at..).and_then(|rest| rest.windows(2).position(is_marker)) {
-        at += skipped + 2;
-        match (bytes[at - 1], bytes.get(at..at + 2)) {
-            (END_OF_IMAGE, _) => return true,
-            (START_OF_IMAGE, _) => {}
-            (_, Some(length)) => at += usize::from(u16::from_be_bytes([length[0], length[1]])),
-            (_, None) => return false,
-        }
+/// 8-bit RGB of any kind of picture, over a white page.
+fn over_white(image: DynamicImage) -> Vec<u8> {
+    if !image.color().has_alpha() {
+        return image.into_rgb8().into_raw();
     }
-    false
+    image.into_rgba8().chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]].map(|color| blend(color, p[3]))).collect()
+}
+
+/// A colour over white, rounded to nearest.
+fn blend(color: u8, alpha: u8) -> u8 {
+    let (color, alpha) = (u32::from(color), u32::from(alpha));
+    ((color * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+}
+
+/// 16 bits as 8, rounded to nearest: 65535 is 257 * 255.
+fn eight_of_sixteen(sample: u16) -> u8 {
+    ((u32::from(sample) + 128) / 257) as u8
 }
 
 /// A rectangle in pixels of a photo; `x`, `y` is the upper left corner. May reach beyond the photo.
@@ -376,7 +407,7 @@ mod tests {
                 bytes[usize::from(at) % n] = value;
             }
             // The private function: the public one would catch the panic this looks for.
-            if let Ok(photo) = decode(&bytes) {
+            if let Ok((photo, _)) = decode(&bytes) {
                 prop_assert_eq!(photo.rgb.len(), photo.width * photo.height * 3);
             }
         }

@@ -1,0 +1,195 @@
+//! The image file directory that TIFF and EXIF share, and the orientation found in it.
+//!
+//! The one idea: metadata comes from many hands, so everything here is read as far as it makes sense and is `None`
+//! beyond; no fault in it is an error. Where Pillow finds an orientation, so does this, and with the same value.
+
+use image::metadata::Orientation;
+
+const ORIENTATION: u16 = 0x112;
+const XMP: u16 = 700;
+/// The most entries of a directory, and the most values of one that are read.
+const MAX_ENTRIES: usize = 65_535;
+const MAX_VALUES: usize = 4 << 20;
+
+/// Types of values (TIFF 6.0, page 15; BigTIFF adds the last three).
+mod kind {
+    pub const BYTE: u16 = 1;
+    pub const ASCII: u16 = 2;
+    pub const SHORT: u16 = 3;
+    pub const LONG: u16 = 4;
+    pub const RATIONAL: u16 = 5;
+    pub const SBYTE: u16 = 6;
+    pub const UNDEFINED: u16 = 7;
+    pub const SSHORT: u16 = 8;
+    pub const SLONG: u16 = 9;
+    pub const SRATIONAL: u16 = 10;
+    pub const FLOAT: u16 = 11;
+    pub const DOUBLE: u16 = 12;
+    pub const IFD: u16 = 13;
+    pub const LONG8: u16 = 16;
+    pub const SLONG8: u16 = 17;
+    pub const IFD8: u16 = 18;
+}
+
+/// The first directory of a TIFF file or of an EXIF block, with every entry whose values lie inside of it.
+pub(super) struct Directory<'a> {
+    bytes: &'a [u8],
+    big_endian: bool,
+    entries: Vec<Entry>,
+}
+
+/// `count` values of the type `kind` begin at `at` and end at `end`.
+#[derive(Clone, Copy)]
+struct Entry {
+    tag: u16,
+    kind: u16,
+    count: usize,
+    at: usize,
+    end: usize,
+}
+
+impl<'a> Directory<'a> {
+    /// The directory that the header points to; `None` if there is no header or no directory.
+    pub fn first(bytes: &'a [u8]) -> Option<Self> {
+        let big_endian = match bytes.get(..2)? {
+            b"MM" => true,
+            b"II" => false,
+            _ => return None,
+        };
+        let mut directory = Self { bytes, big_endian, entries: Vec::new() };
+        let number =
+            |at: usize, width: usize| directory.number(at, width).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        // 43 is BigTIFF. Some writers swap the bytes of 42, and readers bear with it.
+        let (pointer, offset): (usize, usize) =
+            if number(2, 2)? == 43 { (8, number(8, 8)?) } else { (4, number(4, 4)?) };
+        let (count, start) = if pointer == 8 { (number(offset, 8)?, 8) } else { (number(offset, 2)?, 2) };
+        let length = 4 + 2 * pointer;
+        let mut entries = Vec::new();
+        for i in 0..count.min(MAX_ENTRIES) {
+            let Some(at) = length.checked_mul(i).and_then(|n| n.checked_add(start)?.checked_add(offset)) else { break };
+            let (Some(tag), Some(kind), Some(count), Some(_)) =
+                (number(at, 2), number(at + 2, 2), number(at + 4, pointer), number(at + 4 + pointer, pointer))
+            else {
+                break;
+            };
+            let size = size_of_kind(kind as u16).checked_mul(count).filter(|&size| size > 0);
+            let inline = size.is_some_and(|size| size <= pointer);
+            let at = if inline { Some(at + 4 + pointer) } else { number(at + 4 + pointer, pointer) };
+            let Some((at, end)) = at.zip(size).and_then(|(at, size)| Some((at, at.checked_add(size)?))) else {
+                continue;
+            };
+            if end <= bytes.len() {
+                entries.push(Entry { tag: tag as u16, kind: kind as u16, count, at, end });
+            }
+        }
+        directory.entries = entries;
+        Some(directory)
+    }
+
+    /// The first entry of a tag: a second one is a mistake of its writer.
+    fn find(&self, tag: u16) -> Option<Entry> {
+        self.entries.iter().find(|entry| entry.tag == tag).copied()
+    }
+
+    /// The values of a tag of an unsigned type; none if it is absent or of another type.
+    pub fn unsigned(&self, tag: u16) -> Vec<u64> {
+        use kind::*;
+        let entry = self.find(tag).filter(|e| matches!(e.kind, BYTE | SHORT | LONG | IFD | LONG8 | IFD8));
+        let values = |e: Entry| {
+            let width = size_of_kind(e.kind);
+            (0..e.count.min(MAX_VALUES)).filter_map(|i| self.number(e.at + i * width, width)).collect()
+        };
+        entry.map_or_else(Vec::new, values)
+    }
+
+    /// Where the bytes of a tag lie.
+    pub fn place(&self, tag: u16) -> Option<std::ops::Range<usize>> {
+        self.find(tag).map(|entry| entry.at..entry.end)
+    }
+
+    /// Puts `new(value)` in the place of each value of a tag of type SHORT or LONG, at most the type's largest; `copy` is
+    /// a copy of the bytes.
+    pub fn rewrite(&self, copy: &mut [u8], tag: u16, new: impl Fn(u64) -> u64) {
+        let Some(entry) = self.find(tag).filter(|e| matches!(e.kind, kind::SHORT | kind::LONG | kind::LONG8)) else {
+            return;
+        };
+        let width = size_of_kind(entry.kind);
+        for at in (entry.at..entry.end).step_by(width) {
+            let value = new(self.number(at, width).unwrap_or(0)).min(u64::MAX >> (64 - 8 * width));
+            let bytes = if self.big_endian { value << (64 - 8 * width) } else { value.swap_bytes() };
+            copy[at..at + width].copy_from_slice(&bytes.to_be_bytes()[..width]);
+        }
+    }
+
+    /// `width` <= 8 bytes at `at`.
+    fn number(&self, at: usize, width: usize) -> Option<u64> {
+        let bytes = self.bytes.get(at..at.checked_add(width)?)?.iter();
+        let join = |n: u64, &byte: &u8| n << 8 | u64::from(byte);
+        Some(if self.big_endian { bytes.fold(0, join) } else { bytes.rev().fold(0, join) })
+    }
+
+    /// The first value of an entry, whatever its type; a digit stands for itself.
+    fn value(&self, entry: Entry) -> Option<f64> {
+        use kind::*;
+        let width = size_of_kind(entry.kind);
+        let number = |at: usize, width: usize| self.number(at, width);
+        let signed =
+            |at: usize, width: usize| Some((number(at, width)? << (64 - 8 * width)) as i64 >> (64 - 8 * width));
+        let n = number(entry.at, width.min(8))?;
+        Some(match entry.kind {
+            ASCII | UNDEFINED if (b'0'..=b'9').contains(&(n as u8)) => (n as u8 - b'0').into(),
+            RATIONAL => number(entry.at, 4)? as f64 / number(entry.at + 4, 4)? as f64,
+            SRATIONAL => signed(entry.at, 4)? as f64 / signed(entry.at + 4, 4)? as f64,
+            SBYTE | SSHORT | SLONG | SLONG8 => signed(entry.at, width)? as f64,
+            FLOAT => f32::from_bits(n as u32).into(),
+            DOUBLE => f64::from_bits(n),
+            _ => n as f64,
+        })
+    }
+}
+
+/// Bytes of a value; 0 for unknown types.
+fn size_of_kind(kind: u16) -> usize {
+    use kind::*;
+    match kind {
+        BYTE | ASCII | SBYTE | UNDEFINED => 1,
+        SHORT | SSHORT => 2,
+        LONG | SLONG | FLOAT | IFD => 4,
+        RATIONAL | SRATIONAL | DOUBLE | LONG8 | SLONG8 | IFD8 => 8,
+        _ => 0,
+    }
+}
+
+/// How to turn a picture, by its EXIF block (which may begin with `Exif\0\0`) and its XMP packet. EXIF decides if it has
+/// the tag, whatever its type: the standard allows SHORT alone, but writers use others, and any whole number of 1 to 8
+/// is as clear. Else XMP decides. Without both, or with a number that has no meaning, the picture stays as it is.
+pub(super) fn orientation(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orientation {
+    let exif = exif.map(without_header).and_then(Directory::first);
+    let from_exif = exif.and_then(|exif| Some(exif.value(exif.find(ORIENTATION)?).unwrap_or(0.0)));
+    let value = from_exif.or_else(|| from_xmp(xmp?));
+    let whole = value.filter(|v| v.fract() == 0.0 && (1.0..=8.0).contains(v));
+    whole.and_then(|v| Orientation::from_exif(v as u8)).unwrap_or(Orientation::NoTransforms)
+}
+
+/// [`orientation`] of a TIFF file, whose own directory takes the place of EXIF.
+pub(super) fn tiff_orientation(file: &[u8]) -> Orientation {
+    let xmp = Directory::first(file).and_then(|directory| directory.place(XMP));
+    orientation(Some(file), xmp.map(|place| &file[place]))
+}
+
+/// EXIF without the name of its JPEG segment, which some writers put elsewhere, too, or twice.
+fn without_header(exif: &[u8]) -> &[u8] {
+    const HEADER: &[u8] = b"Exif\0\0";
+    let once = exif.strip_prefix(HEADER).unwrap_or(exif);
+    once.strip_prefix(HEADER).unwrap_or(once)
+}
+
+/// The digit after `tiff:Orientation="` or `<tiff:Orientation>`.
+fn from_xmp(xmp: &[u8]) -> Option<f64> {
+    const NAME: &[u8] = b"tiff:Orientation";
+    let digit = |rest: &[u8]| {
+        let value = rest.strip_prefix(b"=\"").or_else(|| rest.strip_prefix(b">"))?;
+        value.first().filter(|c| c.is_ascii_digit()).map(|c| f64::from(c - b'0'))
+    };
+    xmp.windows(NAME.len()).enumerate().filter(|(_, w)| *w == NAME).find_map(|(at, _)| digit(&xmp[at + NAME.len()..]))
+}
