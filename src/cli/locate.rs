@@ -1,7 +1,7 @@
 //! `weft locate`: the face window of photos, and the response maps behind it.
 
 use super::outputs::Outputs;
-use super::photos::{Answer, AnswerArgs, PhotoArgs, Table, answer_all};
+use super::photos::{Answer, AnswerArgs, PhotoArgs, Table, answer_all, open_photo};
 use super::predict::FaceJson;
 use super::say;
 use crate::Result;
@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let table = Table { columns, several: args.all };
     let mut unsaved = false;
     let code = answer_all(&photos, &args.answers, &table, &reads, |number, path| {
-        let photo = Photo::open(path)?;
+        let photo = open_photo(path)?;
         let mut faces = model.detect(&photo, args.threshold.unwrap_or(model.bundle.locate.threshold))?;
         if !args.all {
             faces.truncate(1);

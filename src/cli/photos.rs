@@ -2,6 +2,7 @@
 
 use super::progress::Progress;
 use super::{interruptible, say};
+use crate::data::photo::Photo;
 use crate::error::At;
 use crate::weights::keep_inputs;
 use crate::{Error, Result};
@@ -153,6 +154,18 @@ pub fn answer_all<A: Answer>(
         return Err(Error::new("", format!("stopped after {done} of {} photos", photos.len())).advise(advice));
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// A photo to answer about: one whose data end early is used as far as they go, with a line on standard error.
+///
+/// # Errors
+/// As [`Photo::open_lenient`].
+pub fn open_photo(path: &Path) -> Result<Photo> {
+    let (photo, warning) = Photo::open_lenient(path)?;
+    if let Some(warning) = warning {
+        say(format_args!("weft: warning: {warning}"));
+    }
+    Ok(photo)
 }
 
 /// The answer about a photo that cannot be read.

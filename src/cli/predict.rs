@@ -1,7 +1,7 @@
 //! `weft predict`: the face and the attributes of photos.
 
 use super::outputs::Outputs;
-use super::photos::{Answer, AnswerArgs, PhotoArgs, Table, answer_all};
+use super::photos::{Answer, AnswerArgs, PhotoArgs, Table, answer_all, open_photo};
 use super::say;
 use crate::Result;
 use crate::data::draw;
@@ -51,7 +51,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let table = Table { columns: columns.collect(), several: false };
     let mut unsaved = false;
     let code = answer_all(&photos, &args.answers, &table, &reads, |number, path| {
-        let photo = Photo::open(path)?;
+        let photo = open_photo(path)?;
         let prediction = predict(&mut model, &photo, &names)?;
         if let Some(pictures) = &pictures {
             // The answer is whole without its picture.

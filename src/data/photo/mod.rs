@@ -140,10 +140,15 @@ impl Photo {
     }
 }
 
-/// The content of a file.
+/// The content of a file, or of an open pipe that the shell names (`<(...)`, /dev/stdin). Opening any other pipe might wait for
+/// ever, and a device has no end.
 fn read(path: &Path) -> Result<Vec<u8>> {
+    let by_descriptor = ["/dev/fd", "/dev/stdin", "/proc"].iter().any(|place| path.starts_with(place));
+    if !by_descriptor && !std::fs::metadata(path).at(path)?.is_file() {
+        return Err(Error::file(path, "is not a regular file").advise("give files, not folders, pipes or devices"));
+    }
     let mut bytes = Vec::new();
-    // One byte more than allowed tells "too large" from "just fits", on pipes and devices too.
+    // One byte more than allowed tells "too large" from "just fits", on pipes too.
     File::open(path).at(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).at(path)?;
     Ok(bytes)
 }
