@@ -36,6 +36,8 @@ pub(super) struct Directory<'a> {
     bytes: &'a [u8],
     big_endian: bool,
     entries: Vec<Entry>,
+    /// Tags whose values lie outside.
+    broken: Vec<u16>,
 }
 
 /// `count` values of the type `kind` begin at `at` and end at `end`.
@@ -56,34 +58,38 @@ impl<'a> Directory<'a> {
             b"II" => false,
             _ => return None,
         };
-        let mut directory = Self { bytes, big_endian, entries: Vec::new() };
+        let mut directory = Self { bytes, big_endian, entries: Vec::new(), broken: Vec::new() };
         let number =
-            |at: usize, width: usize| directory.number(at, width).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+            |at: usize, width: usize| Some(usize::try_from(directory.number(at, width)?).unwrap_or(usize::MAX));
         // 43 is BigTIFF. Some writers swap the bytes of 42, and readers bear with it.
-        let (pointer, offset): (usize, usize) =
-            if number(2, 2)? == 43 { (8, number(8, 8)?) } else { (4, number(4, 4)?) };
-        let (count, start) = if pointer == 8 { (number(offset, 8)?, 8) } else { (number(offset, 2)?, 2) };
-        let length = 4 + 2 * pointer;
-        let mut entries = Vec::new();
-        for i in 0..count.min(MAX_ENTRIES) {
-            let Some(at) = length.checked_mul(i).and_then(|n| n.checked_add(start)?.checked_add(offset)) else { break };
-            let (Some(tag), Some(kind), Some(count), Some(_)) =
-                (number(at, 2), number(at + 2, 2), number(at + 4, pointer), number(at + 4 + pointer, pointer))
-            else {
-                break;
-            };
-            let size = size_of_kind(kind as u16).checked_mul(count).filter(|&size| size > 0);
-            let inline = size.is_some_and(|size| size <= pointer);
-            let at = if inline { Some(at + 4 + pointer) } else { number(at + 4 + pointer, pointer) };
-            let Some((at, end)) = at.zip(size).and_then(|(at, size)| Some((at, at.checked_add(size)?))) else {
-                continue;
-            };
-            if end <= bytes.len() {
-                entries.push(Entry { tag: tag as u16, kind: kind as u16, count, at, end });
+        let pointer = if number(2, 2)? == 43 { 8 } else { 4 };
+        let offset = number(pointer, pointer)?;
+        let width_of_count = if pointer == 8 { 8 } else { 2 };
+        let count = number(offset, width_of_count)?.min(MAX_ENTRIES);
+        for i in 0..count {
+            match directory.entry(offset + width_of_count + i * (4 + 2 * pointer), pointer) {
+                Some(Ok(entry)) => directory.entries.push(entry),
+                Some(Err(tag)) => directory.broken.push(tag),
+                None => break,
             }
         }
-        directory.entries = entries;
         Some(directory)
+    }
+
+    /// The entry at `at`, or its tag if its values lie outside or are of no known type; `None` if it is cut off itself.
+    fn entry(&self, at: usize, pointer: usize) -> Option<std::result::Result<Entry, u16>> {
+        self.bytes.get(at..at + 4 + 2 * pointer)?;
+        let number = |at: usize, width: usize| self.number(at, width).and_then(|n| usize::try_from(n).ok());
+        let (tag, kind) = (self.number(at, 2)? as u16, self.number(at + 2, 2)? as u16);
+        let values = || {
+            let count = number(at + 4, pointer)?;
+            let size = size_of_kind(kind).checked_mul(count).filter(|&size| size > 0)?;
+            let field = at + 4 + pointer;
+            let at = if size <= pointer { field } else { number(field, pointer)? };
+            let end = at.checked_add(size).filter(|&end| end <= self.bytes.len())?;
+            Some(Entry { tag, kind, count, at, end })
+        };
+        Some(values().ok_or(tag))
     }
 
     /// The first entry of a tag: a second one is a mistake of its writer.
@@ -100,6 +106,11 @@ impl<'a> Directory<'a> {
             (0..e.count.min(MAX_VALUES)).filter_map(|i| self.number(e.at + i * width, width)).collect()
         };
         entry.map_or_else(Vec::new, values)
+    }
+
+    /// True if a tag is there, but its values are not.
+    pub fn is_broken(&self, tag: u16) -> bool {
+        self.broken.contains(&tag)
     }
 
     /// Where the bytes of a tag lie.
@@ -137,7 +148,7 @@ impl<'a> Directory<'a> {
             |at: usize, width: usize| Some((number(at, width)? << (64 - 8 * width)) as i64 >> (64 - 8 * width));
         let n = number(entry.at, width.min(8))?;
         Some(match entry.kind {
-            ASCII | UNDEFINED if (b'0'..=b'9').contains(&(n as u8)) => (n as u8 - b'0').into(),
+            ASCII | UNDEFINED if (n as u8).is_ascii_digit() => (n as u8 - b'0').into(),
             RATIONAL => number(entry.at, 4)? as f64 / number(entry.at + 4, 4)? as f64,
             SRATIONAL => signed(entry.at, 4)? as f64 / signed(entry.at + 4, 4)? as f64,
             SBYTE | SSHORT | SLONG | SLONG8 => signed(entry.at, width)? as f64,

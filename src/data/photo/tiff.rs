@@ -16,6 +16,7 @@ use super::jpeg::Segments;
 use super::{MAX_DECODER_BYTES, MAX_SIDE, REPLACE_IT, check_size};
 use crate::{Error, Result};
 
+const BITS_PER_SAMPLE: u16 = 258;
 const COMPRESSION: u16 = 259;
 const PHOTOMETRIC: u16 = 262;
 const FILL_ORDER: u16 = 266;
@@ -28,6 +29,31 @@ const TILE_OFFSETS: u16 = 324;
 const TILE_BYTES: u16 = 325;
 const EXTRA_SAMPLES: u16 = 338;
 const CHROMA_SUBSAMPLING: u16 = 530;
+
+/// Tags that the crate reads; a broken one, and it could take memory for what it promises.
+const NEEDED: [u16; 21] = [
+    256,
+    257,
+    BITS_PER_SAMPLE,
+    COMPRESSION,
+    PHOTOMETRIC,
+    FILL_ORDER,
+    STRIP_OFFSETS,
+    SAMPLES_PER_PIXEL,
+    278,
+    STRIP_BYTES,
+    PLANAR,
+    317,
+    COLOR_MAP,
+    322,
+    323,
+    TILE_OFFSETS,
+    TILE_BYTES,
+    EXTRA_SAMPLES,
+    339,
+    347,
+    CHROMA_SUBSAMPLING,
+];
 
 const LZW: u64 = 5;
 const JPEG: u64 = 7;
@@ -72,10 +98,20 @@ fn pixels(file: &[u8]) -> Result<DynamicImage> {
     let Some(tags) = Directory::first(file) else {
         return Err(Error::new("", "the TIFF has no directory").advise(REPLACE_IT));
     };
+    if NEEDED.iter().any(|&tag| tags.is_broken(tag)) {
+        return Err(contradiction());
+    }
     let number = |tag: u16, default: u64| tags.unsigned(tag).first().copied().unwrap_or(default);
 
     let samples = number(SAMPLES_PER_PIXEL, 1) as usize;
-    let colors = match number(PHOTOMETRIC, u64::MAX) {
+    let Some(&photometric) = tags.unsigned(PHOTOMETRIC).first() else {
+        return Err(unsupported("no kind of colours (PhotometricInterpretation)"));
+    };
+    let bits = number(BITS_PER_SAMPLE, 1);
+    if !matches!(bits, 1 | 2 | 4 | 8 | 16 | 32) {
+        return Err(unsupported(format!("samples of {bits} bits")));
+    }
+    let colors = match photometric {
         0 => Colors::WhiteIsZero,
         1 => Colors::BlackIsZero,
         2 => Colors::Rgb,
@@ -160,7 +196,7 @@ fn pixels(file: &[u8]) -> Result<DynamicImage> {
     }
     let row = if planar { width } else { width * samples };
     let values = eight_bits(stored, bits, row, colors == Colors::Palette)
-        .ok_or_else(|| unsupported(format!("samples of {bits} bits")))?;
+        .ok_or_else(|| unsupported(format!("samples of {bits} bits of this kind (SampleFormat)")))?;
     if values.len() < width * height * samples {
         return Err(contradiction());
     }
