@@ -21,6 +21,9 @@ struct LrnParams {
 };
 PARAMETERS(LrnParams, 64);
 
+// Where k is 0, a window of zeros must not become NaN. NaN stays what it is.
+__device__ __forceinline__ float at_least_tiny(float s) { return s < 1.17549435e-38f ? 1.17549435e-38f : s; }
+
 __device__ __forceinline__ float power(float s, float beta) {
   if (beta == 0.75f) {
     const float root = sqrtf(s);
@@ -51,7 +54,7 @@ template <int N> __device__ __forceinline__ float scale5(const LrnParams& p, con
   float sum = 0.0f;
 #pragma unroll
   for (int j = -2; j <= 2; j++) sum += x.v[at + j] * x.v[at + j];
-  return p.k + p.alpha * sum;
+  return at_least_tiny(p.k + p.alpha * sum);
 }
 // s of channel `channel` of the pixel that begins at `from`.
 template <class T> __device__ __forceinline__ float scale_at(const LrnParams& p, const T* from, unsigned channel) {
@@ -62,7 +65,7 @@ template <class T> __device__ __forceinline__ float scale_at(const LrnParams& p,
     const float x = to_float(from[j]);
     sum += x * x;
   }
-  return p.k + p.alpha * sum;
+  return at_least_tiny(p.k + p.alpha * sum);
 }
 
 // y = x / s^beta

@@ -28,7 +28,8 @@ impl Error {
 
     /// Broken TOML in `text`, which `place` names: adds the line.
     pub fn toml(place: impl fmt::Display, text: &str, error: &toml::de::Error) -> Self {
-        let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+        let line =
+            error.span().map_or(1, |span| 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
         Self::new(format!("{place}:{line}"), error.message())
     }
 

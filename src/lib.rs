@@ -3,7 +3,7 @@
 //!
 //! Imports go down this list only:
 //! `cli -> doctor, profile, recipe -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
-//! device, weights, ingredients, lock, rng, error`.
+//! device, weights, ingredients, lock, rng, settings, error`.
 
 pub mod cli;
 pub mod data;
@@ -22,6 +22,7 @@ pub mod ops;
 pub mod profile;
 pub mod recipe;
 pub mod rng;
+pub mod settings;
 pub mod svm;
 pub mod train;
 pub mod weights;

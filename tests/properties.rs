@@ -66,7 +66,7 @@ proptest! {
             Err(message) => {
                 is_one_line(&message)?;
                 let expected = match (zero, divides) {
-                    (true, _) => "is 0, but must be between 1".into(),
+                    (true, _) => "0 is out of range; write 1 to".into(),
                     (_, false) => format!("{groups} groups do not divide {} input channels and {filters} filters", input.c),
                     _ => format!("is larger than the input {input}"),
                 };

@@ -104,26 +104,26 @@ fn mistakes_in_a_recipe_are_named_before_anything_is_done() {
     let recipe = fs::read_to_string(folder.path("recipe.toml")).unwrap();
     for (from, to, expected) in [
         ("output = 'runs'", "", "recipe.toml: output: is missing"),
-        ("output = 'runs'", "output = 'runs'\nouptut = 1", "recipe.toml: ouptut: is no key of a recipe"),
+        ("output = 'runs'", "output = 'runs'\nouptut = 1", "recipe.toml:2: ouptut: is no key of a recipe"),
         ("name = 'lnet-o'", "name = 'objects'", "step objects: name: occurs twice"),
         ("name = 'lnet-o'", "name = 'lnet/o'", "step 2: the name \"lnet/o\""),
         ("name = 'lnet-o'", "", "step 2: has no name"),
         ("kind = 'locate'", "kind = 'lokate'", "step frames: kind: is \"lokate\"; give one of train, bundle"),
-        ("window = 'frame'", "window = 'nose'", "step frames: unknown variant `nose`"),
+        ("window = 'frame'", "window = 'nose'", "step frames: window: unknown variant `nose`"),
         ("window = 'frame'", "windows = 'frame'", "step frames: unknown field `windows`"),
         ("splits = ['train', 'val']\n", "", "step frames: missing field `splits`"),
         ("'{draft}'", "'{drafts}'", "step fitted: model: {drafts} is no step; there are objects, lnet-o"),
         ("'{draft}'", "'{anet}'", "step fitted: model: {anet} is no earlier step"),
         ("'{draft}'", "'{draft'", "step fitted: model: \"{draft\" has a { without }"),
-        ("'{objects}/last", "'{lnet-o}/last", "step lnet-o: set: init: {lnet-o} is no earlier step"),
+        ("'{objects}/last", "'{lnet-o}/last", "step lnet-o: set.init: {lnet-o} is no earlier step"),
         ("file = 'objects.toml'", "file = 'none.toml'", "step objects: none.toml: No such file"),
-        ("epochs = 2 }", "epocs = 2 }", "step objects: objects.toml: unknown field `epocs`"),
+        ("epochs = 2 }", "epocs = 2 }", "step objects: set.epocs: unknown field `epocs`"),
         ("epochs = 2 }", "output = 'x' }", "step objects: set.output: is the step's own folder"),
         ("epochs = 2 }", "'data.root' = 'nowhere' }", "step objects: data.root: nowhere: no such file or folder"),
         ("'lnet_s.toml' =", "'../lnet_s.toml' =", "step draft: files.../lnet_s.toml: cannot be the name"),
         ("template = 'model.toml'", "template = 'm.toml'", "step draft: template: m.toml: no such file"),
         ("window = 'celeba'", "window = 'head'", "step fitted: window: head is the box of no face; give inner"),
-        ("positives = 2.0", "positives = -2.0", "step fitted: false_positives: is -2"),
+        ("positives = 2.0", "positives = -2.0", "step fitted: false_positives: -2.0 is out of range; write 0 to 1000"),
         ("'pasted.csv'", "'nowhere.csv'", "step scenes: photos: nowhere.csv: no such file"),
         ("kind = 'bundle'", "kind = ", "recipe.toml:"),
     ] {
@@ -135,7 +135,7 @@ fn mistakes_in_a_recipe_are_named_before_anything_is_done() {
     for (flags, expected) in [
         ("--set nets.seed=3", "there is no step nets; there are objects, lnet-o"),
         ("--set seed", "is no key=value"),
-        ("--set anet.batch=0", "step anet: anet-train.toml: batch"),
+        ("--set anet.batch=0", "--set anet.batch: 0 is out of range; write 1 to 65536"),
         ("--only nothing", "is no step of recipe.toml"),
     ] {
         folder.fails(&format!("train recipe.toml {flags}"), &[expected]);

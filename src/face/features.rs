@@ -1,16 +1,26 @@
 //! ANet as a feature extractor: the frame around a face in, the values of one layer for overlapping patches of it out, by
 //! the interweaved operation.
 
-use crate::Result;
+use super::Bundle;
 use crate::data::photo::{Photo, Rect};
 use crate::data::resample::{Normalise, Resampler};
 use crate::device::Device;
 use crate::interweave::{GpuInterweaver, Interweaver, patches};
-use crate::locate::Shape;
+use crate::locate::{Shape, Shift, Widths};
 use crate::net::{GpuParameters, Net, Spec, Unknown};
+use crate::settings::{Mistake, limits, within};
+use crate::{Error, Result};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+limits! {
+    /// Pixels of a frame. Photos are shrunk to 1024 pixels before anything else, so a larger one holds nothing more.
+    Frame: usize = 1, 1024;
+}
+
+/// Patches of a frame beyond which a stride is a mistake.
+const MOST_PATCHES: usize = 4096;
 
 /// `[anet]` of a bundle.
 #[derive(Debug, Clone, Deserialize)]
@@ -21,12 +31,16 @@ pub struct Anet {
     /// The layer whose values are the features.
     pub layer: String,
     /// Height and width of the frame that patches of the net's input size lie in...
+    #[serde(deserialize_with = "within::<Frame, _, _>")]
     pub frame: [usize; 2],
     /// ...this many pixels apart.
+    #[serde(deserialize_with = "within::<Frame, _, _>")]
     pub stride: usize,
     /// From the square in the middle of a face to the part of the photo that is the frame: its width in widths of the square...
+    #[serde(deserialize_with = "within::<Widths, _, _>")]
     pub width: f32,
     /// ...and how far its middle lies to the right and below, in the same unit.
+    #[serde(deserialize_with = "within::<Shift, _, _>")]
     pub shift: [f32; 2],
 }
 
@@ -35,6 +49,23 @@ impl Anet {
     pub fn frame(&self) -> Shape {
         let [height, width] = self.frame;
         Shape { width: self.width, height: self.width * height as f32 / width as f32, shift: self.shift }
+    }
+}
+
+impl Anet {
+    /// Whether patches of a net lie in the frame, and not too many.
+    fn check(&self, net: &Net) -> Result<(), Mistake> {
+        let ([height, width], input) = (self.frame, net.spec.input);
+        if height < input.h || width < input.w {
+            let found = format!("[{height}, {width}] is smaller than the input {input} of {}", net.spec.place);
+            return Err(Mistake::at("anet.frame", format!("{found}; write at least [{}, {}]", input.h, input.w)));
+        }
+        let [down, across] = patches(net, height, width, self.stride).map_err(|e| Mistake::at("anet.stride", e))?;
+        if down * across > MOST_PATCHES {
+            let found = format!("{} gives {down} x {across} patches", self.stride);
+            return Err(Mistake::at("anet.stride", format!("{found}; write a larger one, for at most {MOST_PATCHES}")));
+        }
+        Ok(())
     }
 }
 
@@ -50,6 +81,7 @@ enum Method {
 pub struct Extractor {
     method: Method,
     dims: usize,
+    weights: PathBuf,
     frame: [usize; 2],
     stride: usize,
     resampler: Resampler,
@@ -61,14 +93,16 @@ impl Extractor {
     /// Reads net and weights; paths start at `folder`.
     ///
     /// # Errors
-    /// Files that cannot be read or do not fit; a frame smaller than the net's input; a stride of 0.
-    pub fn load(config: &Anet, folder: &Path, device: &Device) -> Result<Self> {
+    /// Files that cannot be read or do not fit; a frame smaller than the net's input, or of too many patches.
+    pub fn load(bundle: &Bundle, folder: &Path, device: &Device) -> Result<Self> {
+        let config = &bundle.anet;
         let path = folder.join(&config.net);
         let net = Arc::new(Net::new(Spec::load(&path)?.up_to(&config.layer)?)?);
-        let parameters = net.load_parameters(folder.join(&config.weights), Unknown::Ignore)?;
+        config.check(&net).map_err(|mistake| bundle.mistake(&mistake))?;
+        let weights = folder.join(&config.weights);
+        let parameters = net.load_parameters(&weights, Unknown::Ignore)?;
         let dims = net.output().len();
         let [height, width] = config.frame;
-        patches(&net, height, width, config.stride).map_err(|e| e.within("[anet] frame, stride"))?;
         let method = match device {
             Device::Cpu => Method::Cpu(Box::new(Interweaver::new(net, parameters, Normalise::default())?)),
             Device::Gpu(gpu) => {
@@ -78,7 +112,7 @@ impl Extractor {
         };
         let pixels = vec![0.0; 2 * height * width * 3];
         let resampler = Resampler::default();
-        Ok(Self { method, dims, frame: config.frame, stride: config.stride, resampler, pixels })
+        Ok(Self { method, dims, weights, frame: config.frame, stride: config.stride, resampler, pixels })
     }
 
     /// Length of a feature vector.
@@ -89,7 +123,7 @@ impl Extractor {
     /// Features [patches, dims] of the patches of a part of a photo seen as the frame, and of their mirror images.
     ///
     /// # Errors
-    /// No memory.
+    /// No memory; features that are not finite.
     pub fn features(&mut self, photo: &Photo, part: Rect) -> Result<Vec<f32>> {
         let [height, width] = self.frame;
         let frames = self.pixels.chunks_exact_mut(height * width * 3);
@@ -107,6 +141,11 @@ impl Extractor {
                 let found = net.extract_normalised(&self.pixels, self.frame, self.stride, 2)?;
                 found.into_iter().for_each(|found| features.extend(found.values));
             }
+        }
+        if !features.iter().all(|value| value.is_finite()) {
+            // NaN is not above 0: it would look like a face without an attribute.
+            return Err(Error::file(&self.weights, "with these weights, the features are not finite")
+                .advise("check the weights and the numbers of the net"));
         }
         Ok(features)
     }

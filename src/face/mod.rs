@@ -13,6 +13,7 @@ pub use window::Window;
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
 use crate::locate::{Found, Localiser, Locate, Map, Sight};
+use crate::settings::{Document, Mistake};
 use crate::svm::{self, Svm};
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -27,6 +28,9 @@ pub struct Bundle {
     pub anet: Anet,
     /// The linear machines; `weft svm train` writes them.
     pub svm: PathBuf,
+    /// Where the values stand.
+    #[serde(skip)]
+    document: Document,
 }
 
 /// Name of the file that describes a bundle.
@@ -36,12 +40,24 @@ impl Bundle {
     /// Reads the file that describes a bundle.
     ///
     /// # Errors
-    /// A missing or unreadable file, unknown or missing keys.
+    /// A missing or unreadable file, unknown or missing keys, values out of range.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Error::file(path, e).advise("give the folder of a model bundle with --model"))?;
-        toml::from_str(&text).map_err(|e| Error::toml(path.display(), &text, &e))
+        Self::of(Document::load(path, "give the folder of a model bundle with --model")?)
+    }
+
+    /// The same of a document that is read already.
+    ///
+    /// # Errors
+    /// Unknown or missing keys, values out of range.
+    pub fn of(document: Document) -> Result<Self> {
+        let bundle: Self = document.read()?;
+        bundle.locate.check().map_err(|mistake| document.mistake(&mistake))?;
+        Ok(Self { document, ..bundle })
+    }
+
+    /// The error for a mistake in the file.
+    fn mistake(&self, mistake: &Mistake) -> Error {
+        self.document.mistake(mistake)
     }
 }
 
@@ -81,7 +97,7 @@ impl Model {
         let folder = folder.as_ref();
         let bundle = Bundle::load(folder.join(BUNDLE))?;
         let localiser = Localiser::load(&bundle.locate, folder, device)?;
-        let extractor = Extractor::load(&bundle.anet, folder, device)?;
+        let extractor = Extractor::load(&bundle, folder, device)?;
         let svm_path = folder.join(&bundle.svm);
         let svm = if svm_path.exists() { Some(Svm::load(&svm_path)?) } else { None };
         if let Some(svm) = svm.as_ref().filter(|svm| svm.dims() != extractor.dims()) {

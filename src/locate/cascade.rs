@@ -8,19 +8,40 @@ use super::calibrate::Sight;
 use super::density::{Kernel, Peak, Place};
 use super::edge_boxes::EdgeBoxes;
 use super::{Channel, Map, Responder, Response, SummedArea};
+use crate::Result;
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
-use crate::{Error, Result};
+use crate::settings::{Mistake, limits, within};
 use serde::Deserialize;
 use std::path::Path;
+
+limits! {
+    /// What a response is compared with.
+    Threshold: f32 = -1000.0, 1000.0;
+    /// A size in widths of a face.
+    Widths: f32 = 0.01, 100.0;
+    /// How far a middle lies from another one, in widths of a face.
+    Shift: f32 = -10.0, 10.0;
+    /// Pixels of a net's input. Photos are shrunk before a net sees them, so nothing finer than a pixel of it is there.
+    Pixels: usize = 1, 2048;
+    Width: f32 = 1.0, 2048.0;
+    /// How far a place is felt.
+    Spread: f32 = 0.01, 10.0;
+    Peaks: usize = 1, 64;
+}
+
+/// Pixels of all levels of a stage together, for a square photo.
+const MOST_PIXELS: usize = 1 << 23;
 
 /// `[locate]` of a bundle.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Locate {
     /// Least score of a face.
+    #[serde(deserialize_with = "within::<Threshold, _, _>")]
     pub threshold: f32,
     /// Side of the window of head and shoulders that LNet_s sees, in widths of the face that LNet_o found.
+    #[serde(deserialize_with = "within::<Widths, _, _>")]
     pub head: f32,
     #[serde(default)]
     pub proposals: Proposals,
@@ -56,9 +77,12 @@ pub struct Boxes {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shape {
+    #[serde(deserialize_with = "within::<Widths, _, _>")]
     pub width: f32,
+    #[serde(deserialize_with = "within::<Widths, _, _>")]
     pub height: f32,
     /// How far the window's middle lies to the right and below.
+    #[serde(deserialize_with = "within::<Shift, _, _>")]
     pub shift: [f32; 2],
 }
 
@@ -68,29 +92,39 @@ pub struct Shape {
 pub struct Stage {
     pub response: Response,
     /// Levels: the longer side of what it looks at, in pixels of its input.
+    #[serde(deserialize_with = "within::<Pixels, _, _>")]
     pub sides: Vec<usize>,
     /// Width of the faces to which it responds most, in pixels of its input.
+    #[serde(deserialize_with = "within::<Width, _, _>")]
     pub width: f32,
     /// From where it responds most to the middle of the face, in face widths to the right and down.
+    #[serde(deserialize_with = "within::<Shift, _, _>")]
     pub shift: [f32; 2],
     /// What a response must exceed to count.
+    #[serde(deserialize_with = "within::<Threshold, _, _>")]
     pub floor: f32,
     /// How far a place is felt: in face widths, and in the logarithm of the size.
+    #[serde(deserialize_with = "within::<Spread, _, _>")]
     pub spread: [f32; 2],
     /// Peaks that are followed.
+    #[serde(deserialize_with = "within::<Peaks, _, _>")]
     pub peaks: usize,
 }
 
-impl Stage {
-    fn check(&self) -> Result<()> {
-        let sizes = [self.width, self.spread[0], self.spread[1]];
-        if self.sides.is_empty() || self.sides.contains(&0) {
-            return Err(
-                Error::new("sides", format!("is {:?}", self.sides)).advise("give the side of each level in pixels")
-            );
-        }
-        if !sizes.iter().all(|size| *size > 0.0 && size.is_finite()) {
-            return Err(Error::new("width, spread", format!("are {sizes:?}")).advise("give numbers above 0"));
+impl Locate {
+    /// What no number says by itself; keys begin at `locate`.
+    pub fn check(&self) -> Result<(), Mistake> {
+        for (name, stage) in [("lnet_o", &self.lnet_o), ("lnet_s", &self.lnet_s)] {
+            let wrong = |found: String| Err(Mistake::at(&format!("locate.{name}.sides"), found));
+            if stage.sides.is_empty() || !stage.sides.is_sorted_by(|a, b| a < b) {
+                return wrong(format!("is {:?}; write the side of each level in pixels, the least first", stage.sides));
+            }
+            let pixels: usize = stage.sides.iter().map(|side| side * side).sum();
+            if pixels > MOST_PIXELS {
+                return wrong(format!(
+                    "{pixels} pixels in all levels; write sides with squares of at most {MOST_PIXELS}"
+                ));
+            }
         }
         Ok(())
     }
@@ -133,23 +167,20 @@ impl Localiser {
     /// Reads both nets; paths start at `folder`.
     ///
     /// # Errors
-    /// As [`Responder::load`]; sizes that are none.
+    /// As [`Responder::load`].
     pub fn load(config: &Locate, folder: &Path, device: &Device) -> Result<Self> {
-        let eye = |name: &str, stage: &Stage| {
-            stage.check().map_err(|e| e.within(format!("locate.{name}")))?;
-            Ok(Eye { responder: Responder::load(&stage.response, folder, device)?, stage: stage.clone() })
+        let eye = |stage: &Stage| {
+            let responder = Responder::load(&stage.response, folder, device)?;
+            Ok(Eye { responder, stage: stage.clone() })
         };
-        if !(config.head > 0.0 && config.head.is_finite()) {
-            return Err(Error::new("locate.head", format!("is {}", config.head)).advise("give a number of face widths"));
-        }
-        let (coarse, fine) = (eye("lnet_o", &config.lnet_o)?, eye("lnet_s", &config.lnet_s)?);
+        let (coarse, fine) = (eye(&config.lnet_o)?, eye(&config.lnet_s)?);
         Ok(Self { coarse, fine, config: config.clone() })
     }
 
     /// The faces of a photo with a score of `least` or more, best first.
     ///
     /// # Errors
-    /// No memory for the nets' maps.
+    /// No memory for the nets' maps; maps that are not finite.
     pub fn detect(&mut self, photo: &Photo, least: f32) -> Result<Vec<Found>> {
         let levels = self.coarse.look(photo, photo.bounds())?;
         let mut peaks = match self.config.proposals {

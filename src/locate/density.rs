@@ -84,6 +84,10 @@ impl Kernel {
                 }
             }
             let [weight, x, y, size] = sums;
+            if weight <= 0.0 {
+                // Between places too far apart for the kernel.
+                break;
+            }
             at = Place { x: x / weight, y: y / weight, size: size / weight, ..at };
         }
         let (mut gathered, mut window) = (0.0, 0.0);
@@ -92,7 +96,7 @@ impl Kernel {
             gathered += weight * place.response;
             window += weight;
         }
-        Peak { x: at.x, y: at.y, width: at.size.exp(), score: gathered / window }
+        Peak { x: at.x, y: at.y, width: at.size.exp(), score: if window > 0.0 { gathered / window } else { 0.0 } }
     }
 }
 

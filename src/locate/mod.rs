@@ -10,6 +10,6 @@ mod response;
 mod window;
 
 pub use calibrate::{Fit, Sight};
-pub use cascade::{Boxes, Found, Localiser, Locate, Proposals, Shape, Stage};
+pub use cascade::{Boxes, Found, Localiser, Locate, Proposals, Shape, Shift, Stage, Threshold, Widths};
 pub use response::{Channel, Map, Responder, Response};
 pub use window::SummedArea;

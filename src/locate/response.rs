@@ -5,9 +5,11 @@ use crate::data::resample::{Normalise, Resampler};
 use crate::device::Device;
 use crate::net::{Net, Parameters, Runner, Spec, Unknown};
 use crate::ops::Kind;
+use crate::settings::{limits, within};
 use crate::weights::{TAGS, TensorFile};
 use crate::{Error, Result};
-use serde::Deserialize;
+use serde::de::{Error as _, IntoDeserializer};
+use serde::{Deserialize, Deserializer};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,12 +28,32 @@ pub struct Response {
 }
 
 /// A channel of a layer.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged, expecting = "expected the number of a channel or the name of a tag")]
+#[derive(Debug, Clone)]
 pub enum Channel {
     Number(usize),
     /// That of a tag, if the weights name theirs.
     Tag(String),
+}
+
+limits! {
+    /// Numbers of channels.
+    Channels: usize = 0, 1 << 20;
+}
+
+impl<'de> Deserialize<'de> for Channel {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match toml::Value::deserialize(from)? {
+            toml::Value::String(tag) => Ok(Self::Tag(tag)),
+            number @ (toml::Value::Integer(_) | toml::Value::Float(_)) => {
+                let number = within::<Channels, _, _>(number.into_deserializer());
+                number.map(Self::Number).map_err(|e: toml::de::Error| D::Error::custom(e.message()))
+            }
+            other => {
+                let found = format!("is {}; write the number of a channel or the name of a tag", other.type_str());
+                Err(D::Error::custom(found))
+            }
+        }
+    }
 }
 
 /// A response map, and how it lies on the photo.
@@ -121,7 +143,7 @@ impl Responder {
     /// The response to `window` of `photo`, scaled so that its longer side has `side` pixels.
     ///
     /// # Errors
-    /// No memory.
+    /// No memory; a response that is not finite.
     pub fn respond(&mut self, photo: &Photo, window: Rect, side: usize) -> Result<Map> {
         let channel = self.channel;
         self.respond_in(photo, window, side, channel)
@@ -130,7 +152,7 @@ impl Responder {
     /// The same of another channel, or of the mean of all.
     ///
     /// # Errors
-    /// No memory.
+    /// No memory; a response that is not finite.
     pub fn respond_in(&mut self, photo: &Photo, window: Rect, side: usize, channel: Option<usize>) -> Result<Map> {
         let zoom = side as f32 / window.width.max(window.height);
         // A very long photo still gets a map of one row.
@@ -153,7 +175,15 @@ impl Responder {
             Some(channel) => place[channel],
             None => place.iter().sum::<f32>() / shape.c as f32,
         };
-        let values = runner.run()?.chunks_exact(shape.c).map(value).collect();
+        let values: Vec<f32> = runner.run()?.chunks_exact(shape.c).map(value).collect();
+        if !values.iter().all(|value| value.is_finite()) {
+            // NaN exceeds no floor: it would look like a photo without a face.
+            return Err(Error::file(
+                &self.weights,
+                format!("with {}, the response is not finite", self.net.spec.place),
+            )
+            .advise("check the weights and the numbers of the net"));
+        }
         let (sx, sy) = (window.width / width as f32, window.height / height as f32);
         Ok(Map {
             height: shape.h,

@@ -3,6 +3,7 @@
 
 use super::Spec;
 use crate::ops::{OPERATIONS, Operation, Parameter, Shape, TargetKind, Targets};
+use crate::settings::Mistake;
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -64,7 +65,7 @@ impl Net {
         let mut net = Self { layers: Vec::new(), parameters: Vec::new(), spec };
         let mut end = 0;
         for index in 0..net.spec.layers.len() {
-            let layer = net.bind(index).map_err(|e| e.within(net.spec.place_of(&net.spec.layers[index].name)))?;
+            let layer = net.bind(index).map_err(|mistake| net.spec.mistake(index, &mistake))?;
             let first = net.parameters.len();
             for tensor in layer.op.parameters() {
                 let name = format!("{}.{}", layer.name, tensor.suffix);
@@ -84,28 +85,23 @@ impl Net {
         Ok(net)
     }
 
-    fn bind(&self, index: usize) -> Result<Layer> {
-        let found = |text: String| Error::new("", text);
+    fn bind(&self, index: usize) -> Result<Layer, Mistake> {
         let spec = &self.spec.layers[index];
         let inputs = match &spec.from {
             None => vec![index],
-            Some(names) if names.is_empty() => return Err(found("`from` is empty".into()).advise("name a layer")),
-            Some(names) => names
-                .iter()
-                .map(|name| self.value(name, index))
-                .collect::<Result<Vec<usize>, String>>()
-                .map_err(found)?,
+            Some(names) if names.is_empty() => return Err(Mistake::at("from", "is empty; name a layer")),
+            Some(names) => names.iter().map(|name| self.value(name, index)).collect::<Result<Vec<usize>, String>>()?,
         };
         if let Some(loss) = inputs.iter().find(|&&v| v > 0 && self.layers[v - 1].op.target().is_some()) {
-            return Err(found(format!("reads `{}`, but nothing may follow a loss", self.layers[loss - 1].name)));
+            return Err(format!("reads `{}`, but nothing may follow a loss", self.layers[loss - 1].name).into());
         }
         let shapes: Vec<Shape> = inputs.iter().map(|&value| self.shape(value)).collect();
         let build = OPERATIONS.iter().find(|(name, _)| *name == spec.kind).map(|(_, build)| build);
-        let build = build.ok_or_else(|| found(format!("unknown type `{}`", spec.kind)))?;
-        let op = build(spec.keys.clone(), &shapes).map_err(found)?;
+        let build = build.ok_or_else(|| format!("unknown type `{}`", spec.kind))?;
+        let op = build(spec.keys.clone(), &shapes)?;
         let shape = op.output();
         if checked(&[shape.c, shape.h, shape.w]).is_none() {
-            return Err(found(format!("its output {shape} is too large")));
+            return Err(format!("its output {shape} is too large").into());
         }
         Ok(Layer { name: spec.name.clone(), kind: spec.kind.clone(), op, inputs, shape, parameters: 0..0 })
     }
@@ -120,7 +116,7 @@ impl Net {
             .iter()
             .find(|(name, _)| *name == spec.kind)
             .ok_or_else(|| Error::new(self.spec.place_of(&spec.name), format!("unknown type `{}`", spec.kind)))?;
-        build(spec.keys.clone(), inputs).map_err(|e| Error::new(self.spec.place_of(&spec.name), e))
+        build(spec.keys.clone(), inputs).map_err(|mistake| self.spec.mistake(layer, &mistake))
     }
 
     /// The value named `name`, as seen by layer `index`.
@@ -234,7 +230,7 @@ impl Net {
 
     /// Floating-point operations of forward for one sample.
     pub fn flops(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.op.flops()).sum()
+        self.layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(layer.op.flops()))
     }
 }
 

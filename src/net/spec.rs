@@ -1,9 +1,11 @@
 //! The network format: a TOML file with `name`, `input = [channels, height, width]` and one `[[layer]]` after another.
 //! Reading checks the frame (names, types, keys); what the layers' own keys mean is the operations' business.
 
-use crate::ops::{OPERATIONS, Shape};
+use crate::ops::{OPERATIONS, Shape, Side, check_values};
+use crate::settings::{Document, Mistake, Names, Step, from_table, within};
 use crate::{Error, Result};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A network as written: not yet bound to shapes.
@@ -27,39 +29,41 @@ pub struct LayerSpec {
     pub from: Option<Vec<String>>,
     /// All other keys.
     pub keys: toml::Table,
+    /// Where the keys stand in the file.
+    lines: BTreeMap<String, usize>,
 }
+
+/// Layers of a net, and layers that one reads, beyond which a file is a mistake.
+const MOST_LAYERS: usize = 2048;
+const MOST_READ: usize = 256;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     name: String,
+    #[serde(deserialize_with = "within::<Side, _, _>")]
     input: [usize; 3],
     #[serde(default)]
-    layer: Vec<RawLayer>,
+    layer: Vec<toml::Table>,
 }
 
+/// The keys of every layer.
 #[derive(Deserialize)]
-struct RawLayer {
+struct Head {
     name: String,
     #[serde(rename = "type")]
     kind: String,
-    from: Option<From>,
-    #[serde(flatten)]
-    keys: toml::Table,
+    from: Option<Names>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a layer's name or a list of names")]
-enum From {
-    One(String),
-    Many(Vec<String>),
-}
+/// Names of the keys in [`Head`].
+const HEAD: [&str; 3] = ["name", "type", "from"];
 
 impl LayerSpec {
     /// A layer below the one above it, with keys as in a file: `LayerSpec::new("fc", "linear", "outputs = 40")`.
     pub fn new(name: &str, kind: &str, keys: &str) -> Result<Self> {
         let keys = keys.parse().map_err(|e: toml::de::Error| Error::new(format!("layer {name}"), e.message()))?;
-        Ok(Self { name: name.to_string(), kind: kind.to_string(), from: None, keys })
+        Ok(Self { name: name.to_string(), kind: kind.to_string(), from: None, keys, lines: BTreeMap::new() })
     }
 
     /// The same, reading `from`.
@@ -75,28 +79,39 @@ impl Spec {
     /// # Errors
     /// Unreadable file, broken TOML (with its line), unknown layer type, a name given twice.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Error::file(path, e).advise("give the path of a network description (TOML)"))?;
-        Self::parse(&text, &path.display().to_string())
+        Self::of(&Document::load(path, "give the path of a network description (TOML)")?)
     }
 
     /// Reads a network from text; `place` names it in messages.
     pub fn parse(text: &str, place: &str) -> Result<Self> {
-        let file: File = toml::from_str(text).map_err(|e| Error::toml(place, text, &e))?;
+        Self::of(&Document::parse(place, text.to_string())?)
+    }
+
+    fn of(document: &Document) -> Result<Self> {
+        let file: File = document.read()?;
         let [c, h, w] = file.input;
-        let layers = file.layer.into_iter().map(|raw| LayerSpec {
-            name: raw.name,
-            kind: raw.kind,
-            from: raw.from.map(|from| match from {
-                From::One(name) => vec![name],
-                From::Many(names) => names,
-            }),
-            keys: raw.keys,
-        });
-        let spec =
-            Self { place: place.to_string(), name: file.name, input: Shape::new(c, h, w), layers: layers.collect() };
+        if file.layer.len() > MOST_LAYERS {
+            let found = format!("has {} layers", file.layer.len());
+            return Err(Error::new(document.place(), found).advise(format!("give at most {MOST_LAYERS}")));
+        }
+        let mut layers = Vec::new();
+        let mut lines = document.lines_in("layer").into_iter();
+        for (index, mut keys) in file.layer.into_iter().enumerate() {
+            let head = HEAD.iter().filter_map(|key| keys.remove_entry(*key)).collect();
+            let Head { name, kind, from } = from_table(head).map_err(|mistake| {
+                let way = [Step::Key("layer".into()), Step::Index(index)];
+                document.mistake_in(&way, &format!("layer {}", index + 1), &mistake)
+            })?;
+            let lines = lines.next().unwrap_or_default();
+            layers.push(LayerSpec { name, kind, from: from.map(|Names(names)| names), keys, lines });
+        }
+        let spec = Self { place: document.place().to_string(), name: file.name, input: Shape::new(c, h, w), layers };
         spec.check()?;
+        // Now, as a part of the net may be all that is bound.
+        for (index, layer) in spec.layers.iter().enumerate() {
+            let build = OPERATIONS.iter().find(|(name, _)| *name == layer.kind).map(|(_, build)| *build);
+            build.map_or(Ok(()), |build| check_values(build, &layer.keys)).map_err(|m| spec.mistake(index, &m))?;
+        }
         Ok(spec)
     }
 
@@ -117,6 +132,10 @@ impl Spec {
                 return Err(Error::new(place, format!("layer {} has a reserved or empty name", index + 1))
                     .advise("choose another; `input` is the net's input"));
             }
+            if let Some(from) = layer.from.as_ref().filter(|from| from.len() > MOST_READ) {
+                let found = format!("reads {} layers", from.len());
+                return Err(Error::new(place, found).advise(format!("give at most {MOST_READ}")));
+            }
             if self.layers[..index].iter().any(|other| other.name == layer.name) {
                 return Err(Error::new(place, "this name is given twice").advise("rename one of the two layers"));
             }
@@ -132,6 +151,20 @@ impl Spec {
     /// `file: layer name`, for messages.
     pub fn place_of(&self, layer: &str) -> String {
         format!("{}: layer {layer}", self.place)
+    }
+
+    /// The error for a mistake in a layer: `file:line: layer name: key`.
+    pub(super) fn mistake(&self, index: usize, mistake: &Mistake) -> Error {
+        let layer = &self.layers[index];
+        let line = match mistake.way.first() {
+            Some(Step::Key(key)) => layer.lines.get(key),
+            _ => None,
+        };
+        let error = Error::new(mistake.key(), &mistake.found);
+        match line {
+            Some(line) => error.within(format!("{}:{line}: layer {}", self.place, layer.name)),
+            None => error.within(self.place_of(&layer.name)),
+        }
     }
 
     /// Position of a layer.

@@ -10,8 +10,10 @@
 //! a matrix. NCHW exists at the interfaces only ([`nchw_to_nhwc`]).
 
 use crate::device::{Gpu, Recorder};
+use crate::settings::{Limit, Mistake, Within, from_table, limits};
 use gpu::{GpuBackward, GpuForward};
-use serde::Deserialize;
+use serde::de::{Error as _, IntoDeserializer};
+use serde::{Deserialize, Deserializer};
 use std::fmt;
 
 pub mod activation;
@@ -30,8 +32,8 @@ pub mod product;
 pub mod softmax;
 
 /// Builds an operation from its keys in the network file and the shapes of its inputs.
-/// The error text says what does not fit; the caller adds file and layer.
-pub type Build = fn(toml::Table, &[Shape]) -> Result<Box<dyn Operation>, String>;
+/// The error says what does not fit, and which key if it is one; the caller adds file, line and layer.
+pub type Build = fn(toml::Table, &[Shape]) -> Result<Box<dyn Operation>, Mistake>;
 
 /// Every layer type of the network format, by name.
 pub const OPERATIONS: &[(&str, Build)] = &[
@@ -87,9 +89,17 @@ impl fmt::Display for Shape {
     }
 }
 
+limits! {
+    /// A side of a map, and what is measured in its pixels. Products of two of them and of a number of channels fit in 64 bits.
+    Side: usize = 1, 1 << 16;
+    /// Pixels around a map.
+    Padding: usize = 0, 1 << 16;
+    /// Channels of a map, or groups of them.
+    Channels: usize = 1, 1 << 20;
+}
+
 /// A size per axis, written in TOML as one number or as `[vertical, horizontal]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(from = "OneOrTwo")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair {
     pub h: usize,
     pub w: usize,
@@ -107,18 +117,18 @@ impl fmt::Display for Pair {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a number or two, as in 3 or [3, 5]")]
-enum OneOrTwo {
-    One(usize),
-    Two([usize; 2]),
-}
-
-impl From<OneOrTwo> for Pair {
-    fn from(value: OneOrTwo) -> Self {
-        match value {
-            OneOrTwo::One(n) => Self::both(n),
-            OneOrTwo::Two([h, w]) => Self { h, w },
+impl<L: Limit<Number = usize>> Within<L> for Pair {
+    fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let one = |value: &toml::Value| {
+            let number = <usize as Within<L>>::read(value.clone().into_deserializer());
+            number.map_err(|e: toml::de::Error| D::Error::custom(e.message()))
+        };
+        match toml::Value::deserialize(from)? {
+            toml::Value::Array(list) if list.len() == 2 => Ok(Self { h: one(&list[0])?, w: one(&list[1])? }),
+            toml::Value::Array(list) => {
+                Err(D::Error::custom(format!("is a list of {}; write a number or two, as in 3 or [3, 5]", list.len())))
+            }
+            value => one(&value).map(Self::both),
         }
     }
 }
@@ -343,8 +353,21 @@ pub enum Kind<'a> {
 }
 
 /// Reads an operation's table into its parameter struct; unknown and missing keys are named.
-pub(crate) fn parse<T: for<'de> Deserialize<'de>>(table: toml::Table) -> Result<T, String> {
-    T::deserialize(toml::Value::Table(table)).map_err(|e| e.message().to_string())
+pub(crate) fn parse<T: for<'de> Deserialize<'de>>(table: toml::Table) -> Result<T, Mistake> {
+    from_table(table)
+}
+
+/// Looks at the values of a layer's keys, whatever shapes it will get. Keys that are missing or unknown are named when it is
+/// built.
+///
+/// # Errors
+/// The first value that is wrong.
+pub(crate) fn check_values(build: Build, keys: &toml::Table) -> Result<(), Mistake> {
+    // An operation reads its keys first; then it finds that it has no input.
+    match build(keys.clone(), &[]) {
+        Err(mistake) if !mistake.way.is_empty() && !mistake.is_unknown_key() => Err(mistake),
+        _ => Ok(()),
+    }
 }
 
 /// The only input of an operation that takes one.

@@ -1,10 +1,11 @@
 //! `kind = "bundle"`: a model bundle from a template of `model.toml` and files from anywhere. Weights are converted.
 
+use super::file::Place;
 use super::{Done, Tools, Work};
 use crate::error::At;
-use crate::face::{BUNDLE, Model};
+use crate::face::{self, BUNDLE, Model};
 use crate::ingredients::Ingredients;
-use crate::train::Change;
+use crate::settings::{Change, Document, Mistake, Step, read_text};
 use crate::weights::{Dtype, convert, sweep, write_atomic};
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -49,14 +50,26 @@ impl From<Float> for Dtype {
 
 impl Bundle {
     /// # Errors
-    /// A name that is none of a file in the bundle's own folder.
-    pub fn checked(self) -> Result<Self> {
+    /// A name that is none of a file in the bundle's own folder; values that no bundle may have.
+    pub fn checked(self, output: &Path, place: Place<'_>) -> Result<Self> {
         let plain = |name: &str| Path::new(name).file_name().is_some_and(|file| file == name) && !name.starts_with('.');
-        match self.files.keys().find(|name| !plain(name) || [BUNDLE, super::record::FILE].contains(&name.as_str())) {
-            Some(name) => Err(Error::new(format!("files.{name}"), "cannot be the name of a file of a bundle")
-                .advise("give a plain file name")),
-            None => Ok(self),
+        if let Some(name) =
+            self.files.keys().find(|name| !plain(name) || [BUNDLE, super::record::FILE].contains(&name.as_str()))
+        {
+            let found = "cannot be the name of a file of a bundle; give a plain file name".into();
+            let way = vec![Step::Key("files".into()), Step::Key(name.clone())];
+            return Err(place.error(&Mistake { way, found }));
         }
+        // A template that an earlier step makes may not be there, or be made again.
+        if !self.template.starts_with(output) && self.template.is_file() {
+            let mut document = Document::load(&self.template, "give a template of model.toml")?;
+            let changes = place.changes(&self.set);
+            // What cannot be put into the template is named when it is.
+            if changes.iter().all(|change| document.change(change).is_ok()) {
+                face::Bundle::of(document).map_err(|e| place.within(&changes, e))?;
+            }
+        }
+        Ok(self)
     }
 }
 
@@ -72,7 +85,7 @@ impl Work for Bundle {
         for (name, path) in &self.files {
             list.file(format!("files.{name}"), path)?;
         }
-        for Change { keys, value } in Change::all_of(&self.set) {
+        for Change { keys, value, .. } in Change::all_of(&self.set, &|_| String::new()) {
             list.set(format!("set.{}", keys.join(".")), value.to_string());
         }
         list.set("dtype", Dtype::from(self.dtype).to_string());
@@ -85,7 +98,7 @@ impl Work for Bundle {
         sweep(folder, &files.iter().map(String::as_str).collect::<Vec<_>>());
         copy(&self.template, &folder.join(BUNDLE))?;
         edit(&folder.join(BUNDLE), |document| {
-            for Change { keys, value } in Change::all_of(&self.set) {
+            for Change { keys, value, .. } in Change::all_of(&self.set, &|_| String::new()) {
                 let place = || format!("set.{}", keys.join("."));
                 let value = value.to_string().parse::<toml_edit::Value>().map_err(|e| Error::new(place(), e))?;
                 let mut item = document.as_item_mut();
@@ -121,7 +134,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
 
 /// Changes values in a TOML file; all else in it stays, comments too.
 pub fn edit(path: &Path, change: impl FnOnce(&mut DocumentMut) -> Result<()>) -> Result<()> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
+    let text = read_text(path)?;
     let mut document: DocumentMut = text.parse().map_err(|e| Error::file(path, e))?;
     change(&mut document)?;
     write_atomic(path, |file| write!(file, "{document}"))

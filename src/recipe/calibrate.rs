@@ -10,10 +10,17 @@ use crate::eval::photos::{self, Photos};
 use crate::face::{BUNDLE, Model, Window};
 use crate::ingredients::Ingredients;
 use crate::locate::{Fit, Sight, Stage};
+use crate::settings::{Mistake, limits, within};
+use crate::train::Count;
 use crate::weights::sweep;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
+
+limits! {
+    /// Windows per photo.
+    PerPhoto: f32 = 0.0, 1000.0;
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,10 +35,10 @@ pub struct Calibrate {
     /// Photos without a face; the threshold stays if there are none.
     backgrounds: Option<PathBuf>,
     /// As many photos and as many backgrounds at most, spread evenly over each.
-    #[serde(default = "all")]
+    #[serde(default = "all", deserialize_with = "within::<Count, _, _>")]
     limit: usize,
     /// Windows per background that may reach the threshold.
-    #[serde(default = "half")]
+    #[serde(default = "half", deserialize_with = "within::<PerPhoto, _, _>")]
     false_positives: f32,
 }
 
@@ -48,15 +55,11 @@ const STAGES: [&str; 2] = ["lnet_o", "lnet_s"];
 
 impl Calibrate {
     /// # Errors
-    /// A window that no box describes; a rate that is none.
-    pub fn checked(self) -> Result<Self> {
+    /// A window that no box describes.
+    pub fn checked(self) -> Result<Self, Mistake> {
         if !matches!(self.window, Window::Face | Window::Celeba | Window::Inner) {
-            let found = format!("{} is the box of no face", self.window.name());
-            return Err(Error::new("window", found).advise("give inner, celeba or face"));
-        }
-        if self.false_positives.is_nan() || self.false_positives < 0.0 {
-            let found = format!("is {}", self.false_positives);
-            return Err(Error::new("false_positives", found).advise("give a number per photo, 0 or more"));
+            let found = format!("{} is the box of no face; give inner, celeba or face", self.window.name());
+            return Err(Mistake::at("window", found));
         }
         Ok(self)
     }

@@ -3,10 +3,9 @@
 
 use super::{Options, Work, bundle, calibrate, eval, locate, scenes, svm, train};
 use crate::ingredients::Ingredients;
-use crate::train::Change;
+use crate::settings::{Change, Document, Mistake, Step as At, Way, from_table, read_text};
 use crate::weights::resolved;
 use crate::{Error, Result};
-use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -40,8 +39,53 @@ const KINDS: [&str; 7] = ["train", "bundle", "scenes", "calibrate", "locate", "s
 
 /// Whether a TOML file is a recipe, not the file of one training run. A file that cannot be read is none.
 pub fn is_recipe(path: impl AsRef<Path>) -> bool {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let text = read_text(path).unwrap_or_default();
     text.parse::<Table>().is_ok_and(|table| table.contains_key("step"))
+}
+
+/// Steps beyond which a recipe is a mistake.
+const MOST_STEPS: usize = 1024;
+
+/// Where a step stands in its file.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    document: &'a Document,
+    /// From 0 on.
+    number: usize,
+    name: &'a str,
+}
+
+impl Place<'_> {
+    fn way(self) -> Way {
+        vec![At::Key("step".into()), At::Index(self.number)]
+    }
+
+    /// `recipe:line: step name: key`, or where the value at the key comes from.
+    pub fn of(self, mistake: &Mistake) -> String {
+        self.document.place_in(&self.way(), &format!("step {}", self.name), mistake)
+    }
+
+    /// The changes that the table `set` of the step asks for.
+    pub fn changes(self, set: &Table) -> Vec<Change> {
+        Change::all_of(set, &|keys| {
+            let way = std::iter::once("set".to_string()).chain(keys.iter().cloned()).map(At::Key).collect();
+            self.of(&Mistake { way, found: String::new() })
+        })
+    }
+
+    /// Places an error about a changed file in the step, if it is not about one of the `changes`, which say where they stand.
+    pub fn within(self, changes: &[Change], error: Error) -> Error {
+        let text = error.to_string();
+        if changes.iter().any(|change| text.starts_with(&change.origin)) {
+            return error;
+        }
+        error.within(self.of(&String::new().into()))
+    }
+
+    /// The error for a mistake in the step.
+    pub fn error(self, mistake: &Mistake) -> Error {
+        Error::new(self.of(mistake), &mistake.found)
+    }
 }
 
 impl Recipe {
@@ -49,42 +93,67 @@ impl Recipe {
     /// a step, and what a training step has no key for into its training file.
     ///
     /// # Errors
-    /// An unreadable file, broken TOML (with its line), unknown or missing keys, names that occur twice or refer to no
-    /// earlier step, mistakes in a training file.
+    /// An unreadable file, broken TOML, unknown or missing keys, values out of range (each with its line), names that occur
+    /// twice or refer to no earlier step, mistakes in a training file.
     pub fn load(path: impl AsRef<Path>, changes: &[String]) -> Result<Self> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Error::file(path, e).advise("give the path of a recipe (TOML)"))?;
-        let mut table: Table = toml::from_str(&text).map_err(|e| Error::toml(path.display(), &text, &e))?;
+        let mut document = Document::load(path, "give the path of a recipe (TOML)")?;
         let changes = changes.iter().map(|change| Change::parse(change)).collect::<Result<Vec<_>>>()?;
-        let recipe = Self { path: path.to_path_buf(), output: PathBuf::new(), steps: Vec::new() };
-        recipe.read(&mut table, &changes).map_err(|e| e.within(path.display()))
+        let (whole, inner): (Vec<Change>, Vec<Change>) = changes.into_iter().partition(|change| change.keys.len() == 1);
+        whole.iter().try_for_each(|change| document.change(change))?;
+        Self { path: path.to_path_buf(), output: PathBuf::new(), steps: Vec::new() }.read(document, &inner)
     }
 
-    fn read(mut self, table: &mut Table, changes: &[Change]) -> Result<Self> {
-        let (whole, inner): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(|change| change.keys.len() == 1);
-        whole.into_iter().try_for_each(|change| change.apply(table))?;
+    fn read(mut self, mut document: Document, inner: &[Change]) -> Result<Self> {
+        let mut table = std::mem::take(&mut document.table);
+        let missing =
+            |key: &str, advice: &str| Error::new(key, "is missing").advise(advice).within(self.path.display());
+        let advice = "write the folder of the results";
         let output = match table.remove("output") {
             Some(Value::String(output)) => PathBuf::from(output),
-            _ => return Err(Error::new("output", "is missing or no text").advise("give the folder of the results")),
+            Some(other) => return Err(document.error("output", format!("is {}; {advice}", other.type_str()))),
+            None => return Err(missing("output", advice)),
         };
+        let advice = "write each step under [[step]]";
         let steps = match table.remove("step") {
             Some(Value::Array(steps)) if !steps.is_empty() => steps,
-            _ => return Err(Error::new("step", "is no list").advise("write each step under [[step]]")),
+            Some(_) => return Err(document.error("step", format!("is no list of tables; {advice}"))),
+            None => return Err(missing("step", advice)),
         };
         if let Some(key) = table.keys().next() {
-            return Err(Error::new(key, "is no key of a recipe").advise("it has output and [[step]]"));
+            let mistake = Mistake { way: vec![At::Key(key.clone())], found: "is no key of a recipe".into() };
+            return Err(document.mistake(&mistake).advise("it has output and [[step]]"));
         }
-        let names = steps.iter().enumerate().map(|(i, step)| name_of(step, i + 1)).collect::<Result<Vec<_>>>()?;
+        if steps.len() > MOST_STEPS {
+            return Err(document.error("step", format!("{} of them; write at most {MOST_STEPS}", steps.len())));
+        }
+        let names = steps.iter().enumerate().map(|(number, step)| {
+            let name = (number + 1).to_string();
+            name_of(step).map_err(|found| Place { document: &document, number, name: &name }.error(&found.into()))
+        });
+        let names = names.collect::<Result<Vec<String>>>()?;
         if let Some(change) = inner.iter().find(|change| !names.contains(&change.keys[0])) {
             let found = format!("there is no step {}", change.keys[0]);
-            return Err(Error::new(format!("--set {}", change.keys.join(".")), found).advise(known(&names)));
+            return Err(Error::new(&change.origin, found).advise(known(&names)));
         }
-        for (step, name) in steps.into_iter().zip(&names) {
-            let of_step = inner.iter().filter(|change| change.keys[0] == *name);
-            let changes = of_step.map(|c| Change { keys: c.keys[1..].to_vec(), value: c.value.clone() }).collect();
-            let Value::Table(step) = step else { continue };
-            let step = self.step(&output, name, step, changes, &names).map_err(|e| e.within(format!("step {name}")))?;
+        for (number, (step, name)) in steps.into_iter().zip(&names).enumerate() {
+            let Value::Table(mut step) = step else { continue };
+            let is_train = step.get("kind").and_then(Value::as_str) == Some("train");
+            let mut changes: Vec<Change> = inner.iter().filter(|change| change.keys[0] == *name).cloned().collect();
+            changes.iter_mut().for_each(|change| drop(change.keys.remove(0)));
+            if is_train {
+                train::into_file(&mut changes);
+            }
+            if !changes.is_empty() {
+                train::nest(&mut step);
+            }
+            for change in &changes {
+                change.apply(&mut step)?;
+                let keys = change.keys.iter().cloned().map(At::Key);
+                let table = [At::Key("step".into()), At::Index(number)];
+                document.comes_from(table.into_iter().chain(keys).collect(), &change.origin);
+            }
+            let step = self.step(&output, Place { document: &document, number, name }, step, &names)?;
             self.steps.push(step);
         }
         self.output = output;
@@ -101,67 +170,63 @@ impl Recipe {
         &self.output
     }
 
-    fn step(
-        &self,
-        output: &Path,
-        name: &str,
-        mut table: Table,
-        mut changes: Vec<Change>,
-        names: &[String],
-    ) -> Result<Step> {
-        if self.steps.iter().any(|step| step.name == name) {
-            return Err(Error::new("name", "occurs twice").advise("names of steps must differ"));
+    fn step(&self, output: &Path, place: Place<'_>, mut table: Table, names: &[String]) -> Result<Step> {
+        let wrong = |mistake: Mistake| place.error(&mistake);
+        if self.steps.iter().any(|step| step.name == place.name) {
+            return Err(wrong(Mistake::at("name", "occurs twice; names of steps must differ")));
         }
         table.remove("name");
         let kind = table.remove("kind");
         let kind = KINDS.into_iter().find(|k| kind.as_ref().and_then(Value::as_str) == Some(k)).ok_or_else(|| {
             let found = kind.as_ref().map_or("is missing".into(), |kind| format!("is {kind}"));
-            Error::new("kind", found).advise(format!("give one of {}", KINDS.join(", ")))
+            wrong(Mistake::at("kind", format!("{found}; give one of {}", KINDS.join(", "))))
         })?;
-        if kind == "train" {
-            train::into_file(&mut table, &mut changes);
-        }
-        changes.iter().try_for_each(|change| change.apply(&mut table))?;
         let mut refers = Vec::new();
         for (key, value) in table.iter_mut() {
-            self.fill_in(value, names, &mut refers).map_err(|e| e.within(key))?;
+            self.fill_in(value, names, &mut refers).map_err(|mistake| wrong(mistake.inside(At::Key(key.clone()))))?;
         }
-        let folder = output.join(name);
+        let folder = output.join(place.name);
         let work: Box<dyn Work> = match kind {
-            "train" => Box::new(train::Train::load(keys(table)?, &folder)?),
-            "bundle" => Box::new(keys::<bundle::Bundle>(table)?.checked()?),
-            "scenes" => Box::new(keys::<scenes::Scenes>(table)?),
-            "calibrate" => Box::new(keys::<calibrate::Calibrate>(table)?.checked()?),
-            "locate" => Box::new(keys::<locate::Locate>(table)?),
-            "svm" => Box::new(keys::<svm::Svm>(table)?),
-            _ => Box::new(keys::<eval::Eval>(table)?),
+            "train" => Box::new(train::Train::load(from_table(table).map_err(wrong)?, &folder, place)?),
+            "bundle" => Box::new(from_table::<bundle::Bundle>(table).map_err(wrong)?.checked(output, place)?),
+            "scenes" => Box::new(from_table::<scenes::Scenes>(table).map_err(wrong)?),
+            "calibrate" => Box::new(from_table(table).and_then(calibrate::Calibrate::checked).map_err(wrong)?),
+            "locate" => Box::new(from_table::<locate::Locate>(table).map_err(wrong)?),
+            "svm" => Box::new(from_table::<svm::Svm>(table).map_err(wrong)?),
+            _ => Box::new(from_table::<eval::Eval>(table).map_err(wrong)?),
         };
-        Ok(Step { name: name.to_string(), kind, folder, refers, work })
+        Ok(Step { name: place.name.to_string(), kind, folder, refers, work })
     }
 
     /// Replaces `{name}` by the folder of that step, in all texts of a value.
-    fn fill_in(&self, value: &mut Value, names: &[String], refers: &mut Vec<String>) -> Result<()> {
+    fn fill_in(&self, value: &mut Value, names: &[String], refers: &mut Vec<String>) -> Result<(), Mistake> {
         match value {
-            Value::Array(values) => values.iter_mut().try_for_each(|value| self.fill_in(value, names, refers)),
-            Value::Table(table) => table
-                .iter_mut()
-                .try_for_each(|(key, value)| self.fill_in(value, names, refers).map_err(|e| e.within(key))),
+            Value::Array(values) => values.iter_mut().enumerate().try_for_each(|(index, value)| {
+                self.fill_in(value, names, refers).map_err(|mistake| mistake.inside(At::Index(index)))
+            }),
+            Value::Table(table) => table.iter_mut().try_for_each(|(key, value)| {
+                self.fill_in(value, names, refers).map_err(|mistake| mistake.inside(At::Key(key.clone())))
+            }),
             Value::String(text) => {
-                while let Some((before, rest)) = text.split_once('{') {
-                    let Some((name, after)) = rest.split_once('}') else {
-                        return Err(Error::new("", format!("{text:?} has a {{ without }}")).advise("write {step}/file"));
+                // A folder may have braces in its name, so what is filled in is not looked at again.
+                let (mut filled, mut rest) = (String::new(), text.as_str());
+                while let Some((before, after)) = rest.split_once('{') {
+                    let Some((name, after)) = after.split_once('}') else {
+                        return Err(format!("{text:?} has a {{ without }}; write {{step}}/file").into());
                     };
                     let Some(step) = self.steps.iter().find(|step| step.name == name) else {
                         let later = names.iter().any(|n| n == name);
                         let found = format!("{{{name}}} is {}", if later { "no earlier step" } else { "no step" });
                         let earlier: Vec<String> = self.steps.iter().map(|step| step.name.clone()).collect();
-                        return Err(Error::new("", found).advise(known(&earlier)));
+                        return Err(format!("{found}; {}", known(&earlier)).into());
                     };
                     if !refers.contains(&step.name) {
                         refers.push(step.name.clone());
                     }
-                    *text = format!("{before}{}{after}", step.folder.display());
+                    filled += &format!("{before}{}", step.folder.display());
+                    rest = after;
                 }
+                *text = filled + rest;
                 Ok(())
             }
             _ => Ok(()),
@@ -217,21 +282,13 @@ impl Recipe {
     }
 }
 
-/// The keys of a kind of step.
-fn keys<T: DeserializeOwned>(table: Table) -> Result<T> {
-    table.try_into().map_err(|e: toml::de::Error| Error::new("", e.message()))
-}
-
 /// The name of a step, which becomes that of a folder.
-fn name_of(step: &Value, number: usize) -> Result<String> {
-    let wrong = |found: String| {
-        let advice = "give a name of letters, digits, - and _";
-        Err(Error::new(format!("step {number}"), found).advise(advice))
-    };
+fn name_of(step: &Value) -> Result<String, String> {
+    let advice = "give a name of letters, digits, - and _";
     match step.get("name").and_then(Value::as_str) {
-        None => wrong("has no name".into()),
+        None => Err(format!("has no name; {advice}")),
         Some(name) if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) => {
-            wrong(format!("the name {name:?} is none for a folder"))
+            Err(format!("the name {name:?} is none for a folder; {advice}"))
         }
         Some(name) => Ok(name.to_string()),
     }

@@ -7,8 +7,16 @@ use crate::data::{Problems, folder};
 use crate::error::At;
 use crate::eval::photos;
 use crate::ingredients::{Fingerprint, Ingredients};
+use crate::settings::{limits, within};
+use crate::train::Seed;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
+
+limits! {
+    /// The number of the first scene.
+    First: usize = 0, 1_000_000_000;
+    Photos: usize = 1, 1_000_000;
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,10 +24,11 @@ pub struct Scenes {
     /// A box file.
     photos: PathBuf,
     backgrounds: PathBuf,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "within::<First, _, _>")]
     first: usize,
+    #[serde(deserialize_with = "within::<Photos, _, _>")]
     count: usize,
-    #[serde(default = "inputs::seed")]
+    #[serde(default = "inputs::seed", deserialize_with = "within::<Seed, _, _>")]
     seed: u64,
 }
 

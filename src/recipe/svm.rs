@@ -7,6 +7,8 @@ use crate::data::celeba::Split;
 use crate::error::At;
 use crate::face::{self, BUNDLE, Faces, Model};
 use crate::ingredients::Ingredients;
+use crate::settings::within;
+use crate::train::Seed;
 use crate::weights::sweep;
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -22,7 +24,7 @@ pub struct Svm {
     /// The photos are aligned faces: nothing is located.
     #[serde(default)]
     aligned: bool,
-    #[serde(default = "inputs::seed")]
+    #[serde(default = "inputs::seed", deserialize_with = "within::<Seed, _, _>")]
     seed: u64,
 }
 

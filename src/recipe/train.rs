@@ -1,11 +1,13 @@
 //! `kind = "train"`: one run from a training file, whose values `set` may change. The folder of the step is its output.
 
+use super::file::Place;
 use super::{Done, Event, Tools, Work};
+use crate::Result;
 use crate::error::At;
 use crate::ingredients::Ingredients;
 use crate::lock::Lock;
-use crate::train::{self, CHECKPOINT, Change, Config};
-use crate::{Error, Result};
+use crate::settings::{Change, Mistake};
+use crate::train::{self, CHECKPOINT, Config};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -22,14 +24,18 @@ pub struct Train {
     config: Config,
 }
 
-/// Sends changes of keys that a step does not have to its `set`, where they replace what stands there.
-pub fn into_file(step: &mut Table, changes: &mut [Change]) {
+/// Nests the dotted keys of a step's `set`, so that changes replace what stands there.
+pub fn nest(step: &mut Table) {
     if let Some(Value::Table(set)) = step.get_mut("set") {
         let mut nested = Table::new();
-        if Change::all_of(set).iter().all(|change| change.apply(&mut nested).is_ok()) {
+        if Change::all_of(set, &|_| String::new()).iter().all(|change| change.apply(&mut nested).is_ok()) {
             *set = nested;
         }
     }
+}
+
+/// Sends changes of keys that a training step does not have to its `set`.
+pub fn into_file(changes: &mut [Change]) {
     for change in changes.iter_mut().filter(|change| !["file", "set"].contains(&change.keys[0].as_str())) {
         change.keys.insert(0, "set".into());
     }
@@ -38,13 +44,15 @@ pub fn into_file(step: &mut Table, changes: &mut [Change]) {
 impl Train {
     /// # Errors
     /// As [`Config::load`]; an output of its own.
-    pub fn load(keys: Keys, folder: &Path) -> Result<Self> {
+    pub fn load(keys: Keys, folder: &Path, place: Place<'_>) -> Result<Self> {
         if keys.set.contains_key("output") {
-            return Err(Error::new("set.output", "is the step's own folder").advise("remove it"));
+            return Err(place.error(&Mistake::at("set.output", "is the step's own folder; remove it")));
         }
-        let mut changes = Change::all_of(&keys.set);
-        changes.push(Change { keys: vec!["output".into()], value: Value::String(folder.display().to_string()) });
-        Ok(Self { config: Config::load_changed(keys.file, &changes)? })
+        let mut changes = place.changes(&keys.set);
+        let output = Value::String(folder.display().to_string());
+        changes.push(Change { keys: vec!["output".into()], value: output, origin: place.of(&String::new().into()) });
+        let config = Config::load_changed(keys.file, &changes).map_err(|e| place.within(&changes, e))?;
+        Ok(Self { config })
     }
 }
 

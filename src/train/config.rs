@@ -1,10 +1,35 @@
 //! A training file: one TOML per run. Paths in it are relative to the directory that the command runs in.
 
 use super::{Change, Schedule, SgdConfig};
+use crate::Result;
 use crate::data::celeba::Split;
-use crate::{Error, Result};
+use crate::ops::global_pool::Sharpness;
+use crate::settings::{Document, Mistake, limits, tagged, within};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+
+limits! {
+    /// As large as TOML's integers become.
+    Seed: u64 = 0, i64::MAX as u64;
+    /// Samples of a step, or of an identity in it.
+    Samples: usize = 1, 1 << 16;
+    /// Epochs of a run, or from one event of it to the next.
+    Epochs: usize = 1, 1_000_000;
+    Steps: usize = 1, 1_000_000_000;
+    /// Photos.
+    Count: usize = 1, 1_000_000_000;
+    /// The rate of dropout, or how far a crop moves: a share below 1.
+    Part: f32 = 0.0, 0.99;
+    /// A share of samples.
+    Share: f32 = 0.0, 1.0;
+    /// The weight of a loss beside another.
+    Weight: f32 = 0.0, 1000.0;
+    Tags: usize = 1, 1 << 16;
+    /// A side of a photo that samples are cut out of, in pixels.
+    Pixels: usize = 1, 4096;
+    /// A side of a pasted photo as a share of the input.
+    Scale: f32 = 0.01, 8.0;
+}
 
 /// The four stages of the paper's training (sections 2.1 and 2.2), and what each learns from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -50,33 +75,37 @@ pub struct Config {
     /// Weights to start from; layers that they lack (a head of another stage) start from random ones.
     #[serde(skip_serializing)]
     pub init: Option<PathBuf>,
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "within::<Seed, _, _>")]
     pub seed: u64,
     /// Samples of a step.
+    #[serde(deserialize_with = "within::<Samples, _, _>")]
     pub batch: usize,
+    #[serde(deserialize_with = "within::<Epochs, _, _>")]
     pub epochs: usize,
     /// Dropout on the input and on the output of the net's last layer.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "within::<Part, _, _>")]
     pub dropout: [f32; 2],
     /// Weight of the similarity loss beside the softmax (`pretrain-identities`); 0 leaves it out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "within::<Weight, _, _>")]
     pub similarity: f32,
     /// Batches hold this many samples of each of `batch / per_identity` identities (`pretrain-identities`).
-    #[serde(default = "two")]
+    #[serde(default = "two", deserialize_with = "within::<Samples, _, _>")]
     pub per_identity: usize,
     /// Sharpness of the log-sum-exp over the map (`finetune-lnet`).
-    #[serde(default = "four")]
+    #[serde(default = "four", deserialize_with = "within::<Sharpness, _, _>")]
     pub sharpness: f32,
     /// Epochs between two looks at the validation split; the last epoch is always looked at.
-    #[serde(default = "usize_one", skip_serializing)]
+    #[serde(default = "usize_one", skip_serializing, deserialize_with = "within::<Epochs, _, _>")]
     pub validate_every: usize,
     /// Steps between two checkpoints.
-    #[serde(default = "two_hundred", skip_serializing)]
+    #[serde(default = "two_hundred", skip_serializing, deserialize_with = "within::<Steps, _, _>")]
     pub checkpoint_every: usize,
     pub data: Data,
+    #[serde(serialize_with = "tagged")]
     pub view: View,
     #[serde(default)]
     pub optimizer: SgdConfig,
+    #[serde(serialize_with = "tagged")]
     pub schedule: Schedule,
 }
 
@@ -98,8 +127,10 @@ pub struct Data {
     /// People who must stay unseen: photos of theirs are left out, among pasted faces too.
     pub exclude: Option<Exclude>,
     /// Learn this many of the attributes only, the first ones (paper, Fig. 7(d)).
+    #[serde(default, deserialize_with = "within::<Tags, _, _>")]
     pub attributes: Option<usize>,
     /// At most this many photos, the first ones.
+    #[serde(default, deserialize_with = "within::<Count, _, _>")]
     pub limit: Option<usize>,
     /// Stop at the first bad line or missing photo of the annotations instead of reporting and skipping it.
     #[serde(default, skip_serializing)]
@@ -115,22 +146,26 @@ pub struct Exclude {
     pub splits: Vec<Split>,
 }
 
-/// `[view]`: how a sample of the net's input size is cut out of a photo.
+/// `[view]`: how a sample of the net's input size is cut out of a photo; `kind` names the variant ([`tagged`]).
 #[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum View {
     /// The region, scaled to `size` = [height, width], is the frame that crops are cut from, mirrored half of the time.
     Frame {
+        #[serde(deserialize_with = "within::<Pixels, _, _>")]
         size: [usize; 2],
         /// The crop grows or shrinks by up to this share.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "within::<Part, _, _>")]
         scale: f32,
         /// And moves by up to this share of its side beyond the frame.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "within::<Part, _, _>")]
         shift: f32,
     },
     /// The photo, scaled to this shorter side; the centre and the four corners, and their mirror images.
-    TenCrop { short: usize },
+    TenCrop {
+        #[serde(deserialize_with = "within::<Pixels, _, _>")]
+        short: usize,
+    },
     /// The photo in a scene: pasted with soft edges over a background.
     Scene {
         /// An image folder without the subject.
@@ -140,24 +175,25 @@ pub enum View {
         #[serde(skip_serializing)]
         faces: Option<PathBuf>,
         /// Share of samples made of `faces`.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "within::<Share, _, _>")]
         face_share: f32,
         /// Share of samples without the subject, and so without a tag: a background, every other time with another one
         /// pasted on it.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "within::<Share, _, _>")]
         empty_share: f32,
         /// Share of samples with one of `faces` that is larger or smaller than `face_scale` allows, by a factor from 1.3
         /// to 3: no tag either, so that the net responds to faces of one size.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "within::<Share, _, _>")]
         other_size_share: f32,
         /// Share of all samples without colour, so that the net knows faces in black-and-white photos, too. Not told where it
         /// is 0, as runs were made before there was such a share.
-        #[serde(default, skip_serializing_if = "is_zero")]
+        #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "within::<Share, _, _>")]
         grey_share: f32,
         /// Least and greatest longer side of a photo, as a share of the input.
+        #[serde(deserialize_with = "within::<Scale, _, _>")]
         photo_scale: [f32; 2],
         /// The same for `faces`.
-        #[serde(default = "whole")]
+        #[serde(default = "whole", deserialize_with = "within::<Scale, _, _>")]
         face_scale: [f32; 2],
     },
 }
@@ -203,15 +239,14 @@ impl Config {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_changed(path: impl AsRef<Path>, changes: &[Change]) -> Result<Self> {
-        let path = path.as_ref();
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Error::file(path, e).advise("give the path of a training file (TOML)"))?;
-        let mut table: toml::Table = toml::from_str(&text).map_err(|e| Error::toml(path.display(), &text, &e))?;
+        let mut document = Document::load(path, "give the path of a training file (TOML)")?;
         for change in changes {
-            change.apply(&mut table).map_err(|e| e.within(path.display()))?;
+            document.change(change)?;
         }
-        let config: Self = table.try_into().map_err(|e: toml::de::Error| Error::file(path, e))?;
-        config.check().map_err(|e| e.within(path.display()))?;
+        document.untag("view")?;
+        document.untag("schedule")?;
+        let config: Self = document.read()?;
+        config.check().map_err(|mistake| document.mistake(&mistake))?;
         Ok(config)
     }
 
@@ -226,68 +261,29 @@ impl Config {
         paths.into_iter().filter_map(|(key, path)| Some((key, path?.as_path()))).collect()
     }
 
-    fn check(&self) -> Result<()> {
-        let refuse = |key: &str, found: String, advice: &str| Err(Error::new(key, found).advise(advice));
-        let share = |x: f32| (0.0..=1.0).contains(&x);
-        if self.batch == 0 || self.epochs == 0 || self.checkpoint_every == 0 || self.validate_every == 0 {
-            return refuse(
-                "batch, epochs, checkpoint_every, validate_every",
-                "one of them is 0".into(),
-                "give at least 1",
-            );
-        }
-        if self.dropout.iter().any(|p| !(0.0..1.0).contains(p)) {
-            return refuse("dropout", format!("is {:?}", self.dropout), "give two shares from 0 to below 1");
-        }
-        if self.stage == Stage::PretrainIdentities
-            && (self.per_identity == 0 || !self.batch.is_multiple_of(self.per_identity))
-        {
+    /// What no number says by itself.
+    fn check(&self) -> Result<(), Mistake> {
+        if self.stage == Stage::PretrainIdentities && !self.batch.is_multiple_of(self.per_identity) {
             let found = format!("{} does not divide the batch of {}", self.per_identity, self.batch);
-            return refuse("per_identity", found, "make batch a multiple of it");
+            return Err(Mistake::at("per_identity", format!("{found}; make batch a multiple of it")));
         }
         if self.data.validation.is_some() && !self.stage.has_tags() {
-            let found = format!("{} has no tags to measure", self.stage.name());
-            return refuse("data.validation", found, "remove it");
+            let found = format!("{} has no tags to measure; remove it", self.stage.name());
+            return Err(Mistake::at("data.validation", found));
         }
-        if !(self.similarity >= 0.0 && self.similarity.is_finite()) {
-            return refuse("similarity", format!("is {}", self.similarity), "give a weight of 0 or more");
-        }
-        match &self.view {
-            View::Frame { size, scale, shift } => {
-                if size.contains(&0) || !(0.0..1.0).contains(scale) || !(0.0..1.0).contains(shift) {
-                    return refuse(
-                        "view",
-                        format!("size {size:?}, scale {scale}, shift {shift}"),
-                        "sizes are pixels, scale and shift shares below 1",
-                    );
-                }
+        if let View::Scene { face_share, empty_share, other_size_share, photo_scale, face_scale, .. } = &self.view {
+            let sum = face_share + empty_share + other_size_share;
+            if sum > 1.0 {
+                let found = format!("face_share, empty_share and other_size_share are {sum} together; write at most 1");
+                return Err(Mistake::at("view", found));
             }
-            View::TenCrop { short } if *short == 0 => {
-                return refuse("view.short", "is 0".into(), "give pixels");
-            }
-            View::TenCrop { .. } => {}
-            View::Scene { face_share, empty_share, other_size_share, grey_share, photo_scale, face_scale, .. } => {
-                if !share(*grey_share) {
-                    return refuse("view.grey_share", format!("is {grey_share}"), "give a share, at most 1");
-                }
-                let shares = [*face_share, *empty_share, *other_size_share];
-                if !shares.iter().all(|s| share(*s)) || !share(shares.iter().sum()) {
-                    return refuse(
-                        "view",
-                        format!(
-                            "face_share {face_share}, empty_share {empty_share}, other_size_share {other_size_share}"
-                        ),
-                        "their sum is a share, at most 1",
-                    );
-                }
-                for scale in [photo_scale, face_scale] {
-                    if !(scale[0] > 0.0 && scale[0] <= scale[1] && scale[1] <= 8.0) {
-                        return refuse("view", format!("scale {scale:?}"), "give [least, greatest], above 0");
-                    }
+            for (key, [least, most]) in [("view.photo_scale", photo_scale), ("view.face_scale", face_scale)] {
+                if least > most {
+                    return Err(Mistake::at(key, format!("is [{least}, {most}]; write [least, greatest]")));
                 }
             }
         }
-        self.schedule.check()
+        Ok(())
     }
 }
 
@@ -330,12 +326,15 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (change, expected) in [
-            ("epocs=3", "epocs"),
-            ("batch=0", "is 0"),
-            ("dropout=[0.5,1.0]", "dropout"),
+            ("epocs=3", "--set epocs: unknown field `epocs`"),
+            ("batch=0", "--set batch: 0 is out of range; write 1 to 65536"),
+            ("dropout=[0.5,1.0]", "--set dropout: 1.0 is out of range; write 0 to 0.99"),
             ("data.splits=['trian']", "trian"),
-            ("schedule.rate=-1", "rate"),
-            ("view.size=[0,3]", "view"),
+            ("schedule.rate=-1", "--set schedule.rate: -1 is out of range"),
+            ("schedule.rate=nan", "--set schedule.rate: NaN is out of range"),
+            ("view.size=[0,3]", "--set view.size: 0 is out of range; write 1 to 4096"),
+            ("optimizer.momentum=1", "--set optimizer.momentum: 1 is out of range; write 0 to 0.9999"),
+            ("optimizer.rate_factors.c1=-1", "--set optimizer.rate_factors.c1: -1 is out of range"),
             ("nonsense", "key=value"),
         ] {
             let error = load(TEXT, &[change]).unwrap_err().to_string();

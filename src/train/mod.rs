@@ -4,7 +4,6 @@
 //! out of each on worker threads, `run` takes the batch through the net of `network` on a [`Trainer`], whose optimizer
 //! ([`Sgd`], [`GpuSgd`]) moves the parameters at the rate of the [`Schedule`].
 
-mod change;
 mod checkpoint;
 mod config;
 mod listing;
@@ -18,9 +17,8 @@ mod source;
 mod trainer;
 mod view;
 
-pub use change::Change;
 pub use checkpoint::{FILE as CHECKPOINT, made_of};
-pub use config::{Config, Data, Stage, View};
+pub use config::{Config, Count, Data, Seed, Stage, View};
 pub use listing::ingredients;
 pub use network::{HEAD, Network};
 pub use run::{Event, Outcome, Validation, run};
@@ -29,3 +27,5 @@ pub use sgd::{Sgd, SgdConfig};
 pub use sgd_gpu::GpuSgd;
 pub use source::{FACE, Item, Source};
 pub use trainer::Trainer;
+
+pub use crate::settings::Change;

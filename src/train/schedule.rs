@@ -1,28 +1,49 @@
 //! The learning rate over the course of training.
 
-use crate::{Error, Result};
+use crate::settings::{limits, within};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
 
-/// `[schedule]` of a training file.
+limits! {
+    /// A learning rate, and one that is not moved by.
+    Rate: f64 = 1e-12, 1000.0;
+    LastRate: f64 = 0.0, 1000.0;
+    /// A share of all steps.
+    Warmup: f64 = 0.0, 0.99;
+    /// What a rate is multiplied by.
+    Factor: f64 = 1e-6, 1.0;
+    /// A number of epochs.
+    Every: f64 = 1e-3, 1e6;
+}
+
+/// `[schedule]` of a training file, whose `kind` names the variant ([`crate::settings::tagged`]).
 #[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum Schedule {
     /// `rate`, multiplied by `factor` after every `every` epochs.
-    Step { rate: f64, factor: f64, every: f64 },
+    Step {
+        #[serde(deserialize_with = "within::<Rate, _, _>")]
+        rate: f64,
+        #[serde(deserialize_with = "within::<Factor, _, _>")]
+        factor: f64,
+        #[serde(deserialize_with = "within::<Every, _, _>")]
+        every: f64,
+    },
     /// From `rate` to `last` along half a cosine, after a linear rise over the first `warmup` share.
     Cosine {
+        #[serde(deserialize_with = "within::<Rate, _, _>")]
         rate: f64,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "within::<LastRate, _, _>")]
         last: f64,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "within::<Warmup, _, _>")]
         warmup: f64,
     },
     /// Up to `rate` along half a cosine in the first `warmup` share, from `rate / 25`; then down to `rate / 250000`
     /// (Smith and Topin, 2017; PyTorch's defaults).
     OneCycle {
+        #[serde(deserialize_with = "within::<Rate, _, _>")]
         rate: f64,
-        #[serde(default = "three_tenths")]
+        #[serde(default = "three_tenths", deserialize_with = "within::<Warmup, _, _>")]
         warmup: f64,
     },
 }
@@ -47,26 +68,6 @@ impl Schedule {
             Self::OneCycle { rate, warmup } if t < warmup => cosine(rate / 25.0, rate, t / warmup),
             Self::OneCycle { rate, warmup } => cosine(rate, rate / 250_000.0, (t - warmup) / (1.0 - warmup)),
         }) as f32
-    }
-
-    pub(super) fn check(&self) -> Result<()> {
-        let (rate, warmup) = match *self {
-            Self::Step { rate, factor, every } => {
-                if !(factor > 0.0 && factor <= 1.0 && every > 0.0) {
-                    return Err(Error::new("schedule", format!("factor {factor}, every {every}"))
-                        .advise("factor is in (0, 1], every a number of epochs"));
-                }
-                (rate, 0.0)
-            }
-            Self::Cosine { rate, warmup, .. } | Self::OneCycle { rate, warmup } => (rate, warmup),
-        };
-        if !(rate > 0.0 && rate.is_finite()) {
-            return Err(Error::new("schedule.rate", format!("is {rate}")).advise("give a rate above 0"));
-        }
-        if !(0.0..1.0).contains(&warmup) {
-            return Err(Error::new("schedule.warmup", format!("is {warmup}")).advise("give a share below 1"));
-        }
-        Ok(())
     }
 }
 

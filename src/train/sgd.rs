@@ -3,24 +3,37 @@
 
 use crate::net::Net;
 use crate::ops::parallel::Disjoint;
+use crate::settings::{limits, within};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+limits! {
+    /// The share of the last step's movement that is kept.
+    Momentum: f32 = 0.0, 0.9999;
+    Decay: f32 = 0.0, 1.0;
+    Norm: f32 = 0.0, 1e9;
+    RateFactor: f32 = 0.0, 1000.0;
+}
+
 /// `[optimizer]` of a training file.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SgdConfig {
+    #[serde(deserialize_with = "within::<Momentum, _, _>")]
     pub momentum: f32,
     pub nesterov: bool,
     /// Applied to weights; biases are not decayed unless `decay_bias`.
+    #[serde(deserialize_with = "within::<Decay, _, _>")]
     pub weight_decay: f32,
     pub decay_bias: bool,
     /// Gradients are scaled down to this norm if they are longer; 0 turns it off.
+    #[serde(deserialize_with = "within::<Norm, _, _>")]
     pub clip_norm: f32,
     /// Factors of the learning rate by layer name; 0 freezes a layer.
+    #[serde(deserialize_with = "within::<RateFactor, _, _>")]
     pub rate_factors: BTreeMap<String, f32>,
 }
 

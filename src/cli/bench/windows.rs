@@ -8,6 +8,7 @@ use crate::data::draw::{Canvas, outline};
 use crate::data::photo::{Photo, Rect};
 use crate::error::At;
 use crate::locate::edge_boxes::{EdgeBoxes, EdgeDetector, grid};
+use crate::settings::Document;
 use crate::{Error, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -121,9 +122,9 @@ pub fn run(args: &Args) -> Result<()> {
 /// Parameters from a file; those for faces without one.
 fn parameters(path: Option<&Path>) -> Result<EdgeBoxes> {
     let Some(path) = path else { return Ok(EdgeBoxes::faces()) };
-    let text = std::fs::read_to_string(path).at(path)?;
-    let config: EdgeBoxes = toml::from_str(&text).map_err(|e| Error::toml(path.display(), &text, &e))?;
-    config.check().map_err(|e| e.within(path.display()))?;
+    let document = Document::load(path, "give a file of parameters (TOML)")?;
+    let config: EdgeBoxes = document.read()?;
+    config.check().map_err(|mistake| document.mistake(&mistake))?;
     Ok(config)
 }
 

@@ -16,6 +16,7 @@ pub use grid::grid;
 use self::groups::Groups;
 use self::score::{Scorer, Window};
 use crate::data::photo::{Photo, Rect};
+use crate::settings::Mistake;
 use crate::{Error, Result};
 use serde::Deserialize;
 
@@ -68,6 +69,9 @@ impl Default for EdgeBoxes {
     }
 }
 
+/// Windows beyond which their number is a mistake.
+const MOST: usize = 100_000;
+
 impl EdgeBoxes {
     /// Parameters for faces: nearly square windows, not tiny, few alike, and small ones before large ones.
     pub fn faces() -> Self {
@@ -78,18 +82,20 @@ impl EdgeBoxes {
     ///
     /// # Errors
     /// The first that is out of its bounds.
-    pub fn check(&self) -> Result<()> {
-        let range = |[least, most]: [f32; 2]| 0.0 < least && least <= most && most.is_finite();
+    pub fn check(&self) -> Result<(), Mistake> {
+        let range = |[least, most]: [f32; 2], [low, high]: [f32; 2]| low <= least && least <= most && most <= high;
         let inside = |v: f32, low: f32, high: f32| low <= v && v <= high;
         let wrong = [
+            ("count", (1..=MOST).contains(&self.count), "choose 1 to 100000"),
+            ("refined", self.refined <= MOST, "choose 0 to 100000"),
             ("alpha", inside(self.alpha, 0.3, 0.95), "choose 0.3 to 0.95"),
             ("beta", inside(self.beta, 0.0, 1.0), "choose 0 to 1"),
             ("eta", inside(self.eta, 0.5, 1.0), "choose 0.5 to 1"),
             ("gamma", inside(self.gamma, 0.0, 100.0), "choose 0 to 100"),
             ("kappa", inside(self.kappa, 0.0, 10.0), "choose 0 to 10"),
-            ("floor", inside(self.floor, 0.0, f32::MAX), "choose 0 or more"),
-            ("size", range(self.size) && inside(self.size[0], 0.01, 1.0), "choose 0.01 <= least <= greatest"),
-            ("aspect", range(self.aspect) && inside(self.aspect[0], 0.01, 100.0), "choose 0.01 <= least <= greatest"),
+            ("floor", inside(self.floor, 0.0, 1000.0), "choose 0 to 1000"),
+            ("size", range(self.size, [0.01, 10.0]), "choose 0.01 <= least <= greatest <= 10"),
+            ("aspect", range(self.aspect, [0.01, 100.0]), "choose 0.01 <= least <= greatest <= 100"),
             ("side", (16..=2048).contains(&self.side), "choose 16 to 2048 pixels"),
             ("edges.smoothing", self.edges.smoothing <= 16, "choose 0 to 16 pixels"),
             ("edges.surroundings", self.edges.surroundings <= 64, "choose 0 to 64 pixels"),
@@ -97,9 +103,7 @@ impl EdgeBoxes {
             ("edges.saturation", inside(self.edges.saturation, 1e-3, 1e6), "choose a value above 0"),
         ];
         match wrong.into_iter().find(|(_, fine, _)| !fine) {
-            Some((name, _, advice)) => {
-                Err(Error::new(format!("edge boxes: {name}"), "is out of bounds").advise(advice))
-            }
+            Some((name, _, advice)) => Err(Mistake::at(name, format!("is out of bounds; {advice}"))),
             None => Ok(()),
         }
     }
@@ -120,7 +124,7 @@ impl EdgeBoxes {
     /// # Panics
     /// If the detector's maps are not of the size of the photo that it gets.
     pub fn windows_by(&self, detector: &dyn EdgeDetector, photo: &Photo) -> Result<Vec<(Rect, f32)>> {
-        self.check()?;
+        self.check().map_err(|mistake| Error::new("edge boxes", mistake))?;
         let (small, _) = photo.fit_within(self.side);
         let groups = Groups::new(&detector.detect(&small), self.gamma);
         let mut scorer = Scorer::new(&groups, self.kappa);

@@ -311,8 +311,9 @@ fn parameters_out_of_bounds_and_unknown_ones_are_named() {
         let config = toml::from_str::<EdgeBoxes>(text).map_err(|e| e.message().to_string());
         config.and_then(|config| config.check().map_err(|e| e.to_string())).unwrap_err()
     };
-    assert!(error("alpha = 1.0").contains("edge boxes: alpha: is out of bounds; choose 0.3 to 0.95"));
+    assert!(error("alpha = 1.0").contains("alpha: is out of bounds; choose 0.3 to 0.95"));
     assert!(error("size = [0.5, 0.1]").contains("size"));
+    assert!(error("count = 0").contains("count") && error("refined = 4294967296").contains("refined"));
     assert!(error("kapa = 1.0").contains("kapa"));
     assert!(error("edges = { softness = nan }").contains("edges.softness"));
     assert_eq!(toml::from_str::<EdgeBoxes>("count = 7").unwrap(), EdgeBoxes { count: 7, ..EdgeBoxes::default() });

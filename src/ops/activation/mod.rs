@@ -4,6 +4,7 @@ use super::gpu::{self, GpuBackward, GpuForward};
 use super::parallel::zip_values;
 use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse, single};
 use crate::device::Recorder;
+use crate::settings::Mistake;
 use serde::Deserialize;
 
 /// What a filter layer applies to its sums; kernels know it by its number.
@@ -56,13 +57,13 @@ pub fn sigmoid(x: f32) -> f32 {
 struct NoKeys {}
 
 /// Builds `type = "relu"`.
-pub fn build_relu(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+pub fn build_relu(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     let NoKeys {} = parse(table)?;
     Ok(Box::new(Layer { shape: single(inputs)?, activation: Activation::Relu }))
 }
 
 /// Builds `type = "sigmoid"`.
-pub fn build_sigmoid(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+pub fn build_sigmoid(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     let NoKeys {} = parse(table)?;
     Ok(Box::new(Layer { shape: single(inputs)?, activation: Activation::Sigmoid }))
 }

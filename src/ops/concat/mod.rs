@@ -3,6 +3,7 @@
 use super::gpu::{GpuBackward, GpuForward};
 use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse};
 use crate::device::Recorder;
+use crate::settings::Mistake;
 use serde::Deserialize;
 
 mod cuda;
@@ -12,11 +13,11 @@ mod cuda;
 struct NoKeys {}
 
 /// Builds `type = "concat"`.
-pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     let NoKeys {} = parse(table)?;
-    let first = inputs[0];
+    let first = *inputs.first().ok_or_else(|| "takes an input".to_string())?;
     if let Some(other) = inputs.iter().find(|s| (s.h, s.w) != (first.h, first.w)) {
-        return Err(format!("inputs {first} and {other} differ in height or width"));
+        return Err(format!("inputs {first} and {other} differ in height or width").into());
     }
     let channels: Vec<usize> = inputs.iter().map(|s| s.c).collect();
     let output = Shape::new(channels.iter().sum(), first.h, first.w);

@@ -8,7 +8,9 @@
 use super::activation::Activation;
 use super::gpu::{GpuBackward, GpuForward};
 use super::{Backward, Forward, Kind, Needs, Operation, Pair, Parameter, Permutation, Shape, parse, single};
+use super::{Channels, Padding, Side};
 use crate::device::{Gpu, Recorder};
+use crate::settings::{Mistake, within};
 use serde::Deserialize;
 
 mod cpu;
@@ -18,13 +20,15 @@ pub(crate) mod cuda;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Conv {
+    #[serde(deserialize_with = "within::<Channels, _, _>")]
     filters: usize,
+    #[serde(deserialize_with = "within::<Side, _, _>")]
     kernel: Pair,
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "within::<Side, _, _>")]
     stride: Pair,
-    #[serde(default = "zero")]
+    #[serde(default = "zero", deserialize_with = "within::<Padding, _, _>")]
     pad: Pair,
-    #[serde(default = "one_group")]
+    #[serde(default = "one_group", deserialize_with = "within::<Channels, _, _>")]
     groups: usize,
     #[serde(default = "yes")]
     bias: bool,
@@ -49,29 +53,20 @@ pub(super) fn yes() -> bool {
 }
 
 /// Builds `type = "conv"`.
-pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     let conv: Conv = parse(table)?;
     let input = single(inputs)?;
     let Conv { filters, kernel, stride, pad, groups, .. } = conv;
-    positive(&[
-        ("filters", filters),
-        ("groups", groups),
-        ("kernel", kernel.h),
-        ("kernel", kernel.w),
-        ("stride", stride.h),
-        ("stride", stride.w),
-        ("pad + 1", pad.h.saturating_add(1)),
-        ("pad + 1", pad.w.saturating_add(1)),
-    ])?;
     if input.c % groups != 0 || filters % groups != 0 {
-        return Err(format!("{groups} groups do not divide {} input channels and {filters} filters", input.c));
+        let found = format!("{groups} groups do not divide {} input channels and {filters} filters", input.c);
+        return Err(Mistake::at("groups", found));
     }
     let output = |size: usize, kernel: usize, stride: usize, pad: usize| {
         (size + 2 * pad).checked_sub(kernel).map(|room| room / stride + 1)
     };
     let (Some(h), Some(w)) = (output(input.h, kernel.h, stride.h, pad.h), output(input.w, kernel.w, stride.w, pad.w))
     else {
-        return Err(format!("kernel {kernel} with pad {pad} is larger than the input {input}"));
+        return Err(format!("kernel {kernel} with pad {pad} is larger than the input {input}").into());
     };
     Ok(Box::new(Filter {
         input,
@@ -88,17 +83,6 @@ pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>,
         weight_shape: vec![filters, input.c / groups, kernel.h, kernel.w],
         flattened: None,
     }))
-}
-
-/// Larger sizes are mistakes, and would overflow the products made of them.
-const LARGEST: usize = 1 << 20;
-
-/// The first size that is zero or absurdly large, as an error.
-pub(super) fn positive(sizes: &[(&str, usize)]) -> Result<(), String> {
-    match sizes.iter().find(|(_, size)| *size == 0 || *size > LARGEST) {
-        Some((name, size)) => Err(format!("`{name}` is {size}, but must be between 1 and {LARGEST}")),
-        None => Ok(()),
-    }
 }
 
 /// A bound filter layer. Output pixel (y, x) lies in region (a, b) = (y / block.h, x / block.w) with (u, v) the rest;

@@ -8,14 +8,20 @@ use super::gpu::{GpuBackward, GpuForward};
 use super::{Backward, Forward, Kind, Mode, Needs, Operation, Shape, parse, single};
 use crate::device::Recorder;
 use crate::rng::{philox, to_unit};
+use crate::settings::{Mistake, limits, within};
 use serde::Deserialize;
 
 mod cuda;
 
+limits! {
+    /// The rate of dropout.
+    Rate: f32 = 0.0, 0.999;
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Keys {
-    #[serde(default = "half")]
+    #[serde(default = "half", deserialize_with = "within::<Rate, _, _>")]
     rate: f32,
 }
 
@@ -24,11 +30,8 @@ fn half() -> f32 {
 }
 
 /// Builds `type = "dropout"`.
-pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     let Keys { rate } = parse(table)?;
-    if !(0.0..1.0).contains(&rate) {
-        return Err(format!("`rate` is {rate}, but must be at least 0 and less than 1"));
-    }
     Ok(Box::new(Dropout { shape: single(inputs)?, rate }))
 }
 

@@ -7,15 +7,21 @@ use super::gpu::{GpuBackward, GpuForward};
 use super::parallel::zip_chunks;
 use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse, single};
 use crate::device::Recorder;
+use crate::settings::{Mistake, limits, within};
 use serde::Deserialize;
 
 mod cuda;
+
+limits! {
+    /// The factor of the values in an exponential: with less, lse is the mean, with more the maximum.
+    Sharpness: f32 = 0.01, 1000.0;
+}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Keys {
     mode: Mode,
-    #[serde(default = "four")]
+    #[serde(default = "four", deserialize_with = "within::<Sharpness, _, _>")]
     sharpness: f32,
 }
 
@@ -32,12 +38,9 @@ enum Mode {
 }
 
 /// Builds `type = "global_pool"`.
-pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     let Keys { mode, sharpness } = parse(table)?;
     let input = single(inputs)?;
-    if !(sharpness > 0.0 && sharpness.is_finite()) {
-        return Err(format!("`sharpness` is {sharpness}, but must be a positive number"));
-    }
     Ok(Box::new(GlobalPool { input, mode, sharpness }))
 }
 

@@ -4,13 +4,15 @@
 //! order of the weight's columns tells that files flatten C, H, W and memory H, W, C.
 
 use super::activation::Activation;
-use super::conv::{Filter, positive, yes};
-use super::{Operation, Pair, Shape, parse, single};
+use super::conv::{Filter, yes};
+use super::{Channels, Operation, Pair, Shape, parse, single};
+use crate::settings::{Mistake, within};
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Linear {
+    #[serde(deserialize_with = "within::<Channels, _, _>")]
     outputs: usize,
     #[serde(default = "yes")]
     bias: bool,
@@ -19,10 +21,9 @@ struct Linear {
 }
 
 /// Builds `type = "linear"`.
-pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     let linear: Linear = parse(table)?;
     let input = single(inputs)?;
-    positive(&[("outputs", linear.outputs)])?;
     let one = Pair::both(1);
     Ok(Box::new(Filter {
         input: Shape::new(input.len(), 1, 1),

@@ -6,17 +6,21 @@
 //! large as the output every pixel has filters of its own (unshared).
 
 use super::activation::Activation;
-use super::conv::{Filter, positive, yes};
-use super::{Operation, Pair, Shape, parse, single};
+use super::conv::{Filter, yes};
+use super::{Channels, Operation, Pair, Shape, Side, parse, single};
+use crate::settings::{Mistake, within};
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LocalConv {
+    #[serde(deserialize_with = "within::<Channels, _, _>")]
     filters: usize,
+    #[serde(deserialize_with = "within::<Side, _, _>")]
     kernel: Pair,
+    #[serde(deserialize_with = "within::<Side, _, _>")]
     grid: Pair,
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "within::<Side, _, _>")]
     span: Pair,
     window: Window,
     #[serde(default = "yes")]
@@ -37,19 +41,10 @@ enum Window {
 }
 
 /// Builds `type = "local_conv"`.
-pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     let local: LocalConv = parse(table)?;
     let input = single(inputs)?;
     let LocalConv { filters, kernel, grid, span, window, .. } = local;
-    positive(&[
-        ("filters", filters),
-        ("kernel", kernel.h),
-        ("kernel", kernel.w),
-        ("grid", grid.h),
-        ("grid", grid.w),
-        ("span", span.h),
-        ("span", span.w),
-    ])?;
     let axis = |name: &str, size: usize, kernel: usize, grid: usize, span: usize| {
         let beyond = if window == Window::Halo { kernel - 1 } else { 0 };
         let cells = grid + span - 1;

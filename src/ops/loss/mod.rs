@@ -12,14 +12,20 @@ use super::gpu::{GpuBackward, GpuForward};
 use super::softmax::softmax;
 use super::{Backward, Forward, Kind, Needs, Operation, Shape, TargetKind, parse, single};
 use crate::device::{Gpu, Recorder};
+use crate::settings::{Mistake, limits, within};
 use serde::Deserialize;
 
 mod cuda;
 
+limits! {
+    /// The factor of a loss.
+    Weight: f32 = -1e6, 1e6;
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Keys {
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "within::<Weight, _, _>")]
     weight: f32,
 }
 
@@ -42,25 +48,22 @@ struct Loss {
 }
 
 /// Builds `type = "softmax_cross_entropy"`.
-pub fn build_softmax(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+pub fn build_softmax(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     build(table, inputs, Formula::SoftmaxCrossEntropy)
 }
 
 /// Builds `type = "sigmoid_cross_entropy"`.
-pub fn build_sigmoid(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+pub fn build_sigmoid(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     build(table, inputs, Formula::SigmoidCrossEntropy)
 }
 
 /// Builds `type = "similarity"`.
-pub fn build_similarity(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+pub fn build_similarity(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     build(table, inputs, Formula::Similarity)
 }
 
-fn build(table: toml::Table, inputs: &[Shape], formula: Formula) -> Result<Box<dyn Operation>, String> {
+fn build(table: toml::Table, inputs: &[Shape], formula: Formula) -> Result<Box<dyn Operation>, Mistake> {
     let Keys { weight } = parse(table)?;
-    if !weight.is_finite() {
-        return Err(format!("`weight` is {weight}, but must be a number"));
-    }
     Ok(Box::new(Loss { input: single(inputs)?, formula, weight }))
 }
 

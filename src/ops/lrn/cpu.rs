@@ -1,7 +1,7 @@
 //! Response normalisation on the CPU. The sum over a window of channels is made by adding shifted copies of a pixel's
 //! squares, whose margins are zeros: every loop runs over all channels without a branch.
 
-use super::Lrn;
+use super::{Lrn, at_least_tiny};
 use crate::ops::parallel::{self, Disjoint, part, threads};
 use crate::ops::{Backward, Forward};
 
@@ -40,7 +40,7 @@ fn scales(l: &Lrn, x: &[f32], padded: &mut [f32], sums: &mut [f32]) {
     padded[before..before + x.len()].iter_mut().zip(x).for_each(|(p, x)| *p = x * x);
     window_sums(padded, l.size, sums);
     let alpha = l.alpha / l.size as f32;
-    sums.iter_mut().for_each(|s| *s = l.k + alpha * *s);
+    sums.iter_mut().for_each(|s| *s = at_least_tiny(l.k + alpha * *s));
 }
 
 pub fn forward(l: &Lrn, pass: Forward<'_>) {

@@ -1,25 +1,31 @@
 //! `type = "lrn"`: local response normalisation over neighbouring channels (Krizhevsky et al., NIPS 2012, section 3.3):
 //! y_i = x_i / s_i^beta, s_i = k + alpha / size * sum of x_j^2 over the `size` channels around i.
 
-use super::conv::positive;
 use super::gpu::{GpuBackward, GpuForward};
-use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse, single};
+use super::{Backward, Forward, Kind, Needs, Operation, Shape, Side, parse, single};
 use crate::device::Recorder;
+use crate::settings::{Mistake, limits, within};
 use serde::Deserialize;
 
 mod cpu;
 mod cuda;
 
+limits! {
+    Alpha: f32 = 0.0, 1e4;
+    Beta: f32 = 0.0, 4.0;
+    Offset: f32 = 0.0, 1e4;
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Keys {
-    #[serde(default = "size")]
+    #[serde(default = "size", deserialize_with = "within::<Side, _, _>")]
     size: usize,
-    #[serde(default = "alpha")]
+    #[serde(default = "alpha", deserialize_with = "within::<Alpha, _, _>")]
     alpha: f32,
-    #[serde(default = "beta")]
+    #[serde(default = "beta", deserialize_with = "within::<Beta, _, _>")]
     beta: f32,
-    #[serde(default = "k")]
+    #[serde(default = "k", deserialize_with = "within::<Offset, _, _>")]
     k: f32,
 }
 
@@ -40,16 +46,18 @@ fn k() -> f32 {
 }
 
 /// Builds `type = "lrn"`.
-pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     let Keys { size, alpha, beta, k } = parse(table)?;
-    let shape = single(inputs)?;
-    positive(&[("size", size)])?;
-    for (name, value) in [("alpha", alpha), ("beta", beta), ("k", k)] {
-        if !(value >= 0.0 && value.is_finite()) {
-            return Err(format!("`{name}` is {value}, but must be zero or a positive number"));
-        }
+    // The greatest factor that a silent window gets: times 0 it must be 0.
+    if !at_least_tiny(k).powf(-beta).is_finite() {
+        return Err(Mistake::at("k", format!("{k:?} is too small for beta {beta:?}; write a larger one")));
     }
-    Ok(Box::new(Lrn { shape, size, alpha, beta, k }))
+    Ok(Box::new(Lrn { shape: single(inputs)?, size, alpha, beta, k }))
+}
+
+/// What is raised to -beta: where k is 0, a window of zeros must not become NaN. NaN stays what it is.
+fn at_least_tiny(s: f32) -> f32 {
+    if s < f32::MIN_POSITIVE { f32::MIN_POSITIVE } else { s }
 }
 
 #[derive(Debug)]

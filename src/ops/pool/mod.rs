@@ -4,10 +4,10 @@
 //! begins inside the input or its left padding. Averages divide by the window's pixels inside the padded input.
 //! A maximum that stands several times in a window passes its gradient to the first, in row order.
 
-use super::conv::positive;
 use super::gpu::{GpuBackward, GpuForward};
-use super::{Backward, Forward, Kind, Needs, Operation, Pair, Shape, parse, single};
+use super::{Backward, Forward, Kind, Needs, Operation, Padding, Pair, Shape, Side, parse, single};
 use crate::device::Recorder;
+use crate::settings::{Mistake, within};
 use serde::Deserialize;
 use std::ops::Range;
 
@@ -17,9 +17,11 @@ mod cuda;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Keys {
+    #[serde(deserialize_with = "within::<Side, _, _>")]
     kernel: Pair,
+    #[serde(default, deserialize_with = "within::<Side, _, _>")]
     stride: Option<Pair>,
-    #[serde(default = "zero")]
+    #[serde(default = "zero", deserialize_with = "within::<Padding, _, _>")]
     pad: Pair,
     #[serde(default)]
     ceil: bool,
@@ -49,22 +51,22 @@ impl Statistic {
 }
 
 /// Builds `type = "max_pool"`.
-pub fn build_max(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+pub fn build_max(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     build(table, inputs, Statistic::Max)
 }
 
 /// Builds `type = "avg_pool"`.
-pub fn build_avg(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+pub fn build_avg(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     build(table, inputs, Statistic::Average)
 }
 
-fn build(table: toml::Table, inputs: &[Shape], statistic: Statistic) -> Result<Box<dyn Operation>, String> {
+fn build(table: toml::Table, inputs: &[Shape], statistic: Statistic) -> Result<Box<dyn Operation>, Mistake> {
     let Keys { kernel, stride, pad, ceil } = parse(table)?;
     let stride = stride.unwrap_or(kernel);
     let input = single(inputs)?;
-    positive(&[("kernel", kernel.h), ("kernel", kernel.w), ("stride", stride.h), ("stride", stride.w)])?;
     if pad.h > kernel.h / 2 || pad.w > kernel.w / 2 {
-        return Err(format!("pad {pad} is more than half of kernel {kernel}: a window could lie in padding alone"));
+        let found = format!("pad {pad} is more than half of kernel {kernel}: a window could lie in padding alone");
+        return Err(Mistake::at("pad", found));
     }
     let axis = |size: usize, kernel: usize, stride: usize, pad: usize| {
         let room = (size + 2 * pad).checked_sub(kernel)?;
@@ -76,7 +78,7 @@ fn build(table: toml::Table, inputs: &[Shape], statistic: Statistic) -> Result<B
     };
     let (Some(h), Some(w)) = (axis(input.h, kernel.h, stride.h, pad.h), axis(input.w, kernel.w, stride.w, pad.w))
     else {
-        return Err(format!("kernel {kernel} with pad {pad} is larger than the input {input}"));
+        return Err(format!("kernel {kernel} with pad {pad} is larger than the input {input}").into());
     };
     Ok(Box::new(Pool { statistic, input, output: Shape::new(input.c, h, w), kernel, stride, pad }))
 }

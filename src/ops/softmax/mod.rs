@@ -4,6 +4,7 @@ use super::gpu::{GpuBackward, GpuForward};
 use super::parallel::zip_chunks;
 use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse, single};
 use crate::device::Recorder;
+use crate::settings::Mistake;
 use serde::Deserialize;
 
 mod cuda;
@@ -15,7 +16,7 @@ pub(super) use cuda::group_width;
 struct NoKeys {}
 
 /// Builds `type = "softmax"`.
-pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, String> {
+pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     let NoKeys {} = parse(table)?;
     Ok(Box::new(Softmax { shape: single(inputs)? }))
 }
