@@ -104,7 +104,7 @@ fn mistakes_in_a_recipe_are_named_before_anything_is_done() {
     let recipe = fs::read_to_string(folder.path("recipe.toml")).unwrap();
     for (from, to, expected) in [
         ("output = 'runs'", "", "recipe.toml: output: is missing"),
-        ("output = 'runs'", "output = 'runs'\nouptut = 1", "recipe.toml:2: ouptut: is no key of a recipe"),
+        ("output = 'runs'", "output = 'runs'\nouptut = 1", "recipe.toml:3: ouptut: is no key of a recipe"),
         ("name = 'lnet-o'", "name = 'objects'", "step objects: name: occurs twice"),
         ("name = 'lnet-o'", "name = 'lnet/o'", "step 2: the name \"lnet/o\""),
         ("name = 'lnet-o'", "", "step 2: has no name"),

@@ -265,11 +265,18 @@ fn numbers_of_recipes() {
     fs::write(&training, text.replace("batch = 64", "batch = 0")).unwrap();
     fs::write(&path, ALL.replace("weights/recipes/anet-attributes.toml", training.to_str().unwrap())).unwrap();
     let error = Recipe::load(&path, &[]).err().unwrap().to_string();
-    let expected = format!("{file}:30: step t: {}:8: batch: 0 is out of range; write 1 to 65536", training.display());
+    let expected = format!("{file}:31: step t: {}:8: batch: 0 is out of range; write 1 to 65536", training.display());
     assert_eq!(error, expected);
     // A folder whose name looks like a step.
     fs::write(&path, ALL.replace("'runs'", "'{s}'")).unwrap();
     Recipe::load(&path, &[]).unwrap();
+    // Folders of folders are no way to any amount of memory.
+    let long = ALL
+        .replace("'runs'", &format!("'{}'", "r".repeat(10_000)))
+        .replace("'{c}'", &format!("'{}'", "{c}".repeat(10)));
+    fs::write(&path, long).unwrap();
+    let error = Recipe::load(&path, &[]).err().unwrap().to_string();
+    assert_eq!(error, format!("{file}:27: step m: model: is longer than 65536 bytes"));
 }
 
 /// A copy of the shipped bundle.

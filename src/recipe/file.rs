@@ -43,8 +43,9 @@ pub fn is_recipe(path: impl AsRef<Path>) -> bool {
     text.parse::<Table>().is_ok_and(|table| table.contains_key("step"))
 }
 
-/// Steps beyond which a recipe is a mistake.
+/// Steps, and bytes of a value with its folders, beyond which a recipe is a mistake.
 const MOST_STEPS: usize = 1024;
+const LONGEST: usize = 1 << 16;
 
 /// Where a step stands in its file.
 #[derive(Clone, Copy)]
@@ -225,6 +226,9 @@ impl Recipe {
                     }
                     filled += &format!("{before}{}", step.folder.display());
                     rest = after;
+                    if filled.len() > LONGEST {
+                        return Err(format!("is longer than {LONGEST} bytes").into());
+                    }
                 }
                 *text = filled + rest;
                 Ok(())
