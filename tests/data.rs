@@ -78,7 +78,7 @@ fn content_decides_the_format_not_the_name() {
 #[test]
 fn all_layouts_give_the_same_samples() {
     let attributes = "2\nSmiling Male\na.jpg  1 -1\nb.jpg -1  1\n";
-    let boxes = "1\nimage_id x_1 y_1 width height\na.jpg 1 2 3 4\n";
+    let boxes = "2\nimage_id x_1 y_1 width height\na.jpg 1 2 3 4\nb.jpg 5 6 7 8\n";
     let official = tree(&[
         ("Anno/list_attr_celeba.txt", attributes),
         ("Anno/identity_CelebA.txt", "a.jpg 7\nb.jpg 8\n"),
@@ -90,24 +90,235 @@ fn all_layouts_give_the_same_samples() {
     let flat: Vec<(&str, &str)> = vec![
         ("list_attr_celeba.txt", attributes),
         ("identity_CelebA.txt", "a.jpg 7\r\nb.jpg 8\r\n"),
-        ("list_bbox_celeba.txt", "a.jpg 1 2 3 4\n"),
+        ("list_bbox_celeba.txt", "a.jpg 1 2 3 4\nb.jpg 5 6 7 8\n"),
         ("list_eval_partition.txt", "2\na.jpg 0\n\nb.jpg 2"),
         ("img_celeba/a.jpg", ""),
         ("img_celeba/b.jpg", ""),
     ];
+    let tables = tree(&[
+        ("list_attr_celeba.csv", "\u{feff}image_id,Smiling,Male\r\na.jpg,1,-1\r\nb.jpg,-1,1\r\n"),
+        ("identity_CelebA.csv", "image_id,identity\na.jpg,7\nb.jpg,8\n"),
+        ("list_bbox_celeba.csv", "image_id,x_1,y_1,width,height\na.jpg,1,2,3,4\n\"b.jpg\",\"5\",\"6\",\"7\",\"8\"\n"),
+        ("list_eval_partition.csv", "image_id,partition\na.jpg, 0\nb.jpg,2\n"),
+        ("list_landmarks_align_celeba.csv", "image_id,lefteye_x,lefteye_y\na.jpg,1,2\nb.jpg,1,2\n"),
+        ("img_celeba/img_celeba/a.jpg", ""),
+        ("img_celeba/img_celeba/b.jpg", ""),
+    ]);
+    let mixed = tree(&[
+        ("Anno/list_attr_celeba.csv", "Smiling,Male\na.jpg,1,0\nb.jpg,0,1\n"),
+        ("Anno/identity_CelebA.txt", "a.jpg 7\nb.jpg 8\n"),
+        ("Anno/list_bbox_celeba.csv", "a.jpg,1,2,3,4\nb.jpg,5,6,7,8\n"),
+        ("Eval/list_eval_partition.csv", "name,part\na.jpg,0\nb.jpg,2\n"),
+        ("Img/img_celeba/a.jpg", ""),
+        ("Img/img_celeba/b.jpg", ""),
+    ]);
     let torchvision: Vec<(String, &str)> = flat.iter().map(|(p, c)| (format!("celeba/{p}"), *c)).collect();
     let torchvision: Vec<(&str, &str)> = torchvision.iter().map(|(p, c)| (p.as_str(), *c)).collect();
-    for root in [official, tree(&flat), tree(&torchvision)] {
+    for root in [official, tree(&flat), tree(&torchvision), tables, mixed] {
+        assert!(CelebA::is_at(root.path()));
         let data = CelebA::open(root.path(), true).unwrap();
-        assert_eq!(data.attribute_names, ["Smiling", "Male"]);
+        assert_eq!((&data.attribute_names[..], data.problems), (&["Smiling".to_string(), "Male".into()][..], vec![]));
         let [a, b] = &data.samples[..] else { panic!("{} samples", data.samples.len()) };
         assert_eq!((a.name.as_str(), &a.attributes[..], a.identity), ("a.jpg", &[true, false][..], Some(7)));
         assert_eq!((a.bbox, a.split), (Some(Rect::new(1.0, 2.0, 3.0, 4.0)), Some(Split::Train)));
-        assert_eq!((b.attributes[0], b.identity, b.bbox, b.split), (false, Some(8), None, Some(Split::Test)));
+        assert_eq!((&b.attributes[..], b.identity), (&[false, true][..], Some(8)));
+        assert_eq!((b.bbox, b.split), (Some(Rect::new(5.0, 6.0, 7.0, 8.0)), Some(Split::Test)));
         assert!(a.path.is_file() && b.path.is_file());
-        assert_eq!(data.split(Split::Test), [b]);
-        assert_eq!(data.split(Split::Val), Vec::<&Sample>::new());
+        let data = CelebA::open(root.path(), true).unwrap();
+        assert_eq!(data.split(Split::Test).unwrap(), [&data.samples[1]]);
+        assert_eq!(data.split(Split::Val).unwrap(), Vec::<&Sample>::new());
+        let lines = data.box_lines().unwrap();
+        assert_eq!(lines["b.jpg"], lines["a.jpg"] + 1);
     }
+}
+
+/// Kaggle's copy: tables, aligned photos one folder deeper, boxes of other photos, nobody's identity.
+fn kaggle() -> tempfile::TempDir {
+    let root = tree(&[
+        ("list_attr_celeba.csv", &format!("image_id,{}\n", ATTRIBUTES.join(","))),
+        ("list_eval_partition.csv", "image_id,partition\n"),
+        ("list_bbox_celeba.csv", "image_id,x_1,y_1,width,height\n"),
+        ("list_landmarks_align_celeba.csv", "image_id,lefteye_x,lefteye_y,righteye_x,righteye_y\n"),
+    ]);
+    let append = |file: &str, row: String| {
+        let path = root.path().join(file);
+        fs::write(&path, fs::read_to_string(&path).unwrap() + &row).unwrap();
+    };
+    for i in 1..=10 {
+        let name = format!("{i:06}.jpg");
+        append("list_attr_celeba.csv", format!("{name},{}\n", values(40, "-1").replace(' ', ",")));
+        append("list_eval_partition.csv", format!("{name},{}\n", i % 3));
+        append("list_bbox_celeba.csv", format!("{name},95,71,226,313\n"));
+        append("list_landmarks_align_celeba.csv", format!("{name},69,109,106,113\n"));
+        write(root.path(), &format!("img_align_celeba/img_align_celeba/{name}"), CMYK);
+    }
+    root
+}
+
+#[test]
+fn kaggle_s_copy_is_read_and_what_it_lacks_is_said() {
+    let root = kaggle();
+    let data = CelebA::open(root.path(), true).unwrap();
+    assert_eq!((&data.attribute_names[..], data.samples.len()), (&ATTRIBUTES.map(str::to_string)[..], 10));
+    assert!(data.samples.iter().all(|s| s.path.is_file() && s.bbox.is_none() && s.identity.is_none()));
+    assert!(data.samples.iter().all(|s| s.attributes == [false; 40]));
+    let splits = Split::ALL.map(|split| data.split(split).unwrap().len());
+    assert_eq!(splits, [3, 4, 3]);
+    let [notice] = &data.problems[..] else { panic!("{:?}", data.problems) };
+    let notice = notice.to_string();
+    assert!(notice.contains("list_bbox_celeba.csv: its boxes are for the photos in img_celeba, not for "), "{notice}");
+
+    let report = check(root.path(), true, DECODE).unwrap();
+    assert_eq!((report.layout, report.images, report.identities, report.boxes), ("celeba", 10, Some(0), Some(0)));
+    assert_eq!((report.unreadable, report.problem_count, report.missing.len()), (Some(0), 1, 1));
+    assert!(report.to_string().contains("identity_CelebA.txt, needed to train on identities"), "{report}");
+
+    // The photos straight in their folder, and none in the inner one.
+    fs::rename(root.path().join("img_align_celeba/img_align_celeba"), root.path().join("img_celeba")).unwrap();
+    fs::remove_dir(root.path().join("img_align_celeba")).unwrap();
+    let data = CelebA::open(root.path(), true).unwrap();
+    assert!(data.problems.is_empty() && data.samples.iter().all(|s| s.bbox.is_some()), "{:?}", data.problems);
+    // Boxes of some photos are enough to measure on, so to say it ends nothing.
+    write(root.path(), "list_bbox_celeba.csv", "000001.jpg,95,71,226,313\n");
+    let data = CelebA::open(root.path(), true).unwrap();
+    let [notice] = &data.problems[..] else { panic!("{:?}", data.problems) };
+    assert!(notice.to_string().contains("list_bbox_celeba.csv: covers 1 of 10 photos"), "{notice}");
+}
+
+#[test]
+fn a_list_of_some_photos_is_not_taken_for_the_whole() {
+    let root = kaggle();
+    let cut = |file: &str, lines: usize| {
+        let path = root.path().join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.lines().take(lines).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    };
+    let found = |strict: bool| CelebA::open(root.path(), strict);
+    let problems = || -> Vec<String> {
+        let problems = found(false).unwrap().problems;
+        problems.iter().map(|problem| problem.to_string()).filter(|problem| problem.contains("covers")).collect()
+    };
+    assert_eq!(problems(), Vec::<String>::new());
+
+    cut("list_eval_partition.csv", 1 + 9);
+    assert_eq!(problems().len(), 1);
+    assert!(
+        problems()[0].contains("list_eval_partition.csv: covers 9 of 10 photos: was it cut short?"),
+        "{problems:?}",
+        problems = problems()
+    );
+    assert_eq!(found(false).unwrap().split(Split::Train).unwrap().len(), 3);
+    assert!(found(true).unwrap_err().to_string().contains("covers 9 of 10"));
+
+    for lines in [1 + 4, 3, 1, 0] {
+        cut("list_eval_partition.csv", lines);
+        let data = found(false).unwrap();
+        for split in Split::ALL {
+            let error = data.split(split).unwrap_err().to_string();
+            let covered =
+                format!("list_eval_partition.csv: covers {} of 10 photos: was it cut short?", lines.max(1) - 1);
+            assert!(error.contains(&covered), "{error}");
+        }
+        let report = check(root.path(), false, None).unwrap();
+        assert!(report.to_string().contains("was it cut short?") && report.images == 10, "{report}");
+        assert!(check(root.path(), true, None).is_err());
+    }
+    fs::remove_file(root.path().join("list_eval_partition.csv")).unwrap();
+    let error = found(true).unwrap().split(Split::Val).unwrap_err().to_string();
+    assert!(error.contains("no list_eval_partition.txt in it, so it has no val part; "), "{error}");
+    assert!(check(root.path(), true, None).unwrap().to_string().contains("list_eval_partition.txt, needed"));
+
+    write(root.path(), "identity_CelebA.txt", "000001.jpg 5\n000002.jpg 5\n");
+    assert!(problems()[0].contains("identity_CelebA.txt: covers 2 of 10 photos"), "{:?}", problems());
+    fs::remove_file(root.path().join("identity_CelebA.txt")).unwrap();
+
+    // A list of attributes or boxes may be of some photos on purpose.
+    cut("list_attr_celeba.csv", 1 + 8);
+    fs::remove_file(root.path().join("list_bbox_celeba.csv")).unwrap();
+    let data = found(true).unwrap();
+    assert_eq!((data.samples.len(), data.problems.len()), (8, 1));
+    assert!(
+        data.problems[0].to_string().contains("list_attr_celeba.csv: covers 8 of 10 photos"),
+        "{:?}",
+        data.problems
+    );
+}
+
+#[test]
+fn both_forms_of_a_list_must_say_the_same() {
+    let files = [
+        ("list_attr_celeba.txt", "2\n5_o_Clock_Shadow Male\na.jpg 1 -1\nb.jpg -1 1\n"),
+        ("list_attr_celeba.csv", "image_id,5_o_Clock_Shadow,Male\na.jpg,1,-1\nb.jpg,-1,1\n"),
+        ("img_celeba/a.jpg", ""),
+        ("img_celeba/b.jpg", ""),
+    ];
+    let root = tree(&files);
+    assert_eq!(CelebA::open(root.path(), true).unwrap().problems, []);
+    write(root.path(), "list_attr_celeba.csv", "image_id,5_o_Clock_Shadow,Male\na.jpg,1,-1\nb.jpg,1,1\nc.jpg,1,1\n");
+    let data = CelebA::open(root.path(), false).unwrap();
+    assert_eq!(data.samples[1].attributes, [false, true], "the text is preferred");
+    let problem = data.problems[0].to_string();
+    assert!(problem.contains("list_attr_celeba.csv: 1 of its 3 rows are in ") && data.problems.len() == 1, "{problem}");
+    assert_eq!(CelebA::open(root.path(), true).unwrap_err().to_string(), problem);
+}
+
+#[test]
+fn absent_is_0_only_where_it_never_is_minus_1() {
+    let read = |rows: &str| {
+        let list = format!("image_id,Smiling,Male\n{rows}");
+        let root = tree(&[("list_attr_celeba.csv", &list), ("img_celeba/a.jpg", ""), ("img_celeba/b.jpg", "")]);
+        let data = CelebA::open(root.path(), false).unwrap();
+        let attributes: Vec<Vec<bool>> = data.samples.into_iter().map(|s| s.attributes).collect();
+        (attributes, data.problems.iter().map(|p| p.to_string()).collect::<Vec<_>>())
+    };
+    assert_eq!(read("a.jpg,1,0\nb.jpg,0,0\n"), (vec![vec![true, false], vec![false, false]], vec![]));
+    let (attributes, problems) = read("a.jpg,1,0\nb.jpg,-1,1\n");
+    assert_eq!(attributes, [[false, true]]);
+    assert!(problems.len() == 1 && problems[0].contains("celeba.csv:2: Male is \"0\"; "), "{problems:?}");
+    let (attributes, problems) = read("a.jpg,1,0\nb.jpg,2,1\n");
+    assert_eq!(attributes, [[true, false]]);
+    assert!(problems.len() == 1 && problems[0].contains("celeba.csv:3: Smiling is \"2\"; "), "{problems:?}");
+}
+
+/// Opening a pipe waits for somebody to write into it.
+#[test]
+fn what_is_no_regular_file_is_not_opened_whatever_lists_it() {
+    let root = tree(&[
+        ("c/list_attr_celeba.txt", "Smiling\na.jpg 1\npipe.jpg 1\nfolder.jpg 1\nzero.jpg -1\n"),
+        ("c/img_celeba/folder.jpg/x", ""),
+        ("b/boxes.csv", "a.jpg,1,1,3,3\npipe.jpg,1,1,3,3\nsub/a.jpg,1,1,3,3\nzero.jpg,1,1,3,3\n"),
+    ]);
+    for folder in ["c/img_celeba", "b/images"] {
+        write(root.path(), &format!("{folder}/a.jpg"), CMYK);
+        let path = |name: &str| root.path().join(folder).join(name);
+        assert!(std::process::Command::new("mkfifo").arg(path("pipe.jpg")).status().unwrap().success());
+        std::os::unix::fs::symlink("/dev/zero", path("zero.jpg")).unwrap();
+    }
+    write(root.path(), "b/images/sub/a.jpg", CMYK);
+
+    let report = check(root.path().join("c"), false, DECODE).unwrap();
+    assert_eq!((report.images, report.unreadable, report.problem_count), (1, Some(0), 3), "{report}");
+    for (problem, found) in report.problems.iter().zip([
+        ":3: image \"pipe.jpg\" in ",
+        ":4: image \"folder.jpg\" in ",
+        ":5: image \"zero.jpg\" in ",
+    ]) {
+        assert!(problem.contains(found), "{problem}");
+    }
+    for (problem, kind) in report.problems.iter().zip([" is a pipe; ", " is a folder; ", " is a device; "]) {
+        assert!(problem.contains(kind), "{problem}");
+    }
+    let report = check(root.path().join("b"), false, DECODE).unwrap();
+    assert_eq!((report.images, report.boxes, report.problem_count), (2, Some(4), 2), "{report}");
+    assert!(
+        report.problems[0].contains("\"pipe.jpg\" is a pipe") && report.problems[1].contains("a device"),
+        "{report}"
+    );
+    // As an image folder: the class is `images`.
+    fs::remove_file(root.path().join("b/boxes.csv")).unwrap();
+    write(root.path(), "b/other/a.jpg", CMYK);
+    let report = check(root.path().join("b"), false, DECODE).unwrap();
+    assert_eq!((report.images, report.classes, report.problem_count), (3, Some(2), 2), "{report}");
 }
 
 #[test]
@@ -159,8 +370,11 @@ fn bad_lines_are_fatal_if_strict_and_listed_otherwise() {
         (partition, "good.jpg train\n".into(), 1, "split is \"train\""),
     ];
     for (file, content, line, found) in cases {
-        let root = tree(&[(attributes, &list("")), ("Img/img_celeba/good.jpg", ""), ("Img/img_celeba/bad.jpg", "")]);
+        let root = tree(&[(attributes, &list("")), ("Img/img_celeba/good.jpg", "")]);
         write(root.path(), file, &content);
+        if content.contains("bad.jpg") {
+            write(root.path(), "Img/img_celeba/bad.jpg", "");
+        }
         let place = format!("{}:{line}: ", root.path().join(file).display());
 
         let error = CelebA::open(root.path(), true).unwrap_err().to_string();
@@ -232,9 +446,9 @@ fn what_could_not_be_read_back_is_not_written() {
 fn check_counts_and_finds_what_cannot_be_decoded() {
     let root = tree(&[
         ("Anno/list_attr_celeba.txt", "Smiling Male\na.jpg 1 -1\nb.jpg 1 1\nc.jpg 1 -1\nd.jpg -1 -1\n"),
-        ("Anno/identity_CelebA.txt", "a.jpg 1\nb.jpg 2\nc.jpg 1\n"),
-        ("Anno/list_bbox_celeba.txt", "a.jpg 1 1 4 4\nb.jpg 20 1 4 4\n"),
-        ("Eval/list_eval_partition.txt", "a.jpg 0\nb.jpg 0\nc.jpg 2\n"),
+        ("Anno/identity_CelebA.txt", "a.jpg 1\nb.jpg 2\nc.jpg 1\nd.jpg 1\n"),
+        ("Anno/list_bbox_celeba.txt", "a.jpg 1 1 4 4\nb.jpg 20 1 4 4\nc.jpg 1 1 4 4\nd.jpg 1 1 4 4\n"),
+        ("Eval/list_eval_partition.txt", "a.jpg 0\nb.jpg 0\nc.jpg 2\nd.jpg 1\n"),
     ]);
     for name in ["a.jpg", "b.jpg", "d.jpg"] {
         write(root.path(), &format!("Img/img_celeba/{name}"), CMYK);
@@ -244,8 +458,8 @@ fn check_counts_and_finds_what_cannot_be_decoded() {
     let report = check(root.path(), true, None).unwrap();
     assert_eq!((report.layout, report.images, report.problem_count, report.unreadable), ("celeba", 4, 0, None));
     let splits = report.splits.unwrap();
-    assert_eq!((splits.train, splits.val, splits.test, splits.none), (2, 0, 1, 1));
-    assert_eq!((report.identities, report.boxes), (Some(2), Some(2)));
+    assert_eq!((splits.train, splits.val, splits.test, splits.none), (2, 1, 1, 0));
+    assert_eq!((report.identities, report.boxes), (Some(2), Some(4)));
     let rates: Vec<_> = report.attributes.iter().map(|a| (a.name.as_str(), a.positive_rate)).collect();
     assert_eq!(rates, [("Smiling", 0.75), ("Male", 0.25)]);
 
@@ -269,13 +483,13 @@ fn check_recognises_image_folders_and_boxes() {
     write(root.path(), "boxes/images/a.jpg", CMYK);
 
     let report = check(root.path(), false, DECODE).unwrap();
-    assert_eq!((report.layout, report.images, report.classes), ("image folder", 1, Some(3)));
-    assert_eq!((report.unreadable, report.problem_count), (Some(0), 2), "{:?}", report.problems);
+    assert_eq!((report.layout, report.images, report.classes), ("image folder", 2, Some(2)));
+    assert_eq!((report.unreadable, report.problem_count), (Some(0), 1), "{:?}", report.problems);
 
     for place in ["boxes", "boxes/boxes.csv"] {
         let report = check(root.path().join(place), false, DECODE).unwrap();
         assert_eq!((report.layout, report.images, report.boxes, report.problem_count), ("boxes", 1, Some(2), 1));
-        assert!(report.problems[0].contains("b.jpg has boxes but does not exist"), "{:?}", report.problems);
+        assert!(report.problems[0].contains("image \"b.jpg\" is not in "), "{:?}", report.problems);
     }
 }
 
@@ -307,21 +521,27 @@ proptest! {
             sample.path = root.path().join("Img/img_celeba").join(&sample.name);
             write(root.path(), &format!("Img/img_celeba/{}", sample.name), "");
         }
-        let data = CelebA::open(root.path(), true).unwrap();
+        // Files that not every sample has something in are told of.
+        let data = CelebA::open(root.path(), false).unwrap();
+        prop_assert!(data.problems.iter().all(|p| p.to_string().contains(": covers ")), "{:?}", data.problems);
         prop_assert_eq!(data.attribute_names, names);
         prop_assert_eq!(data.samples, samples);
     }
 
     #[test]
     fn garbage_in_annotation_files_never_panics(
-        file in 0..4_usize, strict: bool,
-        bytes in prop::collection::vec(prop_oneof![Just(b' '), Just(b'\n'), Just(b'1'), Just(b'-'), any::<u8>()], 0..300),
+        file in 0..8_usize, strict: bool,
+        bytes in prop::collection::vec(prop_oneof![Just(b' '), Just(b'\n'), Just(b'1'), Just(b'-'), Just(b','), Just(b'"'), any::<u8>()], 0..300),
     ) {
         let root = tree(&[
             ("list_attr_celeba.txt", "Smiling\n1 1\n"), ("img_celeba/1", ""), ("img_celeba/1-", ""),
         ]);
         let names = ["list_attr_celeba.txt", "identity_CelebA.txt", "list_bbox_celeba.txt", "list_eval_partition.txt"];
-        write(root.path(), names[file], bytes);
+        let name = if file < 4 { names[file].to_string() } else { names[file - 4].replace(".txt", ".csv") };
+        write(root.path(), &name, bytes);
+        if name == "list_attr_celeba.csv" && strict {
+            fs::remove_file(root.path().join(names[0])).unwrap();
+        }
         if let Err(error) = CelebA::open(root.path(), strict) {
             prop_assert!(!error.to_string().contains('\n'));
         }

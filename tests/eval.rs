@@ -132,7 +132,7 @@ fn a_box_file_measures_localisation_alone_and_names_what_is_wrong() {
         "images/broken.jpg: ",
         "boxes.csv:5: image \"gone.png\" is not in",
         "boxes.csv:6: 3 columns",
-        "boxes.csv: no box for images/c.png; ",
+        "boxes.csv: no line for images/c.png; ",
     ] {
         assert!(stderr.contains(expected), "no {expected:?} in\n{stderr}");
     }
@@ -151,6 +151,136 @@ fn a_box_file_measures_localisation_alone_and_names_what_is_wrong() {
     folder.write("boxes.csv", "b.png,500,500,9,9\n");
     let text = folder.weft("eval --data boxes.csv --limit 1").stdout;
     assert!(text.starts_with("1 photos, ") && !text.contains("localisation"), "{text}");
+}
+
+/// The photos of the training part of `d` and their boxes, as `x,y,width,height`.
+fn train_boxes(folder: &Folder) -> Vec<(String, String)> {
+    let read = |file: &str| fs::read_to_string(folder.path("d").join(file)).unwrap();
+    let (boxes, parts) = (read("Anno/list_bbox_celeba.txt"), read("Eval/list_eval_partition.txt"));
+    let train: HashSet<&str> = parts.lines().filter_map(|line| line.strip_suffix(" 0")).collect();
+    let rows = boxes.lines().skip(2).map(|line| line.split_once(' ').unwrap());
+    rows.filter(|(name, _)| train.contains(name)).map(|(name, sides)| (name.into(), sides.replace(' ', ","))).collect()
+}
+
+#[test]
+fn detections_are_known_by_the_paths_that_were_located() {
+    let folder = drawn();
+    let absolute = folder.path("d/Img/img_celeba").display().to_string();
+    let own = folder.0.path().file_name().unwrap().to_str().unwrap().to_string();
+    let spellings = [
+        format!("{absolute}/"),
+        "d/Img/img_celeba/".into(),
+        "./d/Img/../Img/img_celeba/".into(),
+        format!("../{own}/d/Img/img_celeba/"),
+        "/elsewhere/img_celeba/".into(),
+        "Img/img_celeba/".into(),
+        "./".into(),
+        String::new(),
+    ];
+    let mut rows = vec!["image,x,y,width,height,score".to_string()];
+    for (i, (name, sides)) in train_boxes(&folder).iter().enumerate() {
+        let sides = if i % 2 == 0 { sides.clone() } else { format!("\"{}\"", sides.replace(',', "\",\"")) };
+        rows.push(format!("\"{}{name}\",{sides},0.9", spellings[i % spellings.len()]));
+    }
+    rows.push("b/x.png,,,,,".into());
+    rows.push(format!("{}/y.png,,,,,", folder.path("b/deep").display()));
+    rows.push("\"deep/z<&\"\".png\",,,,,".into());
+    folder.write("paths.csv", rows.join("\r\n"));
+    let line = "eval --data d --split train --limit 4 --backgrounds b --detections paths.csv --json";
+    let Output { code, stdout, stderr } = folder.weft(line);
+    assert!(code == Some(0) && !stderr.contains("paths.csv"), "{stderr}");
+    let found: Value = serde_json::from_str(&stdout).unwrap();
+    let truth = &found["other_detectors"][0];
+    assert_eq!((&truth["recall_iou_0.5"], &truth["mean_iou"]), (&1.0.into(), &1.0.into()), "{truth}");
+
+    // Of a photo that has no line nothing is known; one that is two photos or none is said.
+    rows.remove(1);
+    rows[1] = format!("/other/part/q.jpg{}", &rows[1][rows[1].find(",").unwrap()..]);
+    rows.push("b/x.png,1,1,5,5".into());
+    folder.write("paths.csv", rows.join("\n"));
+    let stderr = folder.weft(line).stderr;
+    for expected in ["is none of the photos (1 such lines)", "no score", "paths.csv: no line for 2 of "] {
+        assert!(stderr.contains(expected), "no {expected:?} in\n{stderr}");
+    }
+    assert_eq!(folder.weft(&format!("{line} --strict")).code, Some(1));
+}
+
+#[test]
+fn a_box_file_may_name_photos_in_folders_by_path_and_without_a_face() {
+    let folder = Folder::new();
+    let photo = Photo::open(PHOTO).unwrap().resized(128, 128);
+    let plain = Photo::from_fn(60, 50, |x, y| [(x * 3) as u8, (y * 5) as u8, 9]);
+    for name in ["sub/a.png", "sub/deep/a.png", "nl\nname.png", "c.png"] {
+        let path = folder.path("images").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        photo.save_png(path).unwrap();
+    }
+    plain.save_png(folder.path("images/plain.png")).unwrap();
+    let absolute = folder.path("images/sub/deep/a.png").display().to_string();
+    let text = format!(
+        "image,x,y,width,height\nsub/a.png,42,15,28,35\n{absolute},42,15,28,35\n\"nl\nname.png\",42,15,28,35\n/moved/images/c.png,42,15,28,35\nplain.png,,,,\n"
+    );
+    folder.write("boxes.csv", text);
+    for line in ["eval --data boxes.csv --json", "eval --data boxes.csv --json --strict"] {
+        let Output { code, stdout, stderr } = folder.weft(line);
+        assert!(code == Some(0) && !stderr.contains("boxes.csv"), "{stderr}");
+        let found: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((&found["images"], &found["backgrounds"]), (&4.into(), &1.into()), "{found}");
+        assert_eq!((&found["localisation"]["boxes"], &found["localisation"]["images"]), (&4.into(), &4.into()));
+    }
+    let report = folder.json("data check boxes.csv --json");
+    assert_eq!((&report["images"], &report["boxes"], &report["problem_count"]), (&5.into(), &4.into(), &0.into()));
+}
+
+#[test]
+fn kaggle_s_copy_of_celeba_is_measured_and_a_partition_that_was_cut_is_refused() {
+    let folder = drawn();
+    let table = |from: &str, header: Option<&str>, to: &str| {
+        let text = fs::read_to_string(folder.path("d").join(from)).unwrap();
+        let rows = text.lines().skip_while(|line| line.bytes().all(|b| b.is_ascii_digit()));
+        let rows = rows.map(|line| line.split_whitespace().collect::<Vec<_>>().join(","));
+        let rows = rows.enumerate().map(|(i, row)| match header {
+            Some("") if i == 0 => format!("image_id,{row}\n"),
+            Some(header) if i == 0 && !header.is_empty() => format!("{header}\n{row}\n"),
+            _ => row + "\n",
+        });
+        folder.write(&format!("k/{to}"), rows.collect::<String>());
+    };
+    table("Anno/list_attr_celeba.txt", Some(""), "list_attr_celeba.csv");
+    table("Anno/list_bbox_celeba.txt", None, "list_bbox_celeba.csv");
+    table("Eval/list_eval_partition.txt", Some("image_id,partition"), "list_eval_partition.csv");
+    fs::create_dir_all(folder.path("k/img_align_celeba")).unwrap();
+    fs::rename(folder.path("d/Img/img_celeba"), folder.path("k/img_align_celeba/img_align_celeba")).unwrap();
+
+    let text = folder.ok("data check k");
+    assert!(text.starts_with("k: celeba, 40 images\n") && text.contains("missing"), "{text}");
+    let Output { code, stdout, stderr } = folder.weft("eval --data k --split train --limit 4 --json");
+    assert!(
+        code == Some(0) && stderr.contains("list_bbox_celeba.csv: its boxes are for the photos in img_celeba"),
+        "{stderr}"
+    );
+    let found: Value = serde_json::from_str(&stdout).unwrap();
+    assert!(found["images"] == 4 && found["accuracy"].is_f64() && found.get("localisation").is_none(), "{found}");
+    folder.write(
+        "c.toml",
+        "stage = 'pretrain-identities'\nnet = 'net.toml'\noutput = 'run'\nepochs = 1\nbatch = 4\nper_identity = 2\nseed = 1\n\
+         [data]\nroot = 'k'\n[view]\nkind = 'frame'\nsize = [88, 88]\n[schedule]\nkind = 'one-cycle'\nrate = 0.01\n",
+    );
+    folder.fails("train c.toml", &["k: no identity_CelebA.txt in it, which pretrain-identities needs; "]);
+
+    let parts = fs::read_to_string(folder.path("k/list_eval_partition.csv")).unwrap();
+    let cut: String = parts.lines().take(4).map(|line| format!("{line}\n")).collect();
+    folder.write("k/list_eval_partition.csv", cut);
+    let said = "k/list_eval_partition.csv: covers 3 of 40 photos: was it cut short?";
+    for line in [
+        "eval --data k",
+        "eval --data k --split train --strict",
+        "svm train --data k -o s.safetensors",
+        "data check k --strict",
+    ] {
+        folder.fails(line, &[said]);
+    }
+    assert!(folder.ok("data check k").contains(said));
 }
 
 #[test]

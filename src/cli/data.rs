@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// Read all annotations and photos; count them and list what is wrong.
 #[derive(clap::Args)]
 struct Check {
-    /// CelebA (official or flat layout), one folder of photos per class, or a CSV file of boxes
+    /// CelebA (official or flat layout, lists as text or CSV), one folder of photos per class, or a CSV file of boxes
     dir: PathBuf,
     /// Fail at the first problem instead of listing all
     #[arg(long)]
@@ -157,7 +157,7 @@ fn run_scenes(args: &Scenes) -> Result<ExitCode> {
     if fs::read_dir(&args.dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Error::file(&args.dir, "is not empty").advise("choose another folder"));
     }
-    scenes::write(&config, &args.photos, &args.backgrounds, &args.dir)?;
+    super::report_skipped(&scenes::write(&config, &args.photos, &args.backgrounds, &args.dir)?);
     print(format_args!("{}: {scenes} scenes, seed {seed}", args.dir.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut problems = Problems::new(args.strict);
     let mut photos = photos::open(&args.data, args.split, &mut problems)?;
     if let Some(folder) = &args.backgrounds {
-        photos.add_backgrounds(folder)?;
+        photos.add_backgrounds(folder, &mut problems)?;
     }
     let others = args.detections.iter().zip(names);
     let others: Vec<Detections> =

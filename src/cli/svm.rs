@@ -90,7 +90,7 @@ fn train_machines(args: &Train) -> Result<()> {
     // The SVMs of the bundle are what this command makes anew.
     let bundle = args.faces.model.reads().into_iter().filter(|path| resolved(path) != resolved(model.svm_path()));
     keep_inputs("--output", &output, bundle)?;
-    let (celeba, faces) = args.faces.look(&mut model, args.split)?;
+    let (celeba, faces) = args.faces.look(&mut model, args.split, true)?;
     keep_inputs("--output", &output, celeba.samples.iter().map(|sample| &sample.path))?;
     let (names, without) = (&celeba.attribute_names, faces.without);
     let progress = Progress::new(names.len() as u64, "attributes");
@@ -114,7 +114,7 @@ fn train_machines(args: &Train) -> Result<()> {
 fn measure(args: &Eval) -> Result<()> {
     let mut model = args.faces.model.load(&args.faces.device.open()?)?;
     let names = model.attributes()?.to_vec();
-    let (celeba, faces) = args.faces.look(&mut model, args.split)?;
+    let (celeba, faces) = args.faces.look(&mut model, args.split, false)?;
     let places = eval::places(&names, &celeba.attribute_names)?;
     let (mut scores, mut truth) = (Vec::new(), Vec::new());
     for face in &faces.seen {
@@ -137,11 +137,15 @@ fn measure(args: &Eval) -> Result<()> {
 }
 
 impl Faces {
-    /// The features of every face in a part of the data. Photos that cannot be read are named and left out.
-    fn look(&self, model: &mut Model, split: Split) -> Result<(CelebA, face::Faces)> {
+    /// The features of every face in a part of the data; `to_train` needs to know who they are. Photos that cannot be read are
+    /// named and left out.
+    fn look(&self, model: &mut Model, split: Split, to_train: bool) -> Result<(CelebA, face::Faces)> {
         let celeba = CelebA::open(&self.data, self.strict)?;
+        let samples = celeba.split(split)?;
+        if to_train {
+            celeba.require_identities(&samples, "choosing C on held-out people")?;
+        }
         super::report_skipped(&celeba.problems);
-        let samples = celeba.split(split);
         let progress = Progress::new(samples.len() as u64, "photos");
         let faces = face::Faces::look(model, &samples, self.aligned, self.strict, &mut |done| {
             progress.set(done as u64);

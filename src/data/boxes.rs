@@ -1,86 +1,191 @@
-//! Face boxes as text: CSV lines `image,x,y,width,height[,score]` in pixels, with or without a header line.
+//! Face boxes as text: CSV rows `image,x,y,width,height[,score]` in pixels, with or without a header line.
 //!
-//! True boxes come without scores, detections with them; an image has as many lines as faces.
+//! True boxes come without scores, detections with them. An image has as many rows as faces; one whose fields are empty says
+//! that the image is known and has none. A header may name these columns in another order and others among them, as that of
+//! `weft predict --csv` does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use csv::StringRecord;
+
+use super::folder;
+use super::names::{Found, Names, Places};
 use super::photo::Rect;
-use super::text::{Problems, Text, parse_box, quoted};
+use super::table::{self, Table};
+use super::text::{Problems, parse_box, quoted};
 use crate::{Error, Result};
 
-/// The true boxes of each image, in the order of the file; scores are passed over.
+/// The true boxes of each image, in the order of the file; scores are passed over. An image without a box has an empty list.
 ///
 /// Errors: an unreadable file, or its first bad line.
 pub fn read(path: impl AsRef<Path>) -> Result<BTreeMap<String, Vec<Rect>>> {
     let mut boxes = BTreeMap::<String, Vec<Rect>>::new();
     for row in parse(path.as_ref())? {
-        boxes.entry(row.image).or_default().push(row.rect);
+        boxes.entry(row.image).or_default().extend(row.rect);
     }
     Ok(boxes)
 }
 
-/// The detections of each image and their scores, in the order of the file.
+/// The detections of each image and their scores, in the order of the file; none for an image in which nothing was found.
 ///
 /// Errors: an unreadable file, or its first line that is bad or has no score.
 pub fn read_scored(path: impl AsRef<Path>) -> Result<BTreeMap<String, Vec<(Rect, f32)>>> {
     let path = path.as_ref();
     let mut boxes = BTreeMap::<String, Vec<(Rect, f32)>>::new();
-    for Row { line, image, rect, score } in parse(path)? {
-        let Some(score) = score else {
-            let place = format!("{}:{line}", path.display());
-            return Err(Error::new(place, "no score").advise("detections need one, in the sixth column"));
-        };
-        boxes.entry(image).or_default().push((rect, score));
+    for row in parse(path)? {
+        let detection = row.detection().map_err(|e| e.within(format_args!("{}:{}", path.display(), row.line)))?;
+        boxes.entry(row.image).or_default().extend(detection);
     }
     Ok(boxes)
 }
 
+const IMAGES: &str = "images";
+
 /// Where the photos of a box file are: in `images/` beside it if there is such a folder, otherwise beside it.
 pub fn photo_folder(path: impl AsRef<Path>) -> PathBuf {
-    let beside = path.as_ref().with_file_name("images");
+    let beside = path.as_ref().with_file_name(IMAGES);
     if beside.is_dir() { beside } else { path.as_ref().parent().map(Path::to_path_buf).unwrap_or_default() }
 }
 
-/// One line of a box file.
+/// The photos that some different names of a box file stand for; or, for each that is not to be had, what is wrong. A name is
+/// a path from the [`photo_folder`] or from the current folder, or one that ends as the path of a single photo below `images/`.
+pub fn photos(file: &Path, names: &[&str]) -> Vec<Result<PathBuf, String>> {
+    let folder = photo_folder(file);
+    // A plain file name says too little: some other photo of that name may lie here.
+    let is_here = |name: &str| Path::new(name).components().count() > 1 && folder::is_regular(name);
+    let look = |name: &&str| {
+        let path = folder.join(name);
+        match folder::obstacle(&path) {
+            None => Ok(path),
+            Some(_) if is_here(name) => Ok(PathBuf::from(name)),
+            Some(folder::MISSING) if folder.as_os_str().is_empty() => {
+                Err(format!("image {} is not here", quoted(name)))
+            }
+            Some(folder::MISSING) => Err(format!("image {} is not in {}", quoted(name), folder.display())),
+            Some(found) => Err(format!("image {} is {found}", quoted(name))),
+        }
+    };
+    let mut photos: Vec<Result<PathBuf, String>> = names.iter().map(look).collect();
+    if photos.iter().all(Result::is_ok) || !folder.ends_with(IMAGES) {
+        return photos;
+    }
+    // What is wrong with the folder itself is for those to tell who measure what lies in it.
+    let below = folder::photos(&folder, &mut Problems::new(false)).unwrap_or_default();
+    let known = below.iter().map(|path| (path.strip_prefix(&folder).ok().and_then(Path::to_str), path.as_path()));
+    let likely = Names::new(known).find(names);
+    // A photo that one name leads to straight is not taken for that of another.
+    let mut places = Places::default();
+    let taken: HashSet<Option<PathBuf>> = photos.iter().flatten().map(|path| places.of(path)).collect();
+    for (photo, likely) in photos.iter_mut().zip(likely) {
+        match (&photo, likely) {
+            (Err(_), Found::Photo(number)) if !taken.contains(&places.of(&below[number])) => {
+                *photo = Ok(below[number].clone())
+            }
+            (Err(why), Found::Unclear(more)) => *photo = Err(format!("{why}, and {more}")),
+            _ => {}
+        }
+    }
+    photos
+}
+
+/// One row of a box file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// Its number, from 1.
+    /// The number of the line that it begins on, from 1.
     pub line: usize,
     pub image: String,
-    pub rect: Rect,
+    /// `None`: there is no face in the image.
+    pub rect: Option<Rect>,
     pub score: Option<f32>,
+}
+
+impl Row {
+    /// The box and its score; `None` where nothing was found.
+    ///
+    /// # Errors
+    /// A box without a score, without the place.
+    pub fn detection(&self) -> Result<Option<(Rect, f32)>> {
+        match (self.rect, self.score) {
+            (None, _) => Ok(None),
+            (Some(rect), Some(score)) => Ok(Some((rect, score))),
+            (Some(_), None) => Err(Error::new("", "no score").advise("detections need one, in the sixth column")),
+        }
+    }
 }
 
 /// First line of a file of detections.
 pub const HEADER: &str = "image,x,y,width,height,score";
+const COLUMNS: [&str; 6] = ["image", "x", "y", "width", "height", "score"];
+
+/// The fields of a row of a file of detections; all but the name are empty where nothing was found.
+pub fn fields(image: &str, found: Option<(Rect, f32)>) -> [String; 6] {
+    let image = image.to_string();
+    let Some((Rect { x, y, width, height }, score)) = found else {
+        return [image, String::new(), String::new(), String::new(), String::new(), String::new()];
+    };
+    let [x, y, width, height] = [x, y, width, height].map(|pixels| format!("{pixels:.1}"));
+    [image, x, y, width, height, format!("{score:.4}")]
+}
+
+/// Writes a file of detections as they come: a row per face, and one for every photo without.
+pub struct Writer<W: Write>(table::Writer<W>);
+
+impl<W: Write> Writer<W> {
+    /// Begins with the header; `place` names the file in errors.
+    ///
+    /// # Errors
+    /// Those of the writer below, here and in all that follows.
+    pub fn new(to: W, place: impl Into<PathBuf>) -> Result<Self> {
+        let mut writer = Self::append(to, place);
+        writer.0.row(COLUMNS)?;
+        Ok(writer)
+    }
+
+    /// Goes on below rows that are there.
+    pub fn append(to: W, place: impl Into<PathBuf>) -> Self {
+        Self(table::Writer::new(to, place))
+    }
+
+    /// One face of a photo, or that it has none.
+    pub fn row(&mut self, image: &str, found: Option<(Rect, f32)>) -> Result<()> {
+        self.0.row(fields(image, found))
+    }
+}
 
 /// A line of a file of detections, without its end.
 pub fn line(image: &str, rect: Rect, score: f32) -> String {
-    let Rect { x, y, width, height } = rect;
-    format!("{},{x:.1},{y:.1},{width:.1},{height:.1},{score:.4}", csv_field(image))
+    table::line(fields(image, Some((rect, score))))
 }
 
 /// A field of a CSV file (RFC 4180).
 pub fn csv_field(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_string() }
+    table::line([text])
 }
 
-/// The lines of a box file, in order; bad ones are left out and reported.
+/// The rows of a box file, in order; bad ones are left out and reported.
 ///
 /// Errors: an unreadable file; if `problems` is strict, the first bad line.
 pub fn rows(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Vec<Row>> {
-    let text = Text::open(path.as_ref())?;
-    let mut rows = text.lines().peekable();
-    // The header is the one line whose numbers are words.
-    rows.next_if(|(_, line)| {
-        split(line).is_ok_and(|(_, f)| f.len() > 3 && f.iter().all(|f| f.parse::<f32>().is_err()))
-    });
-    let mut good = Vec::new();
-    for (line, content) in rows {
-        match parse_line(content) {
-            Ok((image, rect, score)) => good.push(Row { line, image, rect, score }),
-            Err(found) => problems.report(text.error(line, found).advise("write image,x,y,width,height[,score]"))?,
+    const ADVICE: &str = "write image,x,y,width,height[,score], and empty fields for an image without a face";
+    let table = Table::open(path.as_ref())?;
+    let (mut good, mut columns, mut first) = (Vec::new(), None, true);
+    for row in table.rows() {
+        let row = match row {
+            Ok(row) => row,
+            Err(error) => {
+                problems.report(error)?;
+                continue;
+            }
+        };
+        if std::mem::take(&mut first) && is_header(&row.fields) {
+            columns = Columns::named(&row.fields);
+            continue;
+        }
+        match parse_row(&row.fields, columns.as_ref()) {
+            Ok((image, rect, score)) => good.push(Row { line: row.line, image, rect, score }),
+            Err(found) => problems.report(table.error(row.line, found).advise(ADVICE))?,
         }
     }
     Ok(good)
@@ -90,43 +195,60 @@ fn parse(path: &Path) -> Result<Vec<Row>> {
     rows(path, &mut Problems::new(true))
 }
 
-fn parse_line(line: &str) -> Result<(String, Rect, Option<f32>), String> {
-    let (image, fields) = split(line)?;
-    if image.is_empty() {
-        return Err("no image name".into());
-    }
-    let score = match fields.len() {
-        4 => None,
-        5 => match fields[4].parse::<f32>() {
-            Ok(score) if !score.is_nan() => Some(score),
-            _ => return Err(format!("score is {}, not a number", quoted(fields[4]))),
-        },
-        n => return Err(format!("{} columns, not 5 or 6", n + 1)),
-    };
-    Ok((image, parse_box(&fields[..4])?, score))
+/// The header is the one row whose numbers are words.
+fn is_header(fields: &StringRecord) -> bool {
+    let is_word = |field: &str| !field.trim().is_empty() && field.trim().parse::<f32>().is_err();
+    fields.len() > 4 && fields.iter().all(is_word)
 }
 
-/// The image name, which may be quoted as in RFC 4180, and the fields after it.
-fn split(line: &str) -> Result<(String, Vec<&str>), String> {
-    let (image, rest) = match line.strip_prefix('"') {
-        None => line.split_once(',').map(|(image, rest)| (image.trim().to_string(), rest)),
-        Some(quoted) => {
-            let mut end = 0;
-            // A doubled quote is a quote of the name.
-            while let Some(at) = quoted[end..].find('"') {
-                end += at + 1;
-                if !quoted[end..].starts_with('"') {
-                    break;
-                }
-                end += 1;
-            }
-            let closed = end > 0 && quoted[..end].ends_with('"');
-            let rest = quoted[end..].trim_start().strip_prefix(',');
-            rest.filter(|_| closed).map(|rest| (quoted[..end - 1].replace("\"\"", "\""), rest))
+/// Where a header puts the columns.
+struct Columns {
+    /// Of name, x, y, width, height.
+    places: [usize; 5],
+    score: Option<usize>,
+    count: usize,
+}
+
+impl Columns {
+    /// `None` if the columns are as in a file without a header, or have names of somebody else's.
+    fn named(header: &StringRecord) -> Option<Self> {
+        let place = |name: &str| header.iter().position(|field| field.trim().eq_ignore_ascii_case(name));
+        let mut places = [0; 5];
+        for (slot, name) in places.iter_mut().zip(COLUMNS) {
+            *slot = place(name)?;
         }
+        let found = Self { places, score: place(COLUMNS[5]), count: header.len() };
+        (found.count > COLUMNS.len() || places != [0, 1, 2, 3, 4]).then_some(found)
     }
-    .ok_or_else(|| format!("{} is not a line of columns", quoted(line)))?;
-    Ok((image, rest.split(',').map(str::trim).collect()))
+}
+
+fn parse_row(fields: &StringRecord, columns: Option<&Columns>) -> Result<(String, Option<Rect>, Option<f32>), String> {
+    let count = fields.len();
+    let said = if count == 1 { "1 column".to_string() } else { format!("{count} columns") };
+    let (places, score) = match columns {
+        Some(columns) if columns.count == count => (columns.places, columns.score),
+        Some(columns) => return Err(format!("{said}, not {}", columns.count)),
+        None if count == 5 || count == 6 => ([0, 1, 2, 3, 4], (count == 6).then_some(5)),
+        None => return Err(format!("{said}, not 5 or 6")),
+    };
+    let image = &fields[places[0]];
+    if image.trim().is_empty() {
+        return Err("no image name".into());
+    }
+    let score = match score.map(|place| fields[place].trim()).filter(|score| !score.is_empty()) {
+        None => None,
+        Some(text) => match text.parse::<f32>() {
+            Ok(score) if !score.is_nan() => Some(score),
+            _ => return Err(format!("score is {}, not a number", quoted(text))),
+        },
+    };
+    let sides: [&str; 4] = std::array::from_fn(|side| fields[places[side + 1]].trim());
+    let rect = match (sides.iter().all(|side| side.is_empty()), score) {
+        (false, _) => Some(parse_box(&sides)?),
+        (true, None) => None,
+        (true, Some(score)) => return Err(format!("a score of {score} without a box")),
+    };
+    Ok((image.to_string(), rect, score))
 }
 
 #[cfg(test)]
@@ -182,20 +304,112 @@ mod tests {
     #[test]
     fn a_bad_line_is_named_by_file_and_line() {
         for (line, found) in [
-            ("b.jpg,1,2,3", "4 columns"),
-            ("b.jpg,1,2,3,4,5,6", "7 columns"),
+            ("b.jpg,1,2,3", ":3: 4 columns, not 5 or 6"),
+            ("b.jpg,1,2,3,4,5,6", ":3: 7 columns, not 5 or 6"),
             ("b.jpg,1,2,3,x", "height is \"x\", not a number"),
             ("b.jpg,1,2,0,4", "is empty"),
             ("b.jpg,1,2,3,4,nan", "score is \"nan\""),
             (",1,2,3,4", "no image name"),
-            ("b.jpg", "not a line of columns"),
-            ("\"b.jpg,1,2,3,4", "not a line of columns"),
-            ("\"", "not a line of columns"),
+            ("b.jpg", "1 column, not 5 or 6"),
+            ("\"b.jpg,1,2,3,4", "a quote is opened and not closed"),
+            ("\"", "a quote is opened and not closed"),
+            ("b.jpg,,2,3,4", "x is \"\", not a number"),
+            ("b.jpg,1,2,3,", "height is \"\", not a number"),
+            ("b.jpg,,,,,0.5", "a score of 0.5 without a box"),
+            ("b.jpg,,,,,,", "7 columns, not 5 or 6"),
         ] {
             let file = file(format!("image,x,y,width,height\na.jpg,1,2,3,4\n{line}\n"));
             let error = read(&file).unwrap_err().to_string();
             let place = format!("{}:3: ", file.path().display());
             assert!(error.starts_with(&place) && error.contains(found), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_image_without_a_face_has_a_row_too() {
+        let text = format!("{HEADER}\na.jpg,,,,,\nb.jpg,1,2,3,4,0.5\n\"c.jpg\",\"\",\"\",\"\",\"\"\n");
+        for text in [text.as_str(), text.split_once('\n').unwrap().1] {
+            let boxes = read_scored(file(text)).unwrap();
+            assert_eq!(boxes.keys().collect::<Vec<_>>(), ["a.jpg", "b.jpg", "c.jpg"]);
+            assert_eq!(boxes.values().map(Vec::len).collect::<Vec<_>>(), [0, 1, 0]);
+            assert_eq!(read(file(text)).unwrap().values().map(Vec::len).sum::<usize>(), 1);
+        }
+    }
+
+    #[test]
+    fn quoted_numbers_and_names_over_two_lines_are_read() {
+        let text = "\"image\",\"x\",\"y\",\"width\",\"height\",\"score\"\r\n\"nl\n, \"\"name\"\".jpg\",\"1\",\"2.5\",\"3\",\" 4\",\"5e-1\"\r\nb.jpg,1,2,3\r\n";
+        let mut problems = Problems::new(false);
+        let rows = rows(file(text), &mut problems).unwrap();
+        let expected = Some(Rect::new(1.0, 2.5, 3.0, 4.0));
+        assert_eq!(rows, [Row { line: 2, image: "nl\n, \"name\".jpg".into(), rect: expected, score: Some(0.5) }]);
+        assert!(problems.list[0].to_string().contains(":4: 4 columns"), "{:?}", problems.list);
+    }
+
+    #[test]
+    fn a_header_says_where_the_columns_are() {
+        let text = "Smiling,score,image,height,width,y,x\n1,0.5,a.jpg,4,3,2,1\n,,b.jpg,,,,\n";
+        let boxes = read_scored(file(text)).unwrap();
+        assert_eq!(boxes["a.jpg"], [(Rect::new(1.0, 2.0, 3.0, 4.0), 0.5)]);
+        assert!(boxes["b.jpg"].is_empty());
+        let error = read(file(format!("{text}c.jpg,1,2\n"))).unwrap_err().to_string();
+        assert!(error.contains(":4: 3 columns, not 7"), "{error}");
+        let kaggle = read(file("image_id,x_1,y_1,width,height\na.jpg,1,2,3,4\n")).unwrap();
+        assert_eq!(kaggle["a.jpg"], [Rect::new(1.0, 2.0, 3.0, 4.0)]);
+    }
+
+    /// What the detections of a photo with such names look like; read with Python's csv module they are the same.
+    #[test]
+    fn what_is_written_is_what_it_always_was() {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes, "d.csv").unwrap();
+        writer.row("../x/a.jpg", Some((Rect::new(183.25, 70.06, 84.1, 109.7), 0.42514))).unwrap();
+        writer.row("nl\nname.jpg", None).unwrap();
+        writer.row("q,\"x\".jpg", Some((Rect::new(-1.0, 0.0, 84.1, 109.7), -0.5))).unwrap();
+        Writer::append(&mut bytes, "d.csv").row("-dash.jpg", None).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        assert_eq!(
+            text,
+            "image,x,y,width,height,score\n../x/a.jpg,183.2,70.1,84.1,109.7,0.4251\n\"nl\nname.jpg\",,,,,\n\"q,\"\"x\"\".jpg\",-1.0,0.0,84.1,109.7,-0.5000\n-dash.jpg,,,,,\n"
+        );
+        let boxes = read_scored(file(&text)).unwrap();
+        assert_eq!(boxes.keys().collect::<Vec<_>>(), ["-dash.jpg", "../x/a.jpg", "nl\nname.jpg", "q,\"x\".jpg"]);
+        assert!(text.starts_with(HEADER));
+    }
+
+    #[test]
+    fn photos_are_found_from_the_file_from_here_and_by_the_end_of_a_path() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        for name in ["images/x/a.png", "images/y/a.png", "images/y/b.png", "images/c.png", "else/d.png"] {
+            std::fs::create_dir_all(path(name).parent().unwrap()).unwrap();
+            std::fs::write(path(name), "").unwrap();
+        }
+        std::fs::create_dir(path("images/e.png")).unwrap();
+        let elsewhere = path("else/d.png").to_str().unwrap().to_string();
+        let known = [
+            ("x/a.png", path("images/x/a.png")),
+            ("c.png", path("images/c.png")),
+            (&elsewhere, path("else/d.png")),
+            ("/m/images/y/a.png", path("images/y/a.png")),
+            ("b.png", path("images/y/b.png")),
+            // The tests run where the program's sources are.
+            ("src/lib.rs", "src/lib.rs".into()),
+        ];
+        let unknown = [
+            ("a.png", "fits several photos"),
+            ("/m/c.png", "\"/m/c.png\" is not in"),
+            ("e.png", "\"e.png\" is a folder"),
+            ("f.png", "is not in"),
+            ("Cargo.toml", "is not in"),
+        ];
+        let names: Vec<&str> = known.iter().map(|(name, _)| *name).chain(unknown.map(|(name, _)| name)).collect();
+        let found = photos(&path("boxes.csv"), &names);
+        for ((name, expected), found) in known.iter().zip(&found) {
+            assert_eq!(found.as_ref(), Ok(expected), "{name}");
+        }
+        for ((name, expected), found) in unknown.iter().zip(&found[known.len()..]) {
+            assert!(found.as_ref().is_err_and(|why| why.contains(expected)), "{name}: {found:?}");
         }
     }
 

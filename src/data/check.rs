@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::boxes;
-use super::celeba::{CelebA, Split};
+use super::celeba::{CelebA, IDENTITY_FILE, PARTITION_FILE, Split};
 use super::folder::ImageFolder;
 use super::photo::{Photo, Rect};
 use super::text::Problems;
@@ -41,10 +41,13 @@ pub struct Report {
     /// CelebA: in the order of the list.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attributes: Vec<AttributeRate>,
+    /// CelebA: files that are not there, and what cannot be done without them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     /// How many images could not be decoded, if that was tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<usize>,
-    /// How many problems there are, unreadable images included.
+    /// How many problems there are: unreadable images and whatever was passed over included.
     pub problem_count: usize,
     /// The first of them.
     pub problems: Vec<String>,
@@ -97,21 +100,29 @@ pub fn check(root: impl AsRef<Path>, strict: bool, decode: Option<Decoded<'_>>) 
             AttributeRate { name: name.clone(), positive_rate: positive as f64 / data.samples.len() as f64 }
         };
         report.attributes = data.attribute_names.iter().enumerate().map(rate).collect();
+        for (file, name, needed) in [
+            (&data.identity_file, IDENTITY_FILE, "to train on identities"),
+            (&data.partition_file, PARTITION_FILE, "to train on and measure parts of the data"),
+        ] {
+            if file.is_none() {
+                report.missing.push(format!("{name}, needed {needed}"));
+            }
+        }
         problems.list = data.problems;
         images = data.samples.into_iter().map(|s| (s.path, s.bbox.into_iter().collect())).collect();
     } else if box_file.is_file() {
         let by_image = boxes::read(&box_file)?;
         report.layout = "boxes";
         report.boxes = Some(by_image.values().map(Vec::len).sum());
-        let folder = boxes::photo_folder(&box_file);
+        let names: Vec<&str> = by_image.keys().map(String::as_str).collect();
+        let paths = boxes::photos(&box_file, &names);
         let mut present = Vec::with_capacity(by_image.len());
-        for (name, rects) in by_image {
-            let path = folder.join(name);
-            if path.is_file() {
-                present.push((path, rects));
-            } else {
-                let found = format!("{} has boxes but does not exist", path.display());
-                problems.report(Error::file(&box_file, found).advise("add the photo or remove its lines"))?;
+        for (path, rects) in paths.into_iter().zip(by_image.into_values()) {
+            match path {
+                Ok(path) => present.push((path, rects)),
+                Err(found) => {
+                    problems.report(Error::file(&box_file, found).advise("add the photo or remove its lines"))?;
+                }
             }
         }
         images = present;
@@ -167,6 +178,9 @@ impl fmt::Display for Report {
         }
         if let Some(Splits { train, val, test, none }) = self.splits {
             writeln!(f, "  {:<24} {train:>8} {val:>8} {test:>8} {none:>8}", "train, val, test, none")?;
+        }
+        for missing in &self.missing {
+            writeln!(f, "  {:<24} {missing}", "missing")?;
         }
         for AttributeRate { name, positive_rate } in &self.attributes {
             writeln!(f, "  {name:<24} {:>6.1} %", 100.0 * positive_rate)?;

@@ -7,11 +7,13 @@ pub mod draw;
 pub mod folder;
 pub mod frame;
 pub mod gpu;
+pub mod names;
 pub mod photo;
 pub mod prefetch;
 pub mod resample;
 pub mod scenes;
 pub mod synth;
+pub mod table;
 mod text;
 
 pub use text::Problems;

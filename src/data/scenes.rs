@@ -2,15 +2,16 @@
 //! the subject is always in the middle, a detector that answers "the middle" looks good; here it does not.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use rayon::prelude::*;
 
-use super::boxes::{self, photo_folder};
+use super::boxes;
 use super::folder::ImageFolder;
 use super::photo::{Photo, Rect};
+use super::table;
 use crate::error::At;
 use crate::rng::Rng;
 use crate::weights::write_atomic;
@@ -41,22 +42,27 @@ impl Default for Config {
 /// File name of the boxes.
 pub const BOXES: &str = "boxes.csv";
 
-/// Writes scenes into `to/images` and their boxes into `to/boxes.csv`: every photo of the box file `photos` has its turn.
-/// The same arguments give the same bytes.
+/// Writes scenes into `to/images` and their boxes into `to/boxes.csv`: every photo with a box in the box file `photos` has its
+/// turn. The same arguments give the same bytes. Returns what was passed over among the backgrounds.
 ///
 /// # Errors
 /// Nothing to paste or to paste on, photos that cannot be read, shares out of range, a folder that cannot be written.
-pub fn write(config: &Config, photos: &Path, backgrounds: &Path, to: &Path) -> Result<()> {
+pub fn write(config: &Config, photos: &Path, backgrounds: &Path, to: &Path) -> Result<Vec<Error>> {
     let (least, most) = config.scale;
     if !(least > 0.0 && least <= most && most <= 1.0 && (0.0..0.5).contains(&config.fade) && config.side > 0) {
         return Err(Error::new("scenes", format!("side {}, scale {least}-{most}, fade {}", config.side, config.fade))
             .advise("the scale is a share above 0 and at most 1, the fade a share below 0.5"));
     }
-    let known: Vec<(String, Vec<Rect>)> = boxes::read(photos)?.into_iter().collect();
+    let with_boxes = boxes::read(photos)?.into_iter().filter(|(_, rects)| !rects.is_empty());
+    let (names, rects): (Vec<String>, Vec<Vec<Rect>>) = with_boxes.unzip();
+    let paths = boxes::photos(photos, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let absent = |found| Error::file(photos, found).advise("add the photo or remove its lines");
+    let paths = paths.into_iter().collect::<Result<Vec<PathBuf>, String>>().map_err(absent)?;
+    let known: Vec<(PathBuf, Vec<Rect>)> = paths.into_iter().zip(rects).collect();
     if known.is_empty() {
         return Err(Error::file(photos, "holds no box").advise("give a box file: image,x,y,width,height"));
     }
-    let backgrounds = ImageFolder::open(backgrounds)?.samples;
+    let ImageFolder { samples: backgrounds, problems, .. } = ImageFolder::open(backgrounds)?;
     let mut order: Vec<usize> = (0..known.len()).collect();
     Rng::new(config.seed, u64::MAX).shuffle(&mut order);
     let images = to.join("images");
@@ -65,8 +71,8 @@ pub fn write(config: &Config, photos: &Path, backgrounds: &Path, to: &Path) -> R
         .into_par_iter()
         .map(|number| {
             let mut rng = Rng::new(config.seed, number as u64);
-            let (name, faces) = &known[order[number % order.len()]];
-            let photo = Photo::open(photo_folder(photos).join(name))?;
+            let (path, faces) = &known[order[number % order.len()]];
+            let photo = Photo::open(path)?;
             let background = Photo::open(&backgrounds[rng.below(backgrounds.len())].0)?;
             let (scene, place, zoom) = config.paste(&photo, &background, &mut rng);
             let path = images.join(format!("{number:05}.jpg"));
@@ -76,13 +82,16 @@ pub fn write(config: &Config, photos: &Path, backgrounds: &Path, to: &Path) -> R
                 .at(&path)?;
             write_atomic(&path, |file| file.write_all(&jpeg))?;
             let moved = |r: &Rect| {
-                let (x, y) = (place.x + r.x * zoom, place.y + r.y * zoom);
-                format!("{number:05}.jpg,{x:.1},{y:.1},{:.1},{:.1}\n", r.width * zoom, r.height * zoom)
+                let moved = [place.x + r.x * zoom, place.y + r.y * zoom, r.width * zoom, r.height * zoom];
+                let name = std::iter::once(format!("{number:05}.jpg"));
+                table::line(name.chain(moved.map(|pixels| format!("{pixels:.1}")))) + "\n"
             };
             Ok(faces.iter().map(moved).collect())
         })
         .collect::<Result<_>>()?;
-    write_atomic(to.join(BOXES), |file| write!(file, "image,x,y,width,height\n{}", lines.concat()))
+    let header = table::line(["image", "x", "y", "width", "height"]);
+    write_atomic(to.join(BOXES), |file| write!(file, "{header}\n{}", lines.concat()))?;
+    Ok(problems)
 }
 
 impl Config {

@@ -37,7 +37,7 @@ impl Text {
 /// Where a reader puts what is wrong with single lines or files.
 pub struct Problems {
     strict: bool,
-    /// In the order found; empty if strict.
+    /// In the order found; if strict, nothing but notices.
     pub list: Vec<Error>,
 }
 
@@ -58,6 +58,29 @@ impl Problems {
         self.list.push(error);
         Ok(())
     }
+
+    /// Keeps what is worth knowing but no fault, so that it ends nothing even if strict.
+    pub fn notice(&mut self, notice: Error) {
+        self.list.push(notice);
+    }
+
+    /// Whether the first problem ends the reading.
+    pub fn strict(&self) -> bool {
+        self.strict
+    }
+}
+
+/// A count as it is read best: 5,048.
+pub(super) fn grouped(count: usize) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// A piece of a file as it may stand in a message: quoted, escaped, not too long.
@@ -105,6 +128,13 @@ mod tests {
     fn a_quoted_token_is_short_and_printable() {
         assert_eq!(quoted("a\u{7}b"), "\"a\\u{7}b\"");
         assert_eq!(quoted(&"é".repeat(50)), format!("\"{}\"...", "é".repeat(40)));
+    }
+
+    #[test]
+    fn counts_are_grouped_by_thousands() {
+        for (count, text) in [(0, "0"), (999, "999"), (5_048, "5,048"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(count), text);
+        }
     }
 
     #[test]

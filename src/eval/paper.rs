@@ -1,10 +1,17 @@
 //! What the paper reached on CelebA, to stand beside our figures. Its test photos are others than any that are measured here
 //! unless the data is CelebA's own test part.
 
+use crate::data::table::{Row, Table};
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// Accuracy in percent: a comment with the source, the names of the columns, a line per attribute.
-static TABLE: &str = include_str!("paper.csv");
+static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    let rows =
+        Table::new("paper.csv", include_bytes!("paper.csv").to_vec()).map(|table| table.rows().flatten().collect());
+    let rows: Vec<Row> = rows.unwrap_or_default();
+    rows.into_iter().filter(|row| !row.fields[0].starts_with('#')).collect()
+});
 
 /// The systems that the paper compares, its own first.
 pub fn systems() -> Vec<&'static str> {
@@ -26,7 +33,7 @@ pub fn means<'a>(attributes: impl Iterator<Item = &'a str>) -> Option<Vec<f64>> 
 }
 
 fn rows() -> impl Iterator<Item = Vec<&'static str>> {
-    TABLE.lines().filter(|line| !line.starts_with('#')).map(|line| line.split(',').collect())
+    TABLE.iter().map(|row| row.fields.iter().collect())
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! What is measured: photos and what is known of each, whichever kind of data they come from, and other detectors' windows
 //! on them.
 
-use crate::data::celeba::{CelebA, Split};
+use crate::data::celeba::{CelebA, Sample, Split};
+use crate::data::names::{Found, Names, Places};
 use crate::data::photo::Rect;
 use crate::data::{Problems, boxes, folder};
 use crate::{Error, Result};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Name of a box file in a folder.
@@ -15,7 +16,7 @@ const BOX_FILE: &str = "boxes.csv";
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
     pub path: PathBuf,
-    /// What annotations and detections call it.
+    /// What annotations and detections call it; of a background the path from its folder.
     pub name: String,
     /// The faces, and the line of the box file that each stands on; `None` if they are not known.
     pub boxes: Option<Vec<(Rect, usize)>>,
@@ -28,7 +29,7 @@ pub struct Item {
 /// The photos of an evaluation.
 #[derive(Debug, Clone, Default)]
 pub struct Photos {
-    /// Those of the data, then the backgrounds.
+    /// Those of the data, then those of the folder of backgrounds.
     pub items: Vec<Item>,
     /// Of the data; empty if it has none.
     pub attribute_names: Vec<String>,
@@ -40,7 +41,8 @@ pub struct Photos {
 }
 
 /// The photos of `data`: a folder in CelebA's layout (the part `split`, by default the test part), or a box file
-/// `image,x,y,width,height` or a folder with one of the name `boxes.csv`, which has no parts.
+/// `image,x,y,width,height` or a folder with one of the name `boxes.csv`, which has no parts. A photo whose row has no box is a
+/// background.
 ///
 /// # Errors
 /// Data of another kind, or without a photo; if `problems` is strict, the first bad line or missing photo.
@@ -61,25 +63,22 @@ pub fn open(data: &Path, split: Option<Split>, problems: &mut Problems) -> Resul
 }
 
 fn celeba(root: &Path, split: Split, problems: &mut Problems) -> Result<Photos> {
-    let data = CelebA::open(root, false)?;
+    let mut data = CelebA::open(root, problems.strict())?;
+    problems.list.append(&mut data.problems);
     let lines = data.box_lines()?;
-    let samples = data.samples.into_iter().filter(|sample| sample.split == Some(split));
-    let items: Vec<Item> = samples
-        .map(|sample| Item {
-            boxes: sample.bbox.map(|bbox| vec![(bbox, lines.get(&sample.name).copied().unwrap_or(0))]),
-            path: sample.path,
-            name: sample.name,
-            attributes: Some(sample.attributes),
-            background: false,
-        })
-        .collect();
-    for problem in data.problems {
-        problems.report(problem)?;
-    }
-    if items.is_empty() {
+    let samples = data.split(split)?;
+    if samples.is_empty() {
         let found = format!("no photo in its {} part", split.name());
-        return Err(Error::file(root, found).advise("choose another with --split, or add list_eval_partition.txt"));
+        return Err(Error::file(root, found).advise("choose another with --split"));
     }
+    let item = |sample: &Sample| Item {
+        boxes: sample.bbox.map(|bbox| vec![(bbox, lines.get(&sample.name).copied().unwrap_or(0))]),
+        path: sample.path.clone(),
+        name: sample.name.clone(),
+        attributes: Some(sample.attributes.clone()),
+        background: false,
+    };
+    let items = samples.into_iter().map(item).collect();
     Ok(Photos {
         items,
         attribute_names: data.attribute_names,
@@ -91,36 +90,49 @@ fn celeba(root: &Path, split: Split, problems: &mut Problems) -> Result<Photos> 
 
 /// Photos in the order of their first lines.
 fn box_list(file: &Path, problems: &mut Problems) -> Result<Photos> {
-    let images = boxes::photo_folder(file);
-    let (mut items, mut index) = (Vec::<Item>::new(), HashMap::new());
-    for row in boxes::rows(file, problems)? {
-        let place = *index.entry(row.image.clone()).or_insert(items.len());
-        if place == items.len() {
-            let path = images.join(&row.image);
-            if !path.is_file() {
-                index.remove(&row.image);
-                let found = format!("image {:?} is not in {}", row.image, images.display());
-                problems.report(at_line(file, row.line, found).advise("add the photo or remove the line"))?;
+    let rows = boxes::rows(file, problems)?;
+    let mut seen = HashSet::new();
+    let names: Vec<&str> = rows.iter().map(|row| row.image.as_str()).filter(|name| seen.insert(*name)).collect();
+    let paths: HashMap<&str, Result<PathBuf, String>> =
+        names.iter().copied().zip(boxes::photos(file, &names)).collect();
+    let (mut items, mut index, mut absent) = (Vec::<Item>::new(), HashMap::<_, usize>::new(), HashSet::new());
+    // Two names may lead to one photo.
+    let mut places = Places::default();
+    for row in &rows {
+        let path = match &paths[row.image.as_str()] {
+            Ok(path) => path,
+            Err(found) => {
+                // Once for all lines of the image.
+                if absent.insert(&row.image) {
+                    problems
+                        .report(at_line(file, row.line, found.clone()).advise("add the photo or remove the line"))?;
+                }
                 continue;
             }
-            items.push(Item { path, name: row.image, boxes: Some(Vec::new()), attributes: None, background: false });
+        };
+        let place = *index.entry(places.of(path)).or_insert(items.len());
+        if place == items.len() {
+            let (path, name) = (path.clone(), row.image.clone());
+            items.push(Item { path, name, boxes: Some(Vec::new()), attributes: None, background: true });
         }
-        items[place].boxes.get_or_insert_default().push((row.rect, row.line));
+        items[place].background &= row.rect.is_none();
+        items[place].boxes.get_or_insert_default().extend(row.rect.map(|rect| (rect, row.line)));
     }
-    if items.is_empty() {
+    if items.iter().all(|item| item.background) {
         return Err(Error::file(file, "has a box of no photo").advise("write lines image,x,y,width,height"));
     }
+    let images = boxes::photo_folder(file);
     if images.ends_with("images") {
-        let unknown: Vec<PathBuf> = folder::photos(&images)?
+        let unknown: Vec<PathBuf> = folder::photos(&images, problems)?
             .into_iter()
-            .filter(|path| path.strip_prefix(&images).is_ok_and(|p| p.to_str().is_none_or(|p| !index.contains_key(p))))
+            .filter(|path| !index.contains_key(&places.of(path)))
             .collect();
         if let Some(first) = unknown.first() {
             let others = if unknown.len() > 1 { format!(" and {} others", unknown.len() - 1) } else { String::new() };
-            let found = format!("no box for {}{others}", first.display());
-            problems.report(
-                Error::file(file, found).advise("they are not measured; give --backgrounds those without a face"),
-            )?;
+            let found = format!("no line for {}{others}", first.display());
+            problems.report(Error::file(file, found).advise(
+                "they are not measured; give --backgrounds those without a face, or lines with empty fields",
+            ))?;
         }
     }
     Ok(Photos { items, box_file: Some(file.to_path_buf()), ..Photos::default() })
@@ -130,9 +142,9 @@ impl Photos {
     /// Adds the photos in and below a folder as photos without a face.
     ///
     /// # Errors
-    /// An unreadable folder, no photo in it.
-    pub fn add_backgrounds(&mut self, root: &Path) -> Result<()> {
-        self.items.extend(folder::photos(root)?.into_iter().map(|path| Item {
+    /// An unreadable folder, no photo in it; if `problems` is strict, the first thing in it that has to be passed over.
+    pub fn add_backgrounds(&mut self, root: &Path, problems: &mut Problems) -> Result<()> {
+        self.items.extend(folder::photos(root, problems)?.into_iter().map(|path| Item {
             name: path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned(),
             boxes: Some(Vec::new()),
             attributes: None,
@@ -172,47 +184,53 @@ pub struct Detections {
 }
 
 impl Detections {
-    /// Reads `image,x,y,width,height,score`. An image is known by its name in the annotations or, where that is the only
-    /// photo of its name, by the file name alone.
-    /// Names of other photos are passed over and reported together.
+    /// Reads `image,x,y,width,height,score`. An image is known by its name in the annotations or by its path, see
+    /// [`Names::find`]. Names of other photos are passed over and reported together. A file that has rows for images without a
+    /// face should have one for every photo; those that it lacks are reported.
     ///
     /// # Errors
     /// An unreadable file; not one known photo; if `problems` is strict, the first bad line, or unknown photos.
     pub fn read(file: &Path, name: String, photos: &Photos, problems: &mut Problems) -> Result<Self> {
-        let mut index: HashMap<&str, Option<usize>> = HashMap::new();
-        for (i, item) in photos.items.iter().enumerate() {
-            let file_name = item.name.rsplit('/').next().unwrap_or_default();
-            index.entry(file_name).and_modify(|known| *known = None).or_insert(Some(i));
-        }
-        index.extend(photos.items.iter().enumerate().map(|(i, item)| (item.name.as_str(), Some(i))));
+        let rows = boxes::rows(file, problems)?;
+        let mut seen = HashSet::new();
+        let names: Vec<&str> = rows.iter().map(|row| row.image.as_str()).filter(|name| seen.insert(*name)).collect();
+        // A name that cannot be written is that of no line.
+        let known =
+            photos.items.iter().map(|item| (item.path.to_str().map(|_| item.name.as_str()), item.path.as_path()));
+        let found: HashMap<&str, Found> = names.iter().copied().zip(Names::new(known).find(&names)).collect();
+
         let mut windows = vec![Vec::new(); photos.items.len()];
-        let (mut known, mut unknown) = (0, Vec::new());
-        for row in boxes::rows(file, problems)? {
-            let Some(score) = row.score else {
-                problems.report(
-                    at_line(file, row.line, "no score".into()).advise("detections need one, in the sixth column"),
-                )?;
-                continue;
-            };
-            let place = index.get(row.image.as_str()).or_else(|| index.get(row.image.rsplit('/').next()?));
-            match place {
-                Some(Some(i)) => {
-                    windows[*i].push((row.rect, score));
-                    known += 1;
+        let (mut looked_at, mut unknown, mut unclear) = (vec![false; photos.items.len()], Vec::new(), HashSet::new());
+        for row in &rows {
+            match &found[row.image.as_str()] {
+                Found::Photo(number) => match row.detection() {
+                    Ok(window) => {
+                        windows[*number].extend(window);
+                        looked_at[*number] = true;
+                    }
+                    Err(error) => problems.report(error.within(format_args!("{}:{}", file.display(), row.line)))?,
+                },
+                Found::Unclear(why) => {
+                    if unclear.insert(&row.image) {
+                        let error = at_line(file, row.line, format!("image {:?}: {why}", row.image));
+                        problems.report(error.advise("write the path as the annotations do"))?;
+                    }
                 }
-                Some(None) => {
-                    let found = format!("several photos are named {:?}", row.image);
-                    problems.report(at_line(file, row.line, found).advise("write the path as the annotations do"))?;
-                }
-                None => unknown.push(row),
+                Found::Unknown => unknown.push(row),
             }
         }
-        if known == 0 {
+        if !looked_at.contains(&true) {
             return Err(Error::file(file, "has a detection in none of the photos").advise("do the image names fit?"));
         }
         if let Some(first) = unknown.first() {
             let found = format!("image {:?} is none of the photos ({} such lines)", first.image, unknown.len());
             problems.report(at_line(file, first.line, found).advise("is it of another part of the data?"))?;
+        }
+        let mut without =
+            photos.items.iter().zip(&looked_at).filter(|(_, looked_at)| !**looked_at).map(|(item, _)| item);
+        if let (true, Some(first)) = (rows.iter().any(|row| row.rect.is_none()), without.next()) {
+            let found = format!("no line for {} of {} photos: {:?}", 1 + without.count(), looked_at.len(), first.name);
+            problems.report(Error::file(file, found).advise("they count as photos in which nothing was found"))?;
         }
         Ok(Self { name, windows })
     }
@@ -261,7 +279,7 @@ mod tests {
             assert_eq!(found.len(), 3, "{found:?}");
             assert!(found[0].contains("boxes.csv:5: box 0 x 9 at (9, 9) is empty"), "{found:?}");
             assert!(found[1].contains("boxes.csv:4: image \"gone.jpg\" is not in"), "{found:?}");
-            assert!(found[2].contains("boxes.csv: no box for ") && found[2].contains("images/c.jpg; "), "{found:?}");
+            assert!(found[2].contains("boxes.csv: no line for ") && found[2].contains("images/c.jpg; "), "{found:?}");
         }
         let error = open(root.path(), None, &mut Problems::new(true)).unwrap_err().to_string();
         assert!(error.contains("boxes.csv:5: "), "{error}");
@@ -295,7 +313,7 @@ mod tests {
             ("none.csv", "z.jpg,1,1,1,1,0.8\n"),
         ]);
         let mut photos = open(root.path(), None, &mut Problems::new(true)).unwrap();
-        photos.add_backgrounds(&root.path().join("empty")).unwrap();
+        photos.add_backgrounds(&root.path().join("empty"), &mut Problems::new(true)).unwrap();
         let mut problems = Problems::new(false);
         let read = |file: &str, problems: &mut Problems| {
             Detections::read(&root.path().join(file), "other".into(), &photos, problems)
@@ -304,11 +322,54 @@ mod tests {
         let scores: Vec<Vec<f32>> = found.windows.iter().map(|w| w.iter().map(|(_, score)| *score).collect()).collect();
         assert_eq!(scores, [vec![], vec![0.5], vec![0.6], vec![1.0]]);
         let found = messages(&problems);
-        for (message, part) in found.iter().zip([":3: several photos", ":6: no score", ":4: image \"z.jpg\" is none"]) {
+        let parts = [":3: image \"a.jpg\": it fits several photos", ":6: no score", ":4: image \"z.jpg\" is none"];
+        for (message, part) in found.iter().zip(parts) {
             assert!(message.contains(part), "{found:?}");
         }
         assert_eq!(found.len(), 3);
         assert!(read("none.csv", &mut Problems::new(false)).unwrap_err().to_string().contains("none of the photos"));
+    }
+
+    /// Bytes that are not UTF-8 are shown as U+FFFD, which may be the name of another file.
+    #[test]
+    #[cfg(unix)]
+    fn a_name_that_cannot_be_written_is_not_mistaken_for_another() {
+        use std::os::unix::ffi::OsStrExt;
+        let root = tree(&[("boxes.csv", "a.jpg,1,2,3,4\n"), ("images/a.jpg", ""), ("empty/n.png", "")]);
+        fs::write(root.path().join("empty").join(std::ffi::OsStr::from_bytes(b"bad\xFF.png")), "").unwrap();
+        let mut photos = open(root.path(), None, &mut Problems::new(true)).unwrap();
+        photos.add_backgrounds(&root.path().join("empty"), &mut Problems::new(true)).unwrap();
+        assert_eq!(photos.items.len(), 3);
+        let file = root.path().join("d.csv");
+        fs::write(&file, "a.jpg,1,2,3,4,0.5\nempty/bad\u{FFFD}.png,1,1,1,1,1\nbad\u{FFFD}.png,1,1,1,1,1\n").unwrap();
+        let mut problems = Problems::new(false);
+        let found = Detections::read(&file, "other".into(), &photos, &mut problems).unwrap();
+        assert_eq!(found.windows.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0, 0]);
+        let found = messages(&problems);
+        assert!(found.len() == 1 && found[0].contains("none of the photos (2 such lines)"), "{found:?}");
+    }
+
+    #[test]
+    fn a_photo_without_a_box_is_a_background_and_one_without_a_line_is_said() {
+        let root = tree(&[
+            ("boxes.csv", "a.jpg,1,2,3,4\nempty.jpg,,,,\n/moved/images/deep/b.jpg,1,2,3,4\n"),
+            ("images/a.jpg", ""),
+            ("images/empty.jpg", ""),
+            ("images/deep/b.jpg", ""),
+            ("images/deep/c.jpg", ""),
+            ("d.csv", "a.jpg,,,,,\ndeep/b.jpg,1,1,1,1,0.5\n"),
+        ]);
+        let mut problems = Problems::new(false);
+        let photos = open(root.path(), None, &mut problems).unwrap();
+        let items: Vec<(&str, bool)> = photos.items.iter().map(|i| (i.name.as_str(), i.background)).collect();
+        assert_eq!(items, [("a.jpg", false), ("empty.jpg", true), ("/moved/images/deep/b.jpg", false)]);
+        assert_eq!(photos.items[1].boxes, Some(vec![]));
+        assert!(photos.items[2].path.ends_with("images/deep/b.jpg"));
+        let found = Detections::read(&root.path().join("d.csv"), "d".into(), &photos, &mut problems).unwrap();
+        assert_eq!(found.windows.iter().map(Vec::len).collect::<Vec<_>>(), [0, 0, 1]);
+        let found = messages(&problems);
+        assert!(found[0].contains("boxes.csv: no line for ") && found[0].contains("images/deep/c.jpg; "), "{found:?}");
+        assert!(found[1].contains("d.csv: no line for 1 of 3 photos: \"empty.jpg\"") && found.len() == 2, "{found:?}");
     }
 
     #[test]

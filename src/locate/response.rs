@@ -2,6 +2,7 @@
 
 use crate::data::photo::{Photo, Rect};
 use crate::data::resample::{Normalise, Resampler};
+use crate::data::table;
 use crate::device::Device;
 use crate::net::{Net, Parameters, Runner, Spec, Unknown};
 use crate::ops::Kind;
@@ -101,7 +102,7 @@ impl Responder {
         let weights = folder.join(&config.weights);
         let parameters = net.load_parameters(&weights, Unknown::Ignore)?;
         let tags = TensorFile::open(&weights)?.metadata().get(TAGS).cloned().unwrap_or_default();
-        let tags: Vec<String> = tags.split(',').map(str::to_string).collect();
+        let tags = table::fields(&tags);
         // Tags name the channels of the head; another layer's channels have no names.
         let channels = net.output().c;
         let tags = if tags.len() == channels { tags } else { Vec::new() };

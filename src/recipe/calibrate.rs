@@ -64,10 +64,10 @@ impl Calibrate {
         Ok(self)
     }
 
-    fn photos(&self) -> Result<Photos> {
-        let mut photos = photos::open(&self.data, self.split, &mut Problems::new(false))?;
+    fn photos(&self, problems: &mut Problems) -> Result<Photos> {
+        let mut photos = photos::open(&self.data, self.split, problems)?;
         if let Some(backgrounds) = &self.backgrounds {
-            photos.add_backgrounds(backgrounds)?;
+            photos.add_backgrounds(backgrounds, problems)?;
         }
         let wanted = photos.spread(self.limit);
         photos.items = wanted.into_iter().map(|i| photos.items[i].clone()).collect();
@@ -85,7 +85,7 @@ impl Work for Calibrate {
     fn ingredients(&self) -> Result<Ingredients> {
         let mut list = Ingredients::default();
         inputs::model(&mut list, &self.model)?;
-        inputs::photos(&mut list, &self.photos()?)?;
+        inputs::photos(&mut list, &self.photos(&mut Problems::new(false))?)?;
         list.set("window", self.window.name());
         if self.backgrounds.is_some() {
             list.set("false_positives", self.false_positives);
@@ -99,9 +99,10 @@ impl Work for Calibrate {
             copy(&self.model.join(name), &folder.join(name))?;
         }
         sweep(folder, &files.iter().map(String::as_str).collect::<Vec<_>>());
-        let photos = self.photos()?;
+        let mut problems = Problems::new(false);
+        let photos = self.photos(&mut problems)?;
         let (faces, backgrounds): (Vec<_>, Vec<_>) = photos.items.iter().partition(|item| !item.background);
-        let (total, mut unreadable) = (photos.items.len(), Vec::new());
+        let (total, mut unreadable) = (photos.items.len(), problems.list);
 
         let mut model = Model::load(folder, tools.device)?;
         let shape = self.window.shape(&model.bundle).expect("checked");

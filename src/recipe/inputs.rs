@@ -35,7 +35,8 @@ pub fn data(list: &mut Ingredients, root: &Path, splits: &[Split]) -> Result<()>
     let celeba = CelebA::open(root, false)?;
     let mut print = Fingerprint::default();
     print.text(&celeba.attribute_names.join(" "));
-    for sample in splits.iter().flat_map(|split| celeba.split(*split)) {
+    let parts = splits.iter().map(|split| celeba.split(*split)).collect::<Result<Vec<_>>>()?;
+    for sample in parts.into_iter().flatten() {
         let attributes: String = sample.attributes.iter().map(|present| if *present { '1' } else { '0' }).collect();
         let bbox = sample.bbox.map_or(String::new(), |b| format!("{} {} {} {}", b.x, b.y, b.width, b.height));
         let identity = sample.identity.map_or(String::new(), |identity| identity.to_string());

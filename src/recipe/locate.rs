@@ -1,4 +1,4 @@
-//! `kind = "locate"`: the windows that a model finds in photos, as a box file. Photos without a face are not in it.
+//! `kind = "locate"`: the windows that a model finds in photos, as a box file with a row for every photo that can be read.
 
 use super::{Done, Event, Tools, Work, inputs};
 use crate::Result;
@@ -38,13 +38,17 @@ impl Work for Locate {
     fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done> {
         let mut model = Model::load(&self.model, tools.device)?;
         let celeba = tools.annotations(&self.data)?;
-        let samples: Vec<_> = self.splits.iter().flat_map(|split| celeba.split(*split)).collect();
-        let (mut lines, mut unreadable) = (vec![boxes::HEADER.to_string()], Vec::new());
+        let parts = self.splits.iter().map(|split| celeba.split(*split)).collect::<Result<Vec<_>>>()?;
+        let samples: Vec<_> = parts.into_iter().flatten().collect();
+        let path = folder.join(FILE);
+        let (mut text, mut found, mut unreadable) = (Vec::new(), 0, Vec::new());
+        let mut rows = boxes::Writer::new(&mut text, &path)?;
         for (done, sample) in samples.iter().enumerate() {
             match Photo::open(&sample.path) {
                 Ok(photo) => {
                     let face = model.locate(&photo)?;
-                    lines.extend(face.map(|face| boxes::line(&sample.name, self.window.of(&face, &model), face.score)));
+                    found += usize::from(face.is_some());
+                    rows.row(&sample.name, face.map(|face| (self.window.of(&face, &model), face.score)))?;
                 }
                 Err(error) => unreadable.push(error),
             }
@@ -52,8 +56,8 @@ impl Work for Locate {
         }
         (tools.tell)(Event::Skipped(&unreadable));
         sweep(folder, &[FILE]);
-        write_atomic(folder.join(FILE), |file| writeln!(file, "{}", lines.join("\n")))?;
-        let result = format!("a face in {} of {} photos", lines.len() - 1, samples.len());
+        write_atomic(path, |file| file.write_all(&text))?;
+        let result = format!("a face in {found} of {} photos", samples.len());
         Ok(Done { files: vec![FILE.into()], result })
     }
 }

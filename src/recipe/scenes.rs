@@ -1,6 +1,6 @@
 //! `kind = "scenes"`: photos with known boxes, pasted into photos of other things, as `weft data scenes` does it.
 
-use super::{Done, Tools, Work, inputs};
+use super::{Done, Event, Tools, Work, inputs};
 use crate::Result;
 use crate::data::scenes::{BOXES, Config, write};
 use crate::data::{Problems, folder};
@@ -44,7 +44,8 @@ impl Work for Scenes {
         let mut list = Ingredients::default();
         inputs::photos(&mut list, &photos::open(&self.photos, None, &mut Problems::new(true))?)?;
         let mut print = Fingerprint::default();
-        for photo in folder::photos(&self.backgrounds)? {
+        // What is passed over there is told by the run.
+        for photo in folder::photos(&self.backgrounds, &mut Problems::new(false))? {
             print.photo(&photo)?;
         }
         list.set("backgrounds", print.finish());
@@ -54,15 +55,17 @@ impl Work for Scenes {
         Ok(list)
     }
 
-    fn run(&self, folder: &Path, _: &mut Tools<'_>) -> Result<Done> {
+    fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done> {
         let images = folder.join(IMAGES);
         if images.exists() {
             std::fs::remove_dir_all(&images).at(&images)?;
         }
         let config = Config { first: self.first, scenes: self.count, seed: self.seed, ..Config::default() };
-        write(&config, &self.photos, &self.backgrounds, folder)?;
+        let passed_over = write(&config, &self.photos, &self.backgrounds, folder)?;
+        (tools.tell)(Event::Skipped(&passed_over));
         let name = |path: PathBuf| path.file_name().map(|name| format!("{IMAGES}/{}", name.to_string_lossy()));
-        let mut files: Vec<String> = folder::photos(&images)?.into_iter().filter_map(name).collect();
+        let scenes = folder::photos(&images, &mut Problems::new(true))?;
+        let mut files: Vec<String> = scenes.into_iter().filter_map(name).collect();
         files.push(BOXES.into());
         Ok(Done { files, result: format!("{} scenes", self.count) })
     }

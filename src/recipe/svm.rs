@@ -58,7 +58,8 @@ impl Work for Svm {
         }
         let mut model = Model::load(folder, tools.device)?;
         let celeba = tools.annotations(&self.data)?;
-        let samples = celeba.split(self.split);
+        let samples = celeba.split(self.split)?;
+        celeba.require_identities(&samples, "choosing C on held-out people")?;
         let faces =
             Faces::look(&mut model, &samples, self.aligned, false, &mut |done| tools.photos(done, samples.len()))?;
         (tools.tell)(Event::Skipped(&faces.unreadable));

@@ -10,6 +10,7 @@ use super::source::{Item, Source};
 use super::view::Cutter;
 use crate::data::prefetch::Prefetch;
 use crate::data::resample::Resampler;
+use crate::data::table::{self, Table};
 use crate::device::Device;
 use crate::lock::Lock;
 use crate::metrics::{self, Means};
@@ -142,17 +143,18 @@ pub fn run(
     sweep(&config.output, &files);
     write_atomic(config.output.join(NET), |file| file.write_all(network.trained.to_toml().as_bytes()))?;
     let mut log = Log::open(config.output.join(LOG), state.step)?;
+    let skipped = [&source.problems[..], cutter.problems()].concat();
     tell(Event::Start {
         steps,
         first: state.step,
         photos: source.train.len(),
         parameters: parameters.len(),
-        skipped: &source.problems,
+        skipped: &skipped,
         fresh: &fresh,
         threads: (before != threads && before * threads > 0).then_some([before, threads]),
     });
 
-    let named = if config.stage.has_tags() { source.tags.join(",") } else { String::new() };
+    let named = if config.stage.has_tags() { table::line(&source.tags) } else { String::new() };
     let save = |name: &str, parameters: &[f32], step: usize| -> Result<PathBuf> {
         let path = config.output.join(name);
         let metadata = [
@@ -336,17 +338,21 @@ struct Log {
 }
 
 impl Log {
-    const HEADER: &str = "step,epoch,rate,loss,validation_loss,accuracy,balanced_accuracy";
+    const HEADER: [&str; 7] = ["step", "epoch", "rate", "loss", "validation_loss", "accuracy", "balanced_accuracy"];
 
     /// Keeps the whole lines up to `step` of a log that is there.
     fn open(path: PathBuf, step: usize) -> Result<Self> {
-        let mut text = format!("{}\n", Self::HEADER);
-        if let Ok(old) = std::fs::read_to_string(&path) {
-            let until = |line: &&str| {
-                let done = line.split(',').next().and_then(|s| s.parse::<usize>().ok());
-                line.ends_with('\n') && done.is_some_and(|s| s <= step)
-            };
-            old.split_inclusive('\n').skip(1).filter(until).for_each(|line| text += line);
+        let mut text = format!("{}\n", table::line(Self::HEADER));
+        if let Ok(mut old) = std::fs::read(&path) {
+            // A last line without an end was being written when the run died.
+            old.truncate(old.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+            for row in Table::new(&path, old)?.rows().flatten().skip(1) {
+                let done = row.fields[0].parse::<usize>();
+                if row.fields.len() == Self::HEADER.len() && done.is_ok_and(|done| done <= step) {
+                    text += &table::line(&row.fields);
+                    text.push('\n');
+                }
+            }
         }
         write_atomic(&path, |file| file.write_all(text.as_bytes()))?;
         let file = std::fs::File::options().append(true).open(&path).map_err(|e| Error::file(&path, e))?;
@@ -362,9 +368,11 @@ impl Log {
     ) -> Result<()> {
         let (rate, loss) =
             training.map_or(Default::default(), |(rate, loss)| (format!("{rate:.6e}"), format!("{loss:.6}")));
-        let validation = validation
-            .map_or(",,".into(), |v| format!("{:.6},{:.6},{:.6}", v.loss, v.means.accuracy, v.means.balanced_accuracy));
-        writeln!(self.file, "{step},{epoch:.3},{rate},{loss},{validation}").map_err(|e| Error::file(&self.path, e))
+        let [validation, accuracy, balanced] = validation.map_or(Default::default(), |v| {
+            [v.loss, v.means.accuracy, v.means.balanced_accuracy].map(|figure| format!("{figure:.6}"))
+        });
+        let row = [step.to_string(), format!("{epoch:.3}"), rate, loss, validation, accuracy, balanced];
+        writeln!(self.file, "{}", table::line(row)).map_err(|e| Error::file(&self.path, e))
     }
 
     /// Makes all lines durable: a checkpoint must not outlive the lines before it.

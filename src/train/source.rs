@@ -1,12 +1,13 @@
 //! What a run learns from: the photos, the region of each, its class and its tags.
 
 use super::config::{Config, Data, Stage};
-use crate::data::boxes;
 use crate::data::celeba::{CelebA, Sample, Split};
 use crate::data::folder::ImageFolder;
+use crate::data::names::{Found, Names};
 use crate::data::photo::Rect;
+use crate::data::{Problems, boxes};
 use crate::{Error, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// The tag that [`Stage::FinetuneLnet`] adds to those of the data: on every photo, on no background.
@@ -81,35 +82,51 @@ impl Source {
 
     fn faces(config: &Config) -> Result<Self> {
         let data = &config.data;
-        let celeba = CelebA::open(&data.root, data.strict)?;
-        let boxes = match &data.boxes {
-            Some(path) => boxes::read(path)?,
-            None => BTreeMap::new(),
-        };
-        let mut tags = celeba.attribute_names.clone();
-        tags.truncate(learned(data));
-        let items = |splits: &[Split], unseen: &BTreeSet<u32>| -> Result<Vec<Item>> {
-            let wanted = among(&celeba.samples, splits, unseen);
-            wanted.map(|sample| item(sample, tags.len(), &boxes, config.stage)).collect()
-        };
-        let validation = match data.validation {
-            Some(split) => items(&[split], &BTreeSet::new())?,
-            None => Vec::new(),
-        };
+        let mut celeba = CelebA::open(&data.root, data.strict)?;
+        let mut problems = Problems::new(data.strict);
+        problems.list = std::mem::take(&mut celeba.problems);
         let unseen = match &data.exclude {
-            Some(exclude) => identities(&exclude.root, &exclude.splits, data.strict)?,
+            Some(exclude) => identities(&exclude.root, &exclude.splits, &mut problems)?,
             None => BTreeSet::new(),
         };
-        let train = items(&data.splits, &unseen)?;
+        let train = among(&celeba, &data.splits, &unseen)?;
+        let validation = match data.validation {
+            Some(split) => celeba.split(split)?,
+            None => Vec::new(),
+        };
+        if config.stage == Stage::PretrainIdentities {
+            celeba.require_identities(&train, config.stage.name())?;
+            celeba.require_identities(&validation, config.stage.name())?;
+        }
+        let regions = match &data.boxes {
+            Some(path) => regions(path, &celeba, &mut problems)?,
+            None => HashMap::new(),
+        };
+        if let Some(path) = &data.boxes {
+            let used = train.iter().chain(&validation);
+            let without = used.filter(|sample| !regions.contains_key(&sample.name)).count();
+            if without > 0 {
+                let found = format!("says nothing of {without} of {} photos", train.len() + validation.len());
+                let error = Error::file(path, found);
+                problems.report(error.advise("they are learned from whole; was it cut short?"))?;
+            }
+        }
+        let mut tags = celeba.attribute_names.clone();
+        tags.truncate(learned(data));
+        let items = |samples: Vec<&Sample>| -> Vec<Item> {
+            let region = |sample: &Sample| regions.get(&sample.name).copied().flatten();
+            samples.into_iter().map(|sample| item(sample, tags.len(), region(sample), config.stage)).collect()
+        };
+        let (train, validation) = (items(train), items(validation));
         tags.extend((config.stage == Stage::FinetuneLnet).then(|| FACE.to_string()));
-        Ok(Self { train, validation, tags, problems: celeba.problems, classes: 0, unseen })
+        Ok(Self { train, validation, tags, problems: problems.list, classes: 0, unseen })
     }
 
-    /// Aligned faces to paste into scenes, with the same tags as `self`.
+    /// Aligned faces to paste into scenes, with the same tags as `self`, and what was passed over among them.
     ///
     /// # Errors
     /// As [`CelebA::open`]; attributes that are not those of the photos.
-    pub fn pasted_faces(&self, config: &Config, root: &Path) -> Result<Vec<Item>> {
+    pub fn pasted_faces(&self, config: &Config, root: &Path) -> Result<(Vec<Item>, Vec<Error>)> {
         let mut celeba = CelebA::open(root, config.data.strict)?;
         celeba.attribute_names.truncate(learned(&config.data));
         let count = celeba.attribute_names.len();
@@ -118,8 +135,9 @@ impl Source {
             return Err(Error::file(root, "has other attributes than data.root")
                 .advise("view.faces needs the same attribute list as data.root"));
         }
-        let train = among(&celeba.samples, &config.data.splits, &self.unseen);
-        train.map(|sample| item(sample, count, &BTreeMap::new(), config.stage)).collect()
+        let train = among(&celeba, &config.data.splits, &self.unseen)?;
+        let items = train.into_iter().map(|sample| item(sample, count, None, config.stage)).collect();
+        Ok((items, celeba.problems))
     }
 
     /// Classes of the training photos become 0, 1, 2... in their order.
@@ -134,25 +152,62 @@ impl Source {
 }
 
 /// The samples of some splits, without those of people who must stay unseen.
-fn among<'a>(
-    samples: &'a [Sample],
-    splits: &'a [Split],
-    unseen: &'a BTreeSet<u32>,
-) -> impl Iterator<Item = &'a Sample> {
-    samples.iter().filter(|sample| {
+fn among<'a>(celeba: &'a CelebA, splits: &[Split], unseen: &BTreeSet<u32>) -> Result<Vec<&'a Sample>> {
+    // In the order of the list, not split by split.
+    splits.iter().try_for_each(|split| celeba.split(*split).map(drop))?;
+    let wanted = |sample: &&Sample| {
         sample.split.is_some_and(|split| splits.contains(&split))
             && sample.identity.is_none_or(|identity| !unseen.contains(&identity))
-    })
+    };
+    Ok(celeba.samples.iter().filter(wanted).collect())
 }
 
 /// Everybody in some splits.
-fn identities(root: &Path, splits: &[Split], strict: bool) -> Result<BTreeSet<u32>> {
-    let celeba = CelebA::open(root, strict)?;
-    let found: BTreeSet<u32> = among(&celeba.samples, splits, &BTreeSet::new()).filter_map(|s| s.identity).collect();
+fn identities(root: &Path, splits: &[Split], problems: &mut Problems) -> Result<BTreeSet<u32>> {
+    let mut celeba = CelebA::open(root, problems.strict())?;
+    problems.list.append(&mut celeba.problems);
+    let found: BTreeSet<u32> =
+        among(&celeba, splits, &BTreeSet::new())?.into_iter().filter_map(|sample| sample.identity).collect();
     if found.is_empty() {
         return Err(Error::file(root, "knows no identity in these splits").advise("check data.exclude"));
     }
     Ok(found)
+}
+
+/// The first box of each photo that a box file lists, by the name that the annotations have for it; `None` if it has none.
+fn regions(file: &Path, celeba: &CelebA, problems: &mut Problems) -> Result<HashMap<String, Option<Rect>>> {
+    let rows = boxes::rows(file, &mut Problems::new(true))?;
+    let mut first = HashMap::<&str, usize>::new();
+    let mut named: Vec<(&str, usize, Option<Rect>)> = Vec::new();
+    for row in &rows {
+        let place = *first.entry(&row.image).or_insert(named.len());
+        if place == named.len() {
+            named.push((&row.image, row.line, row.rect));
+        }
+        named[place].2 = named[place].2.or(row.rect);
+    }
+    let samples = celeba.samples.iter().map(|sample| (Some(sample.name.as_str()), sample.path.as_path()));
+    let found = Names::new(samples).find(&named.iter().map(|(name, ..)| *name).collect::<Vec<_>>());
+    let (mut regions, mut unknown) = (HashMap::new(), Vec::new());
+    for ((name, line, rect), found) in named.into_iter().zip(found) {
+        let at_line = |found| Error::new(format_args!("{}:{line}", file.display()), found);
+        match found {
+            Found::Photo(number) => {
+                regions.entry(celeba.samples[number].name.clone()).or_insert(rect);
+            }
+            Found::Unknown => unknown.push((name, line)),
+            Found::Unclear(why) => {
+                let error = at_line(format!("image {name:?}: {why}"));
+                problems.report(error.advise("write the path as the annotations do"))?;
+            }
+        }
+    }
+    if let Some((name, line)) = unknown.first() {
+        let found = format!("image {name:?} is none of the photos ({} such images)", unknown.len());
+        let error = Error::new(format_args!("{}:{line}", file.display()), found);
+        problems.report(error.advise(format_args!("is it of another part than {}?", celeba.root.display())))?;
+    }
+    Ok(regions)
 }
 
 /// How many of the attributes are learned.
@@ -161,26 +216,56 @@ fn learned(data: &Data) -> usize {
 }
 
 /// A sample with the first `attributes` of its attributes as tags, and the tag of a face where that is one.
-fn item(sample: &Sample, attributes: usize, boxes: &BTreeMap<String, Vec<Rect>>, stage: Stage) -> Result<Item> {
-    let identity = match sample.identity {
-        None if stage == Stage::PretrainIdentities => {
-            return Err(
-                Error::file(&sample.path, "has no identity").advise("pretrain-identities needs identity_CelebA.txt")
-            );
-        }
-        identity => identity.unwrap_or(0),
-    };
+fn item(sample: &Sample, attributes: usize, region: Option<Rect>, stage: Stage) -> Item {
     let known = sample.attributes.iter().take(attributes);
     let mut tags: Vec<f32> = known.map(|present| f32::from(u8::from(*present))).collect();
     tags.extend((stage == Stage::FinetuneLnet).then_some(1.0));
-    let region = boxes.get(&sample.name).and_then(|boxes| boxes.first()).copied();
-    Ok(Item { photo: sample.path.clone(), region, class: identity, tags })
+    Item { photo: sample.path.clone(), region, class: sample.identity.unwrap_or(0), tags }
 }
 
-/// The photos of an image folder, whatever their class.
-///
-/// # Errors
-/// An unreadable folder; no photo.
-pub fn photos_below(root: &Path) -> Result<Vec<PathBuf>> {
-    Ok(ImageFolder::open(root)?.samples.into_iter().map(|(photo, _)| photo).collect())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn boxes_are_those_of_the_photos_whatever_path_names_them() {
+        let root = tempfile::tempdir().unwrap();
+        let images = root.path().join("img_celeba");
+        fs::create_dir(&images).unwrap();
+        let (mut list, photos) = ("Smiling\n".to_string(), ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]);
+        for name in photos {
+            fs::write(images.join(name), "").unwrap();
+            list += &format!("{name} 1\n");
+        }
+        fs::write(root.path().join("list_attr_celeba.txt"), list).unwrap();
+        let celeba = CelebA::open(root.path(), true).unwrap();
+        let file = root.path().join("boxes.csv");
+        let here = images.join("b.jpg").display().to_string();
+        let text = format!(
+            "image,x,y,width,height,score\na.jpg,1,1,2,2,0.5\n\"{here}\",3,3,2,2,0.5\n{here},4,4,2,2,0.4\n\
+             /moved/img_celeba/c.jpg,,,,,\n/other/e.jpg,5,5,2,2,0.5\nf.jpg,5,5,2,2,0.5\n/m/d.jpg,6,6,2,2,1\n/n/d.jpg,7,7,2,2,1\n"
+        );
+        fs::write(&file, text).unwrap();
+        let mut problems = Problems::new(false);
+        let found = regions(&file, &celeba, &mut problems).unwrap();
+        let expected = [
+            ("a.jpg", Some(Some(Rect::new(1.0, 1.0, 2.0, 2.0)))),
+            ("b.jpg", Some(Some(Rect::new(3.0, 3.0, 2.0, 2.0)))),
+            ("c.jpg", Some(None)),
+            ("d.jpg", None),
+        ];
+        for (name, region) in expected {
+            assert_eq!(found.get(name).copied(), region, "{name}");
+        }
+        let said: Vec<String> = problems.list.iter().map(Error::to_string).collect();
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert!(said[0].contains("boxes.csv:8: image \"/m/d.jpg\": \"/n/d.jpg\" fits the same photo"), "{said:?}");
+        assert!(said[1].contains("boxes.csv:9: image \"/n/d.jpg\": \"/m/d.jpg\" fits the same photo"), "{said:?}");
+        assert!(
+            said[2].contains("boxes.csv:6: image \"/other/e.jpg\" is none of the photos (2 such images)"),
+            "{said:?}"
+        );
+        assert!(regions(&file, &celeba, &mut Problems::new(true)).is_err());
+    }
 }

@@ -1,8 +1,9 @@
 //! From a photo to a sample: where training crops lie, and the fixed views that scores are averaged over.
 
+use super::Config;
 use super::config::View;
 use super::source::{Item, Source};
-use super::{Config, source};
+use crate::data::folder::ImageFolder;
 use crate::data::frame::Frame;
 use crate::data::photo::{Photo, Rect};
 use crate::data::resample::{Normalise, Resampler};
@@ -26,6 +27,8 @@ pub struct Cutter {
 struct Scene {
     backgrounds: Vec<PathBuf>,
     faces: Vec<Item>,
+    /// What was passed over in the folders of both.
+    problems: Vec<Error>,
 }
 
 /// Greatest share of a pasted photo's side over which it fades into the background.
@@ -54,9 +57,13 @@ impl Cutter {
                     .advise("make it at least as large as the net's input"));
             }
             View::Scene { backgrounds, faces, .. } => {
-                scene.backgrounds = source::photos_below(backgrounds)?;
+                let ImageFolder { samples, problems, .. } = ImageFolder::open(backgrounds)?;
+                scene.backgrounds = samples.into_iter().map(|(photo, _)| photo).collect();
+                scene.problems = problems;
                 if let Some(root) = faces {
-                    scene.faces = source.pasted_faces(config, root)?;
+                    let (faces, problems) = source.pasted_faces(config, root)?;
+                    scene.faces = faces;
+                    scene.problems.extend(problems);
                 }
             }
             _ => {}
@@ -74,6 +81,11 @@ impl Cutter {
     /// Backgrounds and pasted faces of the scenes; none where the view is no scene.
     pub(super) fn scene(&self) -> (&[PathBuf], &[Item]) {
         (&self.scene.backgrounds, &self.scene.faces)
+    }
+
+    /// What was passed over in the folders of the scenes.
+    pub(super) fn problems(&self) -> &[Error] {
+        &self.scene.problems
     }
 
     /// Draws a training sample of `item` into `pixels` [h, w, 3] and its tags into `tags`.
@@ -307,7 +319,7 @@ mod tests {
             photo_scale: [0.5, 0.5],
             face_scale: [0.5, 0.5],
         };
-        let scene = Scene { backgrounds, faces: Vec::new() };
+        let scene = Scene { backgrounds, ..Scene::default() };
         let cutter = Cutter { view, height: 16, width: 16, normalise: Normalise::default(), scene };
         let (mut pixels, mut tags) = (vec![0.0; 16 * 16 * 3], vec![0.0]);
         cutter.draw(&item, &mut Rng::new(seed, 0), &mut Resampler::default(), &mut pixels, &mut tags).unwrap();

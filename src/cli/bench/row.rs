@@ -1,5 +1,7 @@
 //! A line of the benchmark of the interweaved operation, as JSON, text and CSV.
 
+use crate::data::table;
+
 /// One size and stride. Times are medians.
 #[derive(Debug, serde::Serialize)]
 pub struct Row {
@@ -52,17 +54,25 @@ impl Row {
 
     pub fn csv(&self) -> String {
         let Row { device, precision, threads, net, image: [h, w], stride, patches, patchwise_batch, .. } = self;
-        format!(
-            "{device},{precision},{threads},{net},{h},{w},{stride},{patches},{:.3},{patchwise_batch},{},{:.3},{:.3},{:.4},{:.4},{:.3},{:.2},{:e}",
-            self.patchwise_ms,
+        table::line([
+            device.clone(),
+            precision.to_string(),
+            threads.to_string(),
+            net.clone(),
+            h.to_string(),
+            w.to_string(),
+            stride.to_string(),
+            patches.to_string(),
+            format!("{:.3}", self.patchwise_ms),
+            patchwise_batch.to_string(),
             self.interweave_maps_ms.map_or(String::new(), |ms| format!("{ms:.3}")),
-            self.interweave_ms,
-            self.speedup,
-            self.patchwise_gflop,
-            self.interweave_gflop,
-            self.flop_ratio,
-            self.interweave_mib,
-            self.max_rel_error
-        )
+            format!("{:.3}", self.interweave_ms),
+            format!("{:.3}", self.speedup),
+            format!("{:.4}", self.patchwise_gflop),
+            format!("{:.4}", self.interweave_gflop),
+            format!("{:.3}", self.flop_ratio),
+            format!("{:.2}", self.interweave_mib),
+            format!("{:e}", self.max_rel_error),
+        ])
     }
 }

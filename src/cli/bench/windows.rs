@@ -85,15 +85,16 @@ pub fn run(args: &Args) -> Result<()> {
         std::fs::create_dir_all(folder).at(folder)?;
     }
     let truth = boxes::read(&args.boxes)?;
-    if truth.is_empty() {
+    if truth.values().all(Vec::is_empty) {
         return Err(Error::file(&args.boxes, "has no box").advise("write image,x,y,width,height"));
     }
-    let folder = boxes::photo_folder(&args.boxes);
+    let names: Vec<&str> = truth.keys().map(String::as_str).collect();
+    let paths = boxes::photos(&args.boxes, &names);
     let counts: Vec<usize> = COUNTS.into_iter().filter(|&n| n < args.count).chain([args.count]).collect();
     let (mut edge_boxes, mut plain) = (Tally::default(), Tally::default());
     let progress = Progress::new(truth.len() as u64, "photos");
-    for (done, (name, truth)) in truth.iter().enumerate() {
-        let photo = Photo::open(folder.join(name))?;
+    for (done, ((name, truth), path)) in truth.iter().zip(paths).enumerate() {
+        let photo = Photo::open(path.map_err(|found| Error::file(&args.boxes, found).advise("add the photo"))?)?;
         let start = Instant::now();
         let windows: Vec<Rect> = config.windows(&photo)?.into_iter().map(|(rect, _)| rect).collect();
         edge_boxes.times.push(1e3 * start.elapsed().as_secs_f64());
