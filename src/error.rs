@@ -49,15 +49,24 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.place.is_empty() {
-            write!(f, "{}: ", self.place)?;
+            write!(f, "{}: ", escaped(&self.place))?;
         }
         // Foreign errors may span lines; ours never do.
-        write!(f, "{}", self.found.replace('\n', " ").trim_end())?;
+        write!(f, "{}", escaped(self.found.replace(['\n', '\r'], " ").trim_end()))?;
         if !self.advice.is_empty() {
-            write!(f, "; {}", self.advice)?;
+            write!(f, "; {}", escaped(&self.advice))?;
         }
         Ok(())
     }
+}
+
+/// Without control characters, which names of files may hold: a message is one line and cannot move the cursor.
+fn escaped(text: &str) -> std::borrow::Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let one = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(one).collect::<String>().into()
 }
 
 impl std::error::Error for Error {}
@@ -95,5 +104,7 @@ mod tests {
     fn a_message_is_one_line_with_place_finding_and_advice() {
         let e = Error::new("layer c1", "kernel 5\n does not fit").advise("use a larger input").within("nets/a.toml");
         assert_eq!(e.to_string(), "nets/a.toml: layer c1: kernel 5  does not fit; use a larger input");
+        let e = Error::file("a\n\u{1b}[31mb.jpg", "is\r\nbroken").advise("see a\nb");
+        assert_eq!(e.to_string(), "a\\n\\u{1b}[31mb.jpg: is  broken; see a\\nb");
     }
 }

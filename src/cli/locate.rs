@@ -5,7 +5,7 @@ use super::photos::{Answer, AnswerArgs, PhotoArgs, Table, answer_all, open_photo
 use super::predict::FaceJson;
 use super::say;
 use crate::Result;
-use crate::data::draw;
+use crate::data::{boxes, draw};
 use crate::data::photo::{Photo, Rect};
 use crate::face::{Face, Model, Window};
 use crate::locate::Map;
@@ -82,11 +82,11 @@ impl Answer for Faces {
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let row = |Face { rect: Rect { x, y, width, height }, score, .. }: &Face| {
-            let place = [x, y, width, height].map(|pixels| format!("{pixels:.1}"));
-            place.into_iter().chain([format!("{score:.4}")]).collect()
+        let row = |found: Option<&Face>| {
+            let [_, fields @ ..] = boxes::fields("", found.map(|face| (face.rect, face.score)));
+            fields.to_vec()
         };
-        if self.0.is_empty() { vec![vec![String::new(); 5]] } else { self.0.iter().map(row).collect() }
+        if self.0.is_empty() { vec![row(None)] } else { self.0.iter().map(Some).map(row).collect() }
     }
 
     fn text(&self, image: &str) -> String {

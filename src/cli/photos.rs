@@ -3,6 +3,7 @@
 use super::progress::Progress;
 use super::{interruptible, say};
 use crate::data::photo::Photo;
+use crate::data::table;
 use crate::error::At;
 use crate::weights::keep_inputs;
 use crate::{Error, Result};
@@ -128,7 +129,9 @@ pub fn answer_all<A: Answer>(
         }
         let image = path.display().to_string();
         if !answers.has(&image) {
-            match answer(number, path) {
+            // In a table the name must be that of no other file.
+            let named = if args.csv { table::name(path).map(drop) } else { Ok(()) };
+            match named.and_then(|()| answer(number, path)) {
                 Ok(answer) => answers.write(&image, &answer)?,
                 Err(error) => {
                     failed = true;
@@ -317,11 +320,7 @@ fn open_output(path: &Path, resume: bool) -> Result<File> {
 
 /// One row of a table, with its end.
 fn row(image: &str, fields: &[String]) -> String {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let fields = std::iter::once(image).chain(fields.iter().map(String::as_str));
-    // Neither a vector nor text can fail.
-    writer.write_record(fields).ok();
-    writer.into_inner().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    table::line(std::iter::once(image).chain(fields.iter().map(String::as_str))) + "\n"
 }
 
 /// What an earlier run has left.

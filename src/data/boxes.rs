@@ -154,16 +154,6 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// A line of a file of detections, without its end.
-pub fn line(image: &str, rect: Rect, score: f32) -> String {
-    table::line(fields(image, Some((rect, score))))
-}
-
-/// A field of a CSV file (RFC 4180).
-pub fn csv_field(text: &str) -> String {
-    table::line([text])
-}
-
 /// The rows of a box file, in order; bad ones are left out and reported.
 ///
 /// Errors: an unreadable file; if `problems` is strict, the first bad line.
