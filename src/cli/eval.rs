@@ -29,7 +29,8 @@ pub struct Args {
     /// Photos without a face, in or below a folder: what is found there is wrong
     #[arg(long, value_name = "DIR")]
     backgrounds: Option<PathBuf>,
-    /// Another detector's windows on the same photos: image,x,y,width,height,score; may be repeated
+    /// Another detector's windows on the same photos: image,x,y,width,height,score, or what weft locate wrote in any form; may
+    /// be repeated
     #[arg(long, value_name = "FILE")]
     detections: Vec<PathBuf>,
     /// What to call that detector; one for each --detections, or none: then their file names do

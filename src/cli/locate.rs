@@ -5,8 +5,8 @@ use super::photos::{Answer, AnswerArgs, PhotoArgs, Table, answer_all, open_photo
 use super::predict::FaceJson;
 use super::say;
 use crate::Result;
-use crate::data::{boxes, draw};
 use crate::data::photo::{Photo, Rect};
+use crate::data::{boxes, draw};
 use crate::face::{Face, Model, Window};
 use crate::locate::Map;
 use serde_json::{Value, json};

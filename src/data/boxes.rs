@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
 
+use super::answers;
 use super::folder;
 use super::names::{Found, Names, Places};
 use super::photo::Rect;
 use super::table::{self, Table};
 use super::text::{Problems, parse_box, quoted};
+use crate::error::At;
 use crate::{Error, Result};
 
 /// The true boxes of each image, in the order of the file; scores are passed over. An image without a box has an empty list.
@@ -154,12 +156,17 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// The rows of a box file, in order; bad ones are left out and reported.
+/// The rows of a box file, in order; bad ones are left out and reported. The answers of `weft locate` and `weft predict` are box
+/// files in any of their forms.
 ///
 /// Errors: an unreadable file; if `problems` is strict, the first bad line.
 pub fn rows(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Vec<Row>> {
     const ADVICE: &str = "write image,x,y,width,height[,score], and empty fields for an image without a face";
-    let table = Table::open(path.as_ref())?;
+    let content = std::fs::read(path.as_ref()).at(path.as_ref())?;
+    if answers::is_json(&content) {
+        return answers::rows(path.as_ref(), &content, problems);
+    }
+    let table = Table::new(path.as_ref(), content)?;
     let (mut good, mut columns, mut first) = (Vec::new(), None, true);
     for row in table.rows() {
         let row = match row {

@@ -1,5 +1,6 @@
 //! Photos and their annotations: CelebA, image folders, boxes, synthetic faces; decoding, cropping, prefetching.
 
+mod answers;
 pub mod boxes;
 pub mod celeba;
 pub mod check;

@@ -80,11 +80,15 @@ pub fn evaluate(
     let total = chosen.len();
     let jobs: Vec<(usize, PathBuf)> = chosen.into_iter().map(|i| (i, photos.items[i].path.clone())).collect();
     let workers = rayon::current_num_threads().div_ceil(4);
-    let decoded = Prefetch::new(workers, AHEAD, jobs.into_iter(), |(i, path)| (i, Photo::open(path)));
+    let decoded = Prefetch::new(workers, AHEAD, jobs.into_iter(), |(i, path)| (i, Photo::open_lenient(path)));
     let mut walk = Walk::new(photos, others, common, options);
     for (done, (number, photo)) in decoded.enumerate() {
         match photo {
-            Ok(photo) => walk.measure(model, number, &photo, problems)?,
+            Ok((photo, warning)) => {
+                // What is missing at its end is said; the rest is what a person sees, too.
+                warning.map_or(Ok(()), |warning| problems.report(warning))?;
+                walk.measure(model, number, &photo, problems)?;
+            }
             Err(error) => problems.report(error)?,
         }
         progress(done + 1, total)?;
