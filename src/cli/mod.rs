@@ -14,6 +14,7 @@ mod doctor;
 mod eval;
 mod extract;
 mod locate;
+mod numbers;
 mod plan;
 mod predict;
 mod profile;

@@ -234,7 +234,7 @@ impl Net {
 
     /// Floating-point operations of forward for one sample.
     pub fn flops(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.op.flops()).sum()
+        self.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.op.flops()))
     }
 }
 

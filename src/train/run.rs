@@ -10,7 +10,7 @@ use super::source::{Item, Source};
 use super::view::Cutter;
 use crate::data::prefetch::Prefetch;
 use crate::data::resample::Resampler;
-use crate::device::Device;
+use crate::device::{Device, memory};
 use crate::metrics::{self, Means};
 use crate::net::{Net, Parameters, Runner};
 use crate::ops::{Mode, Targets};
@@ -103,6 +103,8 @@ pub fn run(
     let sampler = Sampler::new(config, &source.train);
     let steps = sampler.steps() * config.epochs;
 
+    // Parameters twice, gradients and momentum.
+    memory::check(format!("{}: parameters", net.spec.place), 4 * net.parameter_bytes())?;
     let mut parameters = net.initial_parameters(config.seed);
     let mut fresh = Vec::new();
     if let Some(init) = &config.init {
