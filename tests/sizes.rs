@@ -103,7 +103,9 @@ fn batches_that_do_not_fit_are_priced() {
     for device in ["cpu", "simt"] {
         for batch in ["10000000", "1000000000", "18446744073709551615"] {
             let parts = [&format!("--batch {batch}: ")[..], "needs ", " of memory, ", " are free; at most ", " fits"];
-            for command in ["profile net.toml", "profile net.toml --train", "bench ops net.toml", "bench train net.toml"] {
+            for command in
+                ["profile net.toml", "profile net.toml --train", "bench ops net.toml", "bench train net.toml"]
+            {
                 refused(&folder, &format!("{command} --batch {batch} --device {device}"), &parts);
             }
         }
@@ -120,9 +122,13 @@ fn a_net_too_large_for_one_sample_says_so() {
     folder.write("net.toml", text);
     let parts = ["--batch 1: needs ", " of memory, ", " are free; not even 1 fits"];
     refused(&folder, "profile net.toml --device cpu", &parts);
-    folder.write("fc.toml", NET.replace("outputs = 400", "outputs = 30000000"));
-    refused(&folder, "profile fc.toml --device cpu", &parts);
-    refused(&folder, "bench interweave --net fc.toml --image 9x9 --device cpu", &["--image 9x9", "needs "]);
+    // Parameters alone: 4.2 GB.
+    let conv = "type = 'conv'\nfilters = 10000\nkernel = 103\n";
+    folder.write("large.toml", format!("name = 'n'\ninput = [10, 103, 103]\n[[layer]]\nname = 'c'\n{conv}"));
+    refused(&folder, "profile large.toml --device cpu", &parts);
+    refused(&folder, "bench train large.toml --batch 1 --device simt", &parts);
+    folder.write("rgb.toml", format!("name = 'n'\ninput = [3, 103, 103]\n[[layer]]\nname = 'c'\n{conv}"));
+    refused(&folder, "bench interweave --net rgb.toml --image 103x103 --device cpu", &["--image 103x103", "needs "]);
 }
 
 #[test]
@@ -156,7 +162,8 @@ fn numbers_that_make_no_sense_are_wrong_usage() {
     ];
     for line in &lines {
         let may_be_large = line.contains("--batch");
-        for number in ["0", "-1", "NaN", "inf", "", "1e30", "4000000000", "9223372036854775808", "99999999999999999999"] {
+        for number in ["0", "-1", "NaN", "inf", "", "1e30", "4000000000", "9223372036854775808", "99999999999999999999"]
+        {
             if number.is_empty() || (may_be_large && ["4000000000", "9223372036854775808"].contains(&number)) {
                 continue;
             }
@@ -203,8 +210,16 @@ fn a_plan_costs_what_its_axes_cost() {
 fn images_that_do_not_fit_are_priced() {
     let folder = wide();
     let line = "bench interweave --net net.toml --image 16384x16384 --stride 1 --device cpu";
-    refused(&folder, line, &["--image 16384x16384 --stride 1: needs ", " of memory, ", " are free; use a smaller image"]);
-    refused(&folder, "bench interweave --net net.toml --image 8x8 --device cpu", &["--image: 8 x 8 pixels are smaller"]);
+    refused(
+        &folder,
+        line,
+        &["--image 16384x16384 --stride 1: needs ", " of memory, ", " are free; use a smaller image"],
+    );
+    refused(
+        &folder,
+        "bench interweave --net net.toml --image 8x8 --device cpu",
+        &["--image: 8 x 8 pixels are smaller"],
+    );
 }
 
 #[test]
@@ -212,7 +227,8 @@ fn a_tensor_that_does_not_fit_is_priced() {
     let folder = wide();
     let n = 200_000_000;
     // A file with a hole: as large as it claims, and nothing on the disk.
-    let header = format!("{{\"input\":{{\"dtype\":\"F32\",\"shape\":[{n},3,9,9],\"data_offsets\":[0,{}]}}}}", n * 243 * 4);
+    let header =
+        format!("{{\"input\":{{\"dtype\":\"F32\",\"shape\":[{n},3,9,9],\"data_offsets\":[0,{}]}}}}", n * 243 * 4);
     let mut file = File::create(folder.path("in")).unwrap();
     file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
     file.write_all(header.as_bytes()).unwrap();
@@ -249,7 +265,8 @@ fn features_are_written_as_they_come_by_every_method() {
     let mut all: Vec<Vec<f32>> = Vec::new();
     for method in ["interweave", "patchwise"] {
         for device in ["cpu", "simt"] {
-            let line = format!("extract p.ppm --net net.toml --weights w --stride 3 --method {method} --device {device}");
+            let line =
+                format!("extract p.ppm --net net.toml --weights w --stride 3 --method {method} --device {device}");
             folder.ok(&format!("{line} -o f.safetensors"));
             let file = TensorFile::open(folder.path("f.safetensors")).unwrap();
             let features = file.require("features").unwrap();

@@ -162,8 +162,7 @@ fn extract(
     let seconds = (start.elapsed() - writing).as_secs_f64();
     progress.finish();
     file.map_or(Ok(()), TensorWriter::finish)?;
-    let line =
-        format!("{}: {down} x {across} patches, {dims} features each, {:.1} ms", image.display(), 1e3 * seconds);
+    let line = format!("{}: {down} x {across} patches, {dims} features each, {:.1} ms", image.display(), 1e3 * seconds);
     let document = json!({
         "image": image, "patches": [down, across], "features": dims, "stride": args.stride,
         "method": args.method, "seconds": seconds,

@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn sizes_are_bounded() {
         assert_eq!("300x200".parse(), Ok(Size { height: 300, width: 200 }));
-        for text in ["", "300", "300by200", "0x2", "2x0", "-1x5", "16385x5", "1x99999999999999999999", "1x1x1", "1.5x2"] {
+        for text in ["", "300", "300by200", "0x2", "2x0", "-1x5", "16385x5", "1x99999999999999999999", "1x1x1", "1.5x2"]
+        {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
         assert!(planned("100000x100000").is_ok() && planned("100000001x1").is_err());

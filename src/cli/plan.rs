@@ -31,7 +31,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let purpose = if args.train { Purpose::Training } else { Purpose::Inference };
     let plan = Plan::new(&net, args.batch, purpose).map_err(|e| {
         // Too large to be planned: what it would need tells why.
-        let needs = net.fit(format!("--batch {}", args.batch), &Device::Cpu, args.batch, purpose, |_| net.parameter_bytes());
+        let needs =
+            net.fit(format!("--batch {}", args.batch), &Device::Cpu, args.batch, purpose, |_| net.parameter_bytes());
         needs.err().unwrap_or(e)
     })?;
     print(PlanTable { net: &net, plan: &plan })?;

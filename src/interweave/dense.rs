@@ -6,6 +6,7 @@ use super::bands::{Band, Put, pieces};
 use super::patchwise::Features;
 use super::plan::{LayerPlan, Outline, Plan, Task, patches};
 use super::{budget, infer};
+use crate::Result;
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
 use crate::device::memory;
@@ -15,7 +16,6 @@ use crate::ops::parallel::{self, Disjoint, threads};
 use crate::ops::pool::{Pool, Statistic};
 use crate::ops::product::{Matrix, product};
 use crate::ops::{Kind, Operation, Shape};
-use crate::Result;
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -6,6 +6,7 @@ use super::bands::{Band, Put, pieces};
 use super::budget;
 use super::patchwise::Features;
 use super::plan::{LayerPlan, Link, Plan, patches};
+use crate::Result;
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
 use crate::device::{Gpu, Launch, Memory, Program, Ptr, Recorder, memory};
@@ -17,7 +18,6 @@ use crate::ops::conv::cuda::{Divisor, Spread, THREADS, TILE_M, TILE_N, inside, r
 use crate::ops::gpu::{self, BLOCK, GpuForward, GpuTargets, cover};
 use crate::ops::pool::{Pool, Statistic};
 use crate::ops::{Kind, Operation, Shape};
-use crate::Result;
 use std::sync::Arc;
 
 /// Bytes of a plan for one image beyond which it is done in several pieces.
@@ -530,7 +530,8 @@ impl<'a> Writer<'a> {
     fn pool(&mut self, layer: usize, pool: &Pool) -> Result<()> {
         let (mut parameters, tiles) = self.dense(layer, 0, PIXELS)?;
         parameters.average = u32::from(pool.statistic == Statistic::Average);
-        let (flops, touched) = (self.images as u64 * self.plan.outline.flops[layer].round() as u64, self.touched(layer) as u64);
+        let (flops, touched) =
+            (self.images as u64 * self.plan.outline.flops[layer].round() as u64, self.touched(layer) as u64);
         let launch = Launch::new(self.to.stored("dense_pool"), [tiles, 1, self.images], BLOCK, &parameters);
         self.to.launch(launch.work(flops, touched));
         Ok(())

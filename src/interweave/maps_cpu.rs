@@ -153,23 +153,25 @@ impl MapInterweaver {
     /// What the layers behind the second local one make of its output: features of a piece.
     fn finish(&mut self, blocks: &[f32], piece: [usize; 2], corner: [usize; 2], band: &mut Band) -> Result<()> {
         let outputs = self.build.filters()[1].output;
-        let rows = blocks.chunks_exact(piece[1] * outputs.len()).enumerate();
+        let place = |patch: usize| (patch / piece[1], patch % piece[1]);
         let Some(rest) = &mut self.rest else {
-            rows.for_each(|(down, row)| {
-                crate::ops::nhwc_to_nchw(outputs, row, &mut band.vectors(corner, down, 0)[..row.len()]);
-            });
+            for (patch, block) in blocks.chunks_exact(outputs.len()).enumerate() {
+                let (down, across) = place(patch);
+                crate::ops::nhwc_to_nchw(outputs, block, &mut band.vectors(corner, down, across)[..outputs.len()]);
+            }
             return Ok(());
         };
         let net = rest.net().clone();
         let shape = net.output();
         // Parameters lie in the order of the layers, so those of the last layers are the last ones.
         let parameters = &self.parameters[self.parameters.len() - net.parameter_len()..];
-        for (down, row) in rows {
-            let to = &mut band.vectors(corner, down, 0)[..piece[1] * shape.len()];
-            for (from, to) in row.chunks(BATCH * outputs.len()).zip(to.chunks_mut(BATCH * shape.len())) {
-                rest.input()[..from.len()].copy_from_slice(from);
-                rest.forward(parameters, Mode::Inference, Targets::default())?;
-                crate::ops::nhwc_to_nchw(shape, &rest.output()[..to.len()], to);
+        for (batch, from) in blocks.chunks(BATCH * outputs.len()).enumerate() {
+            rest.input()[..from.len()].copy_from_slice(from);
+            rest.forward(parameters, Mode::Inference, Targets::default())?;
+            let vectors = rest.output().chunks_exact(shape.len()).take(from.len() / outputs.len());
+            for (patch, vector) in (batch * BATCH..).zip(vectors) {
+                let (down, across) = place(patch);
+                crate::ops::nhwc_to_nchw(shape, vector, &mut band.vectors(corner, down, across)[..shape.len()]);
             }
         }
         Ok(())

@@ -2,9 +2,9 @@
 //! phases of a bank are one batch, written by one launch of kernels/interweave.cu and convolved by the kernels of any other
 //! layer; a bank's maps take the place of those of the bank before.
 
-use super::maps::{Build, Interweaving, Unweaving, dense};
 use super::bands::{Band, Put, pieces, waiting};
 use super::budget;
+use super::maps::{Build, Interweaving, Unweaving, dense};
 use super::patchwise::Features;
 use super::plan::fitting;
 use crate::Result;

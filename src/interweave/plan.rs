@@ -171,7 +171,11 @@ pub fn patches(net: &Net, height: usize, width: usize, stride: usize) -> Result<
 
 /// The largest piece of `whole` patches that costs at most `memory` bytes by `cost`, by halving the longer side; a single
 /// patch if nothing does.
-pub(super) fn fitting(whole: [usize; 2], memory: u128, cost: impl Fn([usize; 2]) -> Result<u128>) -> Result<[usize; 2]> {
+pub(super) fn fitting(
+    whole: [usize; 2],
+    memory: u128,
+    cost: impl Fn([usize; 2]) -> Result<u128>,
+) -> Result<[usize; 2]> {
     let mut piece = whole;
     while let Some(half) = smaller(piece) {
         if cost(piece)? <= memory {

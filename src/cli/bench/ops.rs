@@ -2,9 +2,9 @@
 
 use super::super::numbers::{self, Size};
 use super::super::{DeviceArgs, print, print_json};
+use crate::Result;
 use crate::net::{Net, Purpose, Spec};
 use crate::profile;
-use crate::Result;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,7 +54,8 @@ pub fn run(args: &Args) -> Result<()> {
         net = net.at_size(height, width)?;
     }
     // A layer alone is a net of its own: all are priced before the first is timed.
-    let layers: Vec<(usize, Arc<Net>)> = (0..net.layers.len()).filter_map(|index| alone(&net, index)).collect::<Result<_>>()?;
+    let layers: Vec<(usize, Arc<Net>)> =
+        (0..net.layers.len()).filter_map(|index| alone(&net, index)).collect::<Result<_>>()?;
     for (_, layer) in &layers {
         let what = format!("--batch {}: layer {}", args.batch, layer.spec.name);
         profile::check(what, &device, layer, args.batch, Purpose::Differentiation)?;

@@ -2,9 +2,9 @@
 
 use super::super::{ModelArgs, numbers, print, print_json};
 use super::median;
+use crate::Result;
 use crate::data::photo::Photo;
 use crate::ops::parallel::threads;
-use crate::Result;
 use std::path::PathBuf;
 use std::time::Instant;
 
