@@ -3,10 +3,11 @@
 //! per operation.
 
 use crate::Result;
-use crate::device::{Attributes, Device, Gpu, Launch, Peaks, Work};
+use crate::device::{Attributes, Device, Gpu, Launch, Peaks, Work, memory};
 use crate::net::{GpuParameters, GpuSession, Net, Purpose, Session};
 use crate::ops::{Kind, Mode, TargetKind, Targets};
 use crate::rng::Rng;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -97,11 +98,22 @@ impl Report {
 /// # Errors
 /// No memory for the batch; a launch that failed.
 pub fn profile(device: &Device, net: &Arc<Net>, n: usize, purpose: Purpose, runs: usize) -> Result<Report> {
-    let batch = Batch::draw(net, n, purpose);
+    check(format!("{}: a batch of {n}", net.spec.place), device, net, n, purpose)?;
+    let batch = Batch::draw(net, n, purpose)?;
     match device {
         Device::Cpu => on_cpu(net, n, &batch, runs.max(1)),
         Device::Gpu(gpu) => on_gpu(gpu, net, n, &batch, runs.max(1)),
     }
+}
+
+/// Whether [`profile`] has the memory for passes over `n` samples.
+///
+/// # Errors
+/// `what` needs more than is free: how much, and the largest batch that would fit.
+pub fn check(what: impl Display, device: &Device, net: &Net, n: usize, purpose: Purpose) -> Result<()> {
+    let copies = if purpose.is_backward() { 2 } else { 1 };
+    // Beside the session: the batch, its targets, a cotangent, parameters and gradients.
+    net.fit(what, device, n, purpose, |n| net.batch_bytes(n) + net.answer_bytes(n) + copies * net.parameter_bytes())
 }
 
 /// Numbers to compute on: no zeros, which some hardware is quicker with.
@@ -117,34 +129,32 @@ struct Batch {
 }
 
 impl Batch {
-    fn draw(net: &Net, n: usize, purpose: Purpose) -> Self {
+    fn draw(net: &Net, n: usize, purpose: Purpose) -> Result<Self> {
         let training = purpose.is_backward();
         let mut rng = Rng::new(1, 0);
         let (mut classes, mut values) = (Vec::new(), Vec::new());
         for kind in net.layers.iter().filter_map(|layer| layer.op.target()) {
             match kind {
                 TargetKind::Classes { per_sample, below } => {
-                    classes = (0..n * per_sample).map(|_| rng.below(below) as u32).collect();
+                    classes = fill(n * per_sample, || rng.below(below) as u32)?;
                 }
-                TargetKind::Identities if classes.is_empty() => {
-                    classes = (0..n).map(|_| rng.below(8) as u32).collect();
-                }
+                TargetKind::Identities if classes.is_empty() => classes = fill(n, || rng.below(8) as u32)?,
                 TargetKind::Identities => {}
-                TargetKind::Values { per_sample } => values = (0..n * per_sample).map(|_| rng.unit()).collect(),
+                TargetKind::Values { per_sample } => values = fill(n * per_sample, || rng.unit())?,
             }
         }
         let last = net.layers.len();
         let is_loss = net.layers.last().is_some_and(|layer| layer.op.target().is_some());
-        let mut noise = |len: usize| (0..len).map(|_| rng.range(-1.0, 1.0)).collect::<Vec<f32>>();
-        Self {
-            input: noise(n * net.spec.input.len()),
+        let mut noise = |len: usize| fill(len, || rng.range(-1.0, 1.0));
+        Ok(Self {
+            input: noise(n * net.spec.input.len())?,
             parameters: net.initial_parameters(1),
-            cotangent: (training && !is_loss).then(|| noise(net.value_len(last, n))),
+            cotangent: (training && !is_loss).then(|| noise(net.value_len(last, n))).transpose()?,
             classes,
             values,
             purpose,
             training,
-        }
+        })
     }
 
     fn targets(&self) -> Targets<'_> {
@@ -154,6 +164,13 @@ impl Batch {
     fn mode(&self) -> Mode {
         if self.training { Mode::Training { seed: 1 } } else { Mode::Inference }
     }
+}
+
+/// `len` draws.
+fn fill<T>(len: usize, mut draw: impl FnMut() -> T) -> Result<Vec<T>> {
+    let mut values = memory::reserve(len, "a batch")?;
+    values.extend((0..len).map(|_| draw()));
+    Ok(values)
 }
 
 fn on_gpu(gpu: &Gpu, net: &Arc<Net>, n: usize, batch: &Batch, runs: usize) -> Result<Report> {
@@ -236,7 +253,8 @@ fn rate(kernel: &str, peaks: Peaks) -> f64 {
 
 fn on_cpu(net: &Arc<Net>, n: usize, batch: &Batch, runs: usize) -> Result<Report> {
     let mut session = Session::new(net.clone(), n, batch.purpose)?;
-    let mut gradients = vec![0.0; batch.parameters.len()];
+    let gradients = if batch.training { batch.parameters.len() } else { 0 };
+    let mut gradients = memory::zeroed(gradients, "gradients")?;
     let layers = net.layers.len();
     let passes = if batch.training { 2 } else { 1 };
     let mut seconds = vec![Vec::with_capacity(runs); passes * layers];
@@ -294,7 +312,7 @@ fn work(net: &Net, layer: usize, n: usize, is_backward: bool) -> Work {
     let inputs: usize = bound.inputs.iter().map(|&value| net.value_len(value, n)).sum();
     let parameters: usize = net.parameters[bound.parameters.clone()].iter().map(|p| p.range.len()).sum();
     let values = inputs + net.value_len(layer + 1, n) + parameters;
-    Work { flops: passes * n as u64 * bound.op.flops(), bytes: passes * 4 * values as u64 }
+    Work { flops: bound.op.flops().saturating_mul(passes * n as u64), bytes: passes * 4 * values as u64 }
 }
 
 #[cfg(test)]

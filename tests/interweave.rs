@@ -4,7 +4,7 @@ use std::sync::Arc;
 use weft::data::photo::Photo;
 use weft::data::resample::Normalise;
 use weft::device::{Convolution, Device, Emulator, EmulatorOptions, Gpu, Precision};
-use weft::interweave::{GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, PatchScanner};
+use weft::interweave::{GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, Outline, PatchScanner, Plan};
 use weft::net::{GpuParameters, Net, Parameters, Spec};
 use weft::rng::Rng;
 
@@ -99,7 +99,7 @@ fn an_image_done_in_pieces_is_the_same() {
         let interweaver = Interweaver::new(net.clone(), parameters.clone(), Normalise::default()).unwrap();
         let mut interweaver = interweaver.with_memory(memory);
         let plan = interweaver.plan(photo.height, photo.width, 8).unwrap();
-        (plan.patches, interweaver.extract(&photo, 8).unwrap())
+        (plan.outline.patches, interweaver.extract(&photo, 8).unwrap())
     };
     let (whole, expected) = extract(WHOLE);
     assert_eq!(whole, expected.patches);
@@ -143,6 +143,88 @@ fn interweaved_maps_to_the_letter_of_the_paper() {
         local.replace("kernel = 3", "kernel = 1")
     ));
     assert!(error.contains("layer a: cannot be interweaved as maps: a trunk is made of unpadded"), "{error}");
+}
+
+/// All that is handed on, and whether it came in more than one part.
+fn handed(extract: impl FnOnce(weft::interweave::Put<'_>) -> weft::Result<()>) -> (Vec<f32>, bool) {
+    let (mut values, mut parts) = (Vec::new(), 0);
+    extract(&mut |features| {
+        values.extend_from_slice(features);
+        parts += 1;
+        Ok(())
+    })
+    .unwrap();
+    (values, parts > 1)
+}
+
+/// In bands, whatever their height: what one pass over the whole image gives.
+#[test]
+fn bands_of_an_image_are_the_whole_image() {
+    let (net, normalise) = (net(SMALL), Normalise::default());
+    let parameters = parameters(&net);
+    let gpu = emulator(false, 3, Precision::F32);
+    let uploaded = Arc::new(GpuParameters::new(&gpu, &net, &parameters).unwrap());
+    let photo = noise(47, 59, 8);
+    for stride in [4, 6] {
+        let whole =
+            Interweaver::new(net.clone(), parameters.clone(), normalise).unwrap().extract(&photo, stride).unwrap();
+        let near = |values: Vec<f32>, what: &str| {
+            let found = weft::interweave::Features { values, ..whole.clone() };
+            let error = found.error(&whole);
+            assert!(error <= 1e-5, "{what}, stride {stride}: {error}");
+        };
+        let mut scanner = PatchScanner::new(net.clone(), parameters.clone(), normalise).unwrap();
+        near(handed(|put| scanner.extract_into(&photo, stride, put)).0, "patch scanning");
+        for memory in [1 << 13, 1 << 16, 1 << 30] {
+            let in_parts = memory < 1 << 30;
+            let mut pass = Interweaver::new(net.clone(), parameters.clone(), normalise).unwrap().with_memory(memory);
+            let (values, parts) = handed(|put| pass.extract_into(&photo, stride, put));
+            near(values, "one pass");
+            assert!(parts == in_parts, "one pass in {memory} bytes");
+            let mut pass = MapInterweaver::new(net.clone(), parameters.clone(), normalise).unwrap().with_memory(memory);
+            let (values, parts) = handed(|put| pass.extract_into(&photo, stride, put));
+            near(values, "maps");
+            assert!(parts == in_parts, "maps in {memory} bytes");
+            let mut pass = GpuInterweaver::new(net.clone(), uploaded.clone(), normalise).unwrap().with_memory(memory);
+            let (values, parts) = handed(|put| pass.extract_into(&photo, stride, put));
+            near(values, "one pass on a GPU");
+            assert!(parts == in_parts, "one pass on a GPU in {memory} bytes");
+            let mut pass =
+                GpuMapInterweaver::new(net.clone(), uploaded.clone(), normalise).unwrap().with_memory(memory);
+            near(handed(|put| pass.extract_into(&photo, stride, put)).0, "maps on a GPU");
+        }
+    }
+}
+
+/// A sink that fails ends the pass with its error.
+#[test]
+fn what_cannot_be_handed_on_ends_the_pass() {
+    let net = net(SMALL);
+    let mut pass = Interweaver::new(net.clone(), parameters(&net), Normalise::default()).unwrap().with_memory(1);
+    let mut parts = 0;
+    let error = pass.extract_into(&noise(40, 40, 8), 2, &mut |_| {
+        parts += 1;
+        Err(weft::Error::new("disk", "is full"))
+    });
+    assert_eq!((error.unwrap_err().to_string().as_str(), parts), ("disk: is full", 1));
+}
+
+/// The numbers of an outline are those of the tables.
+#[test]
+fn an_outline_counts_what_a_plan_lists() {
+    for case in 0..60 {
+        let net = net(&random(case));
+        let mut rng = Rng::new(case, 6);
+        let (patches, stride) = ([1 + rng.below(9), 1 + rng.below(9)], 1 + rng.below(9));
+        let plan = Plan::new(&net, patches, stride).unwrap();
+        let outline = Outline::new(&net, patches, stride).unwrap();
+        for (value, maps) in plan.values.iter().enumerate() {
+            let pixels: usize = maps.maps.iter().map(|map| map.rows * map.columns).sum();
+            assert_eq!(outline.pixels(value), pixels as u128, "case {case}, value {value}");
+            assert_eq!(pixels * maps.channels, maps.range.len(), "case {case}, value {value}");
+        }
+        assert!(outline.bytes() >= plan.bytes() as u128, "case {case}");
+    }
 }
 
 /// The paper's maps on a GPU against patch scanning: on the CPU for f32, else on the same GPU with the same roundings.

@@ -119,14 +119,23 @@ pub struct Buffer {
 unsafe impl Send for Buffer {}
 
 impl Buffer {
-    /// `bytes` bytes that nobody has written.
+    /// `bytes` bytes that nobody has written. Panics where there is no memory for them, see [`Buffer::try_uninit`].
     pub fn uninit(bytes: usize) -> Buffer {
-        let raw = Box::into_raw(vec![POISON; bytes.saturating_add(2 * GUARD + ALIGN).div_ceil(2)].into_boxed_slice());
+        Buffer::try_uninit(bytes).unwrap_or_else(|| panic!("no memory for {bytes} bytes"))
+    }
+
+    /// The same; `None` where there is no memory for them.
+    pub fn try_uninit(bytes: usize) -> Option<Buffer> {
+        let words = bytes.checked_add(2 * GUARD + ALIGN)?.div_ceil(2);
+        let mut poison = Vec::new();
+        poison.try_reserve_exact(words).ok()?;
+        poison.resize(words, POISON);
+        let raw = Box::into_raw(poison.into_boxed_slice());
         let base = (raw as *mut u16 as usize + GUARD).next_multiple_of(ALIGN);
         let (initialised, shadow) = (AtomicBool::new(bytes == 0), OnceLock::new());
         let allocation = Arc::new(Allocation { base, len: bytes, initialised, shadow });
         LIVE.write().unwrap_or_else(PoisonError::into_inner).insert(base, allocation.clone());
-        Buffer { raw, allocation }
+        Some(Buffer { raw, allocation })
     }
 
     /// A buffer with a copy of `values`.

@@ -1,5 +1,6 @@
 //! `weft data`: what is in a data folder and what is wrong with it; synthetic faces where there are no others.
 
+use super::numbers;
 use super::progress::Progress;
 use super::{print, print_json};
 use crate::data::check::check;
@@ -79,19 +80,23 @@ fn run_check(args: &Check) -> Result<ExitCode> {
 struct Synth {
     /// Gets Img, Anno and Eval; must be new, empty or written by this command before
     dir: PathBuf,
-    #[arg(long, default_value_t = synth::Config::default().images)]
+    #[arg(long, default_value_t = synth::Config::default().images, value_parser = numbers::up_to(synth::MOST_IMAGES))]
     images: usize,
     /// Different people; each split has its own
     #[arg(long, default_value_t = synth::Config::default().identities)]
+    #[arg(value_parser = numbers::up_to(synth::MOST_IMAGES))]
     identities: usize,
     /// Widths of the pictures, pixels
     #[arg(long, value_name = "LEAST-MOST", default_value_t = Span::from(synth::Config::default().width))]
+    #[arg(value_parser = within(synth::SIDES))]
     width: Span<usize>,
     /// Heights of the pictures, pixels
     #[arg(long, value_name = "LEAST-MOST", default_value_t = Span::from(synth::Config::default().height))]
+    #[arg(value_parser = within(synth::SIDES))]
     height: Span<usize>,
     /// Heights of the faces as a share of the picture's shorter side
     #[arg(long, value_name = "LEAST-MOST", default_value_t = Span::from(synth::Config::default().face))]
+    #[arg(value_parser = within(synth::SHARES))]
     face: Span<f32>,
     #[arg(long, default_value_t = synth::Config::default().seed)]
     seed: u64,
@@ -133,19 +138,20 @@ struct Scenes {
     /// Folder of photos without the subject, one sub-folder per class
     #[arg(long, value_name = "DIR")]
     backgrounds: PathBuf,
-    #[arg(long, default_value_t = scenes::Config::default().scenes)]
+    #[arg(long, default_value_t = scenes::Config::default().scenes, value_parser = numbers::up_to(scenes::MOST))]
     count: usize,
     /// Number of the first scene: sets of one seed that share no number share no pasted photo while there are others
-    #[arg(long, default_value_t = scenes::Config::default().first)]
+    #[arg(long, default_value_t = scenes::Config::default().first, value_parser = numbers::below(scenes::MOST))]
     first: usize,
     /// Longer side of a scene, pixels
-    #[arg(long, default_value_t = scenes::Config::default().side)]
+    #[arg(long, default_value_t = scenes::Config::default().side, value_parser = numbers::up_to(scenes::LONGEST))]
     side: usize,
     /// Longer side of a pasted photo as a share of the scene's shorter side
     #[arg(long, value_name = "LEAST-MOST", default_value_t = Span::from(scenes::Config::default().scale))]
+    #[arg(value_parser = within((f32::MIN_POSITIVE, 1.0)))]
     scale: Span<f32>,
     /// Share of a pasted photo over which it fades into the background; 0 leaves hard edges
-    #[arg(long, default_value_t = scenes::Config::default().fade)]
+    #[arg(long, default_value_t = scenes::Config::default().fade, value_parser = fade)]
     fade: f32,
     #[arg(long, default_value_t = scenes::Config::default().seed)]
     seed: u64,
@@ -205,4 +211,24 @@ impl<T: FromStr> FromStr for Span<T> {
             _ => Err("write one number, or two as in 160-260"),
         }
     }
+}
+
+/// Reads a span between two bounds.
+fn within<T>((least, most): (T, T)) -> impl Fn(&str) -> Result<Span<T>, String> + Clone
+where
+    T: FromStr + PartialOrd + fmt::Display + Copy,
+{
+    move |text| {
+        let span: Span<T> = text.parse()?;
+        // NaN is nowhere.
+        if least <= span.least && span.least <= span.most && span.most <= most {
+            return Ok(span);
+        }
+        Err(format!("give numbers from {least} to {most}, the least first"))
+    }
+}
+
+/// A share below a half.
+fn fade(text: &str) -> Result<f32, &'static str> {
+    text.parse().ok().filter(|share| (0.0..0.5).contains(share)).ok_or("give a share from 0 to below 0.5")
 }

@@ -1,22 +1,25 @@
 //! `weft extract`: features of every patch of images.
 
-use super::{print, print_json};
+use super::numbers::{self, Size};
+use super::progress::Progress;
+use super::{print, print_json, say};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
 use crate::device::Device;
 use crate::interweave::{
-    Features, GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, PatchScanner, Plan, patches,
+    GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, Outline, PatchScanner, Put, patches,
 };
 use crate::net::{GpuParameters, Net, Parameters, Spec, Unknown};
-use crate::weights::{Dtype, Named, write, write_atomic, write_npy};
+use crate::weights::{TensorWriter, write_atomic};
 use crate::{Error, Result};
-use serde_json::json;
-use std::path::PathBuf;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Features of all overlapping patches of images.
+/// Features of all overlapping patches of images. They are written as they come: beside an image and the net, half a gigabyte
+/// of memory or half of what is free, whichever is less, is worked in, and images that take more are done in bands
 #[derive(clap::Args)]
 pub struct Args {
     /// Images
@@ -28,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", required_unless_present = "plan")]
     weights: Option<PathBuf>,
     /// Pixels from one patch to the next
-    #[arg(long)]
+    #[arg(long, value_parser = numbers::stride())]
     stride: usize,
     /// Layer whose values are the features; the last one by default
     #[arg(long)]
@@ -36,9 +39,11 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "interweave")]
     method: Method,
     /// Print what one pass over an image of this size, height x width, computes and costs, and do nothing else
-    #[arg(long, value_name = "HxW", conflicts_with_all = ["images", "weights", "output", "json"])]
-    plan: Option<String>,
-    /// With --plan: draw it into this file (SVG), with what two neighbouring patches share
+    #[arg(long, value_name = "HxW", value_parser = numbers::planned)]
+    #[arg(conflicts_with_all = ["images", "weights", "output", "json"])]
+    plan: Option<Size>,
+    /// With --plan: draw it into this file (SVG), with what two neighbouring patches share; of many patches the first 200 down
+    /// and across
     #[arg(long, value_name = "FILE", requires = "plan")]
     draw: Option<PathBuf>,
     #[command(flatten)]
@@ -50,6 +55,9 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// Most patches of a drawn plan, down and across.
+const DRAWN: usize = 200;
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -68,13 +76,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         spec = spec.up_to(layer)?;
     }
     let net = Arc::new(Net::new(spec)?);
-    if let Some(size) = &args.plan {
-        let (height, width) = super::plan::parse_size(size)?;
-        let plan = Plan::new(&net, patches(&net, height, width, args.stride)?, args.stride)?;
+    if let Some(Size { height, width }) = args.plan {
+        let outline = Outline::new(&net, patches(&net, height, width, args.stride)?, args.stride)?;
         if let Some(path) = &args.draw {
-            write_atomic(path, |file| file.write_all(plan.draw(&net).as_bytes()))?;
+            // More would not be seen.
+            let drawn = outline.patches.map(|count| count.min(DRAWN));
+            if drawn != outline.patches {
+                say(format_args!("{}: draws {} x {} patches", path.display(), drawn[0], drawn[1]));
+            }
+            let svg = outline.resized(&net, drawn).draw(&net);
+            write_atomic(path, |file| file.write_all(svg.as_bytes()))?;
         }
-        print(plan.table(&net))?;
+        print(outline.table(&net))?;
         return Ok(ExitCode::SUCCESS);
     }
     let unknown = if args.layer.is_some() { Unknown::Ignore } else { Unknown::Refuse };
@@ -83,50 +96,82 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(folder) = args.output.as_ref().filter(|_| args.images.len() > 1) {
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
     }
-    let mut documents = Vec::new();
+    let (mut documents, mut failed) = (Vec::new(), false);
     for image in &args.images {
-        let photo = Photo::open(image)?;
-        let start = Instant::now();
-        let found = extractor(&photo, args.stride).map_err(|e| e.within(image.display()))?;
-        let seconds = start.elapsed().as_secs_f64();
-        let [down, across] = found.patches;
-        if let Some(output) = &args.output {
-            let path = if args.images.len() > 1 {
-                output.join(super::photo_name(image, "safetensors"))
-            } else {
-                output.clone()
-            };
-            let shape = [down, across, found.dims];
-            if path.extension().is_some_and(|e| e == "npy") {
-                write_npy(&path, &shape, &found.values)?;
-            } else {
-                write(
-                    &path,
-                    &[Named { name: "features", shape: &shape, dtype: Dtype::F32, data: &found.values }],
-                    &[],
-                )?;
+        let output = args.output.as_ref().map(|output| match args.images.len() {
+            1 => output.clone(),
+            _ => output.join(super::photo_name(image, "safetensors")),
+        });
+        match extract(args, &net, &mut extractor, image, output.as_deref()) {
+            Ok((line, document)) => {
+                if args.json {
+                    documents.push(document);
+                } else {
+                    print(line)?;
+                }
+            }
+            // A single image's error is the program's.
+            Err(error) if args.images.len() == 1 => return Err(error),
+            Err(error) => {
+                failed = true;
+                say(format_args!("weft: {error}"));
+                documents.push(json!({ "image": image, "error": error.to_string() }));
             }
         }
-        if args.json {
-            documents.push(json!({
-                "image": image, "patches": found.patches, "features": found.dims, "stride": args.stride,
-                "method": args.method, "seconds": seconds,
-            }));
-        } else {
-            let (image, dims) = (image.display(), found.dims);
-            print(format!("{image}: {down} x {across} patches, {dims} features each, {:.1} ms", 1e3 * seconds))?;
-        }
     }
-    match (args.json, documents.len()) {
-        (true, 1) => print_json(&documents[0])?,
-        (true, _) => print_json(&documents)?,
+    match (args.json, &documents[..]) {
+        (true, [document]) => print_json(document)?,
+        (true, documents) => print_json(&documents)?,
         _ => {}
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Features of all patches of a photo, at a stride.
-type Extractor = Box<dyn FnMut(&Photo, usize) -> Result<Features>>;
+/// One image: writes its features, if there is a file for them, and says what was done, as a line and as JSON.
+fn extract(
+    args: &Args,
+    net: &Net,
+    extractor: &mut Extractor,
+    image: &Path,
+    output: Option<&Path>,
+) -> Result<(String, Value)> {
+    let photo = Photo::open(image)?;
+    let dims = net.output().len();
+    let within = |e: Error| e.within(image.display());
+    let [down, across] = patches(net, photo.height, photo.width, args.stride).map_err(within)?;
+    let file = output.map(|path| {
+        let shape = [down, across, dims];
+        match path.extension() {
+            Some(ending) if ending == "npy" => TensorWriter::create_npy(path, &shape),
+            _ => TensorWriter::create(path, &[("features", &shape)]),
+        }
+    });
+    let mut file = file.transpose()?;
+    let progress = Progress::new((down * across) as u64, "patches");
+    let (mut done, mut writing) = (0, Duration::ZERO);
+    let start = Instant::now();
+    let mut put = |features: &[f32]| {
+        let start = Instant::now();
+        file.as_mut().map_or(Ok(()), |file| file.push(features))?;
+        writing += start.elapsed();
+        done += (features.len() / dims) as u64;
+        progress.set(done);
+        Ok(())
+    };
+    extractor(&photo, args.stride, &mut put).map_err(within)?;
+    let seconds = (start.elapsed() - writing).as_secs_f64();
+    progress.finish();
+    file.map_or(Ok(()), TensorWriter::finish)?;
+    let line = format!("{}: {down} x {across} patches, {dims} features each, {:.1} ms", image.display(), 1e3 * seconds);
+    let document = json!({
+        "image": image, "patches": [down, across], "features": dims, "stride": args.stride,
+        "method": args.method, "seconds": seconds,
+    });
+    Ok((line, document))
+}
+
+/// Hands on the features of all patches of a photo, at a stride.
+type Extractor = Box<dyn FnMut(&Photo, usize, Put<'_>) -> Result<()>>;
 
 fn extractor(args: &Args, net: &Arc<Net>, parameters: Vec<f32>) -> Result<Extractor> {
     let (net, normalise) = (net.clone(), Normalise::default());
@@ -134,29 +179,29 @@ fn extractor(args: &Args, net: &Arc<Net>, parameters: Vec<f32>) -> Result<Extrac
         Method::Interweave => match args.device.open()? {
             Device::Cpu => {
                 let mut interweaver = Interweaver::new(net, parameters, normalise)?;
-                Box::new(move |photo, stride| interweaver.extract(photo, stride))
+                Box::new(move |photo, stride, put| interweaver.extract_into(photo, stride, put))
             }
             Device::Gpu(gpu) => {
                 let parameters = Arc::new(GpuParameters::new(&gpu, &net, &parameters)?);
                 let mut interweaver = GpuInterweaver::new(net, parameters, normalise)?;
-                Box::new(move |photo, stride| interweaver.extract(photo, stride))
+                Box::new(move |photo, stride, put| interweaver.extract_into(photo, stride, put))
             }
         },
         Method::InterweaveMaps => match args.device.open()? {
             Device::Cpu => {
                 let mut interweaver = MapInterweaver::new(net, parameters, normalise)?;
-                Box::new(move |photo, stride| interweaver.extract(photo, stride))
+                Box::new(move |photo, stride, put| interweaver.extract_into(photo, stride, put))
             }
             Device::Gpu(gpu) => {
                 let parameters = Arc::new(GpuParameters::new(&gpu, &net, &parameters)?);
                 let mut interweaver = GpuMapInterweaver::new(net, parameters, normalise)?;
-                Box::new(move |photo, stride| interweaver.extract(photo, stride))
+                Box::new(move |photo, stride, put| interweaver.extract_into(photo, stride, put))
             }
         },
         Method::Patchwise => {
             let parameters = Parameters::on(&args.device.open()?, &net, parameters)?;
             let mut scanner = PatchScanner::new(net, parameters, normalise)?;
-            Box::new(move |photo, stride| scanner.extract(photo, stride))
+            Box::new(move |photo, stride, put| scanner.extract_into(photo, stride, put))
         }
     })
 }

@@ -16,6 +16,7 @@ mod doctor;
 mod eval;
 mod extract;
 mod locate;
+mod numbers;
 mod outputs;
 mod photos;
 mod plan;

@@ -1,8 +1,10 @@
 //! `weft plan`: the memory plan of a network, with bytes and FLOPs.
 
+use super::numbers::{self, Size};
 use super::print;
+use crate::Result;
+use crate::device::Device;
 use crate::net::{Net, Plan, PlanTable, Purpose};
-use crate::{Error, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,30 +13,28 @@ use std::process::ExitCode;
 pub struct Args {
     /// Network description
     net: PathBuf,
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = numbers::count())]
     batch: usize,
     /// Plan forward and backward
     #[arg(long)]
     train: bool,
     /// Input size, as 300x300 (height x width)
-    #[arg(long)]
-    size: Option<String>,
+    #[arg(long, value_name = "HxW")]
+    size: Option<Size>,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let mut net = Net::load(&args.net)?;
-    if let Some(size) = &args.size {
-        let (h, w) = parse_size(size)?;
-        net = net.at_size(h, w)?;
+    if let Some(Size { height, width }) = args.size {
+        net = net.at_size(height, width)?;
     }
-    let plan = Plan::new(&net, args.batch, if args.train { Purpose::Training } else { Purpose::Inference })?;
+    let purpose = if args.train { Purpose::Training } else { Purpose::Inference };
+    let plan = Plan::new(&net, args.batch, purpose).map_err(|e| {
+        // Too large to be planned: what it would need tells why.
+        let needs =
+            net.fit(format!("--batch {}", args.batch), &Device::Cpu, args.batch, purpose, |_| net.parameter_bytes());
+        needs.err().unwrap_or(e)
+    })?;
     print(PlanTable { net: &net, plan: &plan })?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// `HxW`.
-pub fn parse_size(text: &str) -> Result<(usize, usize)> {
-    let parts = text.split_once('x').and_then(|(h, w)| Some((h.parse().ok()?, w.parse().ok()?)));
-    parts
-        .ok_or_else(|| Error::new("size", format!("`{text}` is no size")).advise("write height x width, as in 300x300"))
 }

@@ -1,6 +1,6 @@
 //! `weft profile`: a table of where the time of a net goes, one row per launch.
 
-use super::plan::parse_size;
+use super::numbers::{self, Size};
 use super::{DeviceArgs, print, print_json};
 use crate::net::{Net, Purpose};
 use crate::profile::{self, Report, Roof, Row};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub struct Args {
     /// Network description
     net: PathBuf,
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = numbers::count())]
     batch: usize,
     #[command(flatten)]
     device: DeviceArgs,
@@ -23,10 +23,10 @@ pub struct Args {
     #[arg(long)]
     train: bool,
     /// Input size, as 300x300 (height x width)
-    #[arg(long)]
-    size: Option<String>,
+    #[arg(long, value_name = "HxW")]
+    size: Option<Size>,
     /// Times everything so often
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = numbers::runs())]
     runs: usize,
     /// Write the launches as a Chrome trace (chrome://tracing, ui.perfetto.dev)
     #[arg(long, value_name = "FILE")]
@@ -36,16 +36,13 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    if args.runs == 0 {
-        return Err(Error::new("--runs 0", "nothing to time").advise("give 1 or more"));
-    }
     let mut net = Net::load(&args.net)?;
-    if let Some(size) = &args.size {
-        let (h, w) = parse_size(size)?;
-        net = net.at_size(h, w)?;
+    if let Some(Size { height, width }) = args.size {
+        net = net.at_size(height, width)?;
     }
     let device = args.device.open()?;
     let purpose = if args.train { Purpose::Training } else { Purpose::Inference };
+    profile::check(format!("--batch {}", args.batch), &device, &net, args.batch, purpose)?;
     let net = Arc::new(net);
     let report = profile::profile(&device, &net, args.batch, purpose, args.runs)?;
     if let Some(path) = &args.trace {

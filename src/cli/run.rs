@@ -1,10 +1,11 @@
 //! `weft run`: a network on tensors from a file, for comparing with other frameworks.
 
-use crate::device::Device;
-use crate::net::{GpuParameters, GpuSession, Net, Purpose, Session, Unknown};
+use crate::device::{Device, memory};
+use crate::net::{GpuParameters, GpuSession, INPUT, Layer, Net, Purpose, Session, Unknown};
 use crate::ops::{Mode, Shape, TargetKind, Targets, nchw_to_nhwc, nhwc_to_nchw};
-use crate::weights::{Dtype, Named, TensorFile, write};
+use crate::weights::{TensorFile, TensorWriter};
 use crate::{Error, Result};
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -47,30 +48,41 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         net = net.at_size(h, w).map_err(at_input)?;
     }
     let net = Arc::new(net);
+    let purpose = if args.grad { Purpose::Differentiation } else { Purpose::Inspection };
+    // Beside the session: the batch as it is given and as it is read, a layer's output and its transpose, targets, a
+    // cotangent, parameters, their gradients and those as they are written.
+    let copies = if args.grad { 4 } else { 2 };
+    net.fit(format!("{}: a batch of {n}", args.input.display()), &device, n, purpose, |n| {
+        let largest = (0..=net.layers.len()).map(|value| net.shape(value).len() as u128).max().unwrap_or(0);
+        2 * net.batch_bytes(n) + 8 * n as u128 * largest + 2 * net.answer_bytes(n) + copies * net.parameter_bytes()
+    })?;
     let parameters = net.load_parameters(&args.weights, Unknown::Refuse)?;
     let targets = read_targets(&net, &file, n)?;
     let targets = Targets { classes: &targets.0, values: &targets.1 };
 
-    let purpose = if args.grad { Purpose::Differentiation } else { Purpose::Inspection };
     let mut session = Pass::new(&device, net.clone(), n, purpose, parameters).map_err(at_input)?;
-    let mut nhwc = vec![0.0; n * net.spec.input.len()];
+    let mut nhwc = memory::zeroed(net.value_len(INPUT, n), "the batch")?;
     nchw_to_nhwc(net.spec.input, &input.to_f32()?, &mut nhwc);
     session.forward(&nhwc, targets).map_err(at_input)?;
+    drop(nhwc);
 
-    let mut outputs: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
+    let shapes = tensors(&net, n, args.grad);
+    let named: Vec<(&str, &[usize])> = shapes.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
+    let mut output = TensorWriter::create(&args.output, &named)?;
     for (l, layer) in net.layers.iter().enumerate() {
-        outputs.push(match layer.op.target() {
-            Some(_) => (layer.name.clone(), vec![1], session.value(l)?),
-            None => named(layer.name.clone(), n, layer.shape, &session.value(l)?),
-        });
+        let value = session.value(l)?;
+        match layer.op.target() {
+            Some(_) => output.push(&value)?,
+            None => output.push(&transposed(layer.shape, &value)?)?,
+        }
     }
     if args.grad {
         let shape = net.output();
         let cotangent = match file.get("cotangent") {
             Some(tensor) => {
                 let values = tensor.to_f32()?;
-                let mut nhwc = vec![0.0; values.len()];
-                if values.len() == n * shape.len() {
+                let mut nhwc = memory::zeroed(values.len(), "the cotangent")?;
+                if values.len() == net.value_len(net.layers.len(), n) && values.len() == n * shape.len() {
                     nchw_to_nhwc(shape, &values, &mut nhwc)
                 } else {
                     nhwc.copy_from_slice(&values)
@@ -80,20 +92,33 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             None => None,
         };
         let (gradients, input_gradient) = session.backward(targets, cotangent.as_deref()).map_err(at_input)?;
-        let input_gradient = match input_gradient {
-            Some(gradient) => named("grad.input".into(), n, net.spec.input, &gradient),
+        match input_gradient {
+            Some(gradient) => output.push(&transposed(net.spec.input, &gradient)?)?,
             // No layer leads from the input to the output.
-            None => ("grad.input".into(), vec![n, c, h, w], vec![0.0; n * net.spec.input.len()]),
-        };
-        outputs.push(input_gradient);
+            None => output.push(&memory::zeroed::<f32>(net.value_len(INPUT, n), "grad.input")?)?,
+        }
         for gradient in net.named(&gradients) {
-            outputs.push((format!("grad.{}", gradient.name), gradient.shape, gradient.values));
+            output.push(&gradient.values)?;
         }
     }
-    let tensors: Vec<Named<'_>> =
-        outputs.iter().map(|(name, shape, data)| Named { name, shape, dtype: Dtype::F32, data }).collect();
-    write(&args.output, &tensors, &[])?;
+    output.finish()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Names and shapes of what is written, in order.
+fn tensors(net: &Net, n: usize, grad: bool) -> Vec<(String, Vec<usize>)> {
+    let map = |name: String, shape: Shape| (name, vec![n, shape.c, shape.h, shape.w]);
+    let layer = |layer: &Layer| match layer.op.target() {
+        Some(_) => (layer.name.clone(), vec![1]),
+        None => map(layer.name.clone(), layer.shape),
+    };
+    let mut tensors: Vec<_> = net.layers.iter().map(layer).collect();
+    if grad {
+        tensors.push(map("grad.input".into(), net.spec.input));
+        let parameters = net.parameters.iter();
+        tensors.extend(parameters.map(|p| (format!("grad.{}", p.name), p.tensor.shape.clone())));
+    }
+    tensors
 }
 
 /// A forward and a backward pass on either kind of device.
@@ -126,10 +151,10 @@ impl Pass {
         }
     }
 
-    fn value(&self, layer: usize) -> Result<Vec<f32>> {
+    fn value(&self, layer: usize) -> Result<Cow<'_, [f32]>> {
         match self {
-            Self::Cpu { session, .. } => Ok(session.value(layer).to_vec()),
-            Self::Gpu(session) => session.value(layer),
+            Self::Cpu { session, .. } => Ok(Cow::Borrowed(session.value(layer))),
+            Self::Gpu(session) => session.value(layer).map(Cow::Owned),
         }
     }
 
@@ -137,7 +162,7 @@ impl Pass {
     fn backward(&mut self, targets: Targets<'_>, cotangent: Option<&[f32]>) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
         match self {
             Self::Cpu { session, parameters } => {
-                let mut gradients = vec![0.0; parameters.len()];
+                let mut gradients = memory::zeroed(parameters.len(), "gradients")?;
                 session.backward(parameters, Mode::Inference, targets, cotangent, &mut gradients)?;
                 Ok((gradients, session.input_gradient().map(<[f32]>::to_vec)))
             }
@@ -149,11 +174,11 @@ impl Pass {
     }
 }
 
-/// A value in NCHW; `[n, c]` where the map is 1 x 1 comes out as `[n, c, 1, 1]` only if the layer keeps maps.
-fn named(name: String, n: usize, shape: Shape, nhwc: &[f32]) -> (String, Vec<usize>, Vec<f32>) {
-    let mut nchw = vec![0.0; nhwc.len()];
+/// A value in NCHW.
+fn transposed(shape: Shape, nhwc: &[f32]) -> Result<Vec<f32>> {
+    let mut nchw = memory::zeroed(nhwc.len(), "an output")?;
     nhwc_to_nchw(shape, nhwc, &mut nchw);
-    (name, vec![n, shape.c, shape.h, shape.w], nchw)
+    Ok(nchw)
 }
 
 /// Reads `target` as the loss wants it: class indices, or values in the activations' order.
@@ -165,7 +190,7 @@ fn read_targets(net: &Net, file: &TensorFile, n: usize) -> Result<(Vec<u32>, Vec
         let given = target.to_f32()?;
         match kind {
             TargetKind::Values { per_sample } if given.len() == n * per_sample => {
-                values = vec![0.0; given.len()];
+                values = memory::zeroed(given.len(), "targets")?;
                 nchw_to_nhwc(net.shape(layer.inputs[0]), &given, &mut values);
             }
             TargetKind::Values { .. } => values = given.to_vec(),

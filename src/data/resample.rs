@@ -34,8 +34,11 @@ impl Normalise {
 pub struct Resampler {
     columns: Taps,
     rows: Taps,
-    /// Rows of the photo after the horizontal pass, [rows, out_w, 3].
+    /// Rows of the photo after the horizontal pass, [kept, out_w, 3]: as many as an output row is made of; row y is in place
+    /// y modulo their number.
     filtered: Vec<f32>,
+    /// The row in each place.
+    kept: Vec<usize>,
     /// One output row, [out_w, 3].
     line: Vec<f32>,
 }
@@ -96,33 +99,25 @@ impl Resampler {
             self.columns.spans.reverse();
         }
 
-        // Horizontal pass, over the rows that the vertical pass will read.
-        let first_row = self.rows.spans.iter().map(|s| s.first).min().unwrap_or(0);
-        let end_row = self.rows.spans.iter().map(|s| s.first + s.count).max().unwrap_or(0);
         let pitch = out_w * 3;
-        // Every element is written below: old contents need no clearing.
-        self.filtered.resize((end_row - first_row) * pitch, 0.0);
-        for (y, line) in (first_row..end_row).zip(self.filtered.chunks_exact_mut(pitch.max(1))) {
-            let row = &photo.rgb[y * photo.width * 3..][..photo.width * 3];
-            for (to, span) in line.chunks_exact_mut(3).zip(&self.columns.spans) {
-                let pixels = row[span.first * 3..][..span.count * 3].chunks_exact(3);
-                let (mut r, mut g, mut b) = (0.0, 0.0, 0.0);
-                for (p, &w) in pixels.zip(self.columns.weights(span)) {
-                    r += w * f32::from(p[0]);
-                    g += w * f32::from(p[1]);
-                    b += w * f32::from(p[2]);
-                }
-                to.copy_from_slice(&[r, g, b]);
-            }
-        }
-
+        let kept = self.rows.spans.iter().map(|s| s.count).max().unwrap_or(0);
+        // What is left of an earlier call is overwritten before it is read.
+        self.filtered.resize(kept * pitch, 0.0);
+        self.kept.clear();
+        self.kept.resize(kept, usize::MAX);
         self.line.resize(pitch, 0.0);
         for (y, span) in self.rows.spans.iter().enumerate() {
             self.line.fill(0.0);
-            for (i, &w) in self.rows.weights(span).iter().enumerate() {
-                let from = &self.filtered[(span.first - first_row + i) * pitch..][..pitch];
-                for (to, v) in self.line.iter_mut().zip(from) {
-                    *to += w * v;
+            for (row, &w) in (span.first..).zip(self.rows.weights(span)) {
+                let place = row % kept;
+                let filtered = &mut self.filtered[place * pitch..][..pitch];
+                // Outputs go down the photo, or up: a row comes once.
+                if self.kept[place] != row {
+                    self.kept[place] = row;
+                    self.columns.filter(&photo.rgb[row * photo.width * 3..][..photo.width * 3], filtered);
+                }
+                for (to, v) in self.line.iter_mut().zip(filtered) {
+                    *to += w * *v;
                 }
             }
             put(y, &self.line);
@@ -148,6 +143,20 @@ struct Span {
 impl Taps {
     fn weights(&self, span: &Span) -> &[f32] {
         &self.weights[span.at..][..span.count]
+    }
+
+    /// The horizontal pass over one row of pixels.
+    fn filter(&self, row: &[u8], out: &mut [f32]) {
+        for (to, span) in out.chunks_exact_mut(3).zip(&self.spans) {
+            let pixels = row[span.first * 3..][..span.count * 3].chunks_exact(3);
+            let (mut r, mut g, mut b) = (0.0, 0.0, 0.0);
+            for (p, &w) in pixels.zip(self.weights(span)) {
+                r += w * f32::from(p[0]);
+                g += w * f32::from(p[1]);
+                b += w * f32::from(p[2]);
+            }
+            to.copy_from_slice(&[r, g, b]);
+        }
     }
 
     /// Lays `outputs` pixels over [start, start + length) of an axis of `inputs` pixels (at least one).

@@ -10,8 +10,9 @@ use rayon::prelude::*;
 
 use super::boxes;
 use super::folder::ImageFolder;
-use super::photo::{Photo, Rect};
+use super::photo::{MAX_SIDE, Photo, Rect};
 use super::table;
+use crate::device::memory;
 use crate::error::At;
 use crate::rng::Rng;
 use crate::weights::write_atomic;
@@ -39,6 +40,11 @@ impl Default for Config {
     }
 }
 
+/// Most scenes of a set, and of numbers of a first one.
+pub const MOST: usize = 1_000_000;
+/// Longest side of a scene, pixels: that of a photo that is read.
+pub const LONGEST: usize = MAX_SIDE as usize;
+
 /// File name of the boxes.
 pub const BOXES: &str = "boxes.csv";
 
@@ -49,7 +55,12 @@ pub const BOXES: &str = "boxes.csv";
 /// Nothing to paste or to paste on, photos that cannot be read, shares out of range, a folder that cannot be written.
 pub fn write(config: &Config, photos: &Path, backgrounds: &Path, to: &Path) -> Result<Vec<Error>> {
     let (least, most) = config.scale;
-    if !(least > 0.0 && least <= most && most <= 1.0 && (0.0..0.5).contains(&config.fade) && config.side > 0) {
+    if !(1..=LONGEST).contains(&config.side) || !(1..=MOST).contains(&config.scenes) || config.first >= MOST {
+        let Config { side, scenes, first, .. } = config;
+        return Err(Error::new("scenes", format!("{scenes} scenes from number {first} on, {side} pixels"))
+            .advise(format!("give 1 to {MOST} scenes, a number below that, and 1 to {LONGEST} pixels")));
+    }
+    if !(least > 0.0 && least <= most && most <= 1.0 && (0.0..0.5).contains(&config.fade)) {
         return Err(Error::new("scenes", format!("side {}, scale {least}-{most}, fade {}", config.side, config.fade))
             .advise("the scale is a share above 0 and at most 1, the fade a share below 0.5"));
     }
@@ -62,6 +73,7 @@ pub fn write(config: &Config, photos: &Path, backgrounds: &Path, to: &Path) -> R
     if known.is_empty() {
         return Err(Error::file(photos, "holds no box").advise("give a box file: image,x,y,width,height"));
     }
+    config.check_memory()?;
     let ImageFolder { samples: backgrounds, problems, .. } = ImageFolder::open(backgrounds)?;
     let mut order: Vec<usize> = (0..known.len()).collect();
     Rng::new(config.seed, u64::MAX).shuffle(&mut order);
@@ -95,6 +107,13 @@ pub fn write(config: &Config, photos: &Path, backgrounds: &Path, to: &Path) -> R
 }
 
 impl Config {
+    /// Every thread holds a scene, what is pasted into it, and the file that it becomes.
+    fn check_memory(&self) -> Result<()> {
+        let pixels = |side: usize| side as u128 * side as u128;
+        let cost = |side: usize| 3 * 3 * rayon::current_num_threads() as u128 * pixels(side);
+        memory::fit(format!("scenes of {} pixels", self.side), self.side, memory::available(), cost)
+    }
+
     /// A scene, where in it the photo lies, and the photo's zoom.
     fn paste(&self, photo: &Photo, background: &Photo, rng: &mut Rng) -> (Photo, Rect, f32) {
         let enlarge = self.side as f32 / background.width.max(background.height) as f32;

@@ -20,6 +20,7 @@ use tiny_skia::PathBuilder;
 use self::head::{Head, Identity, Pose};
 use super::celeba::{ATTRIBUTE_FILE, Sample, Split, write_annotations};
 use super::photo::{Photo, Rect};
+use crate::device::memory;
 use crate::error::At;
 use crate::rng::Rng;
 use crate::weights::write_atomic;
@@ -120,11 +121,11 @@ pub struct Face {
 }
 
 /// Bounds of a picture's sides, pixels.
-const SIDES: (usize, usize) = (32, 4096);
+pub const SIDES: (usize, usize) = (32, 4096);
 /// Bounds of a face's share of the shorter side.
-const SHARES: (f32, f32) = (0.1, 0.9);
+pub const SHARES: (f32, f32) = (0.1, 0.9);
 /// File names have six digits.
-const MOST_IMAGES: usize = 999_999;
+pub const MOST_IMAGES: usize = 999_999;
 const JPEG_QUALITY: u8 = 92;
 /// Tells a folder of ours from others: the configuration it was drawn with.
 const MARK: &str = "synth.json";
@@ -347,7 +348,7 @@ pub fn write(config: &Config, root: &Path, progress: &mut dyn FnMut(usize)) -> R
     let mark = root.join(MARK);
     let json = serde_json::to_vec(config).at(&mark)?;
     write_atomic(&mark, |file| file.write_all(&json))?;
-    let mut samples = Vec::with_capacity(config.images);
+    let mut samples = memory::reserve(config.images, "synthetic faces")?;
     for start in (0..config.images).step_by(BATCH) {
         let end = (start + BATCH).min(config.images);
         let batch: Result<Vec<Sample>> = (start..end).into_par_iter().map(|i| write_one(config, i, &folder)).collect();

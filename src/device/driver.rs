@@ -150,6 +150,11 @@ pub trait Driver: Send + Sync {
     /// Bytes of device memory that are free now.
     fn free_memory(&self) -> Result<u64>;
 
+    /// Whether device memory is the host's (the emulator).
+    fn is_host(&self) -> bool {
+        false
+    }
+
     /// Allocates; contents undefined, aligned to 256 bytes.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //! access is looked at, and a finding comes back as the launch's error.
 
 use super::driver::{Attributes, Driver, Graph, Launch, Properties, Ptr};
+use super::memory;
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,11 +86,17 @@ impl Driver for Emulator {
     }
 
     fn free_memory(&self) -> Result<u64> {
-        Ok(u64::MAX)
+        Ok(memory::available())
+    }
+
+    fn is_host(&self) -> bool {
+        true
     }
 
     fn allocate(&self, bytes: usize) -> Result<Ptr> {
-        let buffer = simt::Buffer::uninit(bytes);
+        memory::check("emulator", bytes as u128)?;
+        let buffer = simt::Buffer::try_uninit(bytes)
+            .ok_or_else(|| memory::refused("emulator", bytes as u128, memory::available()))?;
         let address = buffer.ptr().address();
         self.shared.buffers.lock().unwrap_or_else(PoisonError::into_inner).insert(address, buffer);
         Ok(Ptr(address))

@@ -4,6 +4,7 @@
 //! memory at a fixed place ([`Step`]).
 
 use super::driver::{Driver, Graph, Launch, Ptr};
+use super::memory;
 use crate::kernel_parameters;
 use crate::{Error, Result};
 use bytemuck::Pod;
@@ -150,7 +151,7 @@ impl Gpu {
     /// # Errors
     /// A kernel that failed before.
     pub fn download<T: Pod>(&self, from: Ptr, count: usize) -> Result<Vec<T>> {
-        let mut values = vec![T::zeroed(); count];
+        let mut values = memory::zeroed(count, "what comes from the device")?;
         self.driver.download(from, bytemuck::cast_slice_mut(&mut values))?;
         Ok(values)
     }

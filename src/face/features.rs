@@ -4,7 +4,7 @@
 use super::Bundle;
 use crate::data::photo::{Photo, Rect};
 use crate::data::resample::{Normalise, Resampler};
-use crate::device::Device;
+use crate::device::{Device, memory};
 use crate::interweave::{GpuInterweaver, Interweaver, patches};
 use crate::locate::{Shape, Shift, Widths};
 use crate::net::{GpuParameters, Net, Spec, Unknown};
@@ -110,7 +110,7 @@ impl Extractor {
                 Method::Gpu(Box::new(GpuInterweaver::new(net, parameters, Normalise::default())?))
             }
         };
-        let pixels = vec![0.0; 2 * height * width * 3];
+        let pixels = memory::zeroed(height.saturating_mul(width).saturating_mul(6), "[anet] frame")?;
         let resampler = Resampler::default();
         Ok(Self { method, dims, weights, frame: config.frame, stride: config.stride, resampler, pixels })
     }

@@ -2,18 +2,20 @@
 //! ([`super::geometry`]). Nothing interweaved is ever written: a window that lies in several cells is gathered from their
 //! response maps into the tile that the matrix product reads.
 
-use super::infer;
+use super::bands::{Band, Put, pieces};
 use super::patchwise::Features;
-use super::plan::{LayerPlan, Plan, Task, patches, pieces};
+use super::plan::{LayerPlan, Outline, Plan, Task, patches};
+use super::{budget, infer};
+use crate::Result;
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
+use crate::device::memory;
 use crate::net::{INPUT, Net};
 use crate::ops::conv::Filter;
 use crate::ops::parallel::{self, Disjoint, threads};
 use crate::ops::pool::{Pool, Statistic};
 use crate::ops::product::{Matrix, product};
 use crate::ops::{Kind, Operation, Shape};
-use crate::{Error, Result};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -64,7 +66,7 @@ impl Interweaver {
         let known = match known {
             Some(known) => known,
             None => {
-                let plan = Plan::within(&self.net, whole, stride, self.memory)?;
+                let plan = Plan::within(&self.net, whole, stride, budget(self.memory, memory::available()))?;
                 (key, plan)
             }
         };
@@ -76,18 +78,29 @@ impl Interweaver {
     /// # Errors
     /// As [`Interweaver::plan`]; no memory.
     pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
-        let Normalise { mean, scale } = self.normalise;
-        let size = [photo.height, photo.width];
-        self.run(size, stride, |at, c| (f32::from(photo.rgb[at + c]) - mean[c]) * scale)
+        let whole = patches(&self.net, photo.height, photo.width, stride)?;
+        Features::gather(whole, self.net.output().len(), |put| self.extract_into(photo, stride, put))
     }
 
-    /// The same of an image that is already normalised, [height, width, 3].
+    /// The same, handed to `put` as they come.
+    ///
+    /// # Errors
+    /// As [`Interweaver::plan`]; what `put` says.
+    pub fn extract_into(&mut self, photo: &Photo, stride: usize, put: Put<'_>) -> Result<()> {
+        let Normalise { mean, scale } = self.normalise;
+        let size = [photo.height, photo.width];
+        self.run(size, stride, |at, c| (f32::from(photo.rgb[at + c]) - mean[c]) * scale, put)
+    }
+
+    /// Features of an image that is already normalised, [height, width, 3].
     ///
     /// # Errors
     /// As [`Interweaver::extract`].
     pub fn extract_normalised(&mut self, pixels: &[f32], size: [usize; 2], stride: usize) -> Result<Features> {
         assert_eq!(pixels.len(), size[0] * size[1] * 3, "pixels of another size");
-        self.run(size, stride, |at, c| pixels[at + c])
+        let whole = patches(&self.net, size[0], size[1], stride)?;
+        let dims = self.net.output().len();
+        Features::gather(whole, dims, |put| self.run(size, stride, |at, c| pixels[at + c], put))
     }
 
     /// Seconds that each layer took in the last image, all pieces together.
@@ -101,10 +114,11 @@ impl Interweaver {
         [height, width]: [usize; 2],
         stride: usize,
         value: impl Fn(usize, usize) -> f32,
-    ) -> Result<Features> {
+        put: Put<'_>,
+    ) -> Result<()> {
         self.plan(height, width, stride)?;
         let Some(((whole, _), plan)) = self.plan.take() else { unreachable!("the plan was just made") };
-        let result = self.pieces(&plan, whole, width, value);
+        let result = self.pieces(&plan, whole, width, value, put);
         self.plan = Some(((whole, stride), plan));
         result
     }
@@ -116,34 +130,31 @@ impl Interweaver {
         whole: [usize; 2],
         width: usize,
         value: impl Fn(usize, usize) -> f32,
-    ) -> Result<Features> {
+        put: Put<'_>,
+    ) -> Result<()> {
         for (buffer, len) in [(&mut self.arena, plan.len), (&mut self.scratch, plan.scratch)] {
-            if buffer.len() < len {
-                buffer.try_reserve_exact(len - buffer.len()).map_err(|_| {
-                    Error::new("", format!("no memory for {} MiB", plan.bytes() >> 20)).advise("use a smaller image")
-                })?;
-                buffer.resize(len, 0.0);
-            }
+            memory::grow(buffer, len, "one pass").map_err(|e| e.advise("use a smaller image"))?;
         }
         self.seconds.fill(0.0);
-        let dims = self.net.output().len();
-        let mut values = vec![0.0; whole[0] * whole[1] * dims];
-        for [top, left] in pieces(whole, plan.patches) {
-            self.load(plan, [top * plan.stride, left * plan.stride], width, &value);
+        let Outline { patches, stride, .. } = plan.outline;
+        let mut band = Band::new(whole, patches, self.net.output().len())?;
+        for [top, left] in pieces(whole, patches) {
+            self.load(plan, [top * stride, left * stride], width, &value);
             for layer in 0..self.net.layers.len() {
                 let start = Instant::now();
                 self.forward(plan, layer)?;
                 self.seconds[layer] += start.elapsed().as_secs_f64();
             }
-            self.unload(plan, [top, left], whole, &mut values);
+            self.unload(plan, [top, left], &mut band);
+            band.flush([top, left], put)?;
         }
-        Ok(Features { patches: whole, dims, values })
+        Ok(())
     }
 
     /// Pixels of the image from `corner` on, as far as a patch reads them.
     fn load(&mut self, plan: &Plan, corner: [usize; 2], width: usize, value: impl Fn(usize, usize) -> f32) {
         let map = plan.values[INPUT].maps[0];
-        let [rows, columns] = [0, 1].map(|axis| &plan.axes[axis][INPUT].classes[0].positions);
+        let [rows, columns] = [0, 1].map(|axis| &plan.positions[axis][INPUT][0]);
         let pixels = &mut self.arena[map.at..map.at + map.rows * map.columns * 3];
         for (line, y) in pixels.chunks_exact_mut(map.columns * 3).zip(rows) {
             for (pixel, x) in line.chunks_exact_mut(3).zip(columns) {
@@ -162,11 +173,11 @@ impl Interweaver {
         match bound.op.kind() {
             Kind::Filter(f) => pass.filter(f, parameters[0], parameters.get(1).copied(), &mut self.scratch),
             Kind::Pool(pool) => pass.pool(pool),
-            Kind::Global => pass.global(&*bound.op, self.net.shape(bound.inputs[0]), &mut self.scratch),
+            Kind::Global => pass.global(&*bound.op, self.net.shape(bound.inputs[0]), &mut self.scratch)?,
             Kind::Concat | Kind::Dropout => pass.copy(),
             Kind::Pixelwise => {
                 let pixel = Shape::new(plan.values[layer + 1].channels, 1, 1);
-                pass.pixelwise(&*self.net.rebind(layer, &[pixel])?, &mut self.scratch);
+                pass.pixelwise(&*self.net.rebind(layer, &[pixel])?, &mut self.scratch)?;
             }
             Kind::Loss => unreachable!("plans of nets with a loss are refused"),
         }
@@ -174,19 +185,19 @@ impl Interweaver {
     }
 
     /// Collects the features of a piece's patches; a vector is in the order C, H, W.
-    fn unload(&self, plan: &Plan, first: [usize; 2], whole: [usize; 2], features: &mut [f32]) {
+    fn unload(&self, plan: &Plan, corner: [usize; 2], band: &mut Band) {
         let shape = self.net.output();
         let value = &plan.values[self.net.layers.len()];
+        let patches = plan.outline.patches;
         for y in 0..shape.h {
             for x in 0..shape.w {
-                for down in 0..plan.patches[0] {
+                for down in 0..patches[0] {
                     let Some((class_down, row)) = plan.place(0, y, down) else { continue };
-                    for across in 0..plan.patches[1] {
+                    for across in 0..patches[1] {
                         let Some((class_across, column)) = plan.place(1, x, across) else { continue };
                         let map = value.maps[class_down * value.across + class_across];
                         let from = &self.arena[map.at + (row * map.columns + column) * shape.c..][..shape.c];
-                        let patch = (first[0] + down) * whole[1] + first[1] + across;
-                        let to = &mut features[patch * shape.len()..][..shape.len()];
+                        let to = band.vectors(corner, down, across);
                         for (c, value) in from.iter().enumerate() {
                             to[(c * shape.h + y) * shape.w + x] = *value;
                         }
@@ -265,7 +276,7 @@ impl<'a> Pass<'a> {
     fn filter(&self, f: &Filter, weights: &[f32], bias: Option<&[f32]>, scratch: &mut [f32]) {
         let input = self.read(0);
         let (c, taps, filters) = (f.output.c, f.taps(), f.group_filters());
-        let [down, across] = [0, 1].map(|axis| &self.plan.axes[axis][self.layer + 1].classes);
+        let [down, across] = [0, 1].map(|axis| &self.plan.outline.axes[axis][self.layer + 1].classes);
         parallel::tasks(
             self.step.tasks.len(),
             &mut scratch[..threads() * self.step.rows * self.step.taps],
@@ -295,7 +306,7 @@ impl<'a> Pass<'a> {
     fn pool(&self, pool: &Pool) {
         let value = &self.plan.values[self.inputs[0]];
         let (input, start, c) = (self.read(0), value.range.start, value.channels);
-        let [down, across] = [0, 1].map(|axis| &self.plan.axes[axis][self.layer + 1].classes);
+        let [down, across] = [0, 1].map(|axis| &self.plan.outline.axes[axis][self.layer + 1].classes);
         parallel::tasks(self.step.tasks.len(), &mut [], |task, _| {
             let task = &self.step.tasks[task];
             let (lines, runs) = (&self.step.lines[task.down], &self.step.runs[task.across]);
@@ -320,13 +331,14 @@ impl<'a> Pass<'a> {
     }
 
     /// Gathers the whole map of each patch and runs the operation on it.
-    fn global(&self, op: &dyn Operation, shape: Shape, scratch: &mut [f32]) {
+    fn global(&self, op: &dyn Operation, shape: Shape, scratch: &mut [f32]) -> Result<()> {
         let input = self.read(0);
         for task in &self.step.tasks {
             let tile = &mut scratch[..task.pixels.len() * shape.len()];
             self.gather(task, 0, input, tile);
-            infer(op, task.pixels.len(), &[], tile, self.output(task));
+            infer(op, task.pixels.len(), &[], tile, self.output(task))?;
         }
+        Ok(())
     }
 
     /// Copies each input's channels of each pixel.
@@ -352,13 +364,13 @@ impl<'a> Pass<'a> {
     }
 
     /// Runs an operation on every pixel by itself.
-    fn pixelwise(&self, op: &dyn Operation, scratch: &mut [f32]) {
+    fn pixelwise(&self, op: &dyn Operation, scratch: &mut [f32]) -> Result<()> {
         let range = &self.plan.values[self.layer + 1].range;
         self.copy();
         // SAFETY: the tasks of the copy have ended, and with them their borrows.
         let output = unsafe { self.arena.slice(range.clone()) };
         let input = &mut scratch[..range.len()];
         input.copy_from_slice(output);
-        infer(op, range.len() / op.output().c, &[], input, output);
+        infer(op, range.len() / op.output().c, &[], input, output)
     }
 }

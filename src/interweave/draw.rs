@@ -1,8 +1,8 @@
 //! A picture of a plan: every layer's maps, and in them what two neighbouring patches read. Where their colours overlap
 //! the patches share the value, and patch scanning would compute it twice (the paper's Fig. 5, for any net).
 
-use super::geometry::Axis;
-use super::plan::Plan;
+use super::geometry::{Axis, Class};
+use super::plan::Outline;
 use crate::net::{INPUT, Net};
 use std::fmt::Write;
 
@@ -17,7 +17,7 @@ const FOOT: f32 = 52.0;
 const SEAM: f32 = 0.12;
 const COLOURS: [&str; 2] = ["#d9480f", "#1c7ed6"];
 
-impl Plan {
+impl Outline {
     /// The plan as SVG: the image, then each layer with all of its maps, all drawn at the same scale of the image.
     pub fn draw(&self, net: &Net) -> String {
         let patches = self.example();
@@ -54,9 +54,9 @@ impl Plan {
 
     /// The input, the last layer of the trunk, and every later layer but those that only pool what they read.
     fn shown(&self, net: &Net) -> Vec<usize> {
-        let maps = |value: usize| self.values[value].maps.len();
+        let maps = |value: usize| self.maps(value);
         let last = net.layers.len();
-        let trunk = (0..last).find(|&value| maps(value + 1) > 1).unwrap_or(last);
+        let trunk = (0..last).find(|&value| maps(value + 1) != [1, 1]).unwrap_or(last);
         let mut shown = vec![INPUT];
         shown.extend(
             (trunk.max(1)..=last).filter(|&value| value == trunk || value == last || maps(value) != maps(value - 1)),
@@ -78,13 +78,14 @@ impl Plan {
         let [down, across] = axes.map(|axis| axis.classes.len());
         let cells = down.max(across) as f32;
         let side = PANEL / (cells + (cells - 1.0) * SEAM);
-        let longest = axes.iter().flat_map(|axis| &axis.classes).map(|class| extent(&class.positions).1);
+        let longest = [0, 1].map(|axis| axes[axis].classes.iter().map(move |class| self.extent(axis, class).1));
+        let longest = longest.into_iter().flatten();
         let scale = side / longest.fold(1.0, f32::max);
         for i in 0..down {
             for j in 0..across {
                 let corner = [top + i as f32 * side * (1.0 + SEAM), left + j as f32 * side * (1.0 + SEAM)];
                 let classes = [&axes[0].classes[i], &axes[1].classes[j]];
-                let [(y, height), (x, width)] = classes.map(|class| extent(&class.positions));
+                let [(y, height), (x, width)] = [0, 1].map(|axis| self.extent(axis, classes[axis]));
                 let mut rect = |[y0, x0]: [f32; 2], [h, w]: [f32; 2], style: &str| {
                     let at = [corner[1] + (x0 - x) * scale, corner[0] + (y0 - y) * scale, w * scale, h * scale];
                     let [x, y, w, h] = at;
@@ -93,7 +94,7 @@ impl Plan {
                 };
                 rect([y, x], [height, width], "fill=\"#f1f3f5\" stroke=\"#adb5bd\" stroke-width=\"0.7\"");
                 for (patch, colour) in patches.iter().zip(COLOURS) {
-                    let used = [self.used(axes[0], i, patch[0]), self.used(axes[1], j, patch[1])];
+                    let used = [self.used(0, axes[0], i, patch[0]), self.used(1, axes[1], j, patch[1])];
                     if let [Some((y, height)), Some((x, width))] = used {
                         rect([y, x], [height, width], &format!("fill=\"{colour}\" fill-opacity=\"0.45\""));
                     }
@@ -107,54 +108,57 @@ impl Plan {
                 "<text x=\"{middle}\" y=\"{y}\" font-size=\"{size}\" font-weight=\"{weight}\" text-anchor=\"middle\">{content}</text>"
             );
         };
-        let map = self.values[value].maps[0];
+        let [rows, columns] = [0, 1].map(|axis| self.places(axis, &axes[axis].classes[0]));
         let name = if value == INPUT { "image".into() } else { escape(&net.layers[value - 1].name) };
         text(top - 46.0, 16, "bold", name);
         let of = match (value, value == net.layers.len()) {
-            (INPUT, _) => format!("{} x {} pixels", map.rows, map.columns),
-            (_, true) => format!("{} x {} patches, {} features", map.rows, map.columns, net.output().len()),
-            _ if down * across == 1 => format!("{} x {} places, shared by all", map.rows, map.columns),
-            _ => format!("{down} x {across} maps of up to {} x {}", self.most(axes[0]), self.most(axes[1])),
+            (INPUT, _) => format!("{rows} x {columns} pixels"),
+            (_, true) => format!("{rows} x {columns} patches, {} features", net.output().len()),
+            _ if down * across == 1 => format!("{rows} x {columns} places, shared by all"),
+            _ => format!("{down} x {across} maps of up to {} x {}", self.most(0, axes[0]), self.most(1, axes[1])),
         };
         text(top - 28.0, 12, "normal", of);
         let note = match value {
             INPUT => format!("two patches, {} pixels apart", self.stride),
             _ => {
-                let patches = (self.patches[0] * self.patches[1]) as u64;
-                let scanned: u64 = net.layers[before..value].iter().map(|layer| patches * layer.op.flops()).sum();
-                let own: u64 = self.layers[before..value].iter().map(|layer| layer.flops).sum();
-                format!("{:.2} GFLOP instead of {:.2}", own as f64 / 1e9, scanned as f64 / 1e9)
+                let one: f64 = net.layers[before..value].iter().map(|layer| layer.op.flops() as f64).sum();
+                let (own, scanned) = (self.flops[before..value].iter().sum::<f64>(), self.count() as f64 * one);
+                format!("{:.2} GFLOP instead of {:.2}", own / 1e9, scanned / 1e9)
             }
         };
         text(top + PANEL + 24.0, 12, "normal", note);
     }
 
+    /// Positions of a class.
+    fn places(&self, axis: usize, class: &Class) -> u64 {
+        class.count(self.patches[axis], self.stride)
+    }
+
     /// Most positions of a class.
-    fn most(&self, axis: &Axis) -> usize {
-        axis.classes.iter().map(|class| class.positions.len()).max().unwrap_or(0)
+    fn most(&self, axis: usize, of: &Axis) -> u64 {
+        of.classes.iter().map(|class| self.places(axis, class)).max().unwrap_or(0)
+    }
+
+    /// Where a class's positions begin, and their length.
+    fn extent(&self, axis: usize, class: &Class) -> (f32, f32) {
+        match class.ends(self.patches[axis], self.stride) {
+            None => (0.0, 0.0),
+            Some((first, last)) => (first as f32, (last - first) as f32 + self.step(axis, class)),
+        }
+    }
+
+    /// Pixels between two positions of a class.
+    fn step(&self, axis: usize, class: &Class) -> f32 {
+        class.step(self.patches[axis], self.stride) as f32
     }
 
     /// The stretch of a class's positions that a patch reads.
-    fn used(&self, axis: &Axis, class: usize, patch: usize) -> Option<(f32, f32)> {
-        let places = axis.places.iter().flatten().filter(|place| place.class == class);
+    fn used(&self, axis: usize, of: &Axis, class: usize, patch: usize) -> Option<(f32, f32)> {
+        let places = of.places.iter().flatten().filter(|place| place.class == class);
         let origin = (patch * self.stride) as i64;
         let positions: Vec<i64> = places.map(|place| origin + place.offset).collect();
         let (first, last) = (positions.iter().min()?, positions.iter().max()?);
-        Some((*first as f32, (last - first) as f32 + step(&axis.classes[class].positions)))
-    }
-}
-
-/// Pixels between two positions.
-fn step(positions: &[i64]) -> f32 {
-    positions.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap_or(1) as f32
-}
-
-/// Where positions begin, and their length.
-fn extent(positions: &[i64]) -> (f32, f32) {
-    match positions {
-        [] => (0.0, 0.0),
-        [first, .., last] => (*first as f32, (last - first) as f32 + step(positions)),
-        [one] => (*one as f32, 1.0),
+        Some((*first as f32, (last - first) as f32 + self.step(axis, &of.classes[class])))
     }
 }
 

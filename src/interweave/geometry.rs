@@ -19,7 +19,7 @@
 
 use crate::net::Net;
 use crate::ops::{Kind, Pair};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 /// One axis of one value of the net.
 #[derive(Debug)]
@@ -45,8 +45,8 @@ pub struct Class {
     pub divisor: usize,
     /// What each tap of the window reads; `None` in padding. For concat: a tap per input.
     pub taps: Vec<Option<Tap>>,
-    /// Where some patch needs it, in pixels of the image, ascending.
-    pub positions: Vec<i64>,
+    /// Offsets of its places, ascending: patches that begin at pixels P need it at P + offset.
+    pub offsets: Vec<i64>,
 }
 
 /// A tap at position q reads class `class` of the layer below at position q + `distance`.
@@ -57,11 +57,67 @@ pub struct Tap {
 }
 
 impl Class {
-    /// For each position its number among the positions of `below`, moved by `distance`.
-    pub fn numbers(&self, below: &Self, distance: i64) -> Vec<u32> {
-        let number = |q: &i64| below.positions.partition_point(|p| *p < q + distance) as u32;
-        self.positions.iter().map(number).collect()
+    /// Where one of `patches` patches, `stride` pixels from one to the next, needs it: for offsets of equal remainder, runs of
+    /// positions `stride` pixels apart, as first position and length. Their number depends on the net alone.
+    fn runs(&self, patches: usize, stride: usize) -> Vec<(i64, u64)> {
+        let (patches, stride) = (patches as u64, stride as i64);
+        let mut offsets = self.offsets.clone();
+        offsets.sort_unstable_by_key(|offset| (offset.rem_euclid(stride), *offset));
+        let mut runs: Vec<(i64, u64)> = Vec::new();
+        for offset in offsets {
+            match runs.last_mut() {
+                // Meets or overlaps the run before.
+                Some((first, len))
+                    if (offset - *first) % stride == 0 && ((offset - *first) / stride) as u64 <= *len =>
+                {
+                    *len = ((offset - *first) / stride) as u64 + patches;
+                }
+                _ => runs.push((offset, patches)),
+            }
+        }
+        runs
     }
+
+    /// The number of positions.
+    pub fn count(&self, patches: usize, stride: usize) -> u64 {
+        self.runs(patches, stride).iter().map(|(_, len)| len).sum()
+    }
+
+    /// All positions in pixels of the image, ascending.
+    pub fn positions(&self, patches: usize, stride: usize) -> Vec<i64> {
+        let runs = self.runs(patches, stride).into_iter();
+        let mut positions: Vec<i64> =
+            runs.flat_map(|(first, len)| (0..len as i64).map(move |i| first + i * stride as i64)).collect();
+        positions.sort_unstable();
+        positions
+    }
+
+    /// First and last position.
+    pub fn ends(&self, patches: usize, stride: usize) -> Option<(i64, i64)> {
+        let last = self.offsets.last()? + (patches as i64 - 1) * stride as i64;
+        Some((*self.offsets.first()?, last))
+    }
+
+    /// Pixels from one position to the next; 1 if there is a single one.
+    pub fn step(&self, patches: usize, stride: usize) -> i64 {
+        let Some((first, last)) = self.ends(1, stride) else { return 1 };
+        // Beyond as many patches as the offsets span, positions repeat.
+        let few = patches.min(((last - first) / stride as i64) as usize + 3);
+        let positions = self.positions(few, stride);
+        positions.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap_or(1)
+    }
+}
+
+/// For each of `positions` its number among the positions `below` of the class that is read there, moved by `distance`.
+pub fn numbers(positions: &[i64], below: &[i64], distance: i64) -> Vec<u32> {
+    let mut number = 0;
+    let number_of = |q: &i64| {
+        while below.get(number).is_some_and(|p| *p < q + distance) {
+            number += 1;
+        }
+        number as u32
+    };
+    positions.iter().map(number_of).collect()
 }
 
 /// What place `y` of a layer reads along one axis.
@@ -102,8 +158,8 @@ fn window(net: &Net, layer: usize, vertical: bool, y: usize) -> Window {
     }
 }
 
-/// All values of a net (0 is the input) along one axis, for patches that begin at the pixels `origins`.
-pub fn axes(net: &Net, vertical: bool, origins: &[i64]) -> Vec<Axis> {
+/// All values of a net (0 is the input) along one axis.
+pub fn axes(net: &Net, vertical: bool) -> Vec<Axis> {
     let values = net.layers.len() + 1;
     let size = |value: usize| if vertical { net.shape(value).h } else { net.shape(value).w };
     let mut read: Vec<Vec<bool>> = (0..values).map(|value| vec![value + 1 == values; size(value)]).collect();
@@ -121,7 +177,6 @@ pub fn axes(net: &Net, vertical: bool, origins: &[i64]) -> Vec<Axis> {
     axes.push(Axis::new(
         pixels.map(|(x, read)| read.then_some(Place { class: 0, offset: x as i64 })).collect(),
         vec![(0, 1, Vec::new())],
-        origins,
     ));
     for (layer, read) in read[1..].iter().enumerate() {
         let inputs = &net.layers[layer].inputs;
@@ -144,7 +199,7 @@ pub fn axes(net: &Net, vertical: bool, origins: &[i64]) -> Vec<Axis> {
             Some(Place { class, offset })
         };
         let places = read.iter().enumerate().map(place).collect();
-        axes.push(Axis::new(places, classes, origins));
+        axes.push(Axis::new(places, classes));
     }
     axes
 }
@@ -153,19 +208,18 @@ pub fn axes(net: &Net, vertical: bool, origins: &[i64]) -> Vec<Axis> {
 type Key = (usize, usize, Vec<Option<Tap>>);
 
 impl Axis {
-    fn new(places: Vec<Option<Place>>, classes: Vec<Key>, origins: &[i64]) -> Self {
-        let mut positions = vec![BTreeSet::new(); classes.len()];
+    fn new(places: Vec<Option<Place>>, classes: Vec<Key>) -> Self {
+        let mut offsets = vec![Vec::new(); classes.len()];
         for place in places.iter().flatten() {
-            positions[place.class].extend(origins.iter().map(|origin| origin + place.offset));
+            offsets[place.class].push(place.offset);
         }
-        let classes = classes.into_iter().zip(positions);
-        let class = |((region, divisor, taps), positions): (Key, BTreeSet<i64>)| Class {
-            region,
-            divisor,
-            taps,
-            positions: positions.into_iter().collect(),
+        let class = |((region, divisor, taps), mut offsets): (Key, Vec<i64>)| {
+            offsets.sort_unstable();
+            offsets.dedup();
+            Class { region, divisor, taps, offsets }
         };
-        Self { places, classes: classes.map(class).collect() }
+        let classes = classes.into_iter().zip(offsets).map(class).collect();
+        Self { places, classes }
     }
 }
 
@@ -173,14 +227,13 @@ impl Axis {
 mod tests {
     use super::*;
 
-    fn anet(origins: &[i64]) -> Vec<Axis> {
-        axes(&Net::load(concat!(env!("CARGO_MANIFEST_DIR"), "/nets/anet.toml")).unwrap(), true, origins)
+    fn anet() -> Vec<Axis> {
+        axes(&Net::load(concat!(env!("CARGO_MANIFEST_DIR"), "/nets/anet.toml")).unwrap(), true)
     }
 
     #[test]
     fn anet_has_the_paper_s_response_maps_and_three_kinds_of_windows_per_bank() {
-        let origins: Vec<i64> = (0..27).map(|p| 8 * p).collect();
-        let axes = anet(&origins);
+        let axes = anet();
         let classes: Vec<usize> = axes.iter().map(|axis| axis.classes.len()).collect();
         // Trunk: one class. C3 and P3: a response map per row of cells. C4: inside the first cell, across, inside the second.
         assert_eq!(classes, [1, 1, 1, 1, 1, 3, 3, 6, 1]);
@@ -188,17 +241,45 @@ mod tests {
         let class = |y: usize| c4.places[y].unwrap().class;
         assert_eq!((0..10).map(class).collect::<Vec<_>>(), [0, 0, 1, 2, 2, 3, 3, 4, 5, 5]);
         // Inside a cell neighbouring patches share all but one row.
-        assert_eq!(c4.classes[0].positions.len(), 28);
-        assert_eq!(c4.classes[1].positions.len(), 27);
-        assert_eq!(axes[8].classes[0].positions, origins);
+        assert_eq!(c4.classes[0].count(27, 8), 28);
+        assert_eq!(c4.classes[1].count(27, 8), 27);
+        assert_eq!(axes[8].classes[0].positions(27, 8), (0..27).map(|p| 8 * p).collect::<Vec<i64>>());
     }
 
     #[test]
     fn a_single_patch_needs_each_place_once() {
         let net = Net::load(concat!(env!("CARGO_MANIFEST_DIR"), "/nets/anet.toml")).unwrap();
-        for (value, axis) in anet(&[0]).iter().enumerate() {
-            let positions: usize = axis.classes.iter().map(|class| class.positions.len()).sum();
-            assert_eq!(positions, net.shape(value).h, "value {value}");
+        for (value, axis) in anet().iter().enumerate() {
+            let positions: u64 = axis.classes.iter().map(|class| class.count(1, 8)).sum();
+            assert_eq!(positions, net.shape(value).h as u64, "value {value}");
         }
+    }
+
+    #[test]
+    fn positions_are_those_of_all_patches_whatever_the_stride() {
+        use std::collections::BTreeSet;
+        let mut rng = crate::rng::Rng::new(1, 0);
+        for case in 0..300 {
+            let offsets: BTreeSet<i64> = (0..1 + rng.below(12)).map(|_| rng.below(60) as i64 - 20).collect();
+            let class = Class { region: 0, divisor: 1, taps: Vec::new(), offsets: offsets.iter().copied().collect() };
+            let (patches, stride) = (1 + rng.below(9), 1 + rng.below(14));
+            let all: BTreeSet<i64> = (0..patches as i64)
+                .flat_map(|p| offsets.iter().map(move |offset| offset + p * stride as i64))
+                .collect();
+            let all: Vec<i64> = all.into_iter().collect();
+            assert_eq!(class.positions(patches, stride), all, "case {case}");
+            assert_eq!(class.count(patches, stride), all.len() as u64, "case {case}");
+            assert_eq!(class.ends(patches, stride), Some((all[0], all[all.len() - 1])), "case {case}");
+            let step = all.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap_or(1);
+            assert_eq!(class.step(patches, stride), step, "case {case}");
+        }
+    }
+
+    #[test]
+    fn a_large_image_costs_no_more_to_count_than_a_small_one() {
+        let axes = anet();
+        // The trunk's first layer at every pixel; a class of one place once a patch.
+        assert_eq!(axes[1].classes[0].count(1 << 40, 1), (1 << 40) + 83);
+        assert_eq!(axes[7].classes[1].count(1 << 40, 3), 1 << 40);
     }
 }

@@ -2,11 +2,14 @@
 //! class are ordinary layers of a larger map, all others are one launch of kernels/dense.cu over the maps of all their
 //! classes and all images of the batch, with tables that say what each row and column reads.
 
+use super::bands::{Band, Put, pieces};
+use super::budget;
 use super::patchwise::Features;
-use super::plan::{LayerPlan, Link, Plan, patches, pieces};
+use super::plan::{LayerPlan, Link, Plan, patches};
+use crate::Result;
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
-use crate::device::{Gpu, Launch, Memory, Program, Ptr, Recorder};
+use crate::device::{Gpu, Launch, Memory, Program, Ptr, Recorder, memory};
 use crate::kernel_parameters;
 use crate::net::{GpuParameters, INPUT, Net};
 use crate::ops::activation::Activation;
@@ -15,7 +18,6 @@ use crate::ops::conv::cuda::{Divisor, Spread, THREADS, TILE_M, TILE_N, inside, r
 use crate::ops::gpu::{self, BLOCK, GpuForward, GpuTargets, cover};
 use crate::ops::pool::{Pool, Statistic};
 use crate::ops::{Kind, Operation, Shape};
-use crate::{Error, Result};
 use std::sync::Arc;
 
 /// Bytes of a plan for one image beyond which it is done in several pieces.
@@ -94,13 +96,21 @@ impl GpuInterweaver {
     /// # Errors
     /// A stride of 0; an image smaller than a patch; a net with a loss; out of memory.
     pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
-        let Normalise { mean, scale } = self.normalise;
-        let found = self
-            .run([photo.height, photo.width], stride, 1, |_, at, c| (f32::from(photo.rgb[at + c]) - mean[c]) * scale)?;
-        found.into_iter().next().ok_or_else(|| Error::new("", "no image"))
+        let whole = patches(&self.net, photo.height, photo.width, stride)?;
+        Features::gather(whole, self.net.output().len(), |put| self.extract_into(photo, stride, put))
     }
 
-    /// The same of `images` images that are already normalised, [images, height, width, 3].
+    /// The same, handed to `put` as they come.
+    ///
+    /// # Errors
+    /// As [`GpuInterweaver::extract`]; what `put` says.
+    pub fn extract_into(&mut self, photo: &Photo, stride: usize, put: Put<'_>) -> Result<()> {
+        let Normalise { mean, scale } = self.normalise;
+        let value = |_, at: usize, c: usize| (f32::from(photo.rgb[at + c]) - mean[c]) * scale;
+        self.run([photo.height, photo.width], stride, 1, value, &mut |_, features| put(features))
+    }
+
+    /// Features of `images` images that are already normalised, [images, height, width, 3].
     ///
     /// # Errors
     /// As [`GpuInterweaver::extract`].
@@ -113,7 +123,17 @@ impl GpuInterweaver {
     ) -> Result<Vec<Features>> {
         let image = size[0] * size[1] * 3;
         assert_eq!(pixels.len(), images * image, "pixels of another size");
-        self.run(size, stride, images, |number, at, c| pixels[number * image + at + c])
+        let (whole, dims) = (patches(&self.net, size[0], size[1], stride)?, self.net.output().len());
+        let mut found = Vec::new();
+        for _ in 0..images {
+            found.push(Features::gather(whole, dims, |_| Ok(()))?);
+        }
+        let value = |number: usize, at: usize, c: usize| pixels[number * image + at + c];
+        self.run(size, stride, images, value, &mut |number, features| {
+            found[number].values.extend_from_slice(features);
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// The plan for images of this size: of all patches, or of the largest piece that fits in memory.
@@ -140,32 +160,37 @@ impl GpuInterweaver {
         let prepared = match known {
             Some(known) => known,
             None => {
-                let plan = Plan::within(&self.net, whole, stride, self.memory)?;
+                let memory = budget(self.memory, self.parameters.gpu().driver.free_memory()?);
+                let plan = Plan::within(&self.net, whole, stride, memory)?;
                 Prepared::new(&self.net, &self.parameters, plan, key, images)?
             }
         };
         Ok(self.prepared.insert(prepared))
     }
 
-    /// `value(image, at, c)` is channel `c` of the pixel whose first channel is value `at` of the image.
+    /// `value(image, at, c)` is channel `c` of the pixel whose first channel is value `at` of the image; `put` gets an image's
+    /// number with its features.
     fn run(
         &mut self,
         [height, width]: [usize; 2],
         stride: usize,
         images: usize,
         value: impl Fn(usize, usize, usize) -> f32,
-    ) -> Result<Vec<Features>> {
+        put: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
         let whole = patches(&self.net, height, width, stride)?;
         let (net, gpu) = (self.net.clone(), self.parameters.gpu().clone());
         let prepared = self.prepare(whole, stride, images)?;
         let dims = net.output().len();
         let plan = &prepared.plan;
-        let [down, across] = plan.patches;
-        let mut found = vec![Features { patches: whole, dims, values: vec![0.0; whole[0] * whole[1] * dims] }; images];
+        let [down, across] = plan.outline.patches;
+        let bands = (0..images).map(|_| Band::new(whole, [down, across], dims));
+        let mut bands = bands.collect::<Result<Vec<Band>>>()?;
         let map = plan.values[INPUT].maps[0];
-        let [rows, columns] = [0, 1].map(|axis| &plan.axes[axis][INPUT].classes[0].positions);
-        let mut pixels = vec![0.0; images * map.rows * map.columns * 3];
-        for [top, left] in pieces(whole, plan.patches) {
+        let [rows, columns] = [0, 1].map(|axis| &plan.positions[axis][INPUT][0]);
+        let mut pixels: Vec<f32> = memory::zeroed(images * map.rows * map.columns * 3, "pixels")?;
+        for corner in pieces(whole, plan.outline.patches) {
+            let [top, left] = corner;
             for (image, pixels) in pixels.chunks_exact_mut(map.rows * map.columns * 3).enumerate() {
                 for (line, y) in pixels.chunks_exact_mut(map.columns * 3).zip(rows) {
                     for (pixel, x) in line.chunks_exact_mut(3).zip(columns) {
@@ -177,14 +202,14 @@ impl GpuInterweaver {
             gpu.driver.upload(prepared.staging, bytemuck::cast_slice(&pixels))?;
             prepared.program.run(&gpu)?;
             let features: Vec<f32> = gpu.download(prepared.features, images * down * across * dims)?;
-            for (found, features) in found.iter_mut().zip(features.chunks_exact(down * across * dims)) {
+            for (image, features) in features.chunks_exact(down * across * dims).enumerate() {
                 for (row, features) in features.chunks_exact(across * dims).enumerate() {
-                    let to = ((top + row) * whole[1] + left) * dims;
-                    found.values[to..to + features.len()].copy_from_slice(features);
+                    bands[image].vectors(corner, row, 0)[..features.len()].copy_from_slice(features);
                 }
+                bands[image].flush(corner, &mut |features| put(image, features))?;
             }
         }
-        Ok(found)
+        Ok(())
     }
 }
 
@@ -198,7 +223,7 @@ impl Prepared {
     ) -> Result<Self> {
         let gpu = parameters.gpu();
         let size = gpu.precision.bytes();
-        let [down, across] = plan.patches;
+        let [down, across] = plan.outline.patches;
         let pixels = images * plan.values[INPUT].range.len();
         let mut program = Writer {
             net,
@@ -358,7 +383,7 @@ impl<'a> Writer<'a> {
             let (mut table, mut firsts) = (Vec::new(), Vec::new());
             for (class, links) in classes.iter().enumerate() {
                 firsts.push(table.len() / taps.max(1));
-                for place in 0..self.plan.axes[axis][layer + 1].classes[class].positions.len() {
+                for place in 0..self.plan.positions[axis][layer + 1][class].len() {
                     let entry = |link: &Option<(usize, Vec<u32>)>| match link {
                         Some((class, numbers)) => [*class as i32, numbers[place] as i32],
                         None => [-1, -1],
@@ -395,7 +420,7 @@ impl<'a> Writer<'a> {
             Kind::Filter(f) => f.grid.w,
             _ => 1,
         };
-        let [down, across] = [0, 1].map(|axis| &self.plan.axes[axis][layer + 1].classes);
+        let [down, across] = [0, 1].map(|axis| &self.plan.outline.axes[axis][layer + 1].classes);
         let mut tiles = Vec::new();
         for (index, map) in value.maps.iter().enumerate() {
             let (a, b) = (index / value.across, index % value.across);
@@ -484,7 +509,7 @@ impl<'a> Writer<'a> {
         parameters.wide_w = u32::from(filters.is_multiple_of(pack));
         parameters.by_channels = Divisor::new(group_channels);
         parameters.partial = self.scratch(if spread.splits > 1 { 4 * spread.splits * values } else { 0 })?;
-        let flops = self.images as u64 * self.plan.layers[layer].flops;
+        let flops = self.images as u64 * self.plan.outline.flops[layer].round() as u64;
         let weights: usize = self.net.parameters[self.net.layers[layer].parameters.clone()]
             .iter()
             .map(|parameter| parameter.range.len() * gpu.precision.bytes())
@@ -505,7 +530,8 @@ impl<'a> Writer<'a> {
     fn pool(&mut self, layer: usize, pool: &Pool) -> Result<()> {
         let (mut parameters, tiles) = self.dense(layer, 0, PIXELS)?;
         parameters.average = u32::from(pool.statistic == Statistic::Average);
-        let (flops, touched) = (self.images as u64 * self.plan.layers[layer].flops, self.touched(layer) as u64);
+        let (flops, touched) =
+            (self.images as u64 * self.plan.outline.flops[layer].round() as u64, self.touched(layer) as u64);
         let launch = Launch::new(self.to.stored("dense_pool"), [tiles, 1, self.images], BLOCK, &parameters);
         self.to.launch(launch.work(flops, touched));
         Ok(())
@@ -571,7 +597,7 @@ impl<'a> Writer<'a> {
         let shape = self.net.output();
         let [rows, columns] = [(0, shape.h), (1, shape.w)].map(|(axis, size)| {
             let mut table = Vec::new();
-            for patch in 0..self.plan.patches[axis] {
+            for patch in 0..self.plan.outline.patches[axis] {
                 for place in 0..size {
                     table.push(
                         self.plan
@@ -583,7 +609,7 @@ impl<'a> Writer<'a> {
             table
         });
         let value = &self.plan.values[last];
-        let [down, across] = self.plan.patches;
+        let [down, across] = self.plan.outline.patches;
         let count = self.images * down * across * shape.len();
         let parameters = FeatureTable {
             x: self.value(last),

@@ -8,6 +8,7 @@
 use super::plan::patches;
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
+use crate::device::memory;
 use crate::net::Net;
 use crate::ops::conv::Filter;
 use crate::ops::{Kind, Pair, Shape};
@@ -112,6 +113,9 @@ impl Build {
     }
 
     /// The part of an image of that width that so many patches from patch `first` on read, [h, w, 3].
+    ///
+    /// # Errors
+    /// No memory.
     pub fn cut(
         &self,
         value: &impl Fn(usize) -> f32,
@@ -119,10 +123,12 @@ impl Build {
         first: [usize; 2],
         patches: [usize; 2],
         stride: usize,
-    ) -> Vec<f32> {
-        let Shape { h, w, .. } = self.input(patches, stride);
+    ) -> Result<Vec<f32>> {
+        let shape = self.input(patches, stride);
+        let mut pixels = memory::reserve(shape.len(), "pixels")?;
         let row = |y: usize| 3 * ((first[0] * stride + y) * width + first[1] * stride);
-        (0..h).flat_map(|y| (row(y)..row(y) + 3 * w).map(value)).collect()
+        pixels.extend((0..shape.h).flat_map(|y| (row(y)..row(y) + 3 * shape.w).map(value)));
+        Ok(pixels)
     }
 
     /// The filters of the first local layer, and of the second.

@@ -2,9 +2,11 @@
 //! phases of a bank are one batch, written by one launch of kernels/interweave.cu and convolved by the kernels of any other
 //! layer; a bank's maps take the place of those of the bank before.
 
+use super::bands::{Band, Put, pieces, waiting};
+use super::budget;
 use super::maps::{Build, Interweaving, Unweaving, dense};
 use super::patchwise::Features;
-use super::plan::{pieces, smaller};
+use super::plan::fitting;
 use crate::Result;
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
@@ -160,39 +162,49 @@ impl GpuMapInterweaver {
     /// # Errors
     /// A stride that is no multiple of the trunk's, or 0; an image smaller than a patch; out of memory.
     pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
-        let value = self.build.values(photo);
-        self.run(value, [photo.height, photo.width], stride)
+        let whole = self.build.patches([photo.height, photo.width], stride)?;
+        Features::gather(whole, self.build.net.output().len(), |put| self.extract_into(photo, stride, put))
     }
 
-    /// The same of an image that is already normalised, [height, width, 3].
+    /// The same, handed to `put` as they come.
+    ///
+    /// # Errors
+    /// As [`GpuMapInterweaver::extract`]; what `put` says.
+    pub fn extract_into(&mut self, photo: &Photo, stride: usize, put: Put<'_>) -> Result<()> {
+        let value = self.build.values(photo);
+        self.run(value, [photo.height, photo.width], stride, put)
+    }
+
+    /// Features of an image that is already normalised, [height, width, 3].
     ///
     /// # Errors
     /// As [`GpuMapInterweaver::extract`].
     pub fn extract_normalised(&mut self, pixels: &[f32], size: [usize; 2], stride: usize) -> Result<Features> {
         assert_eq!(pixels.len(), size[0] * size[1] * 3, "pixels of another size");
-        self.run(|i| pixels[i], size, stride)
+        let whole = self.build.patches(size, stride)?;
+        Features::gather(whole, self.build.net.output().len(), |put| self.run(|i| pixels[i], size, stride, put))
     }
 
     /// `value(i)` is value `i` of the normalised image.
-    fn run(&mut self, value: impl Fn(usize) -> f32, size: [usize; 2], stride: usize) -> Result<Features> {
+    fn run(&mut self, value: impl Fn(usize) -> f32, size: [usize; 2], stride: usize, put: Put<'_>) -> Result<()> {
         let whole = self.build.patches(size, stride)?;
         self.prepare(whole, stride)?;
         let (gpu, output) = (self.parameters.gpu(), self.build.net.output());
         let dims = output.len();
-        let mut values = vec![0.0; whole[0] * whole[1] * dims];
         let Some(prepared) = &mut self.prepared else { unreachable!("it has been prepared") };
         let [down, across] = prepared.piece;
-        for [top, left] in pieces(whole, prepared.piece) {
-            let pixels = self.build.cut(&value, size[1], [top, left], prepared.piece, stride);
+        let mut band = Band::new(whole, prepared.piece, dims)?;
+        for corner in pieces(whole, prepared.piece) {
+            let pixels = self.build.cut(&value, size[1], corner, prepared.piece, stride)?;
             gpu.driver.upload(prepared.pixels, bytemuck::cast_slice(&pixels))?;
             prepared.program.run(gpu)?;
             let features: Vec<f32> = gpu.download(prepared.features, down * across * dims)?;
             for (row, features) in features.chunks_exact(across * dims).enumerate() {
-                let at = ((top + row) * whole[1] + left) * dims;
-                nhwc_to_nchw(output, features, &mut values[at..at + features.len()]);
+                nhwc_to_nchw(output, features, &mut band.vectors(corner, row, 0)[..features.len()]);
             }
+            band.flush(corner, put)?;
         }
-        Ok(Features { patches: whole, dims, values })
+        Ok(())
     }
 
     /// The launches of a pass over an image of this size, or over the largest piece that fits in memory.
@@ -211,10 +223,10 @@ impl GpuMapInterweaver {
             Some(known) => known,
             None => {
                 let gpu = self.parameters.gpu();
-                let mut work = Work::new(&self.build, whole, stride)?;
-                while let Some(piece) = smaller(work.patches).filter(|_| work.bytes(gpu) > self.memory) {
-                    work = Work::new(&self.build, piece, stride)?;
-                }
+                let bytes = |piece| Ok(Work::new(&self.build, piece, stride)?.bytes(gpu));
+                let piece = fitting(whole, budget(self.memory, gpu.driver.free_memory()?), bytes)?;
+                let piece = waiting(whole, piece, self.build.net.output().len());
+                let work = Work::new(&self.build, piece, stride)?;
                 Writer::new(&self.build, &self.parameters).program(&work, key)?
             }
         };
@@ -264,16 +276,17 @@ impl Work {
     }
 
     /// Bytes of all values and scratch.
-    fn bytes(&self, gpu: &Gpu) -> usize {
+    fn bytes(&self, gpu: &Gpu) -> u128 {
         let (maps, patches) = (self.maps(), self.patches[0] * self.patches[1]);
         let steps = [(&self.trunk, 1), (&self.between, maps), (&self.rest, patches)];
         let layers = steps.iter().flat_map(|(layers, n)| layers.iter().map(|layer| (&*layer.op, *n)));
         let banks: [(&dyn Operation, usize); 2] = [(&self.response, 1), (&self.second, maps)];
-        let ops = layers.chain(banks).map(|(op, n)| (n * op.output().len(), op.gpu_forward_workspace(n, gpu)));
-        let (values, scratch) = ops.fold((0, 0), |sum, op| (sum.0 + op.0, sum.1 + op.1));
-        let responses = (self.banks - 1) * self.response.output.len();
-        let values = values + responses + maps * self.weaves[0].map().len() + patches * self.blocks.len();
-        gpu.precision.bytes() * values + scratch + 4 * self.input.len()
+        let values = |n: usize, shape: Shape| n as u128 * shape.len() as u128;
+        let ops = layers.chain(banks).map(|(op, n)| (values(n, op.output()), op.gpu_forward_workspace(n, gpu) as u128));
+        let (sum, scratch) = ops.fold((0, 0), |sum, op| (sum.0 + op.0, sum.1 + op.1));
+        let responses = values(self.banks - 1, self.response.output);
+        let sum = sum + responses + values(maps, self.weaves[0].map()) + values(patches, self.blocks);
+        gpu.precision.bytes() as u128 * sum + scratch + 4 * self.input.len() as u128
     }
 }
 

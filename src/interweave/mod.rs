@@ -2,6 +2,7 @@
 //! that shares what overlapping patches have in common ([`Interweaver`], the paper's interweaved operation;
 //! [`MapInterweaver`], the same to the letter).
 
+mod bands;
 mod dense;
 mod draw;
 mod geometry;
@@ -12,14 +13,16 @@ mod maps_gpu;
 mod patchwise;
 mod plan;
 
+pub use bands::Put;
 pub use dense::Interweaver;
 pub use gpu::GpuInterweaver;
 pub use maps::{Interweaving, Unweaving};
 pub use maps_cpu::MapInterweaver;
 pub use maps_gpu::GpuMapInterweaver;
 pub use patchwise::{Features, PatchScanner};
-pub use plan::{Plan, patches};
+pub use plan::{Outline, Plan, patches};
 
+use crate::device::memory;
 use crate::net::Net;
 use crate::ops::{Forward, Kind, Mode, Operation, Targets};
 use crate::{Error, Result};
@@ -42,8 +45,16 @@ fn check_no_loss(net: &Net) -> Result<()> {
     }
 }
 
+/// Bytes that a pass over an image may take before it is done in pieces: `most`, or half of what is free.
+fn budget(most: usize, free: u64) -> u128 {
+    (memory::usable(free) / 2).min(most as u128)
+}
+
 /// Runs an operation by itself on `n` samples.
-fn infer(op: &dyn Operation, n: usize, params: &[&[f32]], input: &[f32], output: &mut [f32]) {
+///
+/// # Errors
+/// No memory for its scratch.
+fn infer(op: &dyn Operation, n: usize, params: &[&[f32]], input: &[f32], output: &mut [f32]) -> Result<()> {
     op.forward(Forward {
         n,
         mode: Mode::Inference,
@@ -52,6 +63,7 @@ fn infer(op: &dyn Operation, n: usize, params: &[&[f32]], input: &[f32], output:
         params,
         targets: Targets::default(),
         output,
-        workspace: &mut vec![0.0; op.forward_workspace(n)],
+        workspace: &mut memory::zeroed::<f32>(op.forward_workspace(n), "scratch")?,
     });
+    Ok(())
 }

@@ -1,10 +1,12 @@
 //! Patch scanning: every patch is cropped and runs through the net by itself, in batches. The plain meaning of the
 //! operation, and what faster ones are measured against.
 
+use super::bands::Put;
 use super::plan::patches;
 use crate::Result;
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
+use crate::device::memory;
 use crate::net::{Net, Parameters, Runner};
 use std::sync::Arc;
 
@@ -76,21 +78,35 @@ impl PatchScanner {
     /// # Errors
     /// A stride of 0; a photo smaller than a patch.
     pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
+        let net = self.runner.net().clone();
+        let whole = patches(&net, photo.height, photo.width, stride)?;
+        Features::gather(whole, net.output().len(), |put| self.extract_into(photo, stride, put))
+    }
+
+    /// The same, handed to `put` as they come.
+    ///
+    /// # Errors
+    /// As [`PatchScanner::extract`]; what `put` says.
+    pub fn extract_into(&mut self, photo: &Photo, stride: usize, put: Put<'_>) -> Result<()> {
         let Normalise { mean, scale } = self.normalise;
-        self.scan([photo.height, photo.width], stride, |from, row| {
+        let copy = |from: usize, row: &mut [f32]| {
             for (i, (to, from)) in row.iter_mut().zip(&photo.rgb[from..]).enumerate() {
                 *to = (f32::from(*from) - mean[i % 3]) * scale;
             }
-        })
+        };
+        self.scan([photo.height, photo.width], stride, copy, put)
     }
 
-    /// The same of an image that is already normalised, [height, width, 3].
+    /// Features of an image that is already normalised, [height, width, 3].
     ///
     /// # Errors
     /// As [`PatchScanner::extract`].
     pub fn extract_normalised(&mut self, pixels: &[f32], size: [usize; 2], stride: usize) -> Result<Features> {
         assert_eq!(pixels.len(), size[0] * size[1] * 3, "pixels of another size");
-        self.scan(size, stride, |from, row| row.copy_from_slice(&pixels[from..from + row.len()]))
+        let net = self.runner.net().clone();
+        let whole = patches(&net, size[0], size[1], stride)?;
+        let copy = |from: usize, row: &mut [f32]| row.copy_from_slice(&pixels[from..from + row.len()]);
+        Features::gather(whole, net.output().len(), |put| self.scan(size, stride, copy, put))
     }
 
     /// `copy(at, row)` fills a row of a patch with the image's values from `at` on.
@@ -99,33 +115,36 @@ impl PatchScanner {
         [height, width]: [usize; 2],
         stride: usize,
         copy: impl Fn(usize, &mut [f32]),
-    ) -> Result<Features> {
+        put: Put<'_>,
+    ) -> Result<()> {
         let net = self.runner.net().clone();
         let (input, output) = (net.spec.input, net.output());
-        let patches = patches(&net, height, width, stride)?;
-        let corners: Vec<(usize, usize)> =
-            (0..patches[0]).flat_map(|y| (0..patches[1]).map(move |x| (y * stride, x * stride))).collect();
-        let batch = self.runner.samples();
-        let mut values = vec![0.0; corners.len() * output.len()];
-        for (corners, values) in corners.chunks(batch).zip(values.chunks_mut(batch * output.len())) {
-            let runner = if corners.len() == batch {
+        let [down, across] = patches(&net, height, width, stride)?;
+        let (all, batch) = (down * across, self.runner.samples());
+        let mut values = memory::zeroed(batch.min(all) * output.len(), "features of a batch")?;
+        for first in (0..all).step_by(batch) {
+            let count = batch.min(all - first);
+            let runner = if count == batch {
                 &mut self.runner
             } else {
-                let fits = |rest: &Runner| rest.samples() == corners.len();
+                let fits = |rest: &Runner| rest.samples() == count;
                 let rest = match self.rest.take().filter(fits) {
                     Some(rest) => rest,
-                    None => Runner::new(net.clone(), &self.parameters, corners.len())?,
+                    None => Runner::new(net.clone(), &self.parameters, count)?,
                 };
                 self.rest.insert(rest)
             };
-            for (&(top, left), patch) in corners.iter().zip(runner.input().chunks_exact_mut(input.len())) {
+            for (number, patch) in (first..).zip(runner.input().chunks_exact_mut(input.len())) {
+                let (top, left) = (number / across * stride, number % across * stride);
                 for (y, row) in patch.chunks_exact_mut(input.w * 3).enumerate() {
                     copy(((top + y) * width + left) * 3, row);
                 }
             }
+            let values = &mut values[..count * output.len()];
             crate::ops::nhwc_to_nchw(output, runner.run()?, values);
+            put(values)?;
         }
-        Ok(Features { patches, dims: output.len(), values })
+        Ok(())
     }
 }
 

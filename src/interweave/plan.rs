@@ -1,22 +1,44 @@
-//! What has to be computed for all patches of an image of one size, where it lies in memory, and what it costs.
+//! What has to be computed for all patches of an image of one size, where it lies in memory, and what it costs: in numbers
+//! ([`Outline`]), which cost the same for any image, and with all tables that a pass needs ([`Plan`]).
 
-use super::geometry::{Axis, Class, axes};
+use super::bands::waiting;
+use super::geometry::{Axis, Class, Tap, axes, numbers};
+use crate::device::memory;
 use crate::net::{Buffers, Net};
-use crate::ops::Kind;
 use crate::ops::parallel::{part, threads};
+use crate::ops::{Kind, Operation};
 use crate::{Error, Result};
 use std::ops::Range;
+use std::sync::Arc;
 
-/// Everything known before the first pixel.
-#[derive(Debug)]
-pub struct Plan {
+/// What a pass over all patches of an image computes and takes. The axes do not mix, so it is made of numbers per axis.
+#[derive(Debug, Clone)]
+pub struct Outline {
     /// Patches down and across.
     pub patches: [usize; 2],
     /// Pixels from one patch to the next.
     pub stride: usize,
     /// Rows and columns of the net's values (0 is the input).
-    pub axes: [Vec<Axis>; 2],
-    /// The same values in memory.
+    pub axes: Arc<[Vec<Axis>; 2]>,
+    /// Of each layer, floating-point operations of all maps.
+    pub flops: Vec<f64>,
+    /// Positions of all classes of each value, down and across.
+    positions: Vec<[u64; 2]>,
+    /// Where the values lie.
+    ranges: Vec<Range<usize>>,
+    /// Length of the arena that holds the values, in f32.
+    len: usize,
+    /// Scratch, in f32: a share for each thread. No plan takes more.
+    scratch: u128,
+}
+
+/// Everything known before the first pixel.
+#[derive(Debug)]
+pub struct Plan {
+    pub outline: Outline,
+    /// Positions of each class of each value, along each axis.
+    pub positions: [Vec<Vec<Vec<i64>>>; 2],
+    /// The values in memory.
     pub values: Vec<Value>,
     pub layers: Vec<LayerPlan>,
     /// Length of the arena that holds the values, in f32.
@@ -61,8 +83,6 @@ pub struct LayerPlan {
     pub rows: usize,
     /// Most taps gathered at once.
     pub taps: usize,
-    /// Floating-point operations of all maps.
-    pub flops: u64,
 }
 
 /// Where a tap reads: a class of an input, and for each position the number there.
@@ -127,10 +147,13 @@ const WHOLE: usize = 2048;
 /// Rows of a tile whose window is gathered in parts: enough that reading the weights again for every tile costs little.
 const ROWS_OF_PARTS: usize = 256;
 
+/// Longest side of an image that is planned: positions are computed in 64 bits.
+const LONGEST: usize = 1 << 40;
+
 /// Patches down and across of an image.
 ///
 /// # Errors
-/// A stride of 0; an image smaller than a patch.
+/// A stride of 0; an image smaller than a patch, or with a side over 2^40.
 pub fn patches(net: &Net, height: usize, width: usize, stride: usize) -> Result<[usize; 2]> {
     let input = net.spec.input;
     if stride == 0 {
@@ -140,77 +163,214 @@ pub fn patches(net: &Net, height: usize, width: usize, stride: usize) -> Result<
         let found = format!("{width} x {height} pixels are smaller than a patch, {} x {}", input.w, input.h);
         return Err(Error::new("", found).advise("enlarge the image"));
     }
+    if height.max(width) > LONGEST {
+        return Err(Error::new("", format!("{width} x {height} pixels: a side is over {LONGEST}")));
+    }
     Ok([(height - input.h) / stride + 1, (width - input.w) / stride + 1])
 }
 
+/// The largest piece of `whole` patches that costs at most `memory` bytes by `cost`, by halving the longer side; a single
+/// patch if nothing does.
+pub(super) fn fitting(
+    whole: [usize; 2],
+    memory: u128,
+    cost: impl Fn([usize; 2]) -> Result<u128>,
+) -> Result<[usize; 2]> {
+    let mut piece = whole;
+    while let Some(half) = smaller(piece) {
+        if cost(piece)? <= memory {
+            break;
+        }
+        piece = half;
+    }
+    Ok(piece)
+}
+
 /// Half a piece of an image; `None` if it is a single patch.
-pub(super) fn smaller(piece: [usize; 2]) -> Option<[usize; 2]> {
+fn smaller(piece: [usize; 2]) -> Option<[usize; 2]> {
     let mut half = piece;
     let longer = usize::from(piece[1] >= piece[0]);
     half[longer] = piece[longer].div_ceil(2);
     (half != piece).then_some(half)
 }
 
-/// The first patch of each piece of `whole` patches. The last piece of a row or column is moved back so that it is as large
-/// as the others.
-pub(super) fn pieces(whole: [usize; 2], piece: [usize; 2]) -> impl Iterator<Item = [usize; 2]> {
-    let starts = move |axis: usize| {
-        let (whole, piece) = (whole[axis], piece[axis]);
-        (0..whole).step_by(piece).map(move |start| start.min(whole - piece))
+impl Outline {
+    /// Of `patches` patches, `stride` pixels from one to the next.
+    ///
+    /// # Errors
+    /// A net with a loss.
+    pub fn new(net: &Net, patches: [usize; 2], stride: usize) -> Result<Self> {
+        super::check_no_loss(net)?;
+        Ok(Self::of_axes(net, Arc::new([axes(net, true), axes(net, false)]), patches, stride))
+    }
+
+    /// The same net at the same stride on so many patches.
+    pub fn resized(&self, net: &Net, patches: [usize; 2]) -> Self {
+        Self::of_axes(net, self.axes.clone(), patches, self.stride)
+    }
+
+    fn of_axes(net: &Net, axes: Arc<[Vec<Axis>; 2]>, patches: [usize; 2], stride: usize) -> Self {
+        // The stride of a single patch means nothing, and may be any number.
+        let stride = if patches == [1, 1] { stride.min(LONGEST) } else { stride };
+        let last = net.layers.len();
+        let along = |axis: usize, value: usize| {
+            axes[axis][value].classes.iter().map(|class| class.count(patches[axis], stride)).sum::<u64>()
+        };
+        let positions: Vec<[u64; 2]> = (0..=last).map(|value| [0, 1].map(|axis| along(axis, value))).collect();
+        let pixels = |value: usize| u128::from(positions[value][0]) * u128::from(positions[value][1]);
+        let reader = |value: usize| net.layers.iter().rposition(|layer| layer.inputs.contains(&value));
+        let mut buffers = Buffers::default();
+        for value in 0..=last {
+            let len = usize::try_from(net.shape(value).c as u128 * pixels(value)).unwrap_or(usize::MAX);
+            // Value v is made at moment v, and read by layer l at moment l + 1.
+            buffers.add(len, value, reader(value).map_or(last, |layer| layer + 1));
+        }
+        let len = buffers.place();
+        let ranges = (0..=last).map(|value| buffers.range(value)).collect();
+        let flops = net.layers.iter().enumerate().map(|(layer, bound)| {
+            let per_pixel = bound.op.flops() as f64 / bound.op.output().area() as f64;
+            per_pixel * pixels(layer + 1) as f64
+        });
+        let scratch = (0..last).map(|layer| {
+            // At most all taps of a row lie together.
+            let longest = axes[1][layer + 1].classes.iter().map(|class| class.taps.len()).max().unwrap_or(1);
+            let [rows, taps] = tile(net, layer, longest, pixels(layer + 1));
+            scratch(&*net.layers[layer].op, [rows, taps], net.shape(layer + 1).c as u128 * pixels(layer + 1))
+        });
+        let (flops, scratch) = (flops.collect(), scratch.max().unwrap_or(0));
+        Self { patches, stride, flops, positions, ranges, len, scratch, axes }
+    }
+
+    /// Pixels of all maps of a value.
+    pub fn pixels(&self, value: usize) -> u128 {
+        let [down, across] = self.positions[value];
+        u128::from(down) * u128::from(across)
+    }
+
+    /// Classes of a value, down and across: it has a map for each pair.
+    pub fn maps(&self, value: usize) -> [usize; 2] {
+        [0, 1].map(|axis| self.axes[axis][value].classes.len())
+    }
+
+    /// Patches, and with them feature vectors.
+    pub fn count(&self) -> u128 {
+        self.patches[0] as u128 * self.patches[1] as u128
+    }
+
+    /// Floating-point operations (a multiply-add is two).
+    pub fn flops(&self) -> f64 {
+        self.flops.iter().sum()
+    }
+
+    /// Bytes of arena and scratch.
+    pub fn bytes(&self) -> u128 {
+        4 * (self.len as u128 + self.scratch)
+    }
+
+    /// What each layer computes, for people: maps, their pixels and arithmetic beside those of patch scanning.
+    pub fn table(&self, net: &Net) -> String {
+        let [down, across] = self.patches;
+        let mut text = format!("{down} x {across} patches of {}, {} pixels apart\n", net.spec.input, self.stride);
+        let header = ["layer", "maps", "pixels", "MiB", "GFLOP", "patchwise", "ratio"];
+        let line = |cells: [String; 7]| {
+            let [name, maps, pixels, bytes, flops, patchwise, ratio] = cells;
+            format!("{name:<16} {maps:>8} {pixels:>10} {bytes:>8} {flops:>10} {patchwise:>10} {ratio:>7}\n")
+        };
+        let giga = |flops: f64| format!("{:.3}", flops / 1e9);
+        text += &line(header.map(str::to_string));
+        let row = |name: &str, maps: String, pixels: String, bytes: u128, flops: f64, one: u64| {
+            let scanned = self.count() as f64 * one as f64;
+            let ratio = if flops == 0.0 { String::new() } else { format!("{:.1}x", scanned / flops) };
+            let mib = format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+            line([name.to_string(), maps, pixels, mib, giga(flops), giga(scanned), ratio])
+        };
+        for (index, layer) in net.layers.iter().enumerate() {
+            let [down, across] = self.maps(index + 1);
+            let (maps, pixels) = (format!("{down}x{across}"), self.pixels(index + 1));
+            let bytes = 4 * pixels * net.shape(index + 1).c as u128;
+            text += &row(&layer.name, maps, pixels.to_string(), bytes, self.flops[index], layer.op.flops());
+        }
+        text += &row("all", String::new(), String::new(), self.bytes(), self.flops(), net.flops());
+        text.truncate(text.trim_end().len());
+        text
+    }
+}
+
+/// Rows and taps of what a thread gathers at once for a layer of `pixels` pixels, if up to `longest` taps of a row lie
+/// together.
+fn tile(net: &Net, layer: usize, longest: usize, pixels: u128) -> [usize; 2] {
+    let below = net.shape(net.layers[layer].inputs[0]);
+    let (rows, taps) = match net.layers[layer].op.kind() {
+        // Whole runs, and as many as fit.
+        Kind::Filter(f) if f.taps() > WHOLE => (ROWS_OF_PARTS, (longest * below.c).max(TILE / ROWS_OF_PARTS)),
+        Kind::Filter(f) => ((TILE / f.taps()).clamp(32, 512), f.taps()),
+        Kind::Global => (32, below.len()),
+        _ => (512, 0),
     };
-    starts(0).flat_map(move |top| starts(1).map(move |left| [top, left]))
+    let share = usize::try_from(pixels.div_ceil(2 * threads() as u128)).unwrap_or(usize::MAX);
+    [rows.min(share).max(1), taps]
+}
+
+/// Scratch of a layer whose output has `len` values, all threads together.
+fn scratch(op: &dyn Operation, [rows, taps]: [usize; 2], len: u128) -> u128 {
+    match op.kind() {
+        Kind::Filter(_) | Kind::Global => threads() as u128 * rows as u128 * taps as u128,
+        // The map as the operation reads it, and its own scratch.
+        Kind::Pixelwise => len,
+        _ => 0,
+    }
 }
 
 impl Plan {
     /// Plans `patches` patches, `stride` pixels from one to the next.
     ///
     /// # Errors
-    /// A net with a loss.
+    /// A net with a loss; more than there is memory for.
     pub fn new(net: &Net, patches: [usize; 2], stride: usize) -> Result<Self> {
-        super::check_no_loss(net)?;
-        let origins = |count: usize| (0..count as i64).map(|p| p * stride as i64).collect::<Vec<i64>>();
-        let axes = [axes(net, true, &origins(patches[0])), axes(net, false, &origins(patches[1]))];
-        let mut plan = Self { patches, stride, axes, values: Vec::new(), layers: Vec::new(), len: 0, scratch: 0 };
-        plan.place_values(net);
-        for layer in 0..net.layers.len() {
-            let layer = plan.layer(net, layer);
-            plan.layers.push(layer);
-        }
-        plan.scratch = (0..net.layers.len()).map(|layer| plan.scratch_of(net, layer)).max().unwrap_or(0);
-        Ok(plan)
+        Self::of(net, Outline::new(net, patches, stride)?)
     }
 
-    /// Plans all `whole` patches, or the largest piece of them that takes at most `memory` bytes.
+    /// Plans all `whole` patches, or the largest piece of them that takes at most `memory` bytes and whose features may wait for
+    /// their row.
     ///
     /// # Errors
     /// As [`Plan::new`].
-    pub fn within(net: &Net, whole: [usize; 2], stride: usize, memory: usize) -> Result<Self> {
-        let mut plan = Self::new(net, whole, stride)?;
-        while let Some(piece) = smaller(plan.patches).filter(|_| plan.bytes() > memory) {
-            plan = Self::new(net, piece, stride)?;
+    pub fn within(net: &Net, whole: [usize; 2], stride: usize, memory: u128) -> Result<Self> {
+        let outline = Outline::new(net, whole, stride)?;
+        let bytes = |piece| Ok(outline.resized(net, piece).bytes());
+        let piece = fitting(whole, memory, bytes)?;
+        Self::of(net, outline.resized(net, waiting(whole, piece, net.output().len())))
+    }
+
+    fn of(net: &Net, outline: Outline) -> Result<Self> {
+        memory::check(&net.spec.place, outline.bytes())?;
+        let positions = [0, 1].map(|axis| {
+            let of_class = |class: &Class| class.positions(outline.patches[axis], outline.stride);
+            let of_value = |value: &Axis| value.classes.iter().map(of_class).collect();
+            outline.axes[axis].iter().map(of_value).collect()
+        });
+        let mut plan = Self { outline, positions, values: Vec::new(), layers: Vec::new(), len: 0, scratch: 0 };
+        plan.place_values(net);
+        for layer in 0..net.layers.len() {
+            let step = plan.layer(net, layer);
+            let len = plan.values[layer + 1].range.len() as u128;
+            let scratch = scratch(&*net.layers[layer].op, [step.rows, step.taps], len);
+            plan.scratch = plan.scratch.max(usize::try_from(scratch).unwrap_or(usize::MAX));
+            plan.layers.push(step);
         }
         Ok(plan)
     }
 
     fn place_values(&mut self, net: &Net) {
-        let last = net.layers.len();
-        let reader = |value: usize| net.layers.iter().rposition(|layer| layer.inputs.contains(&value));
-        let mut buffers = Buffers::default();
-        for value in 0..=last {
-            let positions = |axis: &Axis| axis.classes.iter().map(|class| class.positions.len()).sum::<usize>();
-            let len = net.shape(value).c * positions(&self.axes[0][value]) * positions(&self.axes[1][value]);
-            // Value v is made at moment v, and read by layer l at moment l + 1.
-            buffers.add(len, value, reader(value).map_or(last, |layer| layer + 1));
-        }
-        self.len = buffers.place();
-        for value in 0..=last {
-            let range = buffers.range(value);
+        self.len = self.outline.len;
+        for value in 0..=net.layers.len() {
+            let range = self.outline.ranges[value].clone();
             let channels = net.shape(value).c;
-            let [down, across] = [0, 1].map(|axis| &self.axes[axis][value].classes);
+            let [down, across] = [0, 1].map(|axis| &self.positions[axis][value]);
             let mut at = range.start;
             let mut maps = Vec::with_capacity(down.len() * across.len());
-            for rows in down.iter().map(|class| class.positions.len()) {
-                for columns in across.iter().map(|class| class.positions.len()) {
+            for rows in down.iter().map(Vec::len) {
+                for columns in across.iter().map(Vec::len) {
                     maps.push(Map { at, rows, columns });
                     at += rows * columns * channels;
                 }
@@ -219,40 +379,27 @@ impl Plan {
         }
     }
 
-    /// Pixels of all maps of a value.
-    pub fn pixels(&self, value: usize) -> usize {
-        self.values[value].maps.iter().map(|map| map.rows * map.columns).sum()
-    }
-
     fn layer(&self, net: &Net, layer: usize) -> LayerPlan {
         let op = &net.layers[layer].op;
         let inputs = &net.layers[layer].inputs;
         let links = |axis: usize| {
-            let axes = &self.axes[axis];
-            let link = |class: &Class, (number, tap): (usize, &Option<super::geometry::Tap>)| {
-                let tap = (*tap)?;
-                let input = if matches!(op.kind(), Kind::Concat) { number } else { 0 };
-                let below = &axes[inputs[input]].classes[tap.class];
-                Some(Link { input, class: tap.class, numbers: class.numbers(below, tap.distance) })
+            let positions = &self.positions[axis];
+            let of_class = |(class, at): (&Class, &Vec<i64>)| {
+                let link = |(number, tap): (usize, &Option<Tap>)| {
+                    let tap = (*tap)?;
+                    let input = if matches!(op.kind(), Kind::Concat) { number } else { 0 };
+                    let below = &positions[inputs[input]][tap.class];
+                    Some(Link { input, class: tap.class, numbers: numbers(at, below, tap.distance) })
+                };
+                class.taps.iter().enumerate().map(link).collect()
             };
-            let of_class = |class: &Class| class.taps.iter().enumerate().map(|tap| link(class, tap)).collect();
-            axes[layer + 1].classes.iter().map(of_class).collect::<Vec<Vec<Option<Link>>>>()
+            let classes = self.outline.axes[axis][layer + 1].classes.iter();
+            classes.zip(&positions[layer + 1]).map(of_class).collect::<Vec<Vec<Option<Link>>>>()
         };
         let joined = matches!(op.kind(), Kind::Filter(f) if f.groups == 1);
         let runs: Vec<Vec<Run>> = links(1).into_iter().map(|links| join(links, joined)).collect();
-        let pixels = self.pixels(layer + 1);
-        let (rows, taps) = match op.kind() {
-            Kind::Filter(f) if f.taps() > WHOLE => {
-                // Whole runs, and as many as fit.
-                let channels = net.shape(inputs[0]).c;
-                let longest = runs.iter().flatten().map(|run| run.len * channels).max().unwrap_or(1);
-                (ROWS_OF_PARTS, longest.max(TILE / ROWS_OF_PARTS))
-            }
-            Kind::Filter(f) => ((TILE / f.taps()).clamp(32, 512), f.taps()),
-            Kind::Global => (32, net.shape(inputs[0]).len()),
-            _ => (512, 0),
-        };
-        let rows = rows.min(pixels.div_ceil(2 * threads())).max(1);
+        let longest = runs.iter().flatten().map(|run| run.len).max().unwrap_or(1);
+        let [rows, taps] = tile(net, layer, longest, self.outline.pixels(layer + 1));
         let value = &self.values[layer + 1];
         let tasks = value.maps.iter().enumerate().flat_map(|(index, map)| {
             let (down, across) = (index / value.across, index % value.across);
@@ -261,15 +408,13 @@ impl Plan {
             (0..parts).map(move |i| Task { down, across, pixels: part(pixels, parts, i) })
         });
         let tasks = tasks.collect();
-        let per_pixel = op.flops() as f64 / op.output().area() as f64;
-        let flops = (per_pixel * pixels as f64).round() as u64;
         let lines = links(0);
         let windows = match op.kind() {
             Kind::Filter(f) => self.windows(inputs[0], f.groups, &lines, &runs, taps),
             Kind::Global => self.windows(inputs[0], 1, &lines, &runs, taps),
             _ => Vec::new(),
         };
-        LayerPlan { lines, runs, windows, tasks, rows, taps, flops }
+        LayerPlan { lines, runs, windows, tasks, rows, taps }
     }
 
     fn windows(
@@ -307,62 +452,16 @@ impl Plan {
         lines.iter().flat_map(|lines| runs.iter().map(move |runs| window(lines, runs))).collect()
     }
 
-    /// Scratch of a layer, all threads together.
-    fn scratch_of(&self, net: &Net, layer: usize) -> usize {
-        let plan = &self.layers[layer];
-        match net.layers[layer].op.kind() {
-            Kind::Filter(_) | Kind::Global => threads() * plan.rows * plan.taps,
-            // The map as the operation reads it, and its own scratch.
-            Kind::Pixelwise => self.values[layer + 1].range.len(),
-            _ => 0,
-        }
-    }
-
-    /// Floating-point operations (a multiply-add is two).
-    pub fn flops(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.flops).sum()
-    }
-
     /// Bytes of arena and scratch.
     pub fn bytes(&self) -> usize {
         4 * (self.len + self.scratch)
     }
 
-    /// What each layer computes, for people: maps, their pixels and arithmetic beside those of patch scanning.
-    pub fn table(&self, net: &Net) -> String {
-        let patches = self.patches[0] * self.patches[1];
-        let [down, across] = self.patches;
-        let mut text = format!("{down} x {across} patches of {}, {} pixels apart\n", net.spec.input, self.stride);
-        let header = ["layer", "maps", "pixels", "MiB", "GFLOP", "patchwise", "ratio"];
-        let line = |cells: [String; 7]| {
-            let [name, maps, pixels, bytes, flops, patchwise, ratio] = cells;
-            format!("{name:<16} {maps:>8} {pixels:>10} {bytes:>8} {flops:>10} {patchwise:>10} {ratio:>7}\n")
-        };
-        let giga = |flops: f64| format!("{:.3}", flops / 1e9);
-        text += &line(header.map(str::to_string));
-        let row = |name: &str, maps: String, pixels: String, bytes: usize, flops: u64, one: u64| {
-            let scanned = (patches as u64 * one) as f64;
-            let ratio = if flops == 0 { String::new() } else { format!("{:.1}x", scanned / flops as f64) };
-            let mib = format!("{:.1}", bytes as f64 / f64::from(1 << 20));
-            line([name.to_string(), maps, pixels, mib, giga(flops as f64), giga(scanned), ratio])
-        };
-        for (index, (layer, step)) in net.layers.iter().zip(&self.layers).enumerate() {
-            let value = &self.values[index + 1];
-            let maps = format!("{}x{}", value.maps.len() / value.across, value.across);
-            let pixels = self.pixels(index + 1).to_string();
-            text += &row(&layer.name, maps, pixels, 4 * value.range.len(), step.flops, layer.op.flops());
-        }
-        text += &row("all", String::new(), String::new(), self.bytes(), self.flops(), net.flops());
-        text.truncate(text.trim_end().len());
-        text
-    }
-
     /// Class and number, along an axis, of place `y` of the last value for patch `p`.
     pub fn place(&self, axis: usize, y: usize, p: usize) -> Option<(usize, usize)> {
-        let axis = self.axes[axis].last()?;
-        let place = axis.places[y]?;
-        let position = (p * self.stride) as i64 + place.offset;
-        let number = axis.classes[place.class].positions.binary_search(&position).ok()?;
+        let place = self.outline.axes[axis].last()?.places[y]?;
+        let position = (p * self.outline.stride) as i64 + place.offset;
+        let number = self.positions[axis].last()?[place.class].binary_search(&position).ok()?;
         Some((place.class, number))
     }
 }

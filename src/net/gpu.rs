@@ -4,9 +4,9 @@
 
 use super::plan::is_seed;
 use super::{INPUT, Net, NetParameter, Plan, Purpose};
-use crate::device::{Gpu, Memory, Program, Ptr, Recorder, Step};
+use crate::device::{Device, Gpu, Memory, Program, Ptr, Recorder, Step, memory};
 use crate::ops::gpu::{self, GpuBackward, GpuForward, GpuTargets};
-use crate::ops::{Mode, TargetKind, Targets};
+use crate::ops::{Mode, Targets};
 use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -110,7 +110,7 @@ impl GpuParameters {
     /// A launch that failed.
     pub fn read_like(&self, from: Ptr) -> Result<Vec<f32>> {
         let spread: Vec<f32> = self.gpu.download(from, self.len)?;
-        let mut flat = vec![0.0; self.tensors.last().map_or(0, |tensor| tensor.flat.end)];
+        let mut flat = memory::zeroed(self.tensors.last().map_or(0, |tensor| tensor.flat.end), "parameters")?;
         for Tensor { flat: range, start, .. } in &self.tensors {
             flat[range.clone()].copy_from_slice(&spread[*start..start + range.len()]);
         }
@@ -123,7 +123,7 @@ impl GpuParameters {
     /// A launch that failed.
     pub fn write_like(&self, to: Ptr, flat: &[f32]) -> Result<()> {
         assert_eq!(flat.len(), self.tensors.last().map_or(0, |tensor| tensor.flat.end), "parameters of another net");
-        let mut spread = vec![0.0; self.len];
+        let mut spread: Vec<f32> = memory::zeroed(self.len, "parameters")?;
         for Tensor { flat: range, start, .. } in &self.tensors {
             spread[*start..start + range.len()].copy_from_slice(&flat[range.clone()]);
         }
@@ -189,19 +189,13 @@ impl GpuSession {
         assert_eq!(tensors(&net).0, parameters.tensors, "parameters of another net");
         let gpu = parameters.gpu.clone();
         let size = gpu.precision.bytes();
-        let values = |bytes: usize| bytes.div_ceil(size);
-        let plan = Plan::with_scratch(&net, n, purpose, |op| {
-            [values(op.gpu_forward_workspace(n, &gpu)), values(op.gpu_backward_workspace(n, &gpu))]
-        })?;
-        let buffers = if gpu.apart { Buffers::Apart(Vec::new()) } else { Buffers::Arena(arena(&gpu, &plan, &net)?) };
-        let (mut classes, mut targets) = (0, 0);
-        for kind in net.layers.iter().filter_map(|layer| layer.op.target()) {
-            match kind {
-                TargetKind::Classes { per_sample, .. } => classes = classes.max(n * per_sample),
-                TargetKind::Identities => classes = classes.max(n),
-                TargetKind::Values { per_sample } => targets = targets.max(n * per_sample),
-            }
-        }
+        let plan = Plan::on_gpu(&net, n, purpose, &gpu)?;
+        let what = format!("{}: a batch of {n}", net.spec.place);
+        net.fit(&what, &Device::Gpu(gpu.clone()), n, purpose, |_| 0)?;
+        // A loss of one f32 may stand last.
+        let arena = || gpu.memory(size * (plan.len + 2)).map_err(|e| e.within(&what).advise("use a smaller batch"));
+        let buffers = if gpu.apart { Buffers::Apart(Vec::new()) } else { Buffers::Arena(arena()?) };
+        let [classes, targets] = net.target_len(n);
         let largest = (0..=net.layers.len()).map(|value| net.value_len(value, n)).max().unwrap_or(0);
         let mut session = Self {
             buffers,
@@ -433,23 +427,29 @@ impl GpuSession {
         match self.gpu.precision {
             F32 | Tf32 => self.gpu.driver.upload(to, bytemuck::cast_slice(values)),
             F16 => {
-                let values: Vec<half::f16> = values.iter().map(|&x| half::f16::from_f32(x)).collect();
-                self.gpu.driver.upload(to, bytemuck::cast_slice(&values))
+                let mut halves = memory::reserve(values.len(), "a gradient")?;
+                halves.extend(values.iter().map(|&x| half::f16::from_f32(x)));
+                self.gpu.driver.upload(to, bytemuck::cast_slice(&halves))
             }
             Bf16 => {
-                let values: Vec<half::bf16> = values.iter().map(|&x| half::bf16::from_f32(x)).collect();
-                self.gpu.driver.upload(to, bytemuck::cast_slice(&values))
+                let mut halves = memory::reserve(values.len(), "a gradient")?;
+                halves.extend(values.iter().map(|&x| half::bf16::from_f32(x)));
+                self.gpu.driver.upload(to, bytemuck::cast_slice(&halves))
             }
         }
     }
 
     fn download_stored(&self, from: Ptr, count: usize) -> Result<Vec<f32>> {
         use crate::device::Precision::{Bf16, F16, F32, Tf32};
-        Ok(match self.gpu.precision {
-            F32 | Tf32 => self.gpu.download(from, count)?,
-            F16 => self.gpu.download::<half::f16>(from, count)?.into_iter().map(half::f16::to_f32).collect(),
-            Bf16 => self.gpu.download::<half::bf16>(from, count)?.into_iter().map(half::bf16::to_f32).collect(),
-        })
+        if matches!(self.gpu.precision, F32 | Tf32) {
+            return self.gpu.download(from, count);
+        }
+        let mut values = memory::reserve(count, "a value")?;
+        match self.gpu.precision {
+            Bf16 => values.extend(self.gpu.download(from, count)?.into_iter().map(half::bf16::to_f32)),
+            F16 | F32 | Tf32 => values.extend(self.gpu.download(from, count)?.into_iter().map(half::f16::to_f32)),
+        }
+        Ok(values)
     }
 
     /// Output of layer `layer`, `[n, h, w, c]`; a loss is one value. Outputs that nobody reads are there after
@@ -503,15 +503,4 @@ impl GpuSession {
             .ok_or_else(|| Error::new(&self.net.spec.place, "has no gradients: this session runs forward only"))?;
         self.parameters.read_like(memory.ptr)
     }
-}
-
-fn arena(gpu: &Gpu, plan: &Plan, net: &Net) -> Result<Memory> {
-    // A loss of one f32 may stand last.
-    let bytes = gpu.precision.bytes() * (plan.len + 2);
-    gpu.memory(bytes).map_err(|e| {
-        let free = gpu.driver.free_memory().unwrap_or(0) as usize;
-        let fits = plan.n * (free / 2).min(bytes) / bytes.max(1);
-        let advice = if fits > 0 { format!("a batch of {fits} would fit") } else { "use a smaller image".into() };
-        e.within(format!("{}: a batch of {}", net.spec.place, plan.n)).advise(advice)
-    })
 }

@@ -5,6 +5,7 @@ mod gpu;
 mod graph;
 mod parameters;
 mod plan;
+mod price;
 mod runner;
 mod session;
 mod spec;

@@ -2,6 +2,7 @@
 //! and turned back into files' order.
 
 use super::Net;
+use crate::device::memory;
 use crate::rng::Rng;
 use crate::weights::{Dtype, Named, TensorFile};
 use crate::{Error, Result};
@@ -25,7 +26,8 @@ pub struct NamedParameter {
 }
 
 impl Net {
-    /// Weights drawn as He et al. (ICCV 2015) propose, biases zero.
+    /// Weights drawn as He et al. (ICCV 2015) propose, biases zero. Takes [`Net::parameter_bytes`]: hold them against what is
+    /// free before.
     pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
         let mut values = vec![0.0; self.parameter_len()];
         for (index, parameter) in self.parameters.iter().enumerate() {
@@ -45,7 +47,7 @@ impl Net {
     pub fn load_parameters(&self, path: impl AsRef<Path>, unknown: Unknown) -> Result<Vec<f32>> {
         let path = path.as_ref();
         let file = TensorFile::open(path)?;
-        let mut values = vec![0.0; self.parameter_len()];
+        let mut values = memory::zeroed(self.parameter_len(), format!("{}: parameters", self.spec.place))?;
         let missing = self.read_parameters(&file, &mut values).map_err(|e| e.within(path.display()))?;
         let advice = format!("these weights are not for the net {}", self.spec.place);
         if !missing.is_empty() {

@@ -4,6 +4,7 @@
 //! Time: the input is there at 0, layer l runs forward at 1 + l and backward at 2 L - l, with L layers.
 
 use super::{INPUT, Net};
+use crate::device::Gpu;
 use crate::ops::Operation;
 use crate::{Error, Result};
 use std::fmt;
@@ -57,6 +58,9 @@ pub struct LayerPlan {
     pub extra: Vec<Option<Range<usize>>>,
 }
 
+/// No layer has over 2^31 values for one sample, so sizes in bytes fit in 64 bits up to this batch.
+pub(super) const MOST_SAMPLES: usize = 1 << 20;
+
 /// Every buffer begins on a cache line, of 128 bytes on a GPU that keeps 16-bit values.
 const ALIGN: usize = 64;
 
@@ -82,14 +86,15 @@ impl Buffers {
     }
 
     /// Gives each buffer the lowest place that is free during its life, largest first; returns the arena's length.
+    /// Sizes beyond 64 bits end at the largest number.
     pub fn place(&mut self) -> usize {
         let mut order: Vec<usize> = (0..self.0.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(self.0[i].len));
         let mut placed: Vec<usize> = Vec::new();
-        let mut end = 0;
+        let mut end = 0usize;
         for index in order {
             let Buffer { len, alive, .. } = self.0[index];
-            let mut start = 0;
+            let mut start = 0usize;
             // `placed` is sorted by start: take the first gap that is large enough.
             for &other in &placed {
                 let other = &self.0[other];
@@ -97,13 +102,14 @@ impl Buffers {
                 if apart || other.len == 0 {
                     continue;
                 }
-                if start + len <= other.start {
+                if start.saturating_add(len) <= other.start {
                     break;
                 }
-                start = start.max((other.start + other.len).next_multiple_of(ALIGN));
+                let end = other.start.saturating_add(other.len);
+                start = start.max(end.checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX));
             }
             self.0[index].start = start;
-            end = end.max(start + len);
+            end = end.max(start.saturating_add(len));
             let at = placed.partition_point(|&other| self.0[other].start <= start);
             placed.insert(at, index);
         }
@@ -113,7 +119,7 @@ impl Buffers {
     /// Where a placed buffer lies.
     pub fn range(&self, index: usize) -> Range<usize> {
         let buffer = &self.0[index];
-        buffer.start..buffer.start + buffer.len
+        buffer.start..buffer.start.saturating_add(buffer.len)
     }
 }
 
@@ -126,6 +132,17 @@ impl Plan {
         Self::with_scratch(net, n, purpose, |op| [op.forward_workspace(n), op.backward_workspace(n)])
     }
 
+    /// Plans passes over `n` samples on a GPU.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn on_gpu(net: &Net, n: usize, purpose: Purpose, gpu: &Gpu) -> Result<Self> {
+        let values = |bytes: usize| bytes.div_ceil(gpu.precision.bytes());
+        Self::with_scratch(net, n, purpose, |op| {
+            [values(op.gpu_forward_workspace(n, gpu)), values(op.gpu_backward_workspace(n, gpu))]
+        })
+    }
+
     /// Plans passes on a device whose operations need `scratch` (forward, backward), in values.
     ///
     /// # Errors
@@ -136,8 +153,6 @@ impl Plan {
         purpose: Purpose,
         scratch_of: impl Fn(&dyn Operation) -> [usize; 2],
     ) -> Result<Self> {
-        // No layer has over 2^31 values for one sample, so sizes in bytes fit in 64 bits up to here.
-        const MOST_SAMPLES: usize = 1 << 20;
         if !(1..=MOST_SAMPLES).contains(&n) {
             let advice = format!("give 1 to {MOST_SAMPLES}");
             return Err(Error::new(&net.spec.place, format!("a batch of {n} samples")).advise(advice));
@@ -214,7 +229,7 @@ impl Plan {
             gradients: gradients.into_iter().map(|g| g.map(|g| buffers.range(g))).collect(),
             layers,
             len,
-            unshared: buffers.0.iter().map(|b| b.len).sum(),
+            unshared: buffers.0.iter().fold(0, |sum: usize, b| sum.saturating_add(b.len)),
         })
     }
 }
@@ -259,7 +274,7 @@ impl fmt::Display for Table<'_> {
             "{:name$}  {:22}  {:>14}  {:>12}  {:>12}  {:>12}  {:>12}  {:>10}",
             "layer", "type", "output", "parameters", "at", "gradient at", "scratch", "MFLOP"
         )?;
-        let at = |range: &Range<usize>| format!("{}", 4 * range.start);
+        let at = |range: &Range<usize>| format!("{}", 4 * range.start as u128);
         writeln!(
             f,
             "{:name$}  {:22}  {:>14}  {:>12}  {:>12}  {:>12}  {:>12}  {:>10}",
@@ -284,7 +299,7 @@ impl fmt::Display for Table<'_> {
                 parameters,
                 at(&plan.values[l + 1]),
                 plan.gradients[l + 1].as_ref().map_or("-".into(), at),
-                4 * scratch,
+                4 * scratch as u128,
                 plan.n as f64 * layer.op.flops() as f64 / 1e6
             )?;
         }
@@ -294,8 +309,8 @@ impl fmt::Display for Table<'_> {
             plan.n,
             net.parameter_len(),
             4 * net.parameter_len(),
-            4 * plan.len,
-            4 * plan.unshared,
+            4 * plan.len as u128,
+            4 * plan.unshared as u128,
             plan.n as f64 * net.flops() as f64 / 1e9
         )
     }

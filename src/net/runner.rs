@@ -3,7 +3,7 @@
 
 use super::{GpuParameters, GpuSession, Net, Purpose, Session};
 use crate::Result;
-use crate::device::Device;
+use crate::device::{Device, memory};
 use crate::ops::{Mode, Targets};
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ impl Runner {
                 Run::Cpu { session: Session::new(net, n, Purpose::Inference)?, parameters: parameters.clone() }
             }
             Parameters::Gpu(parameters) => {
-                let input = vec![0.0; n * net.spec.input.len()];
+                let input = memory::zeroed(n.saturating_mul(net.spec.input.len()), "a batch")?;
                 let session = Box::new(GpuSession::new(net, parameters.clone(), n, Purpose::Inference)?);
                 Run::Gpu { session, input, output: Vec::new() }
             }

@@ -2,8 +2,9 @@
 
 use super::plan::is_seed;
 use super::{INPUT, Net, Plan, Purpose};
+use crate::Result;
+use crate::device::{Device, memory};
 use crate::ops::{Backward, Forward, Mode, Targets};
-use crate::{Error, Result};
 use smallvec::SmallVec;
 use std::ops::Range;
 use std::sync::Arc;
@@ -46,15 +47,12 @@ impl Session {
     /// Plans passes over `n` samples and allocates their arena.
     ///
     /// # Errors
-    /// No memory for the arena: says how much was asked for.
+    /// No memory for the arena: how much is needed and there is, and which batch would fit.
     pub fn new(net: Arc<Net>, n: usize, purpose: Purpose) -> Result<Self> {
         let plan = Plan::new(&net, n, purpose)?;
-        let mut arena = Vec::new();
-        arena.try_reserve_exact(plan.len).map_err(|_| {
-            Error::new(&net.spec.place, format!("no memory for {} MiB for a batch of {n}", (4 * plan.len) >> 20))
-                .advise("use a smaller batch or a smaller image")
-        })?;
-        arena.resize(plan.len, 0.0);
+        let what = format!("{}: a batch of {n}", net.spec.place);
+        let arena = memory::zeroed(plan.len, &what)
+            .map_err(|refused| net.fit(&what, &Device::Cpu, n, purpose, |_| 0).err().unwrap_or(refused))?;
         Ok(Self { net, plan, arena })
     }
 

@@ -11,7 +11,7 @@ use super::view::Cutter;
 use crate::data::prefetch::Prefetch;
 use crate::data::resample::Resampler;
 use crate::data::table::{self, Table};
-use crate::device::Device;
+use crate::device::{Device, memory};
 use crate::lock::Lock;
 use crate::metrics::{self, Means};
 use crate::net::{Net, Parameters, Runner};
@@ -114,6 +114,8 @@ pub fn run(
     let sampler = Sampler::new(config, &source.train);
     let steps = sampler.steps() * config.epochs;
 
+    // Parameters twice, gradients and momentum.
+    memory::check(format!("{}: parameters", net.spec.place), 4 * net.parameter_bytes())?;
     let mut parameters = net.initial_parameters(config.seed);
     let mut fresh = Vec::new();
     if let Some(init) = &config.init {

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 use crate::{Error, Result};
 
 /// Temporary files of `name` are called `.<name>.<six random letters and digits>.tmp`.
@@ -73,53 +75,92 @@ pub fn keep_inputs<P: AsRef<Path>>(
     }
 }
 
-/// Writes `path` through `fill`. A failure or a kill at any moment leaves the old file or the new one, whole.
+/// Writes `path` through `fill`: an [`AtomicFile`] that is filled at once.
 ///
-/// A temporary file in the same folder is filled, flushed to the disk and renamed; then the folder is flushed too. On
-/// failure the temporary is removed (a kill may leave one, see [`sweep`]). A link is followed; an existing
-/// file keeps its permissions. Errors: the folder is missing, `path` is a folder or a device, `fill` or the disk
-/// fails.
+/// # Errors
+/// Those of [`AtomicFile`]; `fill` fails.
 pub fn write_atomic(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    let asked = path.as_ref();
-    let path = fs::canonicalize(asked).unwrap_or_else(|_| asked.to_owned());
-    let old = fs::metadata(&path).ok();
-    if old.as_ref().is_some_and(|m| !m.is_file()) {
-        return Err(Error::file(asked, "exists and is not a regular file").advise("name a file"));
-    }
-    let Some(name) = path.file_name() else {
-        return Err(Error::file(asked, "not a file name").advise("name a file"));
-    };
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        return Err(Error::file(asked, format!("there is no folder {}", folder.display()))
-            .advise(format!("make it first: mkdir -p {}", folder.display())));
+    let mut file = AtomicFile::create(path)?;
+    file.write(fill)?;
+    file.commit()
+}
+
+/// A file that is written bit by bit and takes its place when it is whole. A failure or a kill at any moment leaves the old
+/// file or the new one, whole.
+///
+/// A temporary file in the same folder is filled; [`AtomicFile::commit`] flushes it to the disk, renames it and flushes the
+/// folder too. Dropped before that, the temporary is removed (a kill may leave one, see [`sweep`]). A link is followed; an
+/// existing file keeps its permissions.
+pub struct AtomicFile {
+    /// As it was asked for, for messages.
+    asked: PathBuf,
+    path: PathBuf,
+    folder: PathBuf,
+    old: Option<fs::Metadata>,
+    writer: BufWriter<NamedTempFile>,
+}
+
+impl AtomicFile {
+    /// # Errors
+    /// The folder is missing or closed to us, `path` is a folder or a device.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        let asked = path.as_ref();
+        let path = fs::canonicalize(asked).unwrap_or_else(|_| asked.to_owned());
+        let old = fs::metadata(&path).ok();
+        if old.as_ref().is_some_and(|m| !m.is_file()) {
+            return Err(Error::file(asked, "exists and is not a regular file").advise("name a file"));
+        }
+        let Some(name) = path.file_name() else {
+            return Err(Error::file(asked, "not a file name").advise("name a file"));
+        };
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return Err(Error::file(asked, format!("there is no folder {}", folder.display()))
+                .advise(format!("make it first: mkdir -p {}", folder.display())));
+        }
+        let prefix = prefix(&name.to_string_lossy());
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).suffix(SUFFIX).rand_bytes(RANDOM);
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // the umask applies, as for any new file
+        let temporary = builder.tempfile_in(folder).map_err(|e| failed(asked, folder, old.is_some(), &e))?;
+        let (asked, folder) = (asked.to_owned(), folder.to_owned());
+        Ok(Self { asked, path, folder, old, writer: BufWriter::new(temporary) })
     }
 
-    let fail = |e: io::Error| {
-        let untouched = if old.is_some() { "; the old file is untouched" } else { "" };
-        Error::file(asked, format!("cannot write: {e}"))
-            .advise(format!("check space and permissions in {}{untouched}", folder.display()))
-    };
-    let prefix = prefix(&name.to_string_lossy());
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(SUFFIX).rand_bytes(RANDOM);
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // the umask applies, as for any new file
-    let mut temporary = builder.tempfile_in(folder).map_err(fail)?;
-
-    let mut writer = BufWriter::new(temporary.as_file_mut());
-    fill(&mut writer).and_then(|()| writer.flush()).map_err(fail)?;
-    drop(writer);
-    if let Some(old) = &old {
-        temporary.as_file().set_permissions(old.permissions()).map_err(fail)?;
+    /// Appends what `fill` writes.
+    ///
+    /// # Errors
+    /// `fill` or the disk fails.
+    pub fn write(&mut self, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        fill(&mut self.writer).map_err(|e| failed(&self.asked, &self.folder, self.old.is_some(), &e))
     }
-    temporary.as_file().sync_all().map_err(fail)?;
-    temporary.persist(&path).map_err(|e| fail(e.error))?;
-    #[cfg(unix)] // elsewhere a folder cannot be opened, and the rename is durable by itself
-    fs::File::open(folder).and_then(|f| f.sync_all()).map_err(|e| {
-        Error::file(asked, format!("written, but the folder cannot be flushed: {e}")).advise("check the disk")
-    })?;
-    Ok(())
+
+    /// Makes it durable and puts it in its place.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn commit(self) -> Result<()> {
+        let Self { asked, path, folder, old, writer } = self;
+        let fail = |e: io::Error| failed(&asked, &folder, old.is_some(), &e);
+        let temporary = writer.into_inner().map_err(|e| fail(e.into_error()))?;
+        if let Some(old) = &old {
+            temporary.as_file().set_permissions(old.permissions()).map_err(fail)?;
+        }
+        temporary.as_file().sync_all().map_err(fail)?;
+        temporary.persist(&path).map_err(|e| fail(e.error))?;
+        #[cfg(unix)] // elsewhere a folder cannot be opened, and the rename is durable by itself
+        fs::File::open(&folder).and_then(|f| f.sync_all()).map_err(|e| {
+            Error::file(&asked, format!("written, but the folder cannot be flushed: {e}")).advise("check the disk")
+        })?;
+        Ok(())
+    }
+}
+
+fn failed(asked: &Path, folder: &Path, had_old: bool, error: &io::Error) -> Error {
+    let untouched = if had_old { "; the old file is untouched" } else { "" };
+    Error::file(asked, format!("cannot write: {error}"))
+        .advise(format!("check space and permissions in {}{untouched}", folder.display()))
 }
 
 #[cfg(test)]
@@ -145,6 +186,25 @@ mod tests {
         let e = write_atomic(&path, full).unwrap_err().to_string();
         assert!(e.contains("cannot write") && e.contains("the old file is untouched"), "{e}");
         assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(listing(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_file_written_bit_by_bit_appears_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        fs::write(&path, "old").unwrap();
+        let mut file = AtomicFile::create(&path).unwrap();
+        for part in ["new, ", "in ", "parts"] {
+            file.write(|w| w.write_all(part.as_bytes())).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"old");
+        }
+        file.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new, in parts");
+        let mut given_up = AtomicFile::create(&path).unwrap();
+        given_up.write(|w| w.write_all(&[1; 100_000])).unwrap();
+        drop(given_up);
+        assert_eq!(fs::read(&path).unwrap(), b"new, in parts");
         assert_eq!(listing(folder.path()), ["a"]);
     }
 

@@ -17,13 +17,13 @@ mod write;
 /// Metadata of trained weights: names of the tags that the head's channels stand for, with commas between.
 pub const TAGS: &str = "weft.tags";
 
-pub use atomic::{keep_inputs, make_folder, resolved, sweep, write_atomic};
+pub use atomic::{AtomicFile, keep_inputs, make_folder, resolved, sweep, write_atomic};
 pub use convert::convert;
 pub use npy::write_npy;
 pub use read::{Tensor, TensorFile};
 pub use safetensors::Dtype;
 pub use summary::{Summary, TensorSummary, summary};
-pub use write::{Named, write};
+pub use write::{Named, TensorWriter, write};
 
 /// The longest header the format allows, in bytes.
 const MAX_HEADER: usize = 100_000_000;

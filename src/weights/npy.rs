@@ -16,16 +16,20 @@ pub fn write_npy(path: impl AsRef<Path>, shape: &[usize], data: &[f32]) -> Resul
     if elements(shape) != Some(data.len()) {
         return Err(Error::file(path, format!("shape {shape:?} does not hold the {} values given", data.len())));
     }
+    let start = start(path, shape)?;
+    write_atomic(path, |w| {
+        w.write_all(&start)?;
+        data.iter().try_for_each(|x| w.write_all(&x.to_le_bytes()))
+    })
+}
+
+/// What stands before the data.
+pub(super) fn start(path: &Path, shape: &[usize]) -> Result<Vec<u8>> {
     let header = header(shape);
     let Ok(length) = u16::try_from(header.len()) else {
         return Err(Error::file(path, format!("{} dimensions are too many for a .npy file", shape.len())));
     };
-    write_atomic(path, |w| {
-        w.write_all(b"\x93NUMPY\x01\x00")?;
-        w.write_all(&length.to_le_bytes())?;
-        w.write_all(header.as_bytes())?;
-        data.iter().try_for_each(|x| w.write_all(&x.to_le_bytes()))
-    })
+    Ok([b"\x93NUMPY\x01\x00", &length.to_le_bytes()[..], header.as_bytes()].concat())
 }
 
 /// A Python dictionary, padded so that magic, version, length and header together are a multiple of [`ALIGN`].

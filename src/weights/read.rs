@@ -13,6 +13,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::{Map, Value};
 
 use super::{LENGTH_BYTES, MAX_HEADER, elements};
+use crate::device::memory;
 use crate::error::At;
 use crate::{Error, Result};
 
@@ -138,7 +139,7 @@ impl<'a> Tensor<'a> {
         {
             return Ok(Cow::Borrowed(values));
         }
-        let mut values = vec![0.0; self.count()];
+        let mut values = memory::zeroed(self.count(), "").map_err(|e| self.error(e))?;
         self.read_f32_into(&mut values)?;
         Ok(Cow::Owned(values))
     }

@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
 use super::read::Tensor;
-use super::{LENGTH_BYTES, MAX_HEADER, elements, write_atomic};
+use super::{AtomicFile, LENGTH_BYTES, MAX_HEADER, elements, npy, write_atomic};
 use crate::{Error, Result};
 
 /// Values converted between two writes: 64 KiB of f32.
@@ -37,6 +37,73 @@ pub fn write(path: impl AsRef<Path>, tensors: &[Named<'_>], metadata: &[(String,
     write_items(path.as_ref(), &items, metadata)
 }
 
+/// Tensors of f32 that are written as they come: a safetensors file, or one tensor as .npy. The file appears when it is whole,
+/// see [`AtomicFile`].
+pub struct TensorWriter {
+    file: AtomicFile,
+    path: PathBuf,
+    /// Values that are still to come.
+    missing: usize,
+}
+
+impl TensorWriter {
+    /// A safetensors file of tensors of these names and shapes, in this order.
+    ///
+    /// # Errors
+    /// A name twice, a shape whose size overflows; those of [`AtomicFile::create`].
+    pub fn create(path: impl AsRef<Path>, tensors: &[(&str, &[usize])]) -> Result<Self> {
+        let path = path.as_ref();
+        let item = |&(name, shape)| Item { name, shape, dtype: Dtype::F32, source: Source::Later };
+        let items: Vec<Item<'_>> = tensors.iter().map(item).collect();
+        let missing = items.iter().try_fold(0usize, |sum, item| sum.checked_add(elements(item.shape)?));
+        let missing = missing.filter(|missing| missing.checked_mul(4).is_some());
+        let missing = missing.ok_or_else(|| Error::file(path, "the size of the tensors overflows"))?;
+        let header = header(&items, &[]).map_err(|e| e.within(path.display()))?;
+        let mut file = AtomicFile::create(path)?;
+        file.write(|w| {
+            w.write_all(&(header.len() as u64).to_le_bytes())?;
+            w.write_all(&header)
+        })?;
+        Ok(Self { file, path: path.to_owned(), missing })
+    }
+
+    /// A .npy file of this shape.
+    ///
+    /// # Errors
+    /// A shape that is too long or whose size overflows; those of [`AtomicFile::create`].
+    pub fn create_npy(path: impl AsRef<Path>, shape: &[usize]) -> Result<Self> {
+        let path = path.as_ref();
+        let missing = elements(shape).ok_or_else(|| Error::file(path, "the size of the array overflows"))?;
+        let start = npy::start(path, shape)?;
+        let mut file = AtomicFile::create(path)?;
+        file.write(|w| w.write_all(&start))?;
+        Ok(Self { file, path: path.to_owned(), missing })
+    }
+
+    /// Appends values, in the order of the tensors and row-major in each.
+    ///
+    /// # Errors
+    /// More values than the shapes hold; the disk fails.
+    pub fn push(&mut self, values: &[f32]) -> Result<()> {
+        let Some(missing) = self.missing.checked_sub(values.len()) else {
+            return Err(Error::file(&self.path, format!("{} values more than its shapes hold", values.len())));
+        };
+        self.missing = missing;
+        self.file.write(|w| encode(w, values, Dtype::F32))
+    }
+
+    /// The file takes its place.
+    ///
+    /// # Errors
+    /// Values that have not come; the disk fails.
+    pub fn finish(self) -> Result<()> {
+        if self.missing > 0 {
+            return Err(Error::file(&self.path, format!("{} values have not come", self.missing)));
+        }
+        self.file.commit()
+    }
+}
+
 /// What goes under one name, and where its bytes come from.
 pub(super) struct Item<'a> {
     pub name: &'a str,
@@ -51,13 +118,15 @@ pub(super) enum Source<'a> {
     Bytes(&'a [u8]),
     /// Converted when its turn comes.
     Tensor(&'a Tensor<'a>),
+    /// Not known yet.
+    Later,
 }
 
 impl Source<'_> {
     fn values(&self) -> Result<Cow<'_, [f32]>> {
         match self {
             Self::Values(values) => Ok(Cow::Borrowed(values)),
-            Self::Bytes(_) => Ok(Cow::Borrowed(&[])),
+            Self::Bytes(_) | Self::Later => Ok(Cow::Borrowed(&[])),
             Self::Tensor(tensor) => tensor.to_f32(),
         }
     }

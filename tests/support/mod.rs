@@ -107,6 +107,16 @@ impl Folder {
         serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("weft {line}: {e}"))
     }
 
+    /// The line is wrong usage: exit code 2, nothing on standard output, and standard error holds all of `parts`.
+    #[track_caller]
+    pub fn wrong(&self, line: &str, parts: &[&str]) {
+        let Output { code, stdout, stderr } = self.weft(line);
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "weft {line}: {stderr}");
+        for part in parts {
+            assert!(stderr.contains(part), "weft {line}: no {part:?} in {stderr}");
+        }
+    }
+
     /// The run fails: exit code 1, nothing on standard output, and one line on standard error that holds all of `parts`.
     #[track_caller]
     pub fn fails(&self, line: &str, parts: &[&str]) {

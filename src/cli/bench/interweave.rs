@@ -1,13 +1,15 @@
 //! `weft bench interweave`: all patches of an image in one pass against patch scanning.
 
-use super::super::plan::parse_size;
+use super::super::numbers::{self, Size};
 use super::super::{print, print_json};
 use super::row::Row;
 use super::{median, plot};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
-use crate::device::Device;
-use crate::interweave::{Features, GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, PatchScanner, Plan};
+use crate::device::{Device, memory};
+use crate::interweave::{
+    Features, GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, Outline, PatchScanner, Plan, patches,
+};
 use crate::net::{Net, Parameters, Unknown};
 use crate::ops::parallel::threads;
 use crate::rng::Rng;
@@ -29,12 +31,12 @@ pub struct Args {
     weights: Option<PathBuf>,
     /// Sizes of images, height x width
     #[arg(long, value_name = "HxW", value_delimiter = ',', default_value = "300x300")]
-    image: Vec<String>,
+    image: Vec<Size>,
     /// Pixels from one patch to the next
-    #[arg(long, value_delimiter = ',', default_value = "8")]
+    #[arg(long, value_delimiter = ',', default_value = "8", value_parser = numbers::stride())]
     stride: Vec<usize>,
     /// Rounds that are measured; each runs both ways, one after the other
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = numbers::runs())]
     rounds: usize,
     #[command(flatten)]
     device: super::super::DeviceArgs,
@@ -62,26 +64,27 @@ pub fn run(args: &Args) -> Result<()> {
     if args.layers && !matches!(device, Device::Cpu) {
         return Err(Error::new("--layers", "times layers on the CPU only").advise("use weft profile on a GPU"));
     }
-    if args.rounds == 0 {
-        return Err(Error::new("--rounds", "0 rounds").advise("give at least one"));
-    }
     let shipped = || {
         let here = PathBuf::from("nets/anet.toml");
         if here.exists() { here } else { PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(here) }
     };
     let net = Arc::new(Net::load(args.net.clone().unwrap_or_else(shipped))?);
+    for &Size { height, width } in &args.image {
+        for &stride in &args.stride {
+            price(&net, [height, width], stride)?;
+        }
+    }
     let parameters = match &args.weights {
         Some(path) => net.load_parameters(path, Unknown::Ignore)?,
         None => net.initial_parameters(1),
     };
-    let sizes = args.image.iter().map(|size| parse_size(size)).collect::<Result<Vec<_>>>()?;
     let mut rows = Vec::new();
     if args.csv {
         print(Row::CSV)?;
     } else if !args.json {
         print(Row::HEADER)?;
     }
-    for &(height, width) in &sizes {
+    for &Size { height, width } in &args.image {
         for &stride in &args.stride {
             let mut bench = Bench::new(&device, &net, &parameters, [height, width], stride)?;
             let row = bench.measure(args.rounds)?;
@@ -108,6 +111,18 @@ pub fn run(args: &Args) -> Result<()> {
         (true, rows) => print_json(&rows),
         _ => Ok(()),
     }
+}
+
+/// Refuses what there is no memory for: the photo, its features three times (both ways and the one that is timed), what is
+/// worked in, and the parameters of all ways.
+fn price(net: &Net, [height, width]: [usize; 2], stride: usize) -> Result<()> {
+    const WORK: u128 = 1 << 30;
+    let [down, across] = patches(net, height, width, stride).map_err(|e| e.within("--image"))?;
+    let features = 4 * down as u128 * across as u128 * net.output().len() as u128;
+    let pass = Outline::new(net, [down, across], stride)?.bytes().min(WORK);
+    let needed = 3 * (height as u128 * width as u128) + 3 * features + pass + 4 * net.parameter_bytes();
+    memory::check(format!("--image {height}x{width} --stride {stride}"), needed)
+        .map_err(|e| e.advise("use a smaller image or a larger stride"))
 }
 
 struct Bench {
@@ -255,7 +270,7 @@ impl Bench {
         let patches = found.patches[0] * found.patches[1];
         let pieces = pieces(plan, found.patches);
         let patchwise_gflop = patches as f64 * net.flops() as f64 / 1e9;
-        let interweave_gflop = pieces as f64 * plan.flops() as f64 / 1e9;
+        let interweave_gflop = pieces as f64 * plan.outline.flops() / 1e9;
         Ok(Row {
             device: device.name(),
             precision: device.precision().math(),
@@ -288,9 +303,9 @@ impl Bench {
         }
         let plan = interweaver.plan(self.photo.height, self.photo.width, self.stride)?;
         let mut text = String::new();
-        for ((layer, step), times) in self.net.layers.iter().zip(&plan.layers).zip(&mut times) {
+        for ((layer, flops), times) in self.net.layers.iter().zip(&plan.outline.flops).zip(&mut times) {
             let seconds = median(times);
-            let gflop = step.flops as f64 / 1e9;
+            let gflop = flops / 1e9;
             let _ = writeln!(
                 text,
                 "    {:<12} {:>8.2} ms  {gflop:>8.3} GFLOP  {:>7.1} GFLOP/s",
@@ -328,7 +343,8 @@ fn growth(rows: &[Row]) -> Vec<String> {
 
 /// Pieces that an image is done in.
 fn pieces(plan: &Plan, whole: [usize; 2]) -> usize {
-    whole[0].div_ceil(plan.patches[0]) * whole[1].div_ceil(plan.patches[1])
+    let piece = plan.outline.patches;
+    whole[0].div_ceil(piece[0]) * whole[1].div_ceil(piece[1])
 }
 
 fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {

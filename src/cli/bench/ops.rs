@@ -1,10 +1,10 @@
 //! `weft bench ops`: each layer of a net by itself.
 
-use super::super::plan::parse_size;
+use super::super::numbers::{self, Size};
 use super::super::{DeviceArgs, print, print_json};
+use crate::Result;
 use crate::net::{Net, Purpose, Spec};
 use crate::profile;
-use crate::{Error, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use std::sync::Arc;
 pub struct Args {
     /// Network description
     net: PathBuf,
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = numbers::count())]
     batch: usize,
     /// Input size, as 300x300 (height x width)
-    #[arg(long)]
-    size: Option<String>,
+    #[arg(long, value_name = "HxW")]
+    size: Option<Size>,
     #[command(flatten)]
     device: DeviceArgs,
     /// Times everything so often
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = numbers::runs())]
     runs: usize,
     /// Print one JSON document: a list
     #[arg(long)]
@@ -48,14 +48,17 @@ struct Row {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if args.runs == 0 {
-        return Err(Error::new("--runs 0", "nothing to time").advise("give 1 or more"));
-    }
     let device = args.device.open()?;
     let mut net = Net::load(&args.net)?;
-    if let Some(size) = &args.size {
-        let (h, w) = parse_size(size)?;
-        net = net.at_size(h, w)?;
+    if let Some(Size { height, width }) = args.size {
+        net = net.at_size(height, width)?;
+    }
+    // A layer alone is a net of its own: all are priced before the first is timed.
+    let layers: Vec<(usize, Arc<Net>)> =
+        (0..net.layers.len()).filter_map(|index| alone(&net, index)).collect::<Result<_>>()?;
+    for (_, layer) in &layers {
+        let what = format!("--batch {}: layer {}", args.batch, layer.spec.name);
+        profile::check(what, &device, layer, args.batch, Purpose::Differentiation)?;
     }
     if !args.json {
         print(format!("{}, {}, batch {}", device.name(), device.precision(), args.batch))?;
@@ -64,14 +67,8 @@ pub fn run(args: &Args) -> Result<()> {
         )?;
     }
     let mut rows = Vec::new();
-    for (index, layer) in net.layers.iter().enumerate() {
-        let inputs: Vec<_> = layer.inputs.iter().map(|&value| net.shape(value)).collect();
-        // A concat alone has no second input to read: it is timed in a net, by `weft profile`.
-        let &[input] = inputs.as_slice() else { continue };
-        let mut alone = net.spec.layers[index].clone();
-        alone.from = None;
-        let spec = Spec { place: net.spec.place.clone(), name: layer.name.clone(), input, layers: vec![alone] };
-        let alone = Arc::new(Net::new(spec)?);
+    for (index, alone) in layers {
+        let layer = &net.layers[index];
         let report = profile::profile(&device, &alone, args.batch, Purpose::Differentiation, args.runs)?;
         let total = |backward: bool, of: fn(&profile::Row) -> f64| -> f64 {
             report.rows.iter().filter(|row| row.is_backward == backward).map(of).sum()
@@ -109,4 +106,14 @@ pub fn run(args: &Args) -> Result<()> {
         rows.push(row);
     }
     if args.json { print_json(&rows) } else { Ok(()) }
+}
+
+/// Layer `index` as a net; `None` for a concat, which has no second input to read alone: it is timed in a net, by `weft profile`.
+fn alone(net: &Net, index: usize) -> Option<Result<(usize, Arc<Net>)>> {
+    let &[input] = net.layers[index].inputs.as_slice() else { return None };
+    let mut layer = net.spec.layers[index].clone();
+    layer.from = None;
+    let name = layer.name.clone();
+    let spec = Spec { place: net.spec.place.clone(), name, input: net.shape(input), layers: vec![layer] };
+    Some(Net::new(spec).map(|alone| (index, Arc::new(alone))))
 }

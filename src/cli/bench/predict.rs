@@ -1,10 +1,10 @@
 //! `weft bench predict`: where the time of a photo goes.
 
-use super::super::{ModelArgs, print, print_json};
+use super::super::{ModelArgs, numbers, print, print_json};
 use super::median;
+use crate::Result;
 use crate::data::photo::Photo;
 use crate::ops::parallel::threads;
-use crate::{Error, Result};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Rounds over all photos that are measured, after one that is not
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = numbers::runs())]
     rounds: usize,
     #[command(flatten)]
     device: super::super::DeviceArgs,
@@ -39,9 +39,6 @@ struct Figures {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if args.rounds == 0 {
-        return Err(Error::new("--rounds", "0 rounds").advise("give at least one"));
-    }
     let mut model = args.model.load(&args.device.open()?)?;
     model.attributes()?;
     let black = Photo::from_fn(512, 512, |_, _| [0; 3]);

@@ -1,12 +1,13 @@
 //! `weft bench train`.
 
+use super::super::numbers;
 use super::super::{print, print_json};
-use crate::device::Device;
-use crate::net::{INPUT, LayerSpec, Net, Spec};
+use crate::Result;
+use crate::device::{Device, memory};
+use crate::net::{INPUT, LayerSpec, Net, Purpose, Spec};
 use crate::ops::{Mode, Targets};
 use crate::rng::Rng;
 use crate::train::{SgdConfig, Trainer};
-use crate::{Error, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,10 +17,10 @@ use std::time::Instant;
 pub struct Args {
     /// Network description
     net: PathBuf,
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = numbers::count())]
     batch: usize,
     /// Steps that are measured
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = numbers::runs())]
     steps: usize,
     #[command(flatten)]
     device: super::super::DeviceArgs,
@@ -46,13 +47,16 @@ pub fn run(args: &Args) -> Result<()> {
         LayerSpec::new("weft.loss", "sigmoid_cross_entropy", "")?,
     ]);
     let net = Arc::new(Net::new(spec)?);
-    if args.steps == 0 {
-        return Err(Error::new("--steps", "0 steps").advise("give at least one"));
-    }
     let device = args.device.open()?;
+    // Beside the session: the batch, its tags, parameters, gradients and momentum.
+    net.fit(format!("--batch {}", args.batch), &device, args.batch, Purpose::Training, |n| {
+        net.batch_bytes(n) + net.answer_bytes(n) + 3 * net.parameter_bytes()
+    })?;
     let mut rng = Rng::new(1, 0);
-    let pixels: Vec<f32> = (0..net.value_len(INPUT, args.batch)).map(|_| rng.normal()).collect();
-    let values: Vec<f32> = (0..args.batch * TAGS).map(|_| f32::from(u8::from(rng.chance(0.5)))).collect();
+    let mut pixels: Vec<f32> = memory::zeroed(net.value_len(INPUT, args.batch), "a batch")?;
+    pixels.fill_with(|| rng.normal());
+    let mut values: Vec<f32> = memory::zeroed(args.batch * TAGS, "tags")?;
+    values.fill_with(|| f32::from(u8::from(rng.chance(0.5))));
     let targets = Targets { classes: &[], values: &values };
     let parameters = net.initial_parameters(1);
     let mut trainer = Trainer::new(&device, net.clone(), args.batch, SgdConfig::default(), parameters)?;

@@ -1,7 +1,7 @@
 //! `weft bench windows`: how many known boxes are among the windows of edge boxes, and among those of a plain grid.
 
 use super::super::progress::Progress;
-use super::super::{photo_name, print, print_json};
+use super::super::{numbers, photo_name, print, print_json};
 use super::median;
 use crate::data::boxes;
 use crate::data::draw::{Canvas, outline};
@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     boxes: PathBuf,
     /// Windows of a photo
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = numbers::up_to(100_000))]
     count: usize,
     /// Parameters of edge boxes in TOML; what it leaves out is the paper's. By default those for faces
     #[arg(long, value_name = "FILE")]
@@ -78,9 +78,6 @@ struct Tally {
 
 pub fn run(args: &Args) -> Result<()> {
     let config = EdgeBoxes { count: args.count, ..parameters(args.config.as_deref())? };
-    if args.count == 0 {
-        return Err(Error::new("--count", "0 windows").advise("give at least one"));
-    }
     if let Some(folder) = &args.draw {
         std::fs::create_dir_all(folder).at(folder)?;
     }

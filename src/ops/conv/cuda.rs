@@ -123,7 +123,7 @@ impl Spread {
 
     /// f32 sums of all parts.
     fn partial(&self) -> usize {
-        if self.splits > 1 { 4 * self.splits * self.batch * self.m * self.n } else { 0 }
+        if self.splits > 1 { (4 * self.splits * self.batch).saturating_mul(self.m.saturating_mul(self.n)) } else { 0 }
     }
 }
 
@@ -297,7 +297,7 @@ impl Filter {
     }
 
     fn cols(&self, n: usize) -> usize {
-        if self.is_pointwise() { 0 } else { self.batch() * self.rows(n) * self.taps() }
+        if self.is_pointwise() { 0 } else { (self.batch() * self.rows(n)).saturating_mul(self.taps()) }
     }
 
     fn geometry(&self, n: usize) -> Geometry {
@@ -396,7 +396,8 @@ impl Scratch {
 }
 
 fn aligned(pieces: &[usize]) -> usize {
-    pieces.iter().map(|bytes| bytes.next_multiple_of(256)).sum()
+    let whole = |bytes: &usize| bytes.checked_next_multiple_of(256).unwrap_or(usize::MAX);
+    pieces.iter().fold(0, |sum: usize, bytes| sum.saturating_add(whole(bytes)))
 }
 
 pub fn forward_workspace(f: &Filter, n: usize, gpu: &Gpu) -> usize {
@@ -405,7 +406,7 @@ pub fn forward_workspace(f: &Filter, n: usize, gpu: &Gpu) -> usize {
         return spread.partial();
     }
     let regions = if f.in_order() { 0 } else { 4 * n * f.output.len() };
-    aligned(&[gpu.precision.bytes() * f.cols(n), regions, spread.partial()])
+    aligned(&[f.cols(n).saturating_mul(gpu.precision.bytes()), regions, spread.partial()])
 }
 
 pub fn record_forward(f: &Filter, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
@@ -467,7 +468,7 @@ pub fn backward_workspace(f: &Filter, n: usize, gpu: &Gpu) -> usize {
         let data = Spread::new(gpu, f.batch(), [m, k, n_filters]).partial();
         let regions = if f.in_order() { 0 } else { size * n * f.output.len() };
         let partial = data.max(f.weights_spread(n, gpu).partial());
-        aligned(&[size * f.cols(n), regions, partial])
+        aligned(&[f.cols(n).saturating_mul(size), regions, partial])
     } else {
         f.data_partial(n, gpu).max(f.weights_spread(n, gpu).partial())
     };

@@ -167,7 +167,7 @@ impl Operation for Filter {
     }
 
     fn flops(&self) -> u64 {
-        2 * (self.output.len() * self.taps()) as u64
+        2u64.saturating_mul((self.output.len() as u64).saturating_mul(self.taps() as u64))
     }
 
     fn needs(&self) -> Needs {

@@ -75,7 +75,7 @@ impl Operation for Lrn {
     }
 
     fn flops(&self) -> u64 {
-        (self.shape.len() * (2 * self.size + 2)) as u64
+        (self.shape.len() as u64).saturating_mul((self.size as u64).saturating_mul(2).saturating_add(2))
     }
 
     fn needs(&self) -> Needs {

@@ -114,7 +114,7 @@ impl Operation for Pool {
     }
 
     fn flops(&self) -> u64 {
-        (self.output.len() * self.kernel.h * self.kernel.w) as u64
+        (self.output.len() as u64).saturating_mul((self.kernel.h * self.kernel.w) as u64)
     }
 
     fn needs(&self) -> Needs {

@@ -1,0 +1,93 @@
+//! What passes take in memory, told before any of it is taken.
+
+use super::plan::MOST_SAMPLES;
+use super::{Net, Plan, Purpose};
+use crate::device::{Device, Gpu, memory};
+use crate::ops::TargetKind;
+use crate::{Error, Result};
+use std::fmt::Display;
+
+impl Net {
+    /// Bytes of all parameters in f32.
+    pub fn parameter_bytes(&self) -> u128 {
+        4 * self.parameter_len() as u128
+    }
+
+    /// Bytes of a batch of `n` inputs in f32.
+    pub fn batch_bytes(&self, n: usize) -> u128 {
+        4 * n as u128 * self.spec.input.len() as u128
+    }
+
+    /// Bytes of the targets of all losses for `n` samples, and of a cotangent of the output.
+    pub fn answer_bytes(&self, n: usize) -> u128 {
+        let target = |kind: TargetKind| match kind {
+            TargetKind::Classes { per_sample, .. } | TargetKind::Values { per_sample } => per_sample as u128,
+            TargetKind::Identities => 1,
+        };
+        let targets: u128 = self.layers.iter().filter_map(|layer| layer.op.target()).map(target).sum();
+        4 * n as u128 * (targets + self.output().len() as u128)
+    }
+
+    /// Values of the targets of `n` samples: classes or identities, and others.
+    pub(super) fn target_len(&self, n: usize) -> [usize; 2] {
+        let (mut classes, mut values) = (0, 0);
+        for kind in self.layers.iter().filter_map(|layer| layer.op.target()) {
+            match kind {
+                TargetKind::Classes { per_sample, .. } => classes = classes.max(n * per_sample),
+                TargetKind::Identities => classes = classes.max(n),
+                TargetKind::Values { per_sample } => values = values.max(n * per_sample),
+            }
+        }
+        [classes, values]
+    }
+
+    /// Bytes that a session of passes over `n` samples takes on a device, without the parameters. Beyond the batches that are
+    /// planned it grows with their number.
+    pub fn session_bytes(&self, device: &Device, n: usize, purpose: Purpose) -> u128 {
+        let planned = n.min(MOST_SAMPLES);
+        let bytes = match device {
+            Device::Cpu => Plan::new(self, planned, purpose).map(|plan| 4 * plan.len as u128),
+            Device::Gpu(gpu) => Plan::on_gpu(self, planned, purpose, gpu).map(|plan| {
+                let gradients = if purpose.is_backward() { self.parameter_bytes() } else { 0 };
+                let largest = (0..=self.layers.len()).map(|value| self.value_len(value, planned)).max().unwrap_or(0);
+                let targets: u128 = self.target_len(planned).iter().map(|len| *len as u128).sum();
+                gpu.precision.bytes() as u128 * plan.len as u128 + gradients + 4 * (targets + largest as u128)
+            }),
+        };
+        match bytes {
+            Ok(bytes) if n > planned => bytes.div_ceil(planned as u128).saturating_mul(n as u128),
+            Ok(bytes) => bytes,
+            Err(_) => 0,
+        }
+    }
+
+    /// Whether a session of passes over `n` samples fits on a device, and `beside(n)` bytes of host memory beside it.
+    ///
+    /// # Errors
+    /// `what` needs more than is free: how much, and the largest batch that would fit.
+    pub fn fit(
+        &self,
+        what: impl Display,
+        device: &Device,
+        n: usize,
+        purpose: Purpose,
+        beside: impl Fn(usize) -> u128,
+    ) -> Result<()> {
+        let session = |n: usize| self.session_bytes(device, n, purpose);
+        match device {
+            Device::Gpu(gpu) if !gpu.driver.is_host() => {
+                let parameters = self.gpu_parameter_bytes(gpu);
+                memory::fit(&what, n, gpu.driver.free_memory()?, |n| session(n) + parameters)
+                    .map_err(|e: Error| e.within(&gpu.driver.properties().name))?;
+                memory::fit(what, n, memory::available(), beside)
+            }
+            _ => memory::fit(what, n, memory::available(), |n| session(n) + beside(n)),
+        }
+    }
+
+    /// f32 masters, and weights in the storage type.
+    fn gpu_parameter_bytes(&self, gpu: &Gpu) -> u128 {
+        let stored = if gpu.precision.bytes() < 4 { gpu.precision.bytes() as u128 } else { 0 };
+        self.parameter_bytes() + stored * self.parameter_len() as u128
+    }
+}
