@@ -1,6 +1,8 @@
 //! `weft extract`: features of every patch of images.
 
 use super::numbers::{self, Size};
+use super::outputs::Outputs;
+use super::photos::{Answer, AnswerArgs, PhotoArgs, Table, answer_all, open_photo};
 use super::progress::Progress;
 use super::{print, print_json, say};
 use crate::data::photo::Photo;
@@ -10,7 +12,7 @@ use crate::interweave::{
     GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, Outline, PatchScanner, Put, patches,
 };
 use crate::net::{GpuParameters, Net, Parameters, Spec, Unknown};
-use crate::weights::{TensorWriter, write_atomic};
+use crate::weights::{TensorWriter, keep_inputs, write_atomic};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -22,9 +24,8 @@ use std::time::{Duration, Instant};
 /// of memory or half of what is free, whichever is less, is worked in, and images that take more are done in bands
 #[derive(clap::Args)]
 pub struct Args {
-    /// Images
-    #[arg(required_unless_present = "plan")]
-    images: Vec<PathBuf>,
+    #[command(flatten)]
+    photos: PhotoArgs,
     /// Network description of one patch
     #[arg(long, value_name = "FILE")]
     net: PathBuf,
@@ -40,7 +41,7 @@ pub struct Args {
     method: Method,
     /// Print what one pass over an image of this size, height x width, computes and costs, and do nothing else
     #[arg(long, value_name = "HxW", value_parser = numbers::planned)]
-    #[arg(conflicts_with_all = ["images", "weights", "output", "json"])]
+    #[arg(conflicts_with_all = ["images", "list", "weights", "output", "json"])]
     plan: Option<Size>,
     /// With --plan: draw it into this file (SVG), with what two neighbouring patches share; of many patches the first 200 down
     /// and across
@@ -79,6 +80,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(Size { height, width }) = args.plan {
         let outline = Outline::new(&net, patches(&net, height, width, args.stride)?, args.stride)?;
         if let Some(path) = &args.draw {
+            keep_inputs("--draw", path, [&args.net])?;
             // More would not be seen.
             let drawn = outline.patches.map(|count| count.min(DRAWN));
             if drawn != outline.patches {
@@ -90,52 +92,66 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         print(outline.table(&net))?;
         return Ok(ExitCode::SUCCESS);
     }
+    let photos = args.photos.names()?;
     let unknown = if args.layer.is_some() { Unknown::Ignore } else { Unknown::Refuse };
     let Some(weights) = &args.weights else { return Err(Error::new("--weights", "is missing")) };
+    let reads: Vec<PathBuf> = [&args.net, weights].into_iter().cloned().chain(args.photos.list()).collect();
     let mut extractor = extractor(args, &net, net.load_parameters(weights, unknown)?)?;
-    if let Some(folder) = args.output.as_ref().filter(|_| args.images.len() > 1) {
-        std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-    }
-    let (mut documents, mut failed) = (Vec::new(), false);
-    for image in &args.images {
-        let output = args.output.as_ref().map(|output| match args.images.len() {
-            1 => output.clone(),
-            _ => output.join(super::photo_name(image, "safetensors")),
-        });
-        match extract(args, &net, &mut extractor, image, output.as_deref()) {
-            Ok((line, document)) => {
-                if args.json {
-                    documents.push(document);
-                } else {
-                    print(line)?;
-                }
-            }
-            // A single image's error is the program's.
-            Err(error) if args.images.len() == 1 => return Err(error),
-            Err(error) => {
-                failed = true;
-                say(format_args!("weft: {error}"));
-                documents.push(json!({ "image": image, "error": error.to_string() }));
-            }
+    if let [image] = &photos[..] {
+        if let Some(path) = &args.output {
+            keep_inputs("--output", path, reads.iter().chain([image]))?;
         }
+        // A single image's error is the program's.
+        let found = extract(args, &net, &mut extractor, image, args.output.as_deref())?;
+        let name = image.display().to_string();
+        if args.json { print_json(&found.json(&name)) } else { print(found.text(&name)) }?;
+        return Ok(ExitCode::SUCCESS);
     }
-    match (args.json, &documents[..]) {
-        (true, [document]) => print_json(document)?,
-        (true, documents) => print_json(&documents)?,
-        _ => {}
-    }
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let plan = |folder: &PathBuf| Outputs::plan("--output", folder, "safetensors", &photos, &reads);
+    let files = args.output.as_ref().map(plan).transpose()?;
+    let table = Table { columns: Vec::new(), several: false };
+    answer_all(&photos, &AnswerArgs::printed(args.json), &table, &reads, |number, image| {
+        let output = files.as_ref().map(|files| files.path(number, None)).transpose()?;
+        extract(args, &net, &mut extractor, image, output.as_deref())
+    })
 }
 
-/// One image: writes its features, if there is a file for them, and says what was done, as a line and as JSON.
+/// What was extracted of one image.
+struct Extracted {
+    patches: [usize; 2],
+    dims: usize,
+    stride: usize,
+    method: Method,
+    seconds: f64,
+}
+
+impl Answer for Extracted {
+    fn json(&self, image: &str) -> Value {
+        let Self { patches, dims, stride, method, seconds } = self;
+        json!({
+            "image": image, "patches": patches, "features": dims, "stride": stride, "method": method, "seconds": seconds,
+        })
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        unreachable!("there is no table of features")
+    }
+
+    fn text(&self, image: &str) -> String {
+        let Self { patches: [down, across], dims, seconds, .. } = self;
+        format!("{image}: {down} x {across} patches, {dims} features each, {:.1} ms", 1e3 * seconds)
+    }
+}
+
+/// One image: writes its features, if there is a file for them.
 fn extract(
     args: &Args,
     net: &Net,
     extractor: &mut Extractor,
     image: &Path,
     output: Option<&Path>,
-) -> Result<(String, Value)> {
-    let photo = Photo::open(image)?;
+) -> Result<Extracted> {
+    let photo = open_photo(image)?;
     let dims = net.output().len();
     let within = |e: Error| e.within(image.display());
     let [down, across] = patches(net, photo.height, photo.width, args.stride).map_err(within)?;
@@ -162,12 +178,7 @@ fn extract(
     let seconds = (start.elapsed() - writing).as_secs_f64();
     progress.finish();
     file.map_or(Ok(()), TensorWriter::finish)?;
-    let line = format!("{}: {down} x {across} patches, {dims} features each, {:.1} ms", image.display(), 1e3 * seconds);
-    let document = json!({
-        "image": image, "patches": [down, across], "features": dims, "stride": args.stride,
-        "method": args.method, "seconds": seconds,
-    });
-    Ok((line, document))
+    Ok(Extracted { patches: [down, across], dims, stride: args.stride, method: args.method, seconds })
 }
 
 /// Hands on the features of all patches of a photo, at a stride.

@@ -9,6 +9,7 @@ use crate::data::photo::{Photo, Rect};
 use crate::data::{boxes, draw};
 use crate::face::{Face, Model, Window};
 use crate::locate::Map;
+use crate::settings;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ pub struct Args {
     all: bool,
     /// Least score of a face, instead of the bundle's threshold
     #[arg(long, value_name = "SCORE", allow_hyphen_values = true)]
+    #[arg(value_parser = settings::argument::<crate::locate::Threshold>)]
     threshold: Option<f32>,
     /// Which window to give
     #[arg(long, value_enum, default_value = "face")]

@@ -192,8 +192,3 @@ impl ModelArgs {
         crate::face::Model::load(self.folder(), device)
     }
 }
-
-/// The file name of a picture made from a photo: the photo's own with another ending.
-fn photo_name(photo: &Path, ending: &str) -> PathBuf {
-    PathBuf::from(photo.file_name().unwrap_or(photo.as_os_str())).with_extension(ending)
-}

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 #[derive(clap::Args)]
 pub struct PhotoArgs {
     /// Photos: JPEG, PNG, WebP, BMP, TIFF, GIF, PNM
-    #[arg(required_unless_present = "list", value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// More photos: a file with a name on each line, or with a NUL after each (find -print0); - is standard input
     #[arg(long, value_name = "FILE")]
@@ -27,11 +27,15 @@ pub struct PhotoArgs {
 }
 
 impl PhotoArgs {
-    /// The names, as given.
+    /// The names, as given. Without any, and without a list, this is wrong usage.
     ///
     /// # Errors
     /// A list that cannot be read or names nothing.
     pub fn names(&self) -> Result<Vec<PathBuf>> {
+        if self.images.is_empty() && self.list.is_none() {
+            let kind = clap::error::ErrorKind::MissingRequiredArgument;
+            clap::Error::raw(kind, "no photos: give <IMAGE>... or --list <FILE>\n").exit();
+        }
         let mut names = self.images.clone();
         if let Some(list) = &self.list {
             let mut bytes = Vec::new();
@@ -66,7 +70,7 @@ fn listed(bytes: &[u8]) -> impl Iterator<Item = PathBuf> {
 }
 
 /// How answers are written, and where to.
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub struct AnswerArgs {
     /// Write one JSON list, an object per photo
     #[arg(long, conflicts_with_all = ["jsonl", "csv"])]
@@ -83,6 +87,13 @@ pub struct AnswerArgs {
     /// Go on with the photos that have no answer in the file of --output yet
     #[arg(long, requires = "output")]
     resume: bool,
+}
+
+impl AnswerArgs {
+    /// On standard output, for people or as one list.
+    pub fn printed(json: bool) -> Self {
+        Self { json, ..Self::default() }
+    }
 }
 
 /// What a command tells of one photo.

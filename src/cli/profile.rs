@@ -4,6 +4,7 @@ use super::numbers::{self, Size};
 use super::{DeviceArgs, print, print_json};
 use crate::net::{Net, Purpose};
 use crate::profile::{self, Report, Roof, Row};
+use crate::weights::{keep_inputs, write_atomic};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -36,6 +37,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    if let Some(path) = &args.trace {
+        keep_inputs("--trace", path, [&args.net])?;
+    }
     let mut net = Net::load(&args.net)?;
     if let Some(Size { height, width }) = args.size {
         net = net.at_size(height, width)?;
@@ -47,7 +51,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let report = profile::profile(&device, &net, args.batch, purpose, args.runs)?;
     if let Some(path) = &args.trace {
         let text = serde_json::to_string(&trace(&report)).map_err(|e| Error::new("JSON", e))?;
-        std::fs::write(path, text).map_err(|e| Error::file(path, e))?;
+        write_atomic(path, |file| file.write_all(text.as_bytes()))?;
     }
     if args.json {
         print_json(&document(&report, args))?;

@@ -3,7 +3,7 @@
 use crate::device::{Device, memory};
 use crate::net::{GpuParameters, GpuSession, INPUT, Layer, Net, Purpose, Session, Unknown};
 use crate::ops::{Mode, Shape, TargetKind, Targets, nchw_to_nhwc, nhwc_to_nchw};
-use crate::weights::{TensorFile, TensorWriter};
+use crate::weights::{TensorFile, TensorWriter, keep_inputs};
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -32,6 +32,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    keep_inputs("--output", &args.output, [&args.net, &args.weights, &args.input])?;
     let device = args.device.open()?;
     let file = TensorFile::open(&args.input)?;
     let input = file.require("input")?;

@@ -13,7 +13,7 @@ use crate::interweave::{
 use crate::net::{Net, Parameters, Unknown};
 use crate::ops::parallel::threads;
 use crate::rng::Rng;
-use crate::weights::write_atomic;
+use crate::weights::{keep_inputs, write_atomic};
 use crate::{Error, Result};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -68,7 +68,11 @@ pub fn run(args: &Args) -> Result<()> {
         let here = PathBuf::from("nets/anet.toml");
         if here.exists() { here } else { PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(here) }
     };
-    let net = Arc::new(Net::load(args.net.clone().unwrap_or_else(shipped))?);
+    let path = args.net.clone().unwrap_or_else(shipped);
+    if let Some(plot) = &args.plot {
+        keep_inputs("--plot", plot, args.weights.iter().chain([&path]))?;
+    }
+    let net = Arc::new(Net::load(path)?);
     for &Size { height, width } in &args.image {
         for &stride in &args.stride {
             price(&net, [height, width], stride)?;

@@ -78,20 +78,21 @@ struct Tally {
 
 pub fn run(args: &Args) -> Result<()> {
     let config = EdgeBoxes { count: args.count, ..parameters(args.config.as_deref())? };
-    if let Some(folder) = &args.draw {
-        std::fs::create_dir_all(folder).at(folder)?;
-    }
     let truth = boxes::read(&args.boxes)?;
     if truth.values().all(Vec::is_empty) {
         return Err(Error::file(&args.boxes, "has no box").advise("write image,x,y,width,height"));
     }
     let names: Vec<&str> = truth.keys().map(String::as_str).collect();
     let paths = boxes::photos(&args.boxes, &names);
+    let paths = paths.into_iter().map(|path| path.map_err(|found| Error::file(&args.boxes, found).advise("add the photo")));
+    let paths = paths.collect::<Result<Vec<PathBuf>>>()?;
+    let plan = |folder: &PathBuf| Outputs::plan("--draw", folder, "png", &paths, std::slice::from_ref(&args.boxes));
+    let pictures = args.draw.as_ref().map(plan).transpose()?;
     let counts: Vec<usize> = COUNTS.into_iter().filter(|&n| n < args.count).chain([args.count]).collect();
     let (mut edge_boxes, mut plain) = (Tally::default(), Tally::default());
     let progress = Progress::new(truth.len() as u64, "photos");
-    for (done, ((name, truth), path)) in truth.iter().zip(paths).enumerate() {
-        let photo = Photo::open(path.map_err(|found| Error::file(&args.boxes, found).advise("add the photo"))?)?;
+    for (done, (truth, path)) in truth.values().zip(&paths).enumerate() {
+        let photo = Photo::open(path)?;
         let start = Instant::now();
         let windows: Vec<Rect> = config.windows(&photo)?.into_iter().map(|(rect, _)| rect).collect();
         edge_boxes.times.push(1e3 * start.elapsed().as_secs_f64());
@@ -103,8 +104,8 @@ pub fn run(args: &Args) -> Result<()> {
         plain.windows += laid(args.count).len();
         plain.times.push(1e3 * start.elapsed().as_secs_f64());
         plain.add(truth, &counts, laid);
-        if let Some(folder) = &args.draw {
-            draw(&photo, &config, &windows).save_png(folder.join(photo_name(Path::new(name), "png")))?;
+        if let Some(pictures) = &pictures {
+            draw(&photo, &config, &windows).save_png(pictures.path(done, None)?)?;
         }
         progress.set(done as u64 + 1);
     }
