@@ -241,7 +241,7 @@ fn plan_says_where_a_net_is_wrong() {
         ("\"relu\"", "\"rely\"", "layer r: unknown type `rely`"),
         ("kernel = 1", "kernel = 5", "layer c: kernel 5"),
         ("\"fc\"", "\"c\"", "layer c: this name is given twice"),
-        ("input = [1, 2, 2]", "input = [0, 2, 2]", "input 0x2x2 is empty"),
+        ("input = [1, 2, 2]", "input = [0, 2, 2]", ":3: input: 0 is out of range; write 1 to 65536"),
     ] {
         folder.write("bad.toml", NET.replace(from, to));
         folder.fails("plan bad.toml", &["bad.toml", found]);

@@ -79,3 +79,16 @@ fn equal_global_maxima_share_the_gradient() {
         }
     });
 }
+
+#[test]
+fn a_silent_window_stays_silent_without_k() {
+    of_every_device("lrn of 0", |device, report| {
+        // One channel at a time, packs, and a window of another size.
+        for (channels, size) in [(1, 5), (8, 5), (8, 3)] {
+            let keys = format!("k = 0.0\nsize = {size}");
+            let (problem, _) = gradient(device, "lrn", &keys, channels, [[0.0; 3]]);
+            let y = &device.run(&problem).outputs[0];
+            report.require(&problem, y.iter().all(|y| *y == 0.0), &format!("{y:?}"));
+        }
+    });
+}
