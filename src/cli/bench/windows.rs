@@ -1,12 +1,12 @@
 //! `weft bench windows`: how many known boxes are among the windows of edge boxes, and among those of a plain grid.
 
+use super::super::outputs::Outputs;
 use super::super::progress::Progress;
-use super::super::{numbers, photo_name, print, print_json};
+use super::super::{numbers, print, print_json};
 use super::median;
 use crate::data::boxes;
 use crate::data::draw::{Canvas, outline};
 use crate::data::photo::{Photo, Rect};
-use crate::error::At;
 use crate::locate::edge_boxes::{EdgeBoxes, EdgeDetector, grid};
 use crate::settings::Document;
 use crate::{Error, Result};
@@ -84,7 +84,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let names: Vec<&str> = truth.keys().map(String::as_str).collect();
     let paths = boxes::photos(&args.boxes, &names);
-    let paths = paths.into_iter().map(|path| path.map_err(|found| Error::file(&args.boxes, found).advise("add the photo")));
+    let paths =
+        paths.into_iter().map(|path| path.map_err(|found| Error::file(&args.boxes, found).advise("add the photo")));
     let paths = paths.collect::<Result<Vec<PathBuf>>>()?;
     let plan = |folder: &PathBuf| Outputs::plan("--draw", folder, "png", &paths, std::slice::from_ref(&args.boxes));
     let pictures = args.draw.as_ref().map(plan).transpose()?;
