@@ -1,6 +1,7 @@
 //! The one error type. Every message has the same three parts, so that one line is enough:
 //! *where* (a file, a layer, a flag), *what* was found there, and *what to do*.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
@@ -48,15 +49,30 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.place.is_empty() {
-            write!(f, "{}: ", self.place)?;
+            write!(f, "{}: ", line(&self.place))?;
         }
-        // Foreign errors may span lines; ours never do.
-        write!(f, "{}", self.found.replace('\n', " ").trim_end())?;
+        write!(f, "{}", line(&self.found).trim_end())?;
         if !self.advice.is_empty() {
-            write!(f, "; {}", self.advice)?;
+            write!(f, "; {}", line(&self.advice))?;
         }
         Ok(())
     }
+}
+
+/// Foreign errors may span lines, and what they quote from a file may steer a terminal; ours are one line of print.
+fn line(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let mut line = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' | '\t' => line.push(' '),
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line.into()
 }
 
 impl std::error::Error for Error {}
@@ -89,5 +105,11 @@ mod tests {
     fn a_message_is_one_line_with_place_finding_and_advice() {
         let e = Error::new("layer c1", "kernel 5\n does not fit").advise("use a larger input").within("nets/a.toml");
         assert_eq!(e.to_string(), "nets/a.toml: layer c1: kernel 5  does not fit; use a larger input");
+    }
+
+    #[test]
+    fn what_a_file_says_cannot_break_the_line_or_steer_the_terminal() {
+        let e = Error::new("a\nb", "no key \u{1b}[31m\r\n").advise("known:\ta, \0\u{85}é");
+        assert_eq!(e.to_string(), r"a b: no key \u{1b}[31m; known: a, \u{0}\u{85}é");
     }
 }
