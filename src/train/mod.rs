@@ -19,7 +19,7 @@ mod trainer;
 mod view;
 
 pub use change::Change;
-pub use checkpoint::{FILE as CHECKPOINT, made_of};
+pub use checkpoint::{FILE as CHECKPOINT, State, load as load_checkpoint, made_of, save as save_checkpoint};
 pub use config::{Config, Data, Stage, View};
 pub use listing::ingredients;
 pub use network::{HEAD, Network};
