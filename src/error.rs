@@ -1,6 +1,7 @@
 //! The one error type. Every message has the same three parts, so that one line is enough:
 //! *where* (a file, a layer, a flag), *what* was found there, and *what to do*.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
@@ -49,24 +50,31 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.place.is_empty() {
-            write!(f, "{}: ", escaped(&self.place))?;
+            write!(f, "{}: ", line(&self.place, false))?;
         }
-        // Foreign errors may span lines; ours never do.
-        write!(f, "{}", escaped(self.found.replace(['\n', '\r'], " ").trim_end()))?;
+        write!(f, "{}", line(&self.found, true).trim_end())?;
         if !self.advice.is_empty() {
-            write!(f, "; {}", escaped(&self.advice))?;
+            write!(f, "; {}", line(&self.advice, true))?;
         }
         Ok(())
     }
 }
 
-/// Without control characters, which names of files may hold: a message is one line and cannot move the cursor.
-fn escaped(text: &str) -> std::borrow::Cow<'_, str> {
+/// Foreign errors may span lines, and what they quote from a file may steer a terminal; ours are one line of print. In prose a
+/// break becomes a blank; in a place, which may be the name of a file, it stays visible.
+fn line(text: &str, prose: bool) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return text.into();
     }
-    let one = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(one).collect::<String>().into()
+    let mut line = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' | '\t' if prose => line.push(' '),
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line.into()
 }
 
 impl std::error::Error for Error {}
@@ -104,7 +112,11 @@ mod tests {
     fn a_message_is_one_line_with_place_finding_and_advice() {
         let e = Error::new("layer c1", "kernel 5\n does not fit").advise("use a larger input").within("nets/a.toml");
         assert_eq!(e.to_string(), "nets/a.toml: layer c1: kernel 5  does not fit; use a larger input");
-        let e = Error::file("a\n\u{1b}[31mb.jpg", "is\r\nbroken").advise("see a\nb");
-        assert_eq!(e.to_string(), "a\\n\\u{1b}[31mb.jpg: is  broken; see a\\nb");
+    }
+
+    #[test]
+    fn what_a_file_says_cannot_break_the_line_or_steer_the_terminal() {
+        let e = Error::new("a\nb", "no key \u{1b}[31m\r\n").advise("known:\ta, \0\u{85}é");
+        assert_eq!(e.to_string(), r"a\nb: no key \u{1b}[31m; known: a, \u{0}\u{85}é");
     }
 }

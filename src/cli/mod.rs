@@ -56,7 +56,27 @@ enum Command {
 
 /// Runs the program; wrong usage exits with 2 (clap's own), failure with 1 and one line.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            say(format_args!("weft: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does what a command line asks for inside this process; `words` begin after the program's name. Results go to standard
+/// output.
+///
+/// # Errors
+/// Outside: wrong usage, which `main` answers with exit code 2. Inside: as the command.
+pub fn command<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Result<ExitCode>, clap::Error> {
+    let cli = Cli::try_parse_from(std::iter::once("weft").chain(words))?;
+    Ok(dispatch(cli.command))
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
         Command::Run(args) => run::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Locate(args) => locate::run(&args),
@@ -70,13 +90,6 @@ pub fn main() -> ExitCode {
         Command::Profile(args) => profile::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Data(args) => data::run(&args),
-    };
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            say(format_args!("weft: {error}"));
-            ExitCode::FAILURE
-        }
     }
 }
 

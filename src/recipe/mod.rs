@@ -17,6 +17,7 @@ mod svm;
 mod train;
 
 pub use file::{Recipe, is_recipe};
+pub use record::Record;
 
 use crate::data::celeba::CelebA;
 use crate::device::Device;
@@ -26,7 +27,6 @@ use crate::train as training;
 use crate::weights::{make_folder, sweep};
 use crate::{Error, Result};
 use file::Step;
-use record::Record;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

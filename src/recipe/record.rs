@@ -8,12 +8,13 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Component, Path};
 
 pub const FILE: &str = "step.json";
 /// Goes up when steps start to give other results from the same ingredients, so that they are done again.
 const VERSION: u32 = 1;
 
+/// The record of a step that is done.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Record {
     version: u32,
@@ -28,6 +29,11 @@ pub struct Record {
     pub result: String,
 }
 
+/// Whether a name leads to a file in or below the step's folder: what others name is neither read nor removed.
+fn lies_below(name: &str) -> bool {
+    !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
 impl Record {
     /// The record in a step's folder, if there is one.
     ///
@@ -40,7 +46,12 @@ impl Record {
             Err(e) => return Err(format!("{FILE}: {e}")),
         };
         match serde_json::from_str::<Self>(&text) {
-            Ok(record) if record.version == VERSION && record.hash == record.ingredients.hash() => Ok(Some(record)),
+            Ok(record) if record.version == VERSION && record.hash == record.ingredients.hash() => {
+                match record.files.keys().find(|name| !lies_below(name)) {
+                    Some(name) => Err(format!("{FILE} names {name:?}, which is no file of the step")),
+                    None => Ok(Some(record)),
+                }
+            }
             Ok(_) => Err(format!("{FILE} is of another version")),
             Err(e) => Err(format!("{FILE}: {e}")),
         }
@@ -50,7 +61,7 @@ impl Record {
     ///
     /// # Errors
     /// Files that cannot be read or written.
-    pub fn write(folder: &Path, ingredients: Ingredients, done: &Done) -> Result<()> {
+    pub(super) fn write(folder: &Path, ingredients: Ingredients, done: &Done) -> Result<()> {
         let (mut files, mut bytes) = (BTreeMap::new(), 0);
         for name in &done.files {
             let path = folder.join(name);
@@ -82,5 +93,28 @@ impl Record {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_names_files_elsewhere_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let ingredients = Ingredients::default();
+        for (name, used) in
+            [("net.toml", true), ("images/1.jpg", true), ("../net.toml", false), ("/dev/zero", false), ("", false)]
+        {
+            let files = BTreeMap::from([(name.to_string(), "sha256:00".to_string())]);
+            let (hash, ingredients) = (ingredients.hash(), ingredients.clone());
+            let record = Record { version: VERSION, hash, ingredients, files, bytes: 0, result: String::new() };
+            fs::write(folder.path().join(FILE), serde_json::to_string(&record).unwrap()).unwrap();
+            match Record::read(folder.path()) {
+                Ok(record) => assert!(used && record.is_some(), "{name}"),
+                Err(why) => assert!(!used && why.contains("is no file of the step"), "{name}: {why}"),
+            }
+        }
     }
 }

@@ -17,7 +17,7 @@ mod source;
 mod trainer;
 mod view;
 
-pub use checkpoint::{FILE as CHECKPOINT, made_of};
+pub use checkpoint::{FILE as CHECKPOINT, State, load as load_checkpoint, made_of, save as save_checkpoint};
 pub use config::{Config, Count, Data, Seed, Stage, View};
 pub use listing::ingredients;
 pub use network::{HEAD, Network};
