@@ -127,7 +127,13 @@ pub fn fields(image: &str, found: Option<(Rect, f32)>) -> [String; 6] {
     let Some((Rect { x, y, width, height }, score)) = found else {
         return [image, String::new(), String::new(), String::new(), String::new(), String::new()];
     };
-    let [x, y, width, height] = [x, y, width, height].map(|pixels| format!("{pixels:.1}"));
+    let exact = [x, y, width, height];
+    let mut sides = exact.map(|pixels| format!("{pixels:.1}"));
+    // A box thinner than its digits, or at the border by less, would not be read back.
+    if parse_box(&sides.each_ref().map(String::as_str)).is_err() {
+        sides = exact.map(|pixels| pixels.to_string());
+    }
+    let [x, y, width, height] = sides;
     [image, x, y, width, height, format!("{score:.4}")]
 }
 

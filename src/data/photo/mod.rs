@@ -8,6 +8,7 @@ mod exif;
 mod jpeg;
 mod png;
 mod tiff;
+mod webp;
 
 use std::fmt::Display;
 use std::fs::File;
@@ -167,27 +168,25 @@ fn decode(bytes: &[u8]) -> Result<(Photo, Option<Error>)> {
         }
         Some(ImageFormat::Jpeg) => jpeg::decode(bytes)?,
         Some(ImageFormat::Tiff) => (tiff::decode(bytes)?, None),
-        Some(ImageFormat::Png) => ((decode_other(reader)?.0, png::orientation(bytes)), None),
-        Some(_) => (decode_other(reader)?, None),
+        Some(ImageFormat::Png) => ((decode_other(reader)?, png::orientation(bytes)), None),
+        Some(ImageFormat::WebP) => ((decode_other(reader)?, webp::orientation(bytes)), None),
+        Some(_) => ((decode_other(reader)?, Orientation::NoTransforms), None),
     };
     image.apply_orientation(orientation);
     let (width, height) = (image.width() as usize, image.height() as usize);
     Ok((Photo { width, height, rgb: over_white(image) }, warning))
 }
 
-/// Formats that the `image` crate decodes as we want them: the pixels as stored and how to turn them.
-fn decode_other(mut reader: ImageReader<Cursor<&[u8]>>) -> Result<(DynamicImage, Orientation)> {
+/// Formats that the `image` crate decodes as we want them: the pixels as stored.
+fn decode_other(mut reader: ImageReader<Cursor<&[u8]>>) -> Result<DynamicImage> {
     let corrupt = |e: image::ImageError| Error::new("", e).advise(REPLACE_IT);
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_DECODER_BYTES);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(corrupt)?;
+    let decoder = reader.into_decoder().map_err(corrupt)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
-    // Broken metadata is no reason to refuse good pixels.
-    let (exif, xmp) = (decoder.exif_metadata().ok().flatten(), decoder.xmp_metadata().ok().flatten());
-    let image = DynamicImage::from_decoder(decoder).map_err(corrupt)?;
-    Ok((image, exif::orientation(exif.as_deref(), xmp.as_deref())))
+    DynamicImage::from_decoder(decoder).map_err(corrupt)
 }
 
 /// Refuses what is empty or too large; called before memory is taken.
