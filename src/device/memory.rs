@@ -7,8 +7,8 @@ use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 
-/// Allocations below this are not held against what is free: asking costs more than they do.
-const SMALL: u128 = 4 << 20;
+/// Allocations below this are not held against what is free: asking takes half a millisecond.
+const SMALL: u128 = 64 << 20;
 
 /// Bytes that this process may still allocate: the least of what the system has available, what its control groups leave and
 /// what its limits on address space and data leave. Without an account of it (not on Linux) there is no bound.
