@@ -242,6 +242,22 @@ fn tensors_that_make_no_file_are_refused() {
 }
 
 #[test]
+fn tensors_without_values_come_in_the_same_order_every_time() {
+    let folder = Folder::new();
+    let names = ["e", "b", "x", "d", "a", "c"];
+    let tensor = |name: &&'static str| match *name {
+        "x" => named("x", &[1], Dtype::F32, &[1.0]),
+        empty => named(empty, &[0], Dtype::F32, &[]),
+    };
+    let path = folder.path("a.safetensors");
+    write(&path, &names.iter().map(tensor).collect::<Vec<_>>(), &[]).unwrap();
+    for _ in 0..20 {
+        let file = TensorFile::open(&path).unwrap();
+        assert_eq!(file.names().collect::<Vec<_>>(), ["b", "e", "x", "a", "c", "d"]);
+    }
+}
+
+#[test]
 fn converting_changes_floats_only_and_may_replace_its_input() {
     let folder = Folder::new();
     let path = folder.raw(

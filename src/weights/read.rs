@@ -17,7 +17,7 @@ use crate::device::memory;
 use crate::error::At;
 use crate::{Error, Result};
 
-/// A safetensors file, mapped and checked. Tensors come in the order of their data.
+/// A safetensors file, mapped and checked. Tensors come in the order of their data, those without values by name.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
@@ -63,7 +63,7 @@ impl TensorFile {
         let map = unsafe { Mmap::map(&file) }.at(path)?;
         let (start, header) = parse(&map).map_err(|e| e.within(path.display()))?;
 
-        let entries: Vec<Entry> = header
+        let mut entries: Vec<Entry> = header
             .offset_keys()
             .into_iter()
             .filter_map(|name| {
@@ -72,6 +72,8 @@ impl TensorFile {
                 Some(Entry { dtype: info.dtype, shape: info.shape.clone(), range, name })
             })
             .collect();
+        // Tensors without values share their place; the parser gives them in any order.
+        entries.sort_by(|a, b| (a.range.start, a.range.end, &a.name).cmp(&(b.range.start, b.range.end, &b.name)));
         let index = entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
         let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
         Ok(Self { path: path.to_owned(), map, entries, index, metadata })

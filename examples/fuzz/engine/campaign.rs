@@ -117,6 +117,14 @@ struct Worker {
     child: Child,
 }
 
+impl Drop for Worker {
+    /// Ends the process where the run ends by an error; most have ended by themselves.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Runs inputs until the work is done or `stop` is set; `tell` hears now and then.
 ///
 /// # Errors
