@@ -174,7 +174,22 @@ fn bench_predict_says_where_the_time_goes() {
     for key in ["decode_ms", "locate_ms", "attributes_ms", "photo_ms", "photos_per_second"] {
         assert!(number(&document[key]) > 0.0, "{key}");
     }
+    assert_eq!(document["device"], "cpu");
     folder.fails("bench predict nowhere.jpg", &["nowhere.jpg"]);
+    // One level a net and one patch: the emulator takes its time.
+    folder.bundle("m");
+    let mut bundle = fs::read_to_string(folder.path("m/model.toml")).unwrap();
+    for (from, to) in [
+        ("sides = [57, 80, 113, 160, 227, 320, 454, 640]", "sides = [57]"),
+        ("sides = [101, 127, 160, 202, 254, 320]", "sides = [57]"),
+        ("frame = [109, 89]", "frame = [88, 88]"),
+    ] {
+        assert!(bundle.contains(from), "{bundle}");
+        bundle = bundle.replace(from, to);
+    }
+    folder.write("m/model.toml", bundle);
+    let document = folder.slow_json(&format!("bench predict {PHOTO} --model m --rounds 1 --device simt --json"));
+    assert!(document["device"].as_str().unwrap().contains("emulator"), "{}", document["device"]);
 }
 
 #[test]

@@ -524,6 +524,9 @@ pub fn detections() -> Vec<Vec<u8>> {
         "image,x,y,width,height,score\na.jpg,1,2,3,4,0.5\nb.jpg,1,2,3,4,0.25\nb.jpg,2,2,3,4,-0.25\n",
         "sub/b.jpg,1,2,3,4,0.5\nother/a.jpg,1,2,3,4,12\n",
         "image,x,y,width,height,score,5_o_Clock_Shadow,Smiling\na.jpg,1,2,3,4,0.5,-0.25,1\nb.jpg,,,,,,,\n",
+        "{\"image\":\"a.jpg\",\"faces\":[{\"x\":1,\"y\":2,\"width\":3,\"height\":4,\"score\":0.5}]}\n\
+         {\"image\":\"b.jpg\",\"face\":null,\"attributes\":{}}\n{\"image\":\"c.jpg\",\"error\":\"no such file\"}\n",
+        "[\n  {\n    \"image\": \"sub/b.jpg\",\n    \"faces\": [{\"x\": -1.5, \"y\": 2, \"width\": 30, \"height\": 40}]\n  }\n]\n",
     ])
 }
 

@@ -28,7 +28,7 @@ pub struct Args {
 /// Medians over photos and rounds.
 #[derive(serde::Serialize)]
 struct Figures {
-    device: &'static str,
+    device: String,
     threads: usize,
     photos: usize,
     decode_ms: f64,
@@ -39,7 +39,8 @@ struct Figures {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let mut model = args.model.load(&args.device.open()?)?;
+    let device = args.device.open()?;
+    let mut model = args.model.load(&device)?;
     model.attributes()?;
     let black = Photo::from_fn(512, 512, |_, _| [0; 3]);
     let photos = args.images.len().max(1);
@@ -68,7 +69,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let [decode_ms, locate_ms, attributes_ms, photo_ms] = times.map(|mut times| median(&mut times));
     let figures = Figures {
-        device: "cpu",
+        device: device.name(),
         threads: threads(),
         photos,
         decode_ms,

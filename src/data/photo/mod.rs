@@ -5,6 +5,7 @@
 //! The judge of what a file means is Pillow; `benches/peers/pixels.py` makes the pictures that hold us to it.
 
 mod exif;
+mod gif;
 mod jpeg;
 mod png;
 mod tiff;
@@ -170,7 +171,14 @@ fn decode(bytes: &[u8]) -> Result<(Photo, Option<Error>)> {
         Some(ImageFormat::Tiff) => (tiff::decode(bytes)?, None),
         Some(ImageFormat::Png) => ((decode_other(reader)?, png::orientation(bytes)), None),
         Some(ImageFormat::WebP) => ((decode_other(reader)?, webp::orientation(bytes)), None),
-        Some(_) => ((decode_other(reader)?, Orientation::NoTransforms), None),
+        Some(format) => {
+            if format == ImageFormat::Gif
+                && let Some((width, height)) = gif::first_frame(bytes)
+            {
+                check_size(width, height)?;
+            }
+            ((decode_other(reader)?, Orientation::NoTransforms), None)
+        }
     };
     image.apply_orientation(orientation);
     let (width, height) = (image.width() as usize, image.height() as usize);
