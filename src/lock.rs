@@ -54,6 +54,18 @@ impl Lock {
     }
 }
 
+/// Whether a folder holds anything besides a lock.
+///
+/// # Errors
+/// A folder that cannot be read; one that is missing is empty.
+pub fn holds_files(folder: impl AsRef<Path>) -> Result<bool> {
+    let folder = folder.as_ref();
+    match fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        entries => Ok(entries.at(folder)?.flatten().any(|entry| entry.file_name() != FILE)),
+    }
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         // Removed while it is still held, so that whoever opened it meanwhile sees that it is gone. A file that stays does no harm.

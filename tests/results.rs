@@ -12,6 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use support::{Folder, Output, PHOTO, mini};
 use weft::data::photo::Photo;
+use weft::lock::Lock;
 
 /// A folder with a small photo of a face under several names.
 fn photos(names: &[&str]) -> Folder {
@@ -190,6 +191,20 @@ fn a_recipe_has_its_folder_for_itself_and_reads_nothing_from_a_step_that_writes_
     first.wait().unwrap();
     folder.write("own.toml", format!("output = \"out\"\n{step}set = {{ init = \"out/anet/last.safetensors\" }}\n"));
     folder.fails("train own.toml", &["step anet: init: ", "lies in the folder of this step's results"]);
+}
+
+#[test]
+fn what_is_made_for_others_has_one_maker() {
+    let folder = photos(&["p/images/a.png", "things/class/b.png"]);
+    folder.write("p/boxes.csv", "a.png,10,10,50,50\n");
+    let lock = Lock::take(folder.path("out"), "a test").unwrap();
+    let scenes = "data scenes out --photos p/boxes.csv --backgrounds things --count 2";
+    for line in ["data synth out --images 2", scenes, "eval --data p/boxes.csv --report out"] {
+        folder.fails(line, &["out: in use by process ", ": a test; "]);
+    }
+    drop(lock);
+    folder.ok(scenes);
+    assert_eq!(listing(&folder, "out"), ["boxes.csv", "images/00000.jpg", "images/00001.jpg"]);
 }
 
 #[test]

@@ -5,13 +5,11 @@ use super::progress::Progress;
 use super::{print, print_json};
 use crate::data::check::check;
 use crate::data::{scenes, synth};
-use crate::error::At;
+use crate::lock::{self, Lock};
 use crate::{Error, Result};
 use clap::Subcommand;
 use std::fmt;
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -115,7 +113,8 @@ fn run_synth(args: &Synth) -> Result<ExitCode> {
         seed: args.seed,
     };
     config.check()?;
-    if !args.force && is_foreign(&args.dir)? {
+    let _lock = Lock::take(&args.dir, "weft data synth")?;
+    if !args.force && lock::holds_files(&args.dir)? && !synth::is_at(&args.dir) {
         return Err(Error::file(&args.dir, "holds something that this command did not write")
             .advise("choose another folder, or write into this one with --force"));
     }
@@ -160,20 +159,13 @@ struct Scenes {
 fn run_scenes(args: &Scenes) -> Result<ExitCode> {
     let Scenes { first, count: scenes, side, fade, seed, .. } = *args;
     let config = scenes::Config { first, scenes, side, scale: args.scale.into(), fade, seed };
-    if fs::read_dir(&args.dir).is_ok_and(|mut entries| entries.next().is_some()) {
+    let _lock = Lock::take(&args.dir, "weft data scenes")?;
+    if lock::holds_files(&args.dir)? {
         return Err(Error::file(&args.dir, "is not empty").advise("choose another folder"));
     }
     super::report_skipped(&scenes::write(&config, &args.photos, &args.backgrounds, &args.dir)?);
     print(format_args!("{}: {scenes} scenes, seed {seed}", args.dir.display()))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// True if there is something in the folder and it is not what `synth` writes.
-fn is_foreign(folder: &Path) -> Result<bool> {
-    match fs::read_dir(folder) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-        entries => Ok(entries.at(folder)?.next().is_some() && !synth::is_at(folder)),
-    }
 }
 
 /// `least-most`, or one number for both.

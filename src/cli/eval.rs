@@ -11,6 +11,7 @@ use crate::eval::photos::Detections;
 use crate::eval::report::{self, About};
 use crate::eval::{Evaluation, Options, evaluate, paper, photos};
 use crate::face::Window;
+use crate::lock::Lock;
 use crate::metrics::{Accuracy, means};
 use crate::weights::keep_inputs;
 use crate::{Error, Result};
@@ -71,6 +72,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let photos = photos.items.iter().map(|photo| &photo.path);
         keep_inputs("--report", file, args.detections.iter().chain([&args.data]).chain(photos))?;
     }
+    // Held while there is something to measure: another report is refused before the work, not after it.
+    let _lock = args.report.as_ref().map(|folder| Lock::take(folder, "weft eval --report")).transpose()?;
     let mut model = args.model.load(&args.device.open()?)?;
     let options =
         Options { limit: args.limit.unwrap_or(usize::MAX), examples: args.report.is_some(), window: args.window };
@@ -84,16 +87,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     super::report_skipped(&problems.list);
     let found = found?;
+    // The figures first: a full disk does not cost them.
+    if args.json { print_json(&document(&found)) } else { print(text(&found)) }?;
     if let Some(folder) = &args.report {
         let part = photos.split.map_or(String::new(), |split| format!(", {} part", split.name()));
         let about = About { data: format!("{}{part}", args.data.display()), command: command() };
         let page = report::write(folder, &found, &about)?;
         if !args.json {
-            print(format!("{}\n\nreport in {}", text(&found), page.display()))?;
-            return Ok(ExitCode::SUCCESS);
+            print(format!("\nreport in {}", page.display()))?;
         }
     }
-    if args.json { print_json(&document(&found)) } else { print(text(&found)) }?;
     Ok(ExitCode::SUCCESS)
 }
 

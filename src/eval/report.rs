@@ -10,9 +10,8 @@ use super::histogram::{Histogram, Parting};
 use super::localisation::{Localisation, RATES};
 use super::{Evaluation, paper};
 use crate::data::photo::Rect;
-use crate::lock::Lock;
 use crate::metrics::{Accuracy, means};
-use crate::weights::write_atomic;
+use crate::weights::{make_folder, write_atomic};
 use crate::{Error, Result};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -38,9 +37,9 @@ pub fn files(folder: &Path) -> [PathBuf; 2] {
 /// at every moment. Gives the path of the page.
 ///
 /// # Errors
-/// A folder or file that cannot be written; a folder that another process writes a report into.
+/// A folder or file that cannot be written.
 pub fn write(folder: &Path, found: &Evaluation, about: &About) -> Result<PathBuf> {
-    let _lock = Lock::take(folder, "a report")?;
+    make_folder(folder)?;
     let json = serde_json::to_string_pretty(&document(found)).map_err(|e| Error::new(RESULTS, e))?;
     let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
     let path = folder.join(PAGE);
