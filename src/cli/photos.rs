@@ -138,20 +138,21 @@ pub fn answer_all<A: Answer>(
         if stop.load(Ordering::Relaxed) {
             break;
         }
+        done = number + 1;
         let image = path.display().to_string();
-        if !answers.has(&image) {
-            // In a table the name must be that of no other file.
-            let named = if args.csv { table::name(path).map(drop) } else { Ok(()) };
-            match named.and_then(|()| answer(number, path)) {
-                Ok(answer) => answers.write(&image, &answer)?,
-                Err(error) => {
-                    failed = true;
-                    say(format_args!("weft: {error}"));
-                    answers.write(&image, &Failed { error, columns: table.columns.len() })?;
-                }
+        if answers.has(&image) {
+            continue;
+        }
+        // In a table the name must be that of no other file.
+        let named = if args.csv { table::name(path).map(drop) } else { Ok(()) };
+        match named.and_then(|()| answer(number, path)) {
+            Ok(answer) => answers.write(&image, &answer)?,
+            Err(error) => {
+                failed = true;
+                say(format_args!("weft: {error}"));
+                answers.write(&image, &Failed { error, columns: table.columns.len() })?;
             }
         }
-        done = number + 1;
         if let Some(progress) = &progress {
             progress.set(done as u64);
         }
