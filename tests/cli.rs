@@ -355,7 +355,7 @@ fn synth_leaves_folders_of_others_alone() {
     assert!(folder.path("mine/photo.jpg").exists() && folder.path("mine/synth.json").exists());
 
     folder.write("file", "");
-    folder.fails("data synth file --images 1", &["file: Not a directory"]);
+    folder.fails("data synth file --images 1", &["file: exists and is not a folder"]);
     folder.wrong("data synth new --images 0", &["--images", "1..=999999"]);
     folder.wrong("data synth new --width 100-50", &["--width", "from 32 to 4096"]);
     assert!(!folder.path("new").exists());

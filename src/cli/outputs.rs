@@ -56,7 +56,18 @@ impl Outputs {
     /// A folder that cannot be made.
     pub fn plan(flag: &str, folder: &Path, kind: &'static str, photos: &[PathBuf], reads: &[PathBuf]) -> Result<Self> {
         make_folder(folder).map_err(|e| e.within(flag))?;
-        let whole = Resolver::default().all(photos);
+        // A photo that is named twice has one result.
+        let mut whole = Resolver::default().all(photos);
+        let mut numbers = HashMap::with_capacity(whole.len());
+        let of_photo: Vec<usize> = whole
+            .iter()
+            .map(|path| {
+                let next = numbers.len();
+                *numbers.entry(path.clone()).or_insert(next)
+            })
+            .collect();
+        let mut seen = HashSet::with_capacity(numbers.len());
+        whole.retain(|path| seen.insert(path.clone()));
         let shared = shared_folder(&whole);
         let inputs: Vec<Input<'_>> = whole
             .iter()
@@ -83,6 +94,7 @@ impl Outputs {
                 if !said.is_empty() {
                     say(format_args!("{flag} {}: names of photos would meet there: {said}", folder.display()));
                 }
+                let stems = of_photo.into_iter().map(|number| stems[number].clone()).collect();
                 return Ok(Self { folder: folder.to_path_buf(), kind, stems });
             }
         }
@@ -198,7 +210,11 @@ mod tests {
         assert_eq!(names(&["x/z/a.jpg", "x/y/a.jpg"], false), ["z/a.png", "y/a.png"]);
         assert_eq!(names(&["a.jpg", "a.png"], false), ["a.jpg.png", "a.png.png"]);
         assert_eq!(names(&["a.jpg", "A.jpg"], false), ["1-a.png", "2-A.png"], "not every file system knows case");
-        assert_eq!(names(&["a.jpg", "a.jpg"], false), ["1-a.png", "2-a.png"]);
+        assert_eq!(
+            names(&["a.jpg", "x/../a.jpg", "b.jpg"], false),
+            ["a.png", "a.png", "b.png"],
+            "one photo, one result"
+        );
         assert_eq!(names(&["a", "a.jpg"], false), ["1-a.png", "2-a.png"], "a.jpg.png could be of the first");
         assert_eq!(names(&["a.jpg", "a.2.jpg"], false), ["a.jpg.png", "a.2.jpg.png"], "a.2.png could be of the first");
     }

@@ -28,7 +28,7 @@ struct Face {
 
 /// Whether a file begins as JSON does: with an object, or with a list of them.
 pub(super) fn is_json(content: &[u8]) -> bool {
-    let content = content.trim_ascii_start();
+    let content = content.trim_ascii();
     let list = content.strip_prefix(b"[").map(<[u8]>::trim_ascii_start);
     content.starts_with(b"{\"") || list.is_some_and(|list| list.starts_with(b"{") || list == b"]" || list.is_empty())
 }
@@ -144,7 +144,7 @@ mod tests {
                 "f:2: box -1 x 1",
             ),
             (r#"{"faces": []}"#, "f:2: missing field `image`"),
-            (r#"{"image": "b.jpg", "fac"#, "f:2: EOF while parsing a string"),
+            (r#"{"image": "b.jpg", "fac"#, "f:2: control character"),
             ("notes", "f:2: expected"),
         ] {
             let (rows, problems) = read(&format!("{good}\n{bad}\n{good}\n"));

@@ -17,7 +17,7 @@ use std::path::Path;
 
 limits! {
     /// What a response is compared with.
-    Threshold: f32 = -1000.0, 1000.0;
+    Threshold: f32 = -1e6, 1e6;
     /// A size in widths of a face.
     Widths: f32 = 0.01, 100.0;
     /// How far a middle lies from another one, in widths of a face.
