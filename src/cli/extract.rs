@@ -96,11 +96,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let unknown = if args.layer.is_some() { Unknown::Ignore } else { Unknown::Refuse };
     let Some(weights) = &args.weights else { return Err(Error::new("--weights", "is missing")) };
     let reads: Vec<PathBuf> = [&args.net, weights].into_iter().cloned().chain(args.photos.list()).collect();
+    if let ([image], Some(path)) = (&photos[..], &args.output) {
+        keep_inputs("--output", path, reads.iter().chain([image]))?;
+    }
     let mut extractor = extractor(args, &net, net.load_parameters(weights, unknown)?)?;
     if let [image] = &photos[..] {
-        if let Some(path) = &args.output {
-            keep_inputs("--output", path, reads.iter().chain([image]))?;
-        }
         // A single image's error is the program's.
         let found = extract(args, &net, &mut extractor, image, args.output.as_deref())?;
         let name = image.display().to_string();
