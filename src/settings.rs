@@ -3,7 +3,7 @@
 //!
 //! A struct that is read from TOML gives each of its numbers a range, whatever holds it (`Option`, `Vec`, an array, a map):
 //!
-//! ```ignore
+//! ```text
 //! #[serde(deserialize_with = "within::<Side, _, _>")]
 //! frame: [usize; 2],
 //! ```

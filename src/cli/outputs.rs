@@ -17,8 +17,11 @@ pub struct Outputs {
     stems: Vec<PathBuf>,
 }
 
-/// Ways to name what belongs to a photo, from the shortest to one that always works.
-const SCHEMES: [(fn(&Input<'_>) -> PathBuf, &str); 4] = [
+/// The name of what belongs to a photo, without its ending.
+type Name = fn(&Input<'_>) -> PathBuf;
+
+/// Ways to name, from the shortest to one that always works, and what is said of each.
+const SCHEMES: [(Name, &str); 4] = [
     (|input| input.stem().into(), ""),
     (|input| input.below.join(input.stem()), "they keep their folders"),
     (|input| input.below.join(input.name), "they keep their folders and endings"),

@@ -103,7 +103,10 @@ fn faces(Answer { image, face, faces }: Answer, line: usize) -> Result<Vec<Row>,
 mod tests {
     use super::*;
 
-    fn read(content: &str) -> (Vec<(usize, String, Option<f32>)>, Vec<String>) {
+    /// Line, image and score.
+    type Found = (usize, String, Option<f32>);
+
+    fn read(content: &str) -> (Vec<Found>, Vec<String>) {
         let mut problems = Problems::new(false);
         assert!(is_json(content.as_bytes()), "{content}");
         let rows = rows(Path::new("f"), content.as_bytes(), &mut problems).unwrap();
