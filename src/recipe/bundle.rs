@@ -62,8 +62,9 @@ impl Bundle {
         }
         // A template that an earlier step makes may not be there, or be made again.
         if !self.template.starts_with(output) && self.template.is_file() {
-            let mut document = Document::load(&self.template, "give a template of model.toml")?;
             let changes = place.changes(&self.set);
+            let document = Document::load(&self.template, "give a template of model.toml");
+            let mut document = document.map_err(|e| place.within(&changes, e))?;
             // What cannot be put into the template is named when it is.
             if changes.iter().all(|change| document.change(change).is_ok()) {
                 face::Bundle::of(document).map_err(|e| place.within(&changes, e))?;
