@@ -224,6 +224,16 @@ fn a_full_or_closed_standard_error_costs_no_result() {
 }
 
 #[test]
+fn a_decoder_that_panics_is_one_line() {
+    let folder = photos(&[]);
+    let broken = Path::new(support::ROOT).join("tests/fuzz/regressions/png/decoder-panics-on-a-short-palette");
+    fs::copy(broken, folder.path("short.png")).unwrap();
+    let Output { code, stderr, .. } = folder.weft("predict short.png --json");
+    assert_eq!((code, said(&stderr).len()), (Some(1), 1), "{stderr}");
+    assert!(stderr.starts_with("weft: short.png: the decoder failed on it; "), "{stderr}");
+}
+
+#[test]
 fn every_photo_has_a_row_and_every_row_all_columns() {
     let folder = photos(&["a.png", "q,\"x\"\n.png"]);
     Photo::from_fn(90, 60, |_, _| [7; 3]).save_png(folder.path("none.png")).unwrap();

@@ -56,6 +56,13 @@ enum Command {
 
 /// Runs the program; wrong usage exits with 2 (clap's own), failure with 1 and one line.
 pub fn main() -> ExitCode {
+    // A decoder that panics on a photo is told in that photo's one line.
+    let speak = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !crate::data::photo::is_decoding() {
+            speak(panic);
+        }
+    }));
     match dispatch(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {

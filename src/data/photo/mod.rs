@@ -11,6 +11,7 @@ mod png;
 mod tiff;
 mod webp;
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{Cursor, Read};
@@ -76,8 +77,10 @@ impl Photo {
     /// [`Photo::open_lenient`].
     pub fn decode_lenient(bytes: &[u8], place: impl Display) -> Result<(Self, Option<Error>)> {
         // Decoders are other people's code fed with strangers' bytes: a bug there costs one photo, not the run.
-        let found = catch_unwind(AssertUnwindSafe(|| decode(bytes)))
-            .unwrap_or_else(|_| Err(Error::new("", "the decoder failed on it").advise(REPLACE_IT)));
+        DECODING.set(true);
+        let found = catch_unwind(AssertUnwindSafe(|| decode(bytes)));
+        DECODING.set(false);
+        let found = found.unwrap_or_else(|_| Err(Error::new("", "the decoder failed on it").advise(REPLACE_IT)));
         match found {
             Ok((photo, warning)) => Ok((photo, warning.map(|w| w.within(place)))),
             Err(e) => Err(e.within(place)),
@@ -140,6 +143,15 @@ impl Photo {
             .at(path)?;
         write_atomic(path, |file| file.write_all(&png))
     }
+}
+
+thread_local! {
+    static DECODING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside a decoder, whose panic becomes an error of one photo: for panic hooks, which then need not speak.
+pub fn is_decoding() -> bool {
+    DECODING.get()
 }
 
 /// The content of a file, or of an open pipe that the shell names (`<(...)`, /dev/stdin). Opening any other pipe might wait for
