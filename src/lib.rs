@@ -3,7 +3,7 @@
 //!
 //! Imports go down this list only:
 //! `cli -> doctor, profile, recipe -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
-//! device, weights, ingredients, lock, rng, settings, error`.
+//! device, ingredients, lock -> weights -> memory, rng, settings, error`.
 
 pub mod cli;
 pub mod data;
@@ -16,6 +16,7 @@ pub mod ingredients;
 pub mod interweave;
 pub mod locate;
 pub mod lock;
+pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod ops;

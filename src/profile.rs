@@ -3,7 +3,8 @@
 //! per operation.
 
 use crate::Result;
-use crate::device::{Attributes, Device, Gpu, Launch, Peaks, Work, memory};
+use crate::device::{Attributes, Device, Gpu, Launch, Peaks, Work};
+use crate::memory;
 use crate::net::{GpuParameters, GpuSession, Net, Purpose, Session};
 use crate::ops::{Kind, Mode, TargetKind, Targets};
 use crate::rng::Rng;

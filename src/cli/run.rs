@@ -1,6 +1,7 @@
 //! `weft run`: a network on tensors from a file, for comparing with other frameworks.
 
-use crate::device::{Device, memory};
+use crate::device::Device;
+use crate::memory;
 use crate::net::{GpuParameters, GpuSession, INPUT, Layer, Net, Purpose, Session, Unknown};
 use crate::ops::{Mode, Shape, TargetKind, Targets, nchw_to_nhwc, nhwc_to_nchw};
 use crate::weights::{TensorFile, TensorWriter, keep_inputs};

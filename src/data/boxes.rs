@@ -175,13 +175,7 @@ pub fn rows(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Vec<Row>>
     let table = Table::new(path.as_ref(), content)?;
     let (mut good, mut columns, mut first) = (Vec::new(), None, true);
     for row in table.rows() {
-        let row = match row {
-            Ok(row) => row,
-            Err(error) => {
-                problems.report(error)?;
-                continue;
-            }
-        };
+        let Some(row) = problems.take(row)? else { continue };
         if std::mem::take(&mut first) && is_header(&row.fields) {
             columns = Columns::named(&row.fields);
             continue;

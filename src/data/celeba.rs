@@ -558,13 +558,7 @@ impl List {
         let mut count = 0;
         for line in rows {
             count += 1;
-            let line = match line {
-                Ok(line) => line,
-                Err(error) => {
-                    problems.report(error)?;
-                    continue;
-                }
-            };
+            let Some(line) = problems.take(line)? else { continue };
             let (name, fields) = line.fields();
             let Entry::Vacant(slot) = list.index.entry(name.to_string()) else {
                 let found = format!("image {} is listed twice", quoted(name));
@@ -636,13 +630,7 @@ impl List {
         let (mut count, mut covered) = (0, 0);
         for line in rows {
             count += 1;
-            let line = match line {
-                Ok(line) => line,
-                Err(error) => {
-                    problems.report(error)?;
-                    continue;
-                }
-            };
+            let Some(line) = problems.take(line)? else { continue };
             let (name, fields) = line.fields();
             let known = self.index.get(name);
             let first = seen.insert(name.to_string());

@@ -47,6 +47,17 @@ impl Problems {
         Self { strict, list: Vec::new() }
     }
 
+    /// What could be read; `None` if it could not and that was reported.
+    ///
+    /// # Errors
+    /// As [`Problems::report`].
+    pub fn take<T>(&mut self, read: Result<T>) -> Result<Option<T>> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(error) => self.report(error).map(|()| None),
+        }
+    }
+
     /// Strict: the error ends the reading. Otherwise it is kept and the reading goes on.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! access is looked at, and a finding comes back as the launch's error.
 
 use super::driver::{Attributes, Driver, Graph, Launch, Properties, Ptr};
-use super::memory;
+use crate::memory;
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -4,8 +4,8 @@
 //! memory at a fixed place ([`Step`]).
 
 use super::driver::{Driver, Graph, Launch, Ptr};
-use super::memory;
 use crate::kernel_parameters;
+use crate::memory;
 use crate::{Error, Result};
 use bytemuck::Pod;
 use std::fmt;

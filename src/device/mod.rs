@@ -5,7 +5,6 @@ pub mod driver;
 mod emulator;
 mod gpu;
 mod images;
-pub mod memory;
 
 pub use cuda::Cuda;
 pub use driver::{Attributes, Driver, Launch, Peaks, Properties, Ptr, Work};

@@ -4,9 +4,10 @@
 use super::Bundle;
 use crate::data::photo::{Photo, Rect};
 use crate::data::resample::{Normalise, Resampler};
-use crate::device::{Device, memory};
+use crate::device::Device;
 use crate::interweave::{GpuInterweaver, Interweaver, patches};
 use crate::locate::{Shape, Shift, Widths};
+use crate::memory;
 use crate::net::{GpuParameters, Net, Spec, Unknown};
 use crate::settings::{Mistake, limits, within};
 use crate::{Error, Result};

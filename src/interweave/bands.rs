@@ -3,7 +3,7 @@
 
 use super::patchwise::Features;
 use crate::Result;
-use crate::device::memory;
+use crate::memory;
 
 /// Bytes of features that may wait until their rows are complete.
 const WAITING: usize = 128 << 20;

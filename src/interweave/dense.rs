@@ -9,7 +9,7 @@ use super::{budget, infer};
 use crate::Result;
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
-use crate::device::memory;
+use crate::memory;
 use crate::net::{INPUT, Net};
 use crate::ops::conv::Filter;
 use crate::ops::parallel::{self, Disjoint, threads};

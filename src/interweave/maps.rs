@@ -8,7 +8,7 @@
 use super::plan::patches;
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
-use crate::device::memory;
+use crate::memory;
 use crate::net::Net;
 use crate::ops::conv::Filter;
 use crate::ops::{Kind, Pair, Shape};

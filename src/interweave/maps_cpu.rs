@@ -8,7 +8,7 @@ use super::{budget, infer};
 use crate::Result;
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
-use crate::device::memory;
+use crate::memory;
 use crate::net::{Net, NetParameter, Plan, Purpose, Session, Spec};
 use crate::ops::{Kind, Mode, Shape, Targets};
 use std::sync::Arc;

@@ -22,7 +22,7 @@ pub use maps_gpu::GpuMapInterweaver;
 pub use patchwise::{Features, PatchScanner};
 pub use plan::{Outline, Plan, patches};
 
-use crate::device::memory;
+use crate::memory;
 use crate::net::Net;
 use crate::ops::{Forward, Kind, Mode, Operation, Targets};
 use crate::{Error, Result};

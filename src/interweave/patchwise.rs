@@ -6,7 +6,7 @@ use super::plan::patches;
 use crate::Result;
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
-use crate::device::memory;
+use crate::memory;
 use crate::net::{Net, Parameters, Runner};
 use std::sync::Arc;
 

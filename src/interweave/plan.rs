@@ -3,7 +3,7 @@
 
 use super::bands::waiting;
 use super::geometry::{Axis, Class, Tap, axes, numbers};
-use crate::device::memory;
+use crate::memory;
 use crate::net::{Buffers, Net};
 use crate::ops::parallel::{part, threads};
 use crate::ops::{Kind, Operation};

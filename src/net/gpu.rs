@@ -4,7 +4,8 @@
 
 use super::plan::is_seed;
 use super::{INPUT, Net, NetParameter, Plan, Purpose};
-use crate::device::{Device, Gpu, Memory, Program, Ptr, Recorder, Step, memory};
+use crate::device::{Device, Gpu, Memory, Program, Ptr, Recorder, Step};
+use crate::memory;
 use crate::ops::gpu::{self, GpuBackward, GpuForward, GpuTargets};
 use crate::ops::{Mode, Targets};
 use crate::{Error, Result};

@@ -2,7 +2,7 @@
 //! and turned back into files' order.
 
 use super::Net;
-use crate::device::memory;
+use crate::memory;
 use crate::rng::Rng;
 use crate::weights::{Dtype, Named, TensorFile};
 use crate::{Error, Result};

@@ -2,7 +2,8 @@
 
 use super::plan::MOST_SAMPLES;
 use super::{Net, Plan, Purpose};
-use crate::device::{Device, Gpu, memory};
+use crate::device::{Device, Gpu};
+use crate::memory;
 use crate::ops::TargetKind;
 use crate::{Error, Result};
 use std::fmt::Display;

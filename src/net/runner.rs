@@ -3,7 +3,8 @@
 
 use super::{GpuParameters, GpuSession, Net, Purpose, Session};
 use crate::Result;
-use crate::device::{Device, memory};
+use crate::device::Device;
+use crate::memory;
 use crate::ops::{Mode, Targets};
 use std::sync::Arc;
 

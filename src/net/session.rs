@@ -3,7 +3,8 @@
 use super::plan::is_seed;
 use super::{INPUT, Net, Plan, Purpose};
 use crate::Result;
-use crate::device::{Device, memory};
+use crate::device::Device;
+use crate::memory;
 use crate::ops::{Backward, Forward, Mode, Targets};
 use smallvec::SmallVec;
 use std::ops::Range;

@@ -13,8 +13,8 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::{Map, Value};
 
 use super::{LENGTH_BYTES, MAX_HEADER, elements};
-use crate::device::memory;
 use crate::error::At;
+use crate::memory;
 use crate::{Error, Result};
 
 /// A safetensors file, mapped and checked. Tensors come in the order of their data, those without values by name.

@@ -6,10 +6,11 @@ use super::row::Row;
 use super::{median, plot};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
-use crate::device::{Device, memory};
+use crate::device::Device;
 use crate::interweave::{
     Features, GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, Outline, PatchScanner, Plan, patches,
 };
+use crate::memory;
 use crate::net::{Net, Parameters, Unknown};
 use crate::ops::parallel::threads;
 use crate::rng::Rng;

@@ -3,7 +3,8 @@
 use super::super::numbers;
 use super::super::{print, print_json};
 use crate::Result;
-use crate::device::{Device, memory};
+use crate::device::Device;
+use crate::memory;
 use crate::net::{INPUT, LayerSpec, Net, Purpose, Spec};
 use crate::ops::{Mode, Targets};
 use crate::rng::Rng;
