@@ -19,6 +19,16 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::{env, fs};
 
+/// Both sides of the kernels need the emulator's header.
+#[cfg(any(feature = "cuda", feature = "simt"))]
+use simt_build::{DEVICE_ONLY, include_dir};
+#[cfg(not(any(feature = "cuda", feature = "simt")))]
+const DEVICE_ONLY: &str = "";
+#[cfg(not(any(feature = "cuda", feature = "simt")))]
+fn include_dir() -> PathBuf {
+    PathBuf::new()
+}
+
 /// Built for by default, as far as nvcc knows them; the suffix `a` (wgmma, TMA) is not portable to later cards.
 const ARCHITECTURES: [&str; 5] = ["75", "80", "86", "89", "90a"];
 const FLAGS: [&str; 8] = [
@@ -44,8 +54,7 @@ fn main() -> ExitCode {
     }
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed={KERNELS}");
-    let host = simt_build::Kernels::new(KERNELS).compile(KERNELS).map_err(|error| error.to_string());
-    match host.and_then(|()| device()) {
+    match host().and_then(|()| device()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("{message}");
@@ -54,9 +63,23 @@ fn main() -> ExitCode {
     }
 }
 
-/// Everything for GPUs.
+/// The emulator's kernels, for the feature `simt`.
+#[cfg(feature = "simt")]
+fn host() -> Result<()> {
+    simt_build::Kernels::new(KERNELS).compile(KERNELS).map_err(|error| error.to_string())
+}
+
+#[cfg(not(feature = "simt"))]
+fn host() -> Result<()> {
+    Ok(())
+}
+
+/// Everything for GPUs, for the feature `cuda`.
 fn device() -> Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    if cfg!(not(feature = "cuda")) {
+        return write_images(&out, &[], &[], "");
+    }
     let mode = env::var("WEFT_CUDA").unwrap_or_default();
     let nvcc = match mode.as_str() {
         "off" => None,
@@ -206,13 +229,13 @@ impl Job {
         let text = fs::read_to_string(source).map_err(|error| format!("cannot read {}: {error}", source.display()))?;
         let stem = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let mut archs = archs.to_vec();
-        let named = text.lines().next().and_then(|line| line.strip_prefix(simt_build::DEVICE_ONLY)).unwrap_or_default();
+        let named = text.lines().next().and_then(|line| line.strip_prefix(DEVICE_ONLY)).unwrap_or_default();
         let named: Vec<&str> = named.split([' ', ',']).map(plain).filter(|word| number(word).is_some()).collect();
         if !named.is_empty() {
             archs.retain(|arch| named.contains(&arch.as_str()));
         }
         let mut arguments: Vec<String> = FLAGS.map(str::to_owned).to_vec();
-        for dir in [Path::new(KERNELS).canonicalize().unwrap_or_default(), simt_build::include_dir()] {
+        for dir in [Path::new(KERNELS).canonicalize().unwrap_or_default(), include_dir()] {
             arguments.push(format!("-I{}", dir.display()));
         }
         for arch in &archs {
@@ -267,7 +290,7 @@ fn cuda_files() -> Result<Vec<PathBuf>> {
 
 fn hash_headers() -> Result<u64> {
     let mut hasher = DefaultHasher::new();
-    let mut folders = vec![PathBuf::from(KERNELS), simt_build::include_dir()];
+    let mut folders = vec![PathBuf::from(KERNELS), include_dir()];
     while let Some(folder) = folders.pop() {
         for path in children(&folder) {
             if path.is_dir() {

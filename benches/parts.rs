@@ -4,9 +4,9 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::sync::Arc;
 use weft::data::photo::Photo;
-use weft::data::resample::Normalise;
-use weft::interweave::{Interweaver, PatchScanner, Plan};
-use weft::net::{Net, Purpose, Session};
+use weft::device::Device;
+use weft::interweave::{Extractor, ExtractorOptions, Method, Plan};
+use weft::net::{Net, Parameters, Purpose, Session};
 use weft::ops::{Mode, Targets};
 use weft::rng::Rng;
 
@@ -28,32 +28,40 @@ fn plans(c: &mut Criterion) {
     }
 }
 
-fn dense(c: &mut Criterion) {
+fn extractor(method: Method) -> Extractor {
     let net = anet();
+    let options = ExtractorOptions { method, ..ExtractorOptions::default() };
+    Extractor::new(net.clone(), &parameters(&net), options).unwrap()
+}
+
+fn parameters(net: &Net) -> Parameters {
+    Parameters::on(&Device::Cpu, net, net.initial_parameters(1)).unwrap()
+}
+
+fn dense(c: &mut Criterion) {
     let photo = noise(300);
-    let mut interweaver = Interweaver::new(net.clone(), net.initial_parameters(1), Normalise::default()).unwrap();
+    let mut extractor = extractor(Method::OnePass);
     for stride in [24, 8] {
         c.bench_function(&format!("300 x 300 in one pass, stride {stride}"), |b| {
-            b.iter(|| interweaver.extract(black_box(&photo), stride).unwrap());
+            b.iter(|| extractor.extract(black_box(&photo), stride).unwrap());
         });
     }
 }
 
 fn patchwise(c: &mut Criterion) {
-    let net = anet();
-    let mut scanner = PatchScanner::new(net.clone(), net.initial_parameters(1), Normalise::default()).unwrap();
+    let mut scanner = extractor(Method::Patchwise);
     let photo = noise(88 + 7 * 4);
     c.bench_function("64 patches one by one", |b| b.iter(|| scanner.extract(black_box(&photo), 4).unwrap()));
 }
 
 fn step(c: &mut Criterion) {
     let net = anet();
-    let parameters = net.initial_parameters(1);
-    let mut session = Session::new(net, 64, Purpose::Inference).unwrap();
+    let parameters = parameters(&net);
+    let mut session = Session::new(net, &parameters, 64, Purpose::Inference).unwrap();
     let mut rng = Rng::new(1, 0);
     session.input().fill_with(|| rng.normal());
     c.bench_function("ANet forward, batch 64", |b| {
-        b.iter(|| session.forward(&parameters, Mode::Inference, Targets::default()).unwrap());
+        b.iter(|| session.forward(Mode::Inference, Targets::default()).unwrap());
     });
 }
 

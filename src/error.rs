@@ -80,6 +80,7 @@ fn line(text: &str, prose: bool) -> Cow<'_, str> {
 impl std::error::Error for Error {}
 
 /// The time, as messages give it.
+#[cfg(feature = "face")]
 pub fn now() -> impl fmt::Display {
     jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }

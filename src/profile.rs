@@ -3,14 +3,13 @@
 //! per operation.
 
 use crate::Result;
-use crate::device::{Attributes, Device, Gpu, Launch, Peaks, Work};
+use crate::device::{Attributes, Device, Launch, Peaks, Work};
 use crate::memory;
-use crate::net::{GpuParameters, GpuSession, Net, Purpose, Session};
-use crate::ops::{Kind, Mode, TargetKind, Targets};
+use crate::net::{Net, Parameters, Purpose, Session, Timed};
+use crate::ops::{Mode, TargetKind, Targets};
 use crate::rng::Rng;
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Passes before anything is measured.
 const WARM_UP: usize = 3;
@@ -64,6 +63,28 @@ pub struct Row {
     pub roofline: Option<(f64, Roof)>,
 }
 
+impl Row {
+    fn new(timed: Timed, times: Times, device: &Device) -> Self {
+        let properties = device.properties();
+        let occupancy = |attributes: Attributes, launch: &Launch, most: u32| {
+            f64::from(attributes.blocks_per_multiprocessor * launch.block) / f64::from(most.max(1))
+        };
+        let most = properties.as_ref().map_or(0, |properties| properties.threads_per_multiprocessor);
+        let peaks = properties.and_then(|properties| properties.peaks).filter(|_| timed.launch.is_some());
+        Self {
+            times,
+            work: timed.work,
+            occupancy: timed.launch.as_ref().zip(timed.attributes).map(|(launch, a)| occupancy(a, launch, most)),
+            roofline: peaks.map(|peaks| roofline(&timed.kernel, timed.work, times.median, peaks)),
+            kernel: timed.kernel,
+            layer: timed.layer,
+            is_backward: timed.is_backward,
+            launch: timed.launch,
+            attributes: timed.attributes,
+        }
+    }
+}
+
 /// A profile.
 #[derive(Debug)]
 pub struct Report {
@@ -101,10 +122,32 @@ impl Report {
 pub fn profile(device: &Device, net: &Arc<Net>, n: usize, purpose: Purpose, runs: usize) -> Result<Report> {
     check(format!("{}: a batch of {n}", net.spec.place), device, net, n, purpose)?;
     let batch = Batch::draw(net, n, purpose)?;
-    match device {
-        Device::Cpu => on_cpu(net, n, &batch, runs.max(1)),
-        Device::Gpu(gpu) => on_gpu(gpu, net, n, &batch, runs.max(1)),
+    let runs = runs.max(1);
+    let parameters = Parameters::on(device, net, net.initial_parameters(1))?;
+    let mut session = Session::new(net.clone(), &parameters, n, purpose)?;
+    session.set_input(&batch.input)?;
+    session.forward(batch.mode(), batch.targets())?;
+    if batch.training {
+        session.backward(batch.cotangent.as_deref())?;
     }
+    // The emulator needs no warming, and is slow.
+    let (warm_up, repeats) = if device.is_emulated() { (0, 1) } else { (WARM_UP, IN_A_ROW) };
+    let mut time = || session.time(&batch.input, batch.mode(), batch.targets(), batch.cotangent.as_deref(), repeats);
+    for _ in 0..warm_up.min(runs) {
+        time()?;
+    }
+    let (mut seconds, mut whole) = (Vec::new(), Vec::with_capacity(runs));
+    for _ in 0..runs {
+        let (each, pass) = time()?;
+        seconds.resize(each.len(), Vec::with_capacity(runs));
+        seconds.iter_mut().zip(each).for_each(|(times, time)| times.push(time));
+        whole.push(pass);
+    }
+    session.run_in_ranges(batch.mode())?;
+    let timed = session.timed(batch.mode())?;
+    let rows = timed.into_iter().zip(seconds).map(|(timed, seconds)| Row::new(timed, Times::of(seconds), device));
+    let peaks = device.properties().and_then(|properties| properties.peaks);
+    Ok(Report { device: device.describe(), peaks, rows: rows.collect(), whole: Times::of(whole) })
 }
 
 /// Whether [`profile`] has the memory for passes over `n` samples.
@@ -112,20 +155,17 @@ pub fn profile(device: &Device, net: &Arc<Net>, n: usize, purpose: Purpose, runs
 /// # Errors
 /// `what` needs more than is free: how much, and the largest batch that would fit.
 pub fn check(what: impl Display, device: &Device, net: &Net, n: usize, purpose: Purpose) -> Result<()> {
-    let copies = if purpose.is_backward() { 2 } else { 1 };
-    // Beside the session: the batch, its targets, a cotangent, parameters and gradients.
-    net.fit(what, device, n, purpose, |n| net.batch_bytes(n) + net.answer_bytes(n) + copies * net.parameter_bytes())
+    // Beside the session: the batch, its targets, a cotangent and parameters.
+    net.fit(what, device, n, purpose, |n| net.batch_bytes(n) + net.answer_bytes(n) + net.parameter_bytes())
 }
 
 /// Numbers to compute on: no zeros, which some hardware is quicker with.
 struct Batch {
     input: Vec<f32>,
-    parameters: Vec<f32>,
     classes: Vec<u32>,
     values: Vec<f32>,
     /// None where a loss is last.
     cotangent: Option<Vec<f32>>,
-    purpose: Purpose,
     training: bool,
 }
 
@@ -149,11 +189,9 @@ impl Batch {
         let mut noise = |len: usize| fill(len, || rng.range(-1.0, 1.0));
         Ok(Self {
             input: noise(n * net.spec.input.len())?,
-            parameters: net.initial_parameters(1),
             cotangent: (training && !is_loss).then(|| noise(net.value_len(last, n))).transpose()?,
             classes,
             values,
-            purpose,
             training,
         })
     }
@@ -174,64 +212,6 @@ fn fill<T>(len: usize, mut draw: impl FnMut() -> T) -> Result<Vec<T>> {
     Ok(values)
 }
 
-fn on_gpu(gpu: &Gpu, net: &Arc<Net>, n: usize, batch: &Batch, runs: usize) -> Result<Report> {
-    let parameters = Arc::new(GpuParameters::new(gpu, net, &batch.parameters)?);
-    let mut session = GpuSession::new(net.clone(), parameters, n, batch.purpose)?;
-    session.set_input(&batch.input)?;
-    session.forward(batch.mode(), batch.targets())?;
-    if batch.training {
-        session.backward(batch.mode(), batch.cotangent.as_deref())?;
-    }
-    let forward = session.forward_program(batch.training).launches.clone();
-    let count = forward.len();
-    let mut launches = forward;
-    if batch.training {
-        launches.extend(session.backward_program(batch.training).launches.iter().cloned());
-    }
-    // The emulator needs no warming, and is slow.
-    let (warm_up, in_a_row) = if gpu.driver.properties().peaks.is_some() { (WARM_UP, IN_A_ROW) } else { (0, 1) };
-    for _ in 0..warm_up {
-        gpu.driver.time(&launches)?;
-    }
-    let mut seconds = vec![Vec::with_capacity(runs); launches.len()];
-    for _ in 0..runs {
-        gpu.driver.time(&launches)?.into_iter().zip(&mut seconds).for_each(|(time, times)| times.push(time));
-    }
-    gpu.driver.run_in_ranges(&launches)?;
-    let graph = gpu.driver.capture(&launches)?;
-    let mut whole = Vec::with_capacity(runs);
-    for _ in 0..runs {
-        gpu.driver.synchronize()?;
-        let start = Instant::now();
-        (0..in_a_row).try_for_each(|_| graph.launch())?;
-        gpu.driver.synchronize()?;
-        whole.push(start.elapsed().as_secs_f64() / in_a_row as f64);
-    }
-    let properties = gpu.driver.properties();
-    let mut rows = Vec::with_capacity(launches.len());
-    for (index, (launch, seconds)) in launches.into_iter().zip(seconds).enumerate() {
-        let times = Times::of(seconds);
-        let attributes = gpu.driver.attributes(&launch)?;
-        let occupancy = attributes.map(|attributes| {
-            let threads = attributes.blocks_per_multiprocessor * launch.block;
-            f64::from(threads) / f64::from(properties.threads_per_multiprocessor.max(1))
-        });
-        rows.push(Row {
-            kernel: launch.kernel.clone(),
-            layer: launch.label.to_string(),
-            is_backward: index >= count,
-            times,
-            work: launch.work,
-            attributes,
-            occupancy,
-            roofline: properties.peaks.map(|peaks| roofline(&launch.kernel, launch.work, times.median, peaks)),
-            launch: Some(launch),
-        });
-    }
-    let device = format!("{} in {}", properties.name, gpu.precision);
-    Ok(Report { device, peaks: properties.peaks, rows, whole: Times::of(whole) })
-}
-
 /// The least time over the time taken.
 fn roofline(kernel: &str, work: Work, seconds: f64, peaks: Peaks) -> (f64, Roof) {
     let compute = work.flops as f64 / rate(kernel, peaks);
@@ -250,70 +230,6 @@ fn rate(kernel: &str, peaks: Peaks) -> f64 {
         Some("f16" | "bf16") if is_product => peaks.half,
         _ => peaks.f32,
     }
-}
-
-fn on_cpu(net: &Arc<Net>, n: usize, batch: &Batch, runs: usize) -> Result<Report> {
-    let mut session = Session::new(net.clone(), n, batch.purpose)?;
-    let gradients = if batch.training { batch.parameters.len() } else { 0 };
-    let mut gradients = memory::zeroed(gradients, "gradients")?;
-    let layers = net.layers.len();
-    let passes = if batch.training { 2 } else { 1 };
-    let mut seconds = vec![Vec::with_capacity(runs); passes * layers];
-    let mut whole = Vec::with_capacity(runs);
-    for run in 0..WARM_UP.min(runs) + runs {
-        let is_measured = run >= WARM_UP.min(runs);
-        session.input().copy_from_slice(&batch.input);
-        let start = Instant::now();
-        let mut last = start;
-        let mut lap = |index: usize| {
-            let now = Instant::now();
-            if is_measured {
-                seconds[index].push((now - last).as_secs_f64());
-            }
-            last = now;
-        };
-        session.forward_each(&batch.parameters, batch.mode(), batch.targets(), &mut lap)?;
-        if batch.training {
-            let (mode, cotangent) = (batch.mode(), batch.cotangent.as_deref());
-            session.backward_each(&batch.parameters, mode, batch.targets(), cotangent, &mut gradients, |l| {
-                lap(layers + l);
-            })?;
-        }
-        if is_measured {
-            whole.push(start.elapsed().as_secs_f64());
-        }
-    }
-    let row = |(index, seconds): (usize, Vec<f64>)| {
-        let (is_backward, l) = (index >= layers, index % layers);
-        let layer = &net.layers[l];
-        Row {
-            kernel: layer.kind.clone(),
-            layer: layer.name.clone(),
-            is_backward,
-            times: Times::of(seconds),
-            work: work(net, l, n, is_backward),
-            launch: None,
-            attributes: None,
-            occupancy: None,
-            roofline: None,
-        }
-    };
-    let mut rows: Vec<Row> = seconds.into_iter().enumerate().map(row).collect();
-    // As they run: backward begins with the last layer.
-    rows[layers..].reverse();
-    let device = format!("CPU, {} threads", rayon::current_num_threads());
-    Ok(Report { device, peaks: None, rows, whole: Times::of(whole) })
-}
-
-/// FLOPs and bytes of a layer's pass on the CPU; a filter's gradients are two products.
-fn work(net: &Net, layer: usize, n: usize, is_backward: bool) -> Work {
-    let bound = &net.layers[layer];
-    let is_filter = matches!(bound.op.kind(), Kind::Filter(_));
-    let passes = if is_backward && is_filter { 2 } else { 1 };
-    let inputs: usize = bound.inputs.iter().map(|&value| net.value_len(value, n)).sum();
-    let parameters: usize = net.parameters[bound.parameters.clone()].iter().map(|p| p.range.len()).sum();
-    let values = inputs + net.value_len(layer + 1, n) + parameters;
-    Work { flops: bound.op.flops().saturating_mul(passes * n as u64), bytes: passes * 4 * values as u64 }
 }
 
 #[cfg(test)]

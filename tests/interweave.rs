@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 use weft::data::photo::Photo;
-use weft::data::resample::Normalise;
 use weft::device::{Convolution, Device, Emulator, EmulatorOptions, Gpu, Precision};
-use weft::interweave::{GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, Outline, PatchScanner, Plan};
-use weft::net::{GpuParameters, Net, Parameters, Spec};
+use weft::interweave::{Extractor, ExtractorOptions, Method, Outline, Plan};
+use weft::net::{Net, Parameters, Spec};
 use weft::rng::Rng;
 
 /// A photo of noise, so that no two places are alike.
@@ -17,15 +16,18 @@ fn noise(width: usize, height: usize, seed: u64) -> Photo {
     })
 }
 
+/// An extractor on a device, with parameters that show a wrong bank.
+fn extractor(device: &Device, net: &Arc<Net>, method: Method, memory: usize) -> Extractor {
+    let parameters = Parameters::on(device, net, parameters(net)).unwrap();
+    Extractor::new(net.clone(), &parameters, ExtractorOptions { method, memory, ..ExtractorOptions::default() })
+        .unwrap()
+}
+
 /// Both ways on one photo; the largest difference as a share of the largest feature.
 #[track_caller]
 fn compare(net: &Arc<Net>, photo: &Photo, stride: usize, memory: usize) -> f64 {
-    let parameters = parameters(net);
-    let normalise = Normalise::default();
-    let mut scanner = PatchScanner::new(net.clone(), parameters.clone(), normalise).unwrap();
-    let mut interweaver = Interweaver::new(net.clone(), parameters, normalise).unwrap().with_memory(memory);
-    let expected = scanner.extract(photo, stride).unwrap();
-    let found = interweaver.extract(photo, stride).unwrap();
+    let expected = extractor(&Device::Cpu, net, Method::Patchwise, WHOLE).extract(photo, stride).unwrap();
+    let found = extractor(&Device::Cpu, net, Method::OnePass, memory).extract(photo, stride).unwrap();
     found.error(&expected)
 }
 
@@ -41,21 +43,20 @@ fn parameters(net: &Net) -> Vec<f32> {
 
 fn emulator(checked: bool, seed: u64, precision: Precision) -> Gpu {
     let driver = Arc::new(Emulator::new(EmulatorOptions { checked, seed: Some(seed) }));
-    Gpu { precision, apart: checked, ..Gpu::new(driver) }
+    Gpu { precision, separate_buffers: checked, ..Gpu::new(driver) }
 }
 
 /// One pass on a GPU against patch scanning: on the CPU for f32, else on the same GPU with the same roundings.
 #[track_caller]
 fn compare_on(gpu: &Gpu, net: &Arc<Net>, photo: &Photo, stride: usize, memory: usize) -> f64 {
-    let (parameters, normalise) = (parameters(net), Normalise::default());
-    let device = if gpu.precision == Precision::F32 { Device::Cpu } else { Device::Gpu(gpu.clone()) };
-    let scanned = Parameters::on(&device, net, parameters.clone()).unwrap();
-    let mut scanner = PatchScanner::new(net.clone(), scanned, normalise).unwrap();
-    let parameters = Arc::new(GpuParameters::new(gpu, net, &parameters).unwrap());
-    let mut interweaver = GpuInterweaver::new(net.clone(), parameters, normalise).unwrap().with_memory(memory);
-    let expected = scanner.extract(photo, stride).unwrap();
-    let found = interweaver.extract(photo, stride).unwrap();
+    let expected = extractor(&reference(gpu), net, Method::Patchwise, WHOLE).extract(photo, stride).unwrap();
+    let found = extractor(&Device::Gpu(gpu.clone()), net, Method::OnePass, memory).extract(photo, stride).unwrap();
     found.error(&expected)
+}
+
+/// Where patch scanning gives what is expected of `gpu`.
+fn reference(gpu: &Gpu) -> Device {
+    if gpu.precision == Precision::F32 { Device::Cpu } else { Device::Gpu(gpu.clone()) }
 }
 
 const WHOLE: usize = 1 << 30;
@@ -94,12 +95,10 @@ fn one_patch_one_row_and_one_column_of_patches() {
 fn an_image_done_in_pieces_is_the_same() {
     let net = shipped("anet_deepid2.toml");
     let photo = noise(150, 139, 9);
-    let parameters = net.initial_parameters(3);
     let extract = |memory: usize| {
-        let interweaver = Interweaver::new(net.clone(), parameters.clone(), Normalise::default()).unwrap();
-        let mut interweaver = interweaver.with_memory(memory);
-        let plan = interweaver.plan(photo.height, photo.width, 8).unwrap();
-        (plan.outline.patches, interweaver.extract(&photo, 8).unwrap())
+        let mut extractor = extractor(&Device::Cpu, &net, Method::OnePass, memory);
+        let plan = extractor.plan([photo.height, photo.width], 8).unwrap().unwrap();
+        (plan.outline.patches, extractor.extract(&photo, 8).unwrap())
     };
     let (whole, expected) = extract(WHOLE);
     assert_eq!(whole, expected.patches);
@@ -113,12 +112,11 @@ fn an_image_done_in_pieces_is_the_same() {
 }
 
 #[test]
-fn interweaved_maps_to_the_letter_of_the_paper() {
+fn interweaved_maps_as_in_the_paper() {
     for (name, strides) in [("anet.toml", [4, 8, 12, 20]), ("anet_deepid2.toml", [4, 8, 16, 24])] {
         let net = shipped(name);
-        let parameters = net.initial_parameters(11);
-        let mut maps = MapInterweaver::new(net.clone(), parameters.clone(), Normalise::default()).unwrap();
-        let mut scanner = PatchScanner::new(net.clone(), parameters, Normalise::default()).unwrap();
+        let mut maps = extractor(&Device::Cpu, &net, Method::Maps, WHOLE);
+        let mut scanner = extractor(&Device::Cpu, &net, Method::Patchwise, WHOLE);
         let photo = noise(141, 122, 6);
         for stride in strides {
             let (expected, found) = (scanner.extract(&photo, stride).unwrap(), maps.extract(&photo, stride).unwrap());
@@ -132,7 +130,9 @@ fn interweaved_maps_to_the_letter_of_the_paper() {
     let refused = |text: &str| {
         let net = net(text);
         let parameters = net.initial_parameters(1);
-        MapInterweaver::new(net, parameters, Normalise::default()).err().expect("a refusal").to_string()
+        let options = ExtractorOptions { method: Method::Maps, ..ExtractorOptions::default() };
+        let parameters = Parameters::on(&Device::Cpu, &net, parameters).unwrap();
+        Extractor::new(net, &parameters, options).err().expect("a refusal").to_string()
     };
     let local = "type = \"local_conv\"\nfilters = 2\nkernel = 3\ngrid = 3\nwindow = \"halo\"";
     let head = "name = \"n\"\ninput = [3, 14, 14]\n[[layer]]\nname = \"a\"\n";
@@ -160,38 +160,30 @@ fn handed(extract: impl FnOnce(weft::interweave::Put<'_>) -> weft::Result<()>) -
 /// In bands, whatever their height: what one pass over the whole image gives.
 #[test]
 fn bands_of_an_image_are_the_whole_image() {
-    let (net, normalise) = (net(SMALL), Normalise::default());
-    let parameters = parameters(&net);
-    let gpu = emulator(false, 3, Precision::F32);
-    let uploaded = Arc::new(GpuParameters::new(&gpu, &net, &parameters).unwrap());
+    let net = net(SMALL);
+    let gpu = Device::Gpu(emulator(false, 3, Precision::F32));
     let photo = noise(47, 59, 8);
     for stride in [4, 6] {
-        let whole =
-            Interweaver::new(net.clone(), parameters.clone(), normalise).unwrap().extract(&photo, stride).unwrap();
-        let near = |values: Vec<f32>, what: &str| {
+        let whole = extractor(&Device::Cpu, &net, Method::OnePass, WHOLE).extract(&photo, stride).unwrap();
+        let run = |what: &str, device: &Device, method: Method, memory: usize| {
+            let mut extractor = extractor(device, &net, method, memory);
+            let (values, parts) = handed(|put| extractor.extract_into(&photo, stride, put));
             let found = weft::interweave::Features { values, ..whole.clone() };
             let error = found.error(&whole);
             assert!(error <= 1e-5, "{what}, stride {stride}: {error}");
+            parts
         };
-        let mut scanner = PatchScanner::new(net.clone(), parameters.clone(), normalise).unwrap();
-        near(handed(|put| scanner.extract_into(&photo, stride, put)).0, "patch scanning");
+        run("patch scanning", &Device::Cpu, Method::Patchwise, WHOLE);
         for memory in [1 << 13, 1 << 16, 1 << 30] {
             let in_parts = memory < 1 << 30;
-            let mut pass = Interweaver::new(net.clone(), parameters.clone(), normalise).unwrap().with_memory(memory);
-            let (values, parts) = handed(|put| pass.extract_into(&photo, stride, put));
-            near(values, "one pass");
-            assert!(parts == in_parts, "one pass in {memory} bytes");
-            let mut pass = MapInterweaver::new(net.clone(), parameters.clone(), normalise).unwrap().with_memory(memory);
-            let (values, parts) = handed(|put| pass.extract_into(&photo, stride, put));
-            near(values, "maps");
-            assert!(parts == in_parts, "maps in {memory} bytes");
-            let mut pass = GpuInterweaver::new(net.clone(), uploaded.clone(), normalise).unwrap().with_memory(memory);
-            let (values, parts) = handed(|put| pass.extract_into(&photo, stride, put));
-            near(values, "one pass on a GPU");
-            assert!(parts == in_parts, "one pass on a GPU in {memory} bytes");
-            let mut pass =
-                GpuMapInterweaver::new(net.clone(), uploaded.clone(), normalise).unwrap().with_memory(memory);
-            near(handed(|put| pass.extract_into(&photo, stride, put)).0, "maps on a GPU");
+            for (what, device, method) in [
+                ("one pass", &Device::Cpu, Method::OnePass),
+                ("maps", &Device::Cpu, Method::Maps),
+                ("one pass on a GPU", &gpu, Method::OnePass),
+            ] {
+                assert!(run(what, device, method, memory) == in_parts, "{what} in {memory} bytes");
+            }
+            run("maps on a GPU", &gpu, Method::Maps, memory);
         }
     }
 }
@@ -200,7 +192,7 @@ fn bands_of_an_image_are_the_whole_image() {
 #[test]
 fn what_cannot_be_handed_on_ends_the_pass() {
     let net = net(SMALL);
-    let mut pass = Interweaver::new(net.clone(), parameters(&net), Normalise::default()).unwrap().with_memory(1);
+    let mut pass = extractor(&Device::Cpu, &net, Method::OnePass, 1);
     let mut parts = 0;
     let error = pass.extract_into(&noise(40, 40, 8), 2, &mut |_| {
         parts += 1;
@@ -230,13 +222,8 @@ fn an_outline_counts_what_a_plan_lists() {
 /// The paper's maps on a GPU against patch scanning: on the CPU for f32, else on the same GPU with the same roundings.
 #[track_caller]
 fn compare_maps_on(gpu: &Gpu, net: &Arc<Net>, photo: &Photo, stride: usize, memory: usize) -> f64 {
-    let (parameters, normalise) = (parameters(net), Normalise::default());
-    let device = if gpu.precision == Precision::F32 { Device::Cpu } else { Device::Gpu(gpu.clone()) };
-    let scanned = Parameters::on(&device, net, parameters.clone()).unwrap();
-    let mut scanner = PatchScanner::new(net.clone(), scanned, normalise).unwrap();
-    let parameters = Arc::new(GpuParameters::new(gpu, net, &parameters).unwrap());
-    let mut maps = GpuMapInterweaver::new(net.clone(), parameters, normalise).unwrap().with_memory(memory);
-    let expected = scanner.extract(photo, stride).unwrap();
+    let expected = extractor(&reference(gpu), net, Method::Patchwise, WHOLE).extract(photo, stride).unwrap();
+    let mut maps = extractor(&Device::Gpu(gpu.clone()), net, Method::Maps, memory);
     let error = maps.extract(photo, stride).unwrap().error(&expected);
     let mut patches = expected.values.chunks_exact(expected.dims);
     let first = patches.next().unwrap();
@@ -278,8 +265,7 @@ fn interweaved_maps_on_a_gpu() {
         }
     }
     let net = shipped("anet_deepid2.toml");
-    let parameters = Arc::new(GpuParameters::new(&gpu, &net, &parameters(&net)).unwrap());
-    let mut maps = GpuMapInterweaver::new(net, parameters, Normalise::default()).unwrap();
+    let mut maps = extractor(&Device::Gpu(gpu), &net, Method::Maps, WHOLE);
     let error = maps.extract(&noise(70, 70, 1), 6).unwrap_err().to_string();
     assert!(error.contains("multiple of the trunk's"), "{error}");
 }
@@ -319,11 +305,9 @@ fn interweaved_maps_on_a_gpu_in_other_precisions() {
 #[test]
 fn what_has_no_meaning_is_refused() {
     let anet = shipped("anet.toml");
-    let parameters = anet.initial_parameters(1);
-    let mut interweaver = Interweaver::new(anet.clone(), parameters, Normalise::default()).unwrap();
-    let gpu = emulator(false, 1, Precision::F32);
-    let uploaded = Arc::new(GpuParameters::new(&gpu, &anet, &anet.initial_parameters(1)).unwrap());
-    let mut on_gpu = GpuInterweaver::new(anet.clone(), uploaded, Normalise::default()).unwrap();
+    let mut interweaver = extractor(&Device::Cpu, &anet, Method::OnePass, WHOLE);
+    let gpu = Device::Gpu(emulator(false, 1, Precision::F32));
+    let mut on_gpu = extractor(&gpu, &anet, Method::OnePass, WHOLE);
     for (photo, stride, expected) in [(noise(87, 200, 1), 8, "smaller than a patch"), (noise(100, 100, 1), 0, "stride")]
     {
         let error = interweaver.extract(&photo, stride).unwrap_err().to_string();
@@ -334,9 +318,11 @@ fn what_has_no_meaning_is_refused() {
     let loss = Spec::load(concat!(env!("CARGO_MANIFEST_DIR"), "/nets/anet.toml")).unwrap();
     let loss = loss.with([weft::net::LayerSpec::new("loss", "softmax_cross_entropy", "").unwrap()]);
     let loss = Arc::new(Net::new(loss).unwrap());
-    let error = MapInterweaver::new(loss.clone(), loss.initial_parameters(1), Normalise::default()).err().unwrap();
+    let on_cpu = Parameters::on(&Device::Cpu, &loss, loss.initial_parameters(1)).unwrap();
+    let options = ExtractorOptions { method: Method::Maps, ..ExtractorOptions::default() };
+    let error = Extractor::new(loss.clone(), &on_cpu, options).err().unwrap();
     assert!(error.to_string().contains("loss"), "{error}");
-    let mut interweaver = Interweaver::new(loss.clone(), loss.initial_parameters(1), Normalise::default()).unwrap();
+    let mut interweaver = extractor(&Device::Cpu, &loss, Method::OnePass, WHOLE);
     let error = interweaver.extract(&noise(100, 100, 1), 8).unwrap_err().to_string();
     assert!(error.contains("loss"), "{error}");
 }
@@ -497,8 +483,7 @@ fn other_precisions_on_a_gpu_interweave_too() {
 fn a_batch_of_images_on_a_gpu_is_its_images_one_by_one() {
     let net = shipped("anet_deepid2.toml");
     let gpu = emulator(false, 2, Precision::F32);
-    let parameters = Arc::new(GpuParameters::new(&gpu, &net, &parameters(&net)).unwrap());
-    let mut interweaver = GpuInterweaver::new(net, parameters, Normalise::default()).unwrap();
+    let mut interweaver = extractor(&Device::Gpu(gpu), &net, Method::OnePass, WHOLE);
     let size = [71, 79];
     let image = size[0] * size[1] * 3;
     let mut rng = Rng::new(3, 3);

@@ -4,20 +4,19 @@
 use std::sync::Arc;
 use weft::data::gpu::{Batch, PhotoWindow};
 use weft::data::photo::{Photo, Rect};
-use weft::data::resample::{Normalise, Resampler};
-use weft::device::{Emulator, EmulatorOptions, Gpu, Precision, Ptr, Recorder};
+use weft::data::resample::Resampler;
+use weft::device::{Device, Emulator, EmulatorOptions, Gpu, Precision, Ptr, Recorder};
 use weft::interweave::{Interweaving, Unweaving};
 use weft::locate::gpu::{record_response, record_summed_area};
-use weft::net::{GpuParameters, Net, Spec};
+use weft::net::{Net, Normalise, Parameters, Purpose, Session, Sgd, SgdConfig, Spec};
 use weft::ops::{Pair, Shape};
 use weft::rng::Rng;
-use weft::train::{GpuSgd, Sgd, SgdConfig};
 
 /// The emulator as several GPUs, in every storage type.
 fn gpus() -> Vec<Gpu> {
     let emulator = |checked, seed, precision| {
         let driver = Arc::new(Emulator::new(EmulatorOptions { checked, seed }));
-        Gpu { apart: checked, precision, ..Gpu::new(driver) }
+        Gpu { separate_buffers: checked, precision, ..Gpu::new(driver) }
     };
     let storage = [Precision::F32, Precision::F16, Precision::Bf16];
     let mut gpus: Vec<Gpu> = storage.iter().map(|&precision| emulator(true, Some(1), precision)).collect();
@@ -98,48 +97,69 @@ fn steps_of_the_optimizer_are_those_of_the_cpu() {
             let mut rng = Rng::new(5, 0);
             let len = net.parameter_len();
             let mut draw = || -> Vec<f32> { (0..len).map(|_| rng.normal()).collect() };
-            let mut wanted = draw();
-            let parameters = Arc::new(GpuParameters::new(&gpu, &net, &wanted).unwrap());
-            let gradients = gpu.memory(4 * parameters.len()).unwrap();
-            let mut sgd = GpuSgd::new(&net, parameters.clone(), gradients.ptr, config.clone()).unwrap();
-            let mut cpu = Sgd::new(&net, config.clone()).unwrap();
+            let start = draw();
+            let mut sessions = [Device::Gpu(gpu.clone()), Device::Cpu].map(|device| session(&device, &net, &start));
+            let mut optimizers = sessions.each_ref().map(|session| Sgd::new(session, config.clone()).unwrap());
             for step in 0..3 {
-                let gradient = draw();
-                // What lies between tensors must not count.
-                let mut spread = vec![f32::NAN; parameters.len()];
-                for (tensor, start) in net.parameters.iter().zip(parameters.tensors().iter().map(|t| t.start)) {
-                    spread[start..start + tensor.range.len()].copy_from_slice(&gradient[tensor.range.clone()]);
-                }
-                gpu.driver.upload(gradients.ptr, bytemuck::cast_slice(&spread)).unwrap();
+                let gradients = draw();
                 let rate = 0.1 / (step + 1) as f32;
-                sgd.step(rate).unwrap();
-                cpu.step(&mut wanted, &gradient, rate);
+                for (session, optimizer) in sessions.iter_mut().zip(&mut optimizers) {
+                    session.set_gradients(&gradients).unwrap();
+                    optimizer.step(session, rate).unwrap();
+                }
             }
-            let got = parameters.read().unwrap();
+            let [got, wanted] = sessions.each_ref().map(|session| session.parameters().read().unwrap());
             assert_close(&gpu, "parameters", &got, &wanted, |w| 1e-6 * w.abs().max(1.0));
-            assert_close(&gpu, "momentum", &sgd.momentum().unwrap(), &cpu.momentum, |w| 1e-6 * w.abs().max(1.0));
-            if let Some(stored) = parameters.stored() {
-                let stored = download(&gpu, stored, parameters.len());
-                for (tensor, start) in net.parameters.iter().zip(parameters.tensors().iter().map(|t| t.start)) {
-                    let rounded: Vec<f32> =
-                        got[tensor.range.clone()].iter().map(|&x| gpu.precision.round_factor(x)).collect();
-                    assert_eq!(stored[start..start + rounded.len()], rounded, "{gpu:?}: {}", tensor.name);
+            let [momentum, expected] = optimizers.each_ref().map(|optimizer| optimizer.momentum().unwrap());
+            assert_close(&gpu, "momentum", &momentum, &expected, |w| 1e-6 * w.abs().max(1.0));
+            if gpu.precision.bytes() < 4 {
+                let stored = sessions[0].parameters().read_rounded().unwrap();
+                for tensor in &net.parameters {
+                    let range = tensor.range.clone();
+                    let rounded: Vec<f32> = got[range.clone()].iter().map(|&x| gpu.precision.round_factor(x)).collect();
+                    assert_eq!(stored[range], rounded, "{gpu:?}: {}", tensor.name);
                 }
             }
         }
     }
 }
 
+fn session(device: &Device, net: &Arc<Net>, parameters: &[f32]) -> Session {
+    let parameters = Parameters::on(device, net, parameters.to_vec()).unwrap();
+    Session::new(net.clone(), &parameters, 1, Purpose::Training).unwrap()
+}
+
 #[test]
 fn the_optimizer_can_be_given_its_momentum_back() {
     let (net, gpu) = (net(), gpus().remove(3));
     let values: Vec<f32> = (0..net.parameter_len()).map(|i| i as f32).collect();
-    let parameters = Arc::new(GpuParameters::new(&gpu, &net, &values).unwrap());
-    let gradients = gpu.memory(4 * parameters.len()).unwrap();
-    let mut sgd = GpuSgd::new(&net, parameters, gradients.ptr, SgdConfig::default()).unwrap();
-    assert!(sgd.momentum().unwrap().iter().all(|&v| v == 0.0));
-    sgd.set_momentum(&values).unwrap();
-    assert_eq!(sgd.momentum().unwrap(), values);
+    for device in [Device::Gpu(gpu), Device::Cpu] {
+        let mut sgd = Sgd::new(&session(&device, &net, &values), SgdConfig::default()).unwrap();
+        assert!(sgd.momentum().unwrap().iter().all(|&v| v == 0.0));
+        sgd.set_momentum(&values).unwrap();
+        assert_eq!(sgd.momentum().unwrap(), values);
+        assert!(sgd.set_momentum(&values[1..]).is_err(), "of another length");
+    }
+}
+
+/// Lengths that do not fit, and sessions that an optimizer was not made for, are errors on every device.
+#[test]
+fn what_does_not_fit_is_an_error_everywhere() {
+    let (net, gpu) = (net(), gpus().remove(0));
+    let parameters = net.initial_parameters(1);
+    for device in [Device::Gpu(gpu), Device::Cpu] {
+        let short = Parameters::on(&device, &net, parameters[1..].to_vec()).err().unwrap();
+        assert!(short.to_string().contains("parameters, but"), "{short}");
+        let mut session = session(&device, &net, &parameters);
+        let forward_only = Session::new(net.clone(), session.parameters(), 1, Purpose::Inference).unwrap();
+        assert!(session.set_input(&[0.0; 5]).unwrap_err().to_string().contains("a batch of 5 values"));
+        assert!(session.set_gradients(&[0.0; 5]).unwrap_err().to_string().contains("5 gradients are given"));
+        assert!(session.parameters().write(&[0.0; 5]).unwrap_err().to_string().contains("5 values are given"));
+        assert!(session.backward(None).unwrap_err().to_string().contains("no forward pass"));
+        assert!(Sgd::new(&forward_only, SgdConfig::default()).err().unwrap().to_string().contains("forward only"));
+        let mut sgd = Sgd::new(&session, SgdConfig::default()).unwrap();
+        assert!(sgd.step(&forward_only, 0.1).unwrap_err().to_string().contains("another session"));
+    }
 }
 
 fn noise(width: usize, height: usize, seed: u64) -> Photo {

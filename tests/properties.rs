@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use std::ops::Range;
-use weft::net::{INPUT, LayerSpec, Net, Plan, Purpose, Spec};
+use weft::net::{INPUT, LayerSpec, Net, Normalise, Plan, Purpose, Spec};
 use weft::ops::{Permutation, Shape, nchw_to_nhwc, nhwc_to_nchw};
 
 const FILE: &str = "some/net.toml";
@@ -16,7 +16,14 @@ fn cases(cases: u32) -> ProptestConfig {
 /// A net of one layer `only`.
 fn net(input: Shape, kind: &str, keys: &str) -> Result<Net, String> {
     let layer = LayerSpec::new("only", kind, keys).unwrap();
-    Net::new(Spec { place: FILE.into(), name: "net".into(), input, layers: vec![layer] }).map_err(|e| e.to_string())
+    Net::new(Spec {
+        place: FILE.into(),
+        name: "net".into(),
+        input,
+        layers: vec![layer],
+        normalise: Normalise::default(),
+    })
+    .map_err(|e| e.to_string())
 }
 
 /// One line that names the file and the layer.
@@ -287,7 +294,7 @@ proptest! {
         if !["name", "type", "from"].contains(&key.as_str()) {
             layer.keys.insert(key, value);
         }
-        let spec = Spec { place: FILE.into(), name, input: Shape::new(3, 5, 7), layers: vec![layer] };
+        let spec = Spec { place: FILE.into(), name, input: Shape::new(3, 5, 7), layers: vec![layer], normalise: Normalise::default() };
         let legal = !layer_name.is_empty() && layer_name != "input" && !layer_name.chars().any(char::is_control);
         if legal {
             same_again(&spec);
@@ -328,8 +335,13 @@ fn random_net() -> impl Strategy<Value = Net> {
     let kinds = ["conv", "conv_relu", "lrn", "relu", "dropout", "max_pool", "sigmoid", "concat", "softmax"];
     let layer = (prop::sample::select(kinds.to_vec()), any::<prop::sample::Index>(), any::<prop::sample::Index>());
     (prop::collection::vec(layer, 1..12), 0..4usize).prop_map(|(layers, end)| {
-        let mut spec =
-            Spec { place: FILE.into(), name: "random".into(), input: Shape::new(2, 4, 5), layers: Vec::new() };
+        let mut spec = Spec {
+            place: FILE.into(),
+            name: "random".into(),
+            input: Shape::new(2, 4, 5),
+            layers: Vec::new(),
+            normalise: Normalise::default(),
+        };
         for (index, (kind, first, second)) in layers.into_iter().enumerate() {
             let name = |value: usize| if value == INPUT { "input".to_string() } else { format!("l{}", value - 1) };
             let (first, second) = (name(first.index(index + 1)), name(second.index(index + 1)));

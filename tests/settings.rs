@@ -10,7 +10,7 @@ use weft::data::photo::{Photo, Rect};
 use weft::device::Device;
 use weft::face::{Bundle, Model};
 use weft::locate::edge_boxes::EdgeBoxes;
-use weft::net::{Net, Parameters, Runner, Spec};
+use weft::net::{Net, Parameters, Purpose, Session, Spec};
 use weft::recipe::Recipe;
 use weft::settings::Document;
 use weft::train::Config;
@@ -117,10 +117,10 @@ fn tomls(folder: &str) -> Vec<(String, String)> {
 /// The net runs on an input of all sorts of values, and what comes out is finite.
 fn run(net: Net) {
     let net = Arc::new(net);
-    let parameters = Parameters::Cpu(net.initial_parameters(1).into());
-    let mut runner = Runner::new(net, &parameters, 1).unwrap();
-    runner.input().iter_mut().enumerate().for_each(|(i, x)| *x = (i % 255) as f32 / 127.0 - 1.0);
-    assert!(runner.run().unwrap().iter().all(|y| y.is_finite()));
+    let parameters = Parameters::on(&Device::Cpu, &net, net.initial_parameters(1)).unwrap();
+    let mut session = Session::new(net, &parameters, 1, Purpose::Inference).unwrap();
+    session.input().iter_mut().enumerate().for_each(|(i, x)| *x = (i % 255) as f32 / 127.0 - 1.0);
+    assert!(session.infer().unwrap().iter().all(|y| y.is_finite()));
 }
 
 #[test]

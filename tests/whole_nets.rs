@@ -5,10 +5,10 @@ use std::sync::Arc;
 use weft::data::photo::Photo;
 use weft::device::{Convolution, Device, Emulator, EmulatorOptions, Gpu, Precision};
 use weft::face::Model;
-use weft::net::{INPUT, LayerSpec, Net, Spec};
+use weft::net::{INPUT, LayerSpec, Net, SgdConfig, Spec};
 use weft::ops::{Mode, Targets};
 use weft::rng::Rng;
-use weft::train::{SgdConfig, Trainer};
+use weft::train::Trainer;
 
 fn emulator(checked: bool) -> Gpu {
     let driver = Arc::new(Emulator::new(EmulatorOptions { checked, seed: Some(1) }));
@@ -69,7 +69,7 @@ fn losses(device: &Device, net: &Arc<Net>) -> Vec<f32> {
         let targets = Targets { classes: &[8, 5, 8, 5], values: &values };
         let mode = Mode::Training { seed: 77 + step };
         losses.push(trainer.forward(&batch, mode, targets).unwrap());
-        trainer.update(mode, targets, 0.02).unwrap();
+        trainer.update(0.02).unwrap();
     }
     losses
 }

@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             return Err(e);
         }
     };
-    let Device::Gpu(gpu) = device else {
+    let Some(gpu) = device.gpu() else {
         if args.json {
             print_json(&json!({ "machine": machine_json(&machine), "device": "cpu" }))?;
         } else {
@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let wanted = |name: &str| args.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
     let progress = Progress::new(doctor::checks() as u64, "checks");
-    let report = doctor::check(&gpu, wanted, |done| progress.set(done));
+    let report = doctor::check(gpu, wanted, |done| progress.set(done));
     drop(progress);
     let complete = args.only.is_none();
     if args.json {

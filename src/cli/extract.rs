@@ -5,13 +5,8 @@ use super::outputs::Outputs;
 use super::photos::{Answer, AnswerArgs, PhotoArgs, Table, answer_all, open_photo};
 use super::progress::Progress;
 use super::{print, print_json, say};
-use crate::data::photo::Photo;
-use crate::data::resample::Normalise;
-use crate::device::Device;
-use crate::interweave::{
-    GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, Outline, PatchScanner, Put, patches,
-};
-use crate::net::{GpuParameters, Net, Parameters, Spec, Unknown};
+use crate::interweave::{self, Extractor, ExtractorOptions, Outline, patches};
+use crate::net::{Net, Parameters, Spec, Unknown};
 use crate::weights::{TensorWriter, keep_inputs, write_atomic};
 use crate::{Error, Result};
 use serde_json::{Value, json};
@@ -65,10 +60,20 @@ const DRAWN: usize = 200;
 enum Method {
     /// All patches in one pass, nothing computed twice
     Interweave,
-    /// The same to the letter of the paper: interweaved maps are written and convolved
+    /// Exactly as in the paper: interweaved maps are written and convolved
     InterweaveMaps,
     /// Every patch by itself
     Patchwise,
+}
+
+impl From<Method> for interweave::Method {
+    fn from(method: Method) -> Self {
+        match method {
+            Method::Interweave => Self::OnePass,
+            Method::InterweaveMaps => Self::Maps,
+            Method::Patchwise => Self::Patchwise,
+        }
+    }
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -99,7 +104,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let ([image], Some(path)) = (&photos[..], &args.output) {
         keep_inputs("--output", path, reads.iter().chain([image]))?;
     }
-    let mut extractor = extractor(args, &net, net.load_parameters(weights, unknown)?)?;
+    let parameters = Parameters::on(&args.device.open()?, &net, net.load_parameters(weights, unknown)?)?;
+    let options = ExtractorOptions { method: args.method.into(), ..ExtractorOptions::default() };
+    let mut extractor = Extractor::new(net.clone(), &parameters, options)?;
     if let [image] = &photos[..] {
         // A single image's error is the program's.
         let found = extract(args, &net, &mut extractor, image, args.output.as_deref())?;
@@ -174,45 +181,9 @@ fn extract(
         progress.set(done);
         Ok(())
     };
-    extractor(&photo, args.stride, &mut put).map_err(within)?;
+    extractor.extract_into(&photo, args.stride, &mut put).map_err(within)?;
     let seconds = (start.elapsed() - writing).as_secs_f64();
     progress.finish();
     file.map_or(Ok(()), TensorWriter::finish)?;
     Ok(Extracted { patches: [down, across], dims, stride: args.stride, method: args.method, seconds })
-}
-
-/// Hands on the features of all patches of a photo, at a stride.
-type Extractor = Box<dyn FnMut(&Photo, usize, Put<'_>) -> Result<()>>;
-
-fn extractor(args: &Args, net: &Arc<Net>, parameters: Vec<f32>) -> Result<Extractor> {
-    let (net, normalise) = (net.clone(), Normalise::default());
-    Ok(match args.method {
-        Method::Interweave => match args.device.open()? {
-            Device::Cpu => {
-                let mut interweaver = Interweaver::new(net, parameters, normalise)?;
-                Box::new(move |photo, stride, put| interweaver.extract_into(photo, stride, put))
-            }
-            Device::Gpu(gpu) => {
-                let parameters = Arc::new(GpuParameters::new(&gpu, &net, &parameters)?);
-                let mut interweaver = GpuInterweaver::new(net, parameters, normalise)?;
-                Box::new(move |photo, stride, put| interweaver.extract_into(photo, stride, put))
-            }
-        },
-        Method::InterweaveMaps => match args.device.open()? {
-            Device::Cpu => {
-                let mut interweaver = MapInterweaver::new(net, parameters, normalise)?;
-                Box::new(move |photo, stride, put| interweaver.extract_into(photo, stride, put))
-            }
-            Device::Gpu(gpu) => {
-                let parameters = Arc::new(GpuParameters::new(&gpu, &net, &parameters)?);
-                let mut interweaver = GpuMapInterweaver::new(net, parameters, normalise)?;
-                Box::new(move |photo, stride, put| interweaver.extract_into(photo, stride, put))
-            }
-        },
-        Method::Patchwise => {
-            let parameters = Parameters::on(&args.device.open()?, &net, parameters)?;
-            let mut scanner = PatchScanner::new(net, parameters, normalise)?;
-            Box::new(move |photo, stride, put| scanner.extract_into(photo, stride, put))
-        }
-    })
 }

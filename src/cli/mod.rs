@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand, which turns words into calls and results into text or JSON.
 //! Results go to standard output, everything else to standard error.
 
-use crate::device::{Convolution, Device, Gpu, Precision};
+use crate::device::{Convolution, Device, Precision};
 use crate::{Error, Result};
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -164,19 +164,7 @@ impl DeviceArgs {
     /// # Errors
     /// A device that cannot be used, and why; a precision that it does not have.
     fn open(&self) -> Result<Device> {
-        match Device::open(&self.device)? {
-            Device::Gpu(gpu) if !gpu.has(self.precision) => {
-                let name = &gpu.driver.properties().name;
-                Err(Error::new(format!("--precision {}", self.precision), format!("{name} has no such tensor cores"))
-                    .advise("use f32; the others need compute capability 8.0"))
-            }
-            Device::Gpu(gpu) => Ok(Device::Gpu(Gpu { precision: self.precision, convolution: self.conv, ..gpu })),
-            Device::Cpu if self.precision != Precision::F32 => {
-                Err(Error::new(format!("--precision {}", self.precision), "the CPU computes in f32")
-                    .advise("leave it out, or give a GPU with --device"))
-            }
-            Device::Cpu => Ok(Device::Cpu),
-        }
+        Device::open(&self.device)?.with(self.precision, self.conv)
     }
 }
 

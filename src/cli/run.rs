@@ -1,12 +1,10 @@
 //! `weft run`: a network on tensors from a file, for comparing with other frameworks.
 
-use crate::device::Device;
 use crate::memory;
-use crate::net::{GpuParameters, GpuSession, INPUT, Layer, Net, Purpose, Session, Unknown};
+use crate::net::{INPUT, Layer, Net, Parameters, Purpose, Session, Unknown};
 use crate::ops::{Mode, Shape, TargetKind, Targets, nchw_to_nhwc, nhwc_to_nchw};
 use crate::weights::{TensorFile, TensorWriter, keep_inputs};
 use crate::{Error, Result};
-use std::borrow::Cow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -51,22 +49,21 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let net = Arc::new(net);
     let purpose = if args.grad { Purpose::Differentiation } else { Purpose::Inspection };
-    // Beside the session: the batch as it is given and as it is read, a layer's output and its transpose, targets, a
-    // cotangent, parameters, their gradients and those as they are written.
-    let copies = if args.grad { 4 } else { 2 };
+    // Beside the session: the batch as it is given, a layer's output and its transpose, targets, a cotangent, parameters
+    // twice, and gradients as they are written.
+    let copies = if args.grad { 3 } else { 2 };
     net.fit(format!("{}: a batch of {n}", args.input.display()), &device, n, purpose, |n| {
         let largest = (0..=net.layers.len()).map(|value| net.shape(value).len() as u128).max().unwrap_or(0);
-        2 * net.batch_bytes(n) + 8 * n as u128 * largest + 2 * net.answer_bytes(n) + copies * net.parameter_bytes()
+        net.batch_bytes(n) + 8 * n as u128 * largest + 2 * net.answer_bytes(n) + copies * net.parameter_bytes()
     })?;
     let parameters = net.load_parameters(&args.weights, Unknown::Refuse)?;
     let targets = read_targets(&net, &file, n)?;
     let targets = Targets { classes: &targets.0, values: &targets.1 };
 
-    let mut session = Pass::new(&device, net.clone(), n, purpose, parameters).map_err(at_input)?;
-    let mut nhwc = memory::zeroed(net.value_len(INPUT, n), "the batch")?;
-    nchw_to_nhwc(net.spec.input, &input.to_f32()?, &mut nhwc);
-    session.forward(&nhwc, targets).map_err(at_input)?;
-    drop(nhwc);
+    let parameters = Parameters::on(&device, &net, parameters)?;
+    let mut session = Session::new(net.clone(), &parameters, n, purpose).map_err(at_input)?;
+    nchw_to_nhwc(net.spec.input, &input.to_f32()?, session.input());
+    session.forward(Mode::Inference, targets).map_err(at_input)?;
 
     let shapes = tensors(&net, n, args.grad);
     let named: Vec<(&str, &[usize])> = shapes.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
@@ -93,13 +90,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             }
             None => None,
         };
-        let (gradients, input_gradient) = session.backward(targets, cotangent.as_deref()).map_err(at_input)?;
-        match input_gradient {
+        session.backward(cotangent.as_deref()).map_err(at_input)?;
+        match session.input_gradient()? {
             Some(gradient) => output.push(&transposed(net.spec.input, &gradient)?)?,
             // No layer leads from the input to the output.
             None => output.push(&memory::zeroed::<f32>(net.value_len(INPUT, n), "grad.input")?)?,
         }
-        for gradient in net.named(&gradients) {
+        for gradient in net.named(&session.gradients()?) {
             output.push(&gradient.values)?;
         }
     }
@@ -121,59 +118,6 @@ fn tensors(net: &Net, n: usize, grad: bool) -> Vec<(String, Vec<usize>)> {
         tensors.extend(parameters.map(|p| (format!("grad.{}", p.name), p.tensor.shape.clone())));
     }
     tensors
-}
-
-/// A forward and a backward pass on either kind of device.
-enum Pass {
-    Cpu { session: Session, parameters: Vec<f32> },
-    Gpu(Box<GpuSession>),
-}
-
-impl Pass {
-    fn new(device: &Device, net: Arc<Net>, n: usize, purpose: Purpose, parameters: Vec<f32>) -> Result<Self> {
-        Ok(match device {
-            Device::Cpu => Self::Cpu { session: Session::new(net, n, purpose)?, parameters },
-            Device::Gpu(gpu) => {
-                let parameters = Arc::new(GpuParameters::new(gpu, &net, &parameters)?);
-                Self::Gpu(Box::new(GpuSession::new(net, parameters, n, purpose)?))
-            }
-        })
-    }
-
-    fn forward(&mut self, input: &[f32], targets: Targets<'_>) -> Result<()> {
-        match self {
-            Self::Cpu { session, parameters } => {
-                session.input().copy_from_slice(input);
-                session.forward(parameters, Mode::Inference, targets)
-            }
-            Self::Gpu(session) => {
-                session.set_input(input)?;
-                session.forward(Mode::Inference, targets)
-            }
-        }
-    }
-
-    fn value(&self, layer: usize) -> Result<Cow<'_, [f32]>> {
-        match self {
-            Self::Cpu { session, .. } => Ok(Cow::Borrowed(session.value(layer))),
-            Self::Gpu(session) => session.value(layer).map(Cow::Owned),
-        }
-    }
-
-    /// Gradients of the parameters, and of the input if it has one.
-    fn backward(&mut self, targets: Targets<'_>, cotangent: Option<&[f32]>) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
-        match self {
-            Self::Cpu { session, parameters } => {
-                let mut gradients = memory::zeroed(parameters.len(), "gradients")?;
-                session.backward(parameters, Mode::Inference, targets, cotangent, &mut gradients)?;
-                Ok((gradients, session.input_gradient().map(<[f32]>::to_vec)))
-            }
-            Self::Gpu(session) => {
-                session.backward(Mode::Inference, cotangent)?;
-                Ok((session.gradients()?, session.input_gradient()?))
-            }
-        }
-    }
 }
 
 /// A value in NCHW.

@@ -88,7 +88,8 @@ const WILD: &str = "img_celeba";
 const ALIGNED: &str = "img_align_celeba";
 
 /// The parts of the data, with the numbers they have in the partition file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     Train = 0,

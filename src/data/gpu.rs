@@ -1,9 +1,10 @@
 //! Batches out of photos on a GPU: kernels/image.cu.
 
 use super::photo::Rect;
-use super::resample::{MAX_REACH, Normalise};
+use super::resample::MAX_REACH;
 use crate::device::{Launch, Ptr, Recorder};
 use crate::kernel_parameters;
+use crate::net::Normalise;
 use crate::ops::gpu::{BLOCK, cover, pack};
 
 kernel_parameters! {

@@ -6,28 +6,10 @@
 //! edge pixels are repeated.
 
 use super::photo::{Photo, Rect};
+use crate::net::Normalise;
 
 /// Coordinates of a window are clamped to this, in pixels: beyond, there is nothing but repeated edge.
 pub(super) const MAX_REACH: f32 = 1_048_576.0;
-
-/// Pixels to network input: `(pixel - mean[channel]) * scale`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Normalise {
-    pub mean: [f32; 3],
-    pub scale: f32,
-}
-
-impl Default for Normalise {
-    /// 0..=255 to about -2..=2.
-    fn default() -> Self {
-        Self { mean: [127.5; 3], scale: 1.0 / 64.0 }
-    }
-}
-
-impl Normalise {
-    /// Pixels as they are, 0..=255.
-    pub const NONE: Self = Self { mean: [0.0; 3], scale: 1.0 };
-}
 
 /// Samples windows of photos. Keeps its scratch memory from call to call: make one per thread.
 #[derive(Debug, Default)]

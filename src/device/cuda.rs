@@ -477,8 +477,11 @@ impl Driver for Cuda {
             self.core.modules.iter().flat_map(|&module| names(module)).collect()
         } else {
             // Before CUDA 12.4: those that the emulator knows, too.
-            let own = super::emulator::kernels().filter(|name| matches!(self.core.find(name), Ok(Some(_))));
-            own.map(str::to_string).collect()
+            #[cfg(feature = "simt")]
+            let known = super::emulator::kernels();
+            #[cfg(not(feature = "simt"))]
+            let known = std::iter::empty::<&str>();
+            known.filter(|name| matches!(self.core.find(name), Ok(Some(_)))).map(str::to_string).collect()
         };
         names.into_iter().collect()
     }

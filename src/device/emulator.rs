@@ -13,6 +13,7 @@ mod kernels {
 }
 
 /// Names of all kernels that were compiled for the host.
+#[cfg(feature = "cuda")]
 pub(super) fn kernels() -> impl Iterator<Item = &'static str> {
     kernels::KERNELS.names()
 }

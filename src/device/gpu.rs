@@ -108,7 +108,7 @@ pub struct Gpu {
     pub convolution: Convolution,
     /// Every buffer is an allocation of its own and nothing shares memory, so that a checked emulator sees every access
     /// beyond one.
-    pub apart: bool,
+    pub separate_buffers: bool,
 }
 
 impl fmt::Debug for Gpu {
@@ -119,7 +119,7 @@ impl fmt::Debug for Gpu {
 
 impl Gpu {
     pub fn new(driver: Arc<dyn Driver>) -> Self {
-        Self { driver, precision: Precision::default(), convolution: Convolution::default(), apart: false }
+        Self { driver, precision: Precision::default(), convolution: Convolution::default(), separate_buffers: false }
     }
 
     /// Whether products in `precision` run here: all but f32 need tensor cores that know the type, and `cp.async`.

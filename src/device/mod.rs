@@ -1,18 +1,23 @@
 //! Where a network runs. `auto` takes the best that is there and says so.
 
+#[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod driver;
+#[cfg(feature = "simt")]
 mod emulator;
 mod gpu;
 mod images;
 
+#[cfg(feature = "cuda")]
 pub use cuda::Cuda;
 pub use driver::{Attributes, Driver, Launch, Peaks, Properties, Ptr, Work};
+#[cfg(feature = "simt")]
 pub use emulator::{Emulator, Options as EmulatorOptions};
 pub use gpu::{Convolution, Gpu, Memory, Precision, Program, Recorder, Step};
 pub use images::{ARCHITECTURES, IMAGES, NVCC};
 
 use crate::{Error, Result};
+#[cfg(any(feature = "cuda", feature = "simt"))]
 use std::sync::Arc;
 
 /// A device that is ready.
@@ -31,6 +36,57 @@ impl Device {
         }
     }
 
+    /// The same with what nets run on: threads, or the precision.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Cpu => format!("CPU, {} threads", rayon::current_num_threads()),
+            Self::Gpu(gpu) => format!("{} in {}", self.name(), gpu.precision),
+        }
+    }
+
+    /// The GPU, if it is one.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        match self {
+            Self::Cpu => None,
+            Self::Gpu(gpu) => Some(gpu),
+        }
+    }
+
+    /// What the GPU is and can do.
+    pub fn properties(&self) -> Option<Properties> {
+        self.gpu().map(|gpu| gpu.driver.properties().clone())
+    }
+
+    /// True for the emulator, whose times say nothing of a GPU.
+    pub fn is_emulated(&self) -> bool {
+        self.gpu().is_some_and(|gpu| gpu.driver.properties().peaks.is_none())
+    }
+
+    /// Host threads that results depend on: sums over a batch are split among them on the CPU. 0 on a GPU.
+    pub fn threads(&self) -> usize {
+        if self.gpu().is_some() { 0 } else { rayon::current_num_threads() }
+    }
+
+    /// The same device with nets in another precision and convolutions by another algorithm; the CPU has f32 and one
+    /// algorithm.
+    ///
+    /// # Errors
+    /// A precision that the device does not have.
+    pub fn with(self, precision: Precision, convolution: Convolution) -> Result<Self> {
+        let place = format!("--precision {precision}");
+        match self {
+            Self::Gpu(gpu) if !gpu.has(precision) => {
+                Err(Error::new(place, format!("{} has no such tensor cores", gpu.driver.properties().name))
+                    .advise("use f32; the others need compute capability 8.0"))
+            }
+            Self::Gpu(gpu) => Ok(Self::Gpu(Gpu { precision, convolution, ..gpu })),
+            Self::Cpu if precision != Precision::F32 => {
+                Err(Error::new(place, "the CPU computes in f32").advise("leave it out, or give a GPU with --device"))
+            }
+            Self::Cpu => Ok(Self::Cpu),
+        }
+    }
+
     /// Arithmetic of the nets that run here.
     pub fn precision(&self) -> Precision {
         match self {
@@ -45,19 +101,14 @@ impl Device {
     /// # Errors
     /// No such device, or one that cannot be used, and why.
     pub fn open(text: &str) -> Result<Self> {
-        let emulator = |checked| {
-            let options = EmulatorOptions { checked, seed: None };
-            Gpu { apart: checked, ..Gpu::new(Arc::new(Emulator::new(options))) }
-        };
-        let cuda = |cuda| Self::Gpu(Gpu::new(Arc::new(cuda)));
         match text {
             "cpu" => Ok(Self::Cpu),
             "auto" => Ok(Self::best()),
-            "cuda" => Cuda::open_any().map(|(_, found)| cuda(found)).map_err(|refusal| refusal.error),
-            "simt" => Ok(Self::Gpu(emulator(false))),
-            "simt:checked" => Ok(Self::Gpu(emulator(true))),
+            "simt" => emulator(false),
+            "simt:checked" => emulator(true),
+            "cuda" => cuda(None),
             _ => match text.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok()) {
-                Some(ordinal) => Cuda::open(ordinal).map(cuda).map_err(|refusal| refusal.error),
+                Some(ordinal) => cuda(Some(ordinal)),
                 None => Err(Error::new(format!("--device {text}"), "no such device")
                     .advise("use auto, cpu, cuda, cuda:N, simt or simt:checked")),
             },
@@ -65,6 +116,7 @@ impl Device {
     }
 
     /// The first usable GPU, else the CPU.
+    #[cfg(feature = "cuda")]
     fn best() -> Self {
         match Cuda::open_any() {
             Ok((ordinal, cuda)) => {
@@ -81,6 +133,37 @@ impl Device {
             }
         }
     }
+
+    #[cfg(not(feature = "cuda"))]
+    fn best() -> Self {
+        Self::Cpu
+    }
+}
+
+/// A GPU by its number, or the first one that can be used.
+#[cfg(feature = "cuda")]
+fn cuda(ordinal: Option<usize>) -> Result<Device> {
+    let found = match ordinal {
+        Some(ordinal) => Cuda::open(ordinal),
+        None => Cuda::open_any().map(|(_, found)| found),
+    };
+    found.map(|found| Device::Gpu(Gpu::new(Arc::new(found)))).map_err(|refusal| refusal.error)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: Option<usize>) -> Result<Device> {
+    Err(Error::new("--device cuda", "Weft was built without GPU code").advise("build it with the feature `cuda`"))
+}
+
+#[cfg(feature = "simt")]
+fn emulator(checked: bool) -> Result<Device> {
+    let emulator = Emulator::new(EmulatorOptions { checked, seed: None });
+    Ok(Device::Gpu(Gpu { separate_buffers: checked, ..Gpu::new(Arc::new(emulator)) }))
+}
+
+#[cfg(not(feature = "simt"))]
+fn emulator(_: bool) -> Result<Device> {
+    Err(Error::new("--device simt", "Weft was built without the emulator").advise("build it with the feature `simt`"))
 }
 
 /// Writes a line to standard error. That nobody can read it is no reason to fail.

@@ -1,21 +1,23 @@
 //! `weft doctor`: what is here, and whether every kernel does on this very device what the CPU does.
 //!
 //! Small nets ([`cases`]), one per operation and path, run on the device in each precision and on the CPU; a kernel gets
-//! the worst error of the cases in which it ran. Kernels that belong to no layer have checks of their own ([`apart`]).
+//! the worst error of the cases in which it ran. Kernels that belong to no layer have checks of their own ([`standalone`]).
 
-pub mod apart;
 pub mod cases;
+pub mod standalone;
 mod tally;
 
 pub use tally::{Row, Tally};
 
 use crate::Result;
+#[cfg(feature = "cuda")]
 use crate::device::cuda::{self, Found};
-use crate::device::{ARCHITECTURES, Gpu, NVCC, Precision, Properties};
-use crate::net::{GpuParameters, GpuSession, Net, Purpose, Session};
+use crate::device::{ARCHITECTURES, Device, Gpu, Launch, NVCC, Precision, Properties};
+use crate::net::{Net, Parameters, Purpose, Session};
 use crate::ops::{Mode, TargetKind, Targets};
 use crate::rng::Rng;
 use cases::Case;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tally::error;
@@ -34,6 +36,7 @@ pub struct Machine {
 
 impl Machine {
     /// Looks; makes no context.
+    #[cfg(feature = "cuda")]
     pub fn look() -> Self {
         let found = cuda::probe();
         let gpus = |found: &Found| {
@@ -46,6 +49,13 @@ impl Machine {
             gpus: found.as_ref().map_or_else(|_| Vec::new(), gpus),
             driver: found.map(|found| found.version).map_err(|refusal| refusal.error.to_string()),
         }
+    }
+
+    /// Without the feature `cuda` there is nothing to see.
+    #[cfg(not(feature = "cuda"))]
+    pub fn look() -> Self {
+        let driver = Err("Weft was built without GPU code; build it with the feature `cuda`".to_string());
+        Self { compiler: NVCC, architectures: ARCHITECTURES, driver, gpus: Vec::new() }
     }
 }
 
@@ -67,7 +77,7 @@ impl Report {
 /// How many checks [`check`] makes of all cases, at most.
 pub fn checks() -> usize {
     let nets: usize = cases::CASES.iter().map(|case| case.algorithms().len()).sum();
-    Precision::ALL.len() * (nets + apart::CHECKS.len())
+    Precision::ALL.len() * (nets + standalone::CHECKS.len())
 }
 
 /// Runs all cases whose name `wanted` takes on a device; `done` hears how many are.
@@ -87,7 +97,7 @@ pub fn check(gpu: &Gpu, wanted: impl Fn(&str) -> bool, done: impl Fn(u64)) -> Re
                 next();
             }
         }
-        for (name, check) in apart::CHECKS.iter().filter(|(name, _)| wanted(name)) {
+        for (name, check) in standalone::CHECKS.iter().filter(|(name, _)| wanted(name)) {
             let gpu = Gpu { precision, ..gpu.clone() };
             if let Err(e) = check(&gpu, &mut tally) {
                 tally.fail(&[unnamed(name)], name, &e.to_string());
@@ -146,6 +156,11 @@ impl Numbers {
         let cotangent = (!is_loss).then(|| (0..net.value_len(last, n)).map(draw).collect());
         Self { input, parameters, classes, values, cotangent }
     }
+
+    fn session(&self, device: &Device, net: &Arc<Net>, n: usize) -> Result<Session> {
+        let parameters = Parameters::on(device, net, self.parameters.clone())?;
+        Session::new(net.clone(), &parameters, n, Purpose::Differentiation)
+    }
 }
 
 /// A pass's outputs and gradients.
@@ -171,15 +186,13 @@ impl Case {
         let numbers = Numbers::draw(&net, n, gpu.precision);
         let mode = if self.training { Mode::Training { seed: 7 } } else { Mode::Inference };
         let targets = Targets { classes: &numbers.classes, values: &numbers.values };
-        let want = on_cpu(&net, n, &numbers, mode, targets)?;
+        let want = run(&mut numbers.session(&Device::Cpu, &net, n)?, &numbers, mode, targets)?;
 
-        let parameters = Arc::new(GpuParameters::new(gpu, &net, &numbers.parameters)?);
-        let mut session = GpuSession::new(net.clone(), parameters, n, Purpose::Differentiation)?;
-        let programs = [session.forward_program(self.training), session.backward_program(self.training)];
-        let [forward, backward] = programs.map(|program| program.launches.clone());
+        let mut session = numbers.session(&Device::Gpu(gpu.clone()), &net, n)?;
+        let [forward, backward] = session.launches(self.training).map(<[Launch]>::to_vec);
         // The first pass launches one by one, the second a graph; both must hold.
         for _ in 0..2 {
-            let got = match on_gpu(&mut session, &numbers, mode, targets) {
+            let got = match run(&mut session, &numbers, mode, targets) {
                 Ok(got) => got,
                 Err(e) => {
                     // The message names the kernel; it cannot be said of the others that they work.
@@ -200,24 +213,13 @@ impl Case {
     }
 }
 
-fn on_cpu(net: &Arc<Net>, n: usize, numbers: &Numbers, mode: Mode, targets: Targets<'_>) -> Result<Answer> {
-    let mut session = Session::new(net.clone(), n, Purpose::Differentiation)?;
-    session.input().copy_from_slice(&numbers.input);
-    session.forward(&numbers.parameters, mode, targets)?;
-    let outputs = (0..net.layers.len()).map(|l| session.value(l).to_vec()).collect();
-    let mut gradients = vec![0.0; numbers.parameters.len()];
-    session.backward(&numbers.parameters, mode, targets, numbers.cotangent.as_deref(), &mut gradients)?;
-    let input = session.input_gradient().unwrap_or_default().to_vec();
-    Ok(Answer { outputs, gradients: tensors(net, input, &gradients) })
-}
-
-fn on_gpu(session: &mut GpuSession, numbers: &Numbers, mode: Mode, targets: Targets<'_>) -> Result<Answer> {
+fn run(session: &mut Session, numbers: &Numbers, mode: Mode, targets: Targets<'_>) -> Result<Answer> {
     let net = session.net().clone();
     session.set_input(&numbers.input)?;
     session.forward(mode, targets)?;
-    let outputs = (0..net.layers.len()).map(|l| session.value(l)).collect::<Result<_>>()?;
-    session.backward(mode, numbers.cotangent.as_deref())?;
-    let input = session.input_gradient()?.unwrap_or_default();
+    let outputs = (0..net.layers.len()).map(|l| session.value(l).map(Cow::into_owned)).collect::<Result<_>>()?;
+    session.backward(numbers.cotangent.as_deref())?;
+    let input = session.input_gradient()?.unwrap_or_default().into_owned();
     Ok(Answer { outputs, gradients: tensors(&net, input, &session.gradients()?) })
 }
 

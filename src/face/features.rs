@@ -3,12 +3,12 @@
 
 use super::Bundle;
 use crate::data::photo::{Photo, Rect};
-use crate::data::resample::{Normalise, Resampler};
+use crate::data::resample::Resampler;
 use crate::device::Device;
-use crate::interweave::{GpuInterweaver, Interweaver, patches};
+use crate::interweave::{Extractor, ExtractorOptions, patches};
 use crate::locate::{Shape, Shift, Widths};
 use crate::memory;
-use crate::net::{GpuParameters, Net, Spec, Unknown};
+use crate::net::{Net, Parameters, Spec, Unknown};
 use crate::settings::{Mistake, limits, within};
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -70,17 +70,9 @@ impl Anet {
     }
 }
 
-/// How the features of all patches are found.
-enum Method {
-    /// In one pass.
-    Cpu(Box<Interweaver>),
-    /// The same on a GPU, both frames as one batch.
-    Gpu(Box<GpuInterweaver>),
-}
-
 /// ANet with its weights.
-pub struct Extractor {
-    method: Method,
+pub struct FaceFeatures {
+    extractor: Extractor,
     dims: usize,
     weights: PathBuf,
     frame: [usize; 2],
@@ -90,7 +82,7 @@ pub struct Extractor {
     pixels: Vec<f32>,
 }
 
-impl Extractor {
+impl FaceFeatures {
     /// Reads net and weights; paths start at `folder`.
     ///
     /// # Errors
@@ -104,16 +96,11 @@ impl Extractor {
         let parameters = net.load_parameters(&weights, Unknown::Ignore)?;
         let dims = net.output().len();
         let [height, width] = config.frame;
-        let method = match device {
-            Device::Cpu => Method::Cpu(Box::new(Interweaver::new(net, parameters, Normalise::default())?)),
-            Device::Gpu(gpu) => {
-                let parameters = Arc::new(GpuParameters::new(gpu, &net, &parameters)?);
-                Method::Gpu(Box::new(GpuInterweaver::new(net, parameters, Normalise::default())?))
-            }
-        };
+        let parameters = Parameters::on(device, &net, parameters)?;
+        let extractor = Extractor::new(net, &parameters, ExtractorOptions::default())?;
         let pixels = memory::zeroed(height.saturating_mul(width).saturating_mul(6), "[anet] frame")?;
         let resampler = Resampler::default();
-        Ok(Self { method, dims, weights, frame: config.frame, stride: config.stride, resampler, pixels })
+        Ok(Self { extractor, dims, weights, frame: config.frame, stride: config.stride, resampler, pixels })
     }
 
     /// Length of a feature vector.
@@ -126,23 +113,13 @@ impl Extractor {
     /// # Errors
     /// No memory; features that are not finite.
     pub fn features(&mut self, photo: &Photo, part: Rect) -> Result<Vec<f32>> {
-        let [height, width] = self.frame;
+        let ([height, width], normalise) = (self.frame, self.extractor.net().spec.normalise);
         let frames = self.pixels.chunks_exact_mut(height * width * 3);
         for (frame, mirrored) in frames.zip([false, true]) {
-            self.resampler.sample(photo, part, width, height, mirrored, Normalise::default(), frame);
+            self.resampler.sample(photo, part, width, height, mirrored, normalise, frame);
         }
-        let mut features = Vec::new();
-        match &mut self.method {
-            Method::Cpu(net) => {
-                for frame in self.pixels.chunks_exact(height * width * 3) {
-                    features.extend(net.extract_normalised(frame, self.frame, self.stride)?.values);
-                }
-            }
-            Method::Gpu(net) => {
-                let found = net.extract_normalised(&self.pixels, self.frame, self.stride, 2)?;
-                found.into_iter().for_each(|found| features.extend(found.values));
-            }
-        }
+        let found = self.extractor.extract_normalised(&self.pixels, self.frame, self.stride, 2)?;
+        let features: Vec<f32> = found.into_iter().flat_map(|found| found.values).collect();
         if !features.iter().all(|value| value.is_finite()) {
             // NaN is not above 0: it would look like a face without an attribute.
             return Err(Error::file(&self.weights, "with these weights, the features are not finite")

@@ -6,7 +6,7 @@ mod features;
 mod machines;
 mod window;
 
-pub use features::{Anet, Extractor};
+pub use features::{Anet, FaceFeatures};
 pub use machines::{Faces, Seen};
 pub use window::Window;
 
@@ -68,7 +68,7 @@ const WORKING_SIDE: usize = 1024;
 pub struct Model {
     pub bundle: Bundle,
     localiser: Localiser,
-    extractor: Extractor,
+    features: FaceFeatures,
     svm: Option<Svm>,
     svm_path: PathBuf,
 }
@@ -97,14 +97,14 @@ impl Model {
         let folder = folder.as_ref();
         let bundle = Bundle::load(folder.join(BUNDLE))?;
         let localiser = Localiser::load(&bundle.locate, folder, device)?;
-        let extractor = Extractor::load(&bundle, folder, device)?;
+        let features = FaceFeatures::load(&bundle, folder, device)?;
         let svm_path = folder.join(&bundle.svm);
         let svm = if svm_path.exists() { Some(Svm::load(&svm_path)?) } else { None };
-        if let Some(svm) = svm.as_ref().filter(|svm| svm.dims() != extractor.dims()) {
-            let found = format!("is for {} features, but ANet gives {}", svm.dims(), extractor.dims());
+        if let Some(svm) = svm.as_ref().filter(|svm| svm.dims() != features.dims()) {
+            let found = format!("is for {} features, but ANet gives {}", svm.dims(), features.dims());
             return Err(Error::file(&svm_path, found).advise("train it again with `weft svm train`"));
         }
-        Ok(Self { bundle, localiser, extractor, svm, svm_path })
+        Ok(Self { bundle, localiser, features, svm, svm_path })
     }
 
     /// Names of the attributes.
@@ -129,7 +129,7 @@ impl Model {
 
     /// Length of a feature vector.
     pub fn dims(&self) -> usize {
-        self.extractor.dims()
+        self.features.dims()
     }
 
     /// The least score of a face that [`Model::locate`] gives.
@@ -210,7 +210,7 @@ impl Model {
     /// # Errors
     /// No memory.
     pub fn features_in(&mut self, photo: &Photo, frame: Rect) -> Result<Vec<f32>> {
-        self.extractor.features(photo, frame)
+        self.features.features(photo, frame)
     }
 
     /// A score per attribute, present above 0, of a face.

@@ -6,7 +6,8 @@ use crate::locate::{Boxes, Shape};
 use serde::Deserialize;
 
 /// The windows around a face.
-#[derive(Debug, Clone, Copy, Default, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Window {
     #[default]

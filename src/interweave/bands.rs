@@ -1,7 +1,6 @@
 //! Features on their way out. An image is done in pieces, and its features are handed on from top to bottom as they are
 //! complete, so that no more of them is in memory than a band of rows of patches, whatever the image.
 
-use super::patchwise::Features;
 use crate::Result;
 use crate::memory;
 
@@ -81,22 +80,6 @@ impl Band {
         put(&self.values[(from - first) * self.dims..(end - first) * self.dims])?;
         self.done = end;
         Ok(())
-    }
-}
-
-impl Features {
-    /// All features of an image of `patches` patches that `each` hands on.
-    ///
-    /// # Errors
-    /// No memory for them; what `each` says.
-    pub(super) fn gather(patches: [usize; 2], dims: usize, each: impl FnOnce(Put<'_>) -> Result<()>) -> Result<Self> {
-        let len = patches[0].saturating_mul(patches[1]).saturating_mul(dims);
-        let mut values = memory::reserve(len, "features").map_err(|e| e.advise("use a larger stride"))?;
-        each(&mut |features| {
-            values.extend_from_slice(features);
-            Ok(())
-        })?;
-        Ok(Self { patches, dims, values })
     }
 }
 

@@ -1,24 +1,25 @@
-//! The interweaved operation to the letter of the paper (section 2.2, Fig. 5): each bank of the first local layer runs on the
+//! The interweaved operation exactly as in the paper (section 2.2, Fig. 5): each bank of the first local layer runs on the
 //! whole trunk map, and for each bank of the second one and each *phase* its response maps are cut into cells and
-//! interweaved into a map in memory, which is then convolved like any other. What has to be done stands here; it is done by
-//! [`super::MapInterweaver`] on the CPU and by [`super::GpuMapInterweaver`] on a GPU.
+//! interweaved into a map in memory, which is then convolved like any other. What has to be done stands here ([`Work`]); it is
+//! done by [`super::maps_cpu`] and [`super::maps_gpu`].
 //!
-//! [`super::Interweaver`] does the same with less work and no such maps; this is what it is compared with.
+//! The one pass does the same with less work and no such maps; this is what it is compared with.
 
+use super::bands::{pieces, waiting};
+use super::extractor::{Images, Job};
+use super::plan::fitting;
 use super::plan::patches;
-use crate::data::photo::Photo;
-use crate::data::resample::Normalise;
 use crate::memory;
-use crate::net::Net;
+use crate::net::{Net, NetParameter};
 use crate::ops::conv::Filter;
-use crate::ops::{Kind, Pair, Shape};
+use crate::ops::{Kind, Operation, Pair, Shape};
 use crate::{Error, Result};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A net of the paper's build.
 pub(super) struct Build {
     pub net: Arc<Net>,
-    normalise: Normalise,
     /// Numbers of the two local layers.
     pub local: [usize; 2],
     /// Pixels of the image from one place of the trunk's map to the next.
@@ -30,8 +31,7 @@ impl Build {
     /// A net that is not a chain of an unpadded trunk, a local layer of span 1 whose blocks are as large as its cells, pools that
     /// tile the blocks, a second local layer whose cells are those blocks, and whatever follows but a loss: names the layer and
     /// the reason.
-    pub fn new(net: Arc<Net>, normalise: Normalise) -> Result<Self> {
-        super::check_rgb(&net)?;
+    pub fn new(net: Arc<Net>) -> Result<Self> {
         super::check_no_loss(&net)?;
         let refuse = |layer: usize, reason: &str| {
             let name = &net.layers[layer].name;
@@ -78,7 +78,7 @@ impl Build {
         if g.cell.h * pooled.h != f.cell.h || g.cell.w * pooled.w != f.cell.w {
             return Err(refuse(second, "its cells must be the blocks of the first local layer"));
         }
-        Ok(Self { net, normalise, local: [first, second], stride })
+        Ok(Self { net, local: [first, second], stride })
     }
 
     /// Whether patches may be that many pixels apart.
@@ -106,29 +106,30 @@ impl Build {
         Shape::new(3, (patches[0] - 1) * stride + patch.h, (patches[1] - 1) * stride + patch.w)
     }
 
-    /// The photo's normalised values, by their number.
-    pub fn values<'a>(&self, photo: &'a Photo) -> impl Fn(usize) -> f32 + use<'a> {
-        let Normalise { mean, scale } = self.normalise;
-        move |i| (f32::from(photo.rgb[i]) - mean[i % 3]) * scale
-    }
-
-    /// The part of an image of that width that so many patches from patch `first` on read, [h, w, 3].
+    /// The part of an image that so many patches from patch `first` on read, [h, w, 3], normalised.
     ///
     /// # Errors
     /// No memory.
-    pub fn cut(
-        &self,
-        value: &impl Fn(usize) -> f32,
-        width: usize,
-        first: [usize; 2],
-        patches: [usize; 2],
-        stride: usize,
-    ) -> Result<Vec<f32>> {
-        let shape = self.input(patches, stride);
-        let mut pixels = memory::reserve(shape.len(), "pixels")?;
-        let row = |y: usize| 3 * ((first[0] * stride + y) * width + first[1] * stride);
-        pixels.extend((0..shape.h).flat_map(|y| (row(y)..row(y) + 3 * shape.w).map(value)));
+    pub fn cut(&self, images: &Images<'_>, image: usize, first: [usize; 2], job: &Piece) -> Result<Vec<f32>> {
+        let (shape, width, stride) = (self.input(job.patches, job.stride), images.size[1], job.stride);
+        let mut pixels = memory::zeroed(shape.len(), "pixels")?;
+        for (y, row) in pixels.chunks_exact_mut(3 * shape.w).enumerate() {
+            images.copy(image, 3 * ((first[0] * stride + y) * width + first[1] * stride), row);
+        }
         Ok(pixels)
+    }
+
+    /// The largest piece of a job's images that costs at most `memory` bytes by `cost` and whose features may wait.
+    ///
+    /// # Errors
+    /// What `cost` says.
+    pub fn piece(&self, job: Job, memory: u128, cost: impl Fn(&Work) -> u128) -> Result<Piece> {
+        let bytes = |patches| {
+            // Too large to be a net: no piece.
+            Ok(Work::new(self, patches, job.stride).map_or(u128::MAX, |work| cost(&work)))
+        };
+        let patches = waiting(job.whole, fitting(job.whole, memory, bytes)?, self.net.output().len());
+        Ok(Piece { patches, stride: job.stride })
     }
 
     /// The filters of the first local layer, and of the second.
@@ -157,6 +158,88 @@ impl Build {
         let tile = Pair { h: weave.span.h * g.cell.h, w: weave.span.w * g.cell.w };
         Unweaving { weave, values, tile, block: g.block, output: g.output }
     }
+}
+
+/// A piece of an image.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Piece {
+    pub patches: [usize; 2],
+    pub stride: usize,
+}
+
+impl Piece {
+    /// First patches of all pieces of an image.
+    pub fn corners(&self, whole: [usize; 2]) -> impl Iterator<Item = [usize; 2]> + use<> {
+        pieces(whole, self.patches)
+    }
+}
+
+/// A layer bound to larger maps.
+pub(super) struct Layer {
+    pub number: usize,
+    pub op: Box<dyn Operation>,
+}
+
+/// What has to be done for a piece.
+pub(super) struct Work {
+    pub patches: [usize; 2],
+    pub input: Shape,
+    pub trunk: Vec<Layer>,
+    /// A bank of the first local layer, and how many there are.
+    pub response: Filter,
+    pub banks: usize,
+    pub weaves: Vec<Interweaving>,
+    pub between: Vec<Layer>,
+    /// A bank of the second local layer, and the output of all of them for a patch.
+    pub second: Filter,
+    pub blocks: Shape,
+    pub rest: Vec<Layer>,
+}
+
+impl Work {
+    /// # Errors
+    /// Maps too large for a layer.
+    pub fn new(build: &Build, patches: [usize; 2], stride: usize) -> Result<Self> {
+        let (net, [first, second], [f, g]) = (&build.net, build.local, build.filters());
+        let input = build.input(patches, stride);
+        let (trunk, shape) = chain(net, 0..first, input)?;
+        let response = dense(f, shape);
+        let weaves = build.weaves(response.output, patches, stride);
+        let (between, shape) = chain(net, first + 1..second, weaves[0].map())?;
+        let (rest, _) = chain(net, second + 1..net.layers.len(), g.output)?;
+        let (banks, second, blocks) = (f.banks(), dense(g, shape), g.output);
+        Ok(Self { patches, input, trunk, response, banks, weaves, between, second, blocks, rest })
+    }
+
+    /// Maps of a bank: one for each phase.
+    pub fn maps(&self) -> usize {
+        let maps = self.weaves[0].maps();
+        maps.h * maps.w
+    }
+
+    /// Patches of the piece.
+    pub fn count(&self) -> usize {
+        self.patches[0] * self.patches[1]
+    }
+}
+
+/// Layers one after the other from an input of this shape, and the shape of what comes out. Dropout does nothing.
+fn chain(net: &Net, layers: Range<usize>, mut shape: Shape) -> Result<(Vec<Layer>, Shape)> {
+    let mut bound = Vec::new();
+    for number in layers {
+        if !matches!(net.layers[number].op.kind(), Kind::Dropout) {
+            let op = net.rebind(number, &[shape])?;
+            shape = op.output();
+            bound.push(Layer { number, op });
+        }
+    }
+    Ok((bound, shape))
+}
+
+/// Bank `bank` of `banks` of a tensor of a local layer, in values of that tensor.
+pub(super) fn bank(tensor: &NetParameter, bank: usize, banks: usize) -> Range<usize> {
+    let size = tensor.range.len() / banks;
+    bank * size..(bank + 1) * size
 }
 
 /// The filter of a local layer.

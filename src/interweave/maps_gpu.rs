@@ -1,26 +1,20 @@
-//! The paper's literal form of the interweaved operation on a GPU: one program from the pixels to the features. The maps of all
+//! The interweaved operation exactly as in the paper, on a GPU: one program from the pixels to the features. The maps of all
 //! phases of a bank are one batch, written by one launch of kernels/interweave.cu and convolved by the kernels of any other
 //! layer; a bank's maps take the place of those of the bank before.
 
-use super::bands::{Band, Put, pieces, waiting};
+use super::bands::Band;
 use super::budget;
-use super::maps::{Build, Interweaving, Unweaving, dense};
-use super::patchwise::Features;
-use super::plan::fitting;
+use super::extractor::{Engine, Images, Job, PutImage};
+use super::maps::{Build, Interweaving, Layer, Piece, Unweaving, Work, bank};
+use super::writer::{Writer, Written, hand_on};
 use crate::Result;
-use crate::data::photo::Photo;
-use crate::data::resample::Normalise;
-use crate::device::{Gpu, Launch, Memory, Program, Ptr, Recorder};
+use crate::device::{Gpu, Launch, Ptr, Recorder};
 use crate::kernel_parameters;
-use crate::net::{GpuParameters, Net, NetParameter};
-use crate::ops::conv::Filter;
-use crate::ops::gpu::{self, BLOCK, GpuForward, GpuTargets, cover, lanes};
-use crate::ops::{Kind, Operation, Shape, nhwc_to_nchw};
-use std::ops::Range;
+use crate::net::NetParameter;
+use crate::net::gpu::GpuParameters;
+use crate::ops::gpu::{self, BLOCK, cover, lanes};
+use crate::ops::{Operation, Shape, nhwc_to_nchw};
 use std::sync::Arc;
-
-/// Bytes beyond which an image is done in several pieces.
-const MEMORY: usize = 2 << 30;
 
 kernel_parameters! {
     /// kernels/interweave.cu
@@ -118,189 +112,79 @@ impl Unweaving {
     }
 }
 
-/// Runs a net of the paper's build on all patches of images.
-pub struct GpuMapInterweaver {
-    build: Build,
+/// Runs a net of the paper's architecture on all patches of images.
+pub(super) struct MapsGpu {
+    build: Arc<Build>,
     parameters: Arc<GpuParameters>,
-    memory: usize,
+    /// For the last job.
     prepared: Option<Prepared>,
 }
 
-/// Everything that a size of image and a stride need.
+/// Everything that a job needs.
 struct Prepared {
-    key: ([usize; 2], usize),
-    /// Patches of a piece of the image.
-    piece: [usize; 2],
-    program: Program,
-    _memory: Vec<Memory>,
-    /// Pixels of a piece, and the last layer's output for its patches, both in f32.
-    pixels: Ptr,
-    features: Ptr,
+    job: Job,
+    piece: Piece,
+    written: Written,
 }
 
-impl GpuMapInterweaver {
-    /// # Errors
-    /// A net that [`super::MapInterweaver`] refuses.
-    pub fn new(net: Arc<Net>, parameters: Arc<GpuParameters>, normalise: Normalise) -> Result<Self> {
-        Ok(Self { build: Build::new(net, normalise)?, parameters, memory: MEMORY, prepared: None })
+impl MapsGpu {
+    pub fn new(build: Arc<Build>, parameters: Arc<GpuParameters>) -> Self {
+        Self { build, parameters, prepared: None }
     }
 
-    /// Sets the memory, in bytes, that an image may take before it is done in pieces.
-    #[must_use]
-    pub fn with_memory(mut self, bytes: usize) -> Self {
-        (self.memory, self.prepared) = (bytes, None);
-        self
-    }
-
-    /// Whether patches may be that many pixels apart.
-    pub fn takes(&self, stride: usize) -> bool {
-        self.build.takes(stride)
-    }
-
-    /// Features of the patches whose upper left corners are multiples of `stride` and which lie inside the photo.
-    ///
-    /// # Errors
-    /// A stride that is no multiple of the trunk's, or 0; an image smaller than a patch; out of memory.
-    pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
-        let whole = self.build.patches([photo.height, photo.width], stride)?;
-        Features::gather(whole, self.build.net.output().len(), |put| self.extract_into(photo, stride, put))
-    }
-
-    /// The same, handed to `put` as they come.
-    ///
-    /// # Errors
-    /// As [`GpuMapInterweaver::extract`]; what `put` says.
-    pub fn extract_into(&mut self, photo: &Photo, stride: usize, put: Put<'_>) -> Result<()> {
-        let value = self.build.values(photo);
-        self.run(value, [photo.height, photo.width], stride, put)
-    }
-
-    /// Features of an image that is already normalised, [height, width, 3].
-    ///
-    /// # Errors
-    /// As [`GpuMapInterweaver::extract`].
-    pub fn extract_normalised(&mut self, pixels: &[f32], size: [usize; 2], stride: usize) -> Result<Features> {
-        assert_eq!(pixels.len(), size[0] * size[1] * 3, "pixels of another size");
-        let whole = self.build.patches(size, stride)?;
-        Features::gather(whole, self.build.net.output().len(), |put| self.run(|i| pixels[i], size, stride, put))
-    }
-
-    /// `value(i)` is value `i` of the normalised image.
-    fn run(&mut self, value: impl Fn(usize) -> f32, size: [usize; 2], stride: usize, put: Put<'_>) -> Result<()> {
-        let whole = self.build.patches(size, stride)?;
-        self.prepare(whole, stride)?;
-        let (gpu, output) = (self.parameters.gpu(), self.build.net.output());
-        let dims = output.len();
-        let Some(prepared) = &mut self.prepared else { unreachable!("it has been prepared") };
-        let [down, across] = prepared.piece;
-        let mut band = Band::new(whole, prepared.piece, dims)?;
-        for corner in pieces(whole, prepared.piece) {
-            let pixels = self.build.cut(&value, size[1], corner, prepared.piece, stride)?;
-            gpu.driver.upload(prepared.pixels, bytemuck::cast_slice(&pixels))?;
-            prepared.program.run(gpu)?;
-            let features: Vec<f32> = gpu.download(prepared.features, down * across * dims)?;
-            for (row, features) in features.chunks_exact(across * dims).enumerate() {
-                nhwc_to_nchw(output, features, &mut band.vectors(corner, row, 0)[..features.len()]);
-            }
-            band.flush(corner, put)?;
-        }
-        Ok(())
-    }
-
-    /// The launches of a pass over an image of this size, or over the largest piece that fits in memory.
-    ///
-    /// # Errors
-    /// As [`GpuMapInterweaver::extract`].
-    pub fn program(&mut self, size: [usize; 2], stride: usize) -> Result<&mut Program> {
-        let whole = self.build.patches(size, stride)?;
-        Ok(&mut self.prepare(whole, stride)?.program)
-    }
-
-    fn prepare(&mut self, whole: [usize; 2], stride: usize) -> Result<&mut Prepared> {
-        let key = (whole, stride);
-        let known = self.prepared.take().filter(|prepared| prepared.key == key);
+    /// For one image of a job after the other.
+    fn prepare(&mut self, job: Job) -> Result<&mut Prepared> {
+        let job = Job { images: 1, ..job };
+        let known = self.prepared.take().filter(|prepared| prepared.job == job);
         let prepared = match known {
             Some(known) => known,
             None => {
                 let gpu = self.parameters.gpu();
-                let bytes = |piece| Ok(Work::new(&self.build, piece, stride)?.bytes(gpu));
-                let piece = fitting(whole, budget(self.memory, gpu.driver.free_memory()?), bytes)?;
-                let piece = waiting(whole, piece, self.build.net.output().len());
-                let work = Work::new(&self.build, piece, stride)?;
-                Writer::new(&self.build, &self.parameters).program(&work, key)?
+                let memory = budget(job.memory, gpu.driver.free_memory()?);
+                let piece = self.build.piece(job, memory, |work| bytes(work, gpu))?;
+                let work = Work::new(&self.build, piece.patches, piece.stride)?;
+                let writer = MapsWriter { build: &self.build, writer: Writer::new(&self.build.net, &self.parameters) };
+                Prepared { job, piece, written: writer.write(&work).map_err(|e| e.within("interweaved maps"))? }
             }
         };
         Ok(self.prepared.insert(prepared))
     }
 }
 
-/// A layer bound to larger maps.
-struct Layer {
-    number: usize,
-    op: Box<dyn Operation>,
-}
-
-/// What has to be done for so many patches.
-struct Work {
-    patches: [usize; 2],
-    input: Shape,
-    trunk: Vec<Layer>,
-    /// A bank of the first local layer, and how many there are.
-    response: Filter,
-    banks: usize,
-    weaves: Vec<Interweaving>,
-    between: Vec<Layer>,
-    /// A bank of the second local layer, and the output of all of them for a patch.
-    second: Filter,
-    blocks: Shape,
-    rest: Vec<Layer>,
-}
-
-impl Work {
-    fn new(build: &Build, patches: [usize; 2], stride: usize) -> Result<Self> {
-        let (net, [first, second], [f, g]) = (&build.net, build.local, build.filters());
-        let input = build.input(patches, stride);
-        let (trunk, shape) = chain(net, 0..first, input)?;
-        let response = dense(f, shape);
-        let weaves = build.weaves(response.output, patches, stride);
-        let (between, shape) = chain(net, first + 1..second, weaves[0].map())?;
-        let (rest, _) = chain(net, second + 1..net.layers.len(), g.output)?;
-        let (banks, second, blocks) = (f.banks(), dense(g, shape), g.output);
-        Ok(Self { patches, input, trunk, response, banks, weaves, between, second, blocks, rest })
-    }
-
-    /// Maps of a bank.
-    fn maps(&self) -> usize {
-        let maps = self.weaves[0].maps();
-        maps.h * maps.w
-    }
-
-    /// Bytes of all values and scratch.
-    fn bytes(&self, gpu: &Gpu) -> u128 {
-        let (maps, patches) = (self.maps(), self.patches[0] * self.patches[1]);
-        let steps = [(&self.trunk, 1), (&self.between, maps), (&self.rest, patches)];
-        let layers = steps.iter().flat_map(|(layers, n)| layers.iter().map(|layer| (&*layer.op, *n)));
-        let banks: [(&dyn Operation, usize); 2] = [(&self.response, 1), (&self.second, maps)];
-        let values = |n: usize, shape: Shape| n as u128 * shape.len() as u128;
-        let ops = layers.chain(banks).map(|(op, n)| (values(n, op.output()), op.gpu_forward_workspace(n, gpu) as u128));
-        let (sum, scratch) = ops.fold((0, 0), |sum, op| (sum.0 + op.0, sum.1 + op.1));
-        let responses = values(self.banks - 1, self.response.output);
-        let sum = sum + responses + values(maps, self.weaves[0].map()) + values(patches, self.blocks);
-        gpu.precision.bytes() as u128 * sum + scratch + 4 * self.input.len() as u128
-    }
-}
-
-/// Layers one after the other from an input of this shape, and the shape of what comes out. Dropout does nothing.
-fn chain(net: &Net, layers: Range<usize>, mut shape: Shape) -> Result<(Vec<Layer>, Shape)> {
-    let mut bound = Vec::new();
-    for number in layers {
-        if !matches!(net.layers[number].op.kind(), Kind::Dropout) {
-            let op = net.rebind(number, &[shape])?;
-            shape = op.output();
-            bound.push(Layer { number, op });
+impl Engine for MapsGpu {
+    fn run(&mut self, job: Job, images: &Images<'_>, put: PutImage<'_>) -> Result<()> {
+        let (build, parameters, output) = (self.build.clone(), self.parameters.clone(), self.build.net.output());
+        let Prepared { piece, written, .. } = self.prepare(job)?;
+        for image in 0..images.count {
+            let mut bands = [Band::new(job.whole, piece.patches, output.len())?];
+            for corner in piece.corners(job.whole) {
+                let pixels = build.cut(images, image, corner, piece)?;
+                let features = piece.patches[0] * piece.patches[1] * output.len();
+                let features = written.run(&parameters, &pixels, features)?;
+                let copy = |from: &[f32], to: &mut [f32]| nhwc_to_nchw(output, from, to);
+                hand_on(&features, piece.patches, corner, &mut bands, copy, &mut |_, found| put(image, found))?;
+            }
         }
+        Ok(())
     }
-    Ok((bound, shape))
+
+    fn launches(&mut self, job: Job) -> Result<Vec<Launch>> {
+        Ok(self.prepare(job)?.written.launches().to_vec())
+    }
+}
+
+/// Bytes of all values and scratch.
+fn bytes(work: &Work, gpu: &Gpu) -> u128 {
+    let (maps, patches) = (work.maps(), work.count());
+    let steps = [(&work.trunk, 1), (&work.between, maps), (&work.rest, patches)];
+    let layers = steps.iter().flat_map(|(layers, n)| layers.iter().map(|layer| (&*layer.op, *n)));
+    let banks: [(&dyn Operation, usize); 2] = [(&work.response, 1), (&work.second, maps)];
+    let values = |n: usize, shape: Shape| n as u128 * shape.len() as u128;
+    let ops = layers.chain(banks).map(|(op, n)| (values(n, op.output()), op.gpu_forward_workspace(n, gpu) as u128));
+    let (sum, scratch) = ops.fold((0, 0), |sum, op| (sum.0 + op.0, sum.1 + op.1));
+    let responses = values(work.banks - 1, work.response.output);
+    let sum = sum + responses + values(maps, work.weaves[0].map()) + values(patches, work.blocks);
+    gpu.precision.bytes() as u128 * sum + scratch + 4 * work.input.len() as u128
 }
 
 /// A layer with its memory, for `n` maps.
@@ -313,94 +197,56 @@ struct Step<'a> {
     workspace: Ptr,
 }
 
-/// Writes the program of a size and stride.
-struct Writer<'a> {
+/// Writes the program of a piece.
+struct MapsWriter<'a> {
     build: &'a Build,
-    parameters: &'a GpuParameters,
-    memory: Vec<Memory>,
-    to: Recorder<'a>,
+    writer: Writer<'a>,
 }
 
-impl<'a> Writer<'a> {
-    fn new(build: &'a Build, parameters: &'a GpuParameters) -> Self {
-        Self { build, parameters, memory: Vec::new(), to: Recorder::new(parameters.gpu()) }
-    }
-
-    fn program(mut self, work: &Work, key: ([usize; 2], usize)) -> Result<Prepared> {
+impl MapsWriter<'_> {
+    fn write(mut self, work: &Work) -> Result<Written> {
         let [first, second] = self.build.local;
-        let patches = work.patches[0] * work.patches[1];
+        let patches = work.count();
 
-        let pixels = self.allocate(4 * work.input.len())?;
-        let input = self.narrow(pixels, work.input.len())?;
+        let pixels = self.writer.bytes(4 * work.input.len())?;
+        let input = self.store(pixels, work.input.len())?;
         let trunk = self.steps(&work.trunk, 1)?;
         let trunk = self.layers(&trunk, input);
 
         let response = work.response.output.len();
-        let responses = self.values(work.banks * response)?;
-        let workspace = self.workspace(&work.response, 1)?;
-        self.label(first);
+        let responses = self.writer.values(work.banks * response)?;
+        let workspace = self.writer.bytes(work.response.gpu_forward_workspace(1, self.writer.to.gpu))?;
+        self.writer.label(first);
         for bank in 0..work.banks {
-            let output = responses.offset(self.size() * bank * response);
+            let output = responses.offset(self.writer.size() * bank * response);
             let step = Step { layer: first, op: &work.response, n: 1, output, workspace };
             self.bank(step, bank, work.banks, trunk);
         }
 
         let n = work.maps();
-        let maps = self.values(n * work.weaves[0].map().len())?;
+        let maps = self.writer.values(n * work.weaves[0].map().len())?;
         let between = self.steps(&work.between, n)?;
         let step = self.step(second, &work.second, n)?;
-        let blocks = self.values(patches * work.blocks.len())?;
+        let blocks = self.writer.values(patches * work.blocks.len())?;
         for (bank, weave) in work.weaves.iter().enumerate() {
-            self.to.label("interweave");
-            weave.record(responses, maps, &mut self.to);
+            self.writer.to.label("interweave");
+            weave.record(responses, maps, &mut self.writer.to);
             let pooled = self.layers(&between, maps);
-            self.label(second);
+            self.writer.label(second);
             self.bank(step, bank, work.weaves.len(), pooled);
-            self.to.label("unweave");
-            self.build.unweave(*weave, work.second.output).record(step.output, blocks, &mut self.to);
+            self.writer.to.label("unweave");
+            self.build.unweave(*weave, work.second.output).record(step.output, blocks, &mut self.writer.to);
         }
 
         let rest = self.steps(&work.rest, patches)?;
         let values = self.layers(&rest, blocks);
-        let features = self.widen(values, patches * self.build.net.output().len())?;
-        let program = Program::new(self.to.launches);
-        Ok(Prepared { key, piece: work.patches, program, _memory: self.memory, pixels, features })
-    }
-
-    /// Bytes of a value.
-    fn size(&self) -> usize {
-        self.to.precision().bytes()
-    }
-
-    fn label(&mut self, layer: usize) {
-        self.to.label(&self.build.net.layers[layer].name);
-    }
-
-    fn allocate(&mut self, bytes: usize) -> Result<Ptr> {
-        let memory = self
-            .to
-            .gpu
-            .memory(bytes)
-            .map_err(|e| e.within("interweaved maps").advise("use --method interweave, which takes less memory"))?;
-        let ptr = memory.ptr;
-        self.memory.push(memory);
-        Ok(ptr)
-    }
-
-    /// Memory for values as they are stored.
-    fn values(&mut self, count: usize) -> Result<Ptr> {
-        self.allocate(self.size() * count)
-    }
-
-    fn workspace(&mut self, op: &dyn Operation, n: usize) -> Result<Ptr> {
-        match op.gpu_forward_workspace(n, self.to.gpu) {
-            0 => Ok(Ptr::NULL),
-            bytes => self.allocate(bytes),
-        }
+        let features = self.load(values, patches * self.build.net.output().len())?;
+        Ok(self.writer.finish(None, pixels, features))
     }
 
     fn step<'b>(&mut self, layer: usize, op: &'b dyn Operation, n: usize) -> Result<Step<'b>> {
-        let (output, workspace) = (self.values(n * op.output().len())?, self.workspace(op, n)?);
+        let output = self.writer.values(n * op.output().len())?;
+        let workspace = self.writer.bytes(op.gpu_forward_workspace(n, self.writer.to.gpu))?;
         Ok(Step { layer, op, n, output, workspace })
     }
 
@@ -409,62 +255,46 @@ impl<'a> Writer<'a> {
     }
 
     /// f32 as it is stored.
-    fn narrow(&mut self, from: Ptr, count: usize) -> Result<Ptr> {
-        if self.size() == 4 {
+    fn store(&mut self, from: Ptr, count: usize) -> Result<Ptr> {
+        if self.writer.size() == 4 {
             return Ok(from);
         }
-        let stored = self.values(count)?;
-        self.to.label("input");
-        gpu::narrow(&mut self.to, from, stored, count);
+        let stored = self.writer.values(count)?;
+        self.writer.store(from, stored, count);
         Ok(stored)
     }
 
     /// What is stored in f32.
-    fn widen(&mut self, from: Ptr, count: usize) -> Result<Ptr> {
-        if self.size() == 4 {
+    fn load(&mut self, from: Ptr, count: usize) -> Result<Ptr> {
+        if self.writer.size() == 4 {
             return Ok(from);
         }
-        let wide = self.allocate(4 * count)?;
-        self.to.label("features");
-        gpu::widen(&mut self.to, from, wide, count);
+        let wide = self.writer.bytes(4 * count)?;
+        self.writer.to.label("features");
+        gpu::widen(&mut self.writer.to, from, wide, count);
         Ok(wide)
     }
 
     /// Layers one after the other; where the last one's output lies.
     fn layers(&mut self, steps: &[Step<'_>], from: Ptr) -> Ptr {
         steps.iter().fold(from, |from, step| {
-            self.label(step.layer);
-            let params = self.parameters.addresses(self.build.net.layers[step.layer].parameters.clone());
-            self.record(*step, from, &params);
+            self.writer.label(step.layer);
+            let params = self.writer.parameters.addresses(self.build.net.layers[step.layer].parameters.clone());
+            self.writer.record(step.op, step.n, &params, [from, step.output, step.workspace]);
             step.output
         })
     }
 
     /// One of a local layer's `banks` banks.
-    fn bank(&mut self, step: Step<'_>, bank: usize, banks: usize, from: Ptr) {
+    fn bank(&mut self, step: Step<'_>, number: usize, banks: usize, from: Ptr) {
         let tensors = self.build.net.layers[step.layer].parameters.clone();
         let of_bank = |(address, tensor): (Ptr, &NetParameter)| {
             // Weights lie there as they are stored, biases in f32.
-            let size = if tensor.tensor.fan_in > 0 { self.size() } else { 4 };
-            address.offset(size * bank * (tensor.range.len() / banks))
+            let size = if tensor.tensor.fan_in > 0 { self.writer.size() } else { 4 };
+            address.offset(size * bank(tensor, number, banks).start)
         };
-        let addresses = self.parameters.addresses(tensors.clone());
+        let addresses = self.writer.parameters.addresses(tensors.clone());
         let params: Vec<Ptr> = addresses.into_iter().zip(&self.build.net.parameters[tensors]).map(of_bank).collect();
-        self.record(step, from, &params);
-    }
-
-    fn record(&mut self, step: Step<'_>, from: Ptr, params: &[Ptr]) {
-        let pass = GpuForward {
-            n: step.n,
-            training: false,
-            stream: 0,
-            step: Ptr::NULL,
-            inputs: &[from],
-            params,
-            targets: GpuTargets { classes: Ptr::NULL, values: Ptr::NULL },
-            output: step.output,
-            workspace: step.workspace,
-        };
-        step.op.record_forward(pass, &mut self.to);
+        self.writer.record(step.op, step.n, &params, [from, step.output, step.workspace]);
     }
 }

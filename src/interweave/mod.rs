@@ -1,25 +1,23 @@
-//! Features of all overlapping patches of an image: by running the net on every patch ([`PatchScanner`]), or in one pass
-//! that shares what overlapping patches have in common ([`Interweaver`], the paper's interweaved operation;
-//! [`MapInterweaver`], the same to the letter).
+//! Features of all overlapping patches of an image ([`Extractor`]): in one pass that shares what overlapping patches have in
+//! common (the paper's interweaved operation without its maps), by interweaved maps exactly as in the paper, or by running the
+//! net on every patch.
 
 mod bands;
-mod dense;
 mod draw;
+mod extractor;
 mod geometry;
-mod gpu;
 mod maps;
 mod maps_cpu;
 mod maps_gpu;
-mod patchwise;
+mod one_pass_cpu;
+mod one_pass_gpu;
+mod patches;
 mod plan;
+mod writer;
 
 pub use bands::Put;
-pub use dense::Interweaver;
-pub use gpu::GpuInterweaver;
+pub use extractor::{Extractor, ExtractorOptions, Features, Method};
 pub use maps::{Interweaving, Unweaving};
-pub use maps_cpu::MapInterweaver;
-pub use maps_gpu::GpuMapInterweaver;
-pub use patchwise::{Features, PatchScanner};
 pub use plan::{Outline, Plan, patches};
 
 use crate::memory;

@@ -1,10 +1,10 @@
 //! The response of a net to a part of a photo: one value per place of its last map, and where that place lies.
 
 use crate::data::photo::{Photo, Rect};
-use crate::data::resample::{Normalise, Resampler};
+use crate::data::resample::Resampler;
 use crate::data::table;
 use crate::device::Device;
-use crate::net::{Net, Parameters, Runner, Spec, Unknown};
+use crate::net::{Net, Parameters, Purpose, Session, Spec, Unknown};
 use crate::ops::Kind;
 use crate::settings::{limits, within};
 use crate::weights::{TAGS, TensorFile};
@@ -71,7 +71,7 @@ pub struct Map {
 }
 
 /// Sizes of input for which a runner is kept.
-const RUNNERS: usize = 64;
+const SESSIONS: usize = 64;
 
 /// A net that responds.
 pub struct Responder {
@@ -85,7 +85,7 @@ pub struct Responder {
     /// Input pixels from one place of the map to the next, and the middle of the first place, per axis.
     stride: f32,
     first: f32,
-    runners: HashMap<(usize, usize), Runner>,
+    sessions: HashMap<(usize, usize), Session>,
     resampler: Resampler,
 }
 
@@ -112,8 +112,8 @@ impl Responder {
                 .advise("a net that locates needs input = [3, height, width]"));
         }
         let (stride, first) = geometry(&net)?;
-        let (runners, resampler) = (HashMap::new(), Resampler::default());
-        let mut responder = Self { net, parameters, weights, channel: None, tags, stride, first, runners, resampler };
+        let (sessions, resampler) = (HashMap::new(), Resampler::default());
+        let mut responder = Self { net, parameters, weights, channel: None, tags, stride, first, sessions, resampler };
         responder.channel = config.channel.as_ref().map(|channel| responder.channel(channel)).transpose()?;
         Ok(responder)
     }
@@ -160,23 +160,24 @@ impl Responder {
         let least = self.least_side();
         let side = |pixels: f32| ((pixels * zoom).round() as usize).max(least);
         let (height, width) = (side(window.height), side(window.width));
-        if self.runners.len() >= RUNNERS && !self.runners.contains_key(&(height, width)) {
-            self.runners.clear();
+        if self.sessions.len() >= SESSIONS && !self.sessions.contains_key(&(height, width)) {
+            self.sessions.clear();
         }
-        let runner = match self.runners.entry((height, width)) {
+        let session = match self.sessions.entry((height, width)) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
                 let net = Arc::new(self.net.at_size(height, width)?);
-                entry.insert(Runner::new(net, &self.parameters, 1)?)
+                entry.insert(Session::new(net, &self.parameters, 1, Purpose::Inference)?)
             }
         };
-        self.resampler.sample(photo, window, width, height, false, Normalise::default(), runner.input());
-        let shape = runner.net().output();
+        let normalise = self.net.spec.normalise;
+        self.resampler.sample(photo, window, width, height, false, normalise, session.input());
+        let shape = session.net().output();
         let value = |place: &[f32]| match channel {
             Some(channel) => place[channel],
             None => place.iter().sum::<f32>() / shape.c as f32,
         };
-        let values: Vec<f32> = runner.run()?.chunks_exact(shape.c).map(value).collect();
+        let values: Vec<f32> = session.infer()?.chunks_exact(shape.c).map(value).collect();
         if !values.iter().all(|value| value.is_finite()) {
             // NaN exceeds no floor: it would look like a photo without a face.
             return Err(Error::file(
@@ -280,13 +281,16 @@ mod tests {
         let photo = Photo::from_fn(41, 35, |_, _| rng.word().to_le_bytes()[..3].try_into().unwrap());
         let map = responder.respond(&photo, photo.bounds(), 41).unwrap();
         assert_eq!((map.height, map.width, map.step), (3, 4, (6.0, 6.0)));
-        let mut plain = Runner::new(Arc::new(net), &Parameters::Cpu(parameters.as_slice().into()), 1).unwrap();
+        let mut plain = {
+            let parameters = Parameters::on(&Device::Cpu, &net, parameters).unwrap();
+            Session::new(Arc::new(net), &parameters, 1, Purpose::Inference).unwrap()
+        };
         for (i, value) in map.values.iter().enumerate() {
             let (x, y) = ((i % map.width) as f32 * 6.0, (i / map.width) as f32 * 6.0);
             let window = Rect::new(x, y, 23.0, 23.0);
             assert_eq!(window.center(), (map.origin.0 + x, map.origin.1 + y));
-            Resampler::default().sample(&photo, window, 23, 23, false, Normalise::default(), plain.input());
-            let expected = plain.run().unwrap()[1];
+            Resampler::default().sample(&photo, window, 23, 23, false, plain.net().spec.normalise, plain.input());
+            let expected = plain.infer().unwrap()[1];
             assert!((value - expected).abs() < 1e-4, "place {i}: {value} instead of {expected}");
         }
     }

@@ -1,20 +1,28 @@
 //! Networks: a TOML description becomes a graph of bound operations ([`Net`]), a graph and a batch size become a memory
-//! plan ([`Plan`]), and a plan with its arena runs forward and backward ([`Session`]).
+//! plan ([`Plan`]), and a plan with its memory runs forward and backward on a device ([`Session`]), with parameters that lie
+//! there ([`Parameters`]) and that an optimizer moves ([`Sgd`]). Only this module and those below it know one kind of device
+//! from another.
 
-mod gpu;
+mod cpu;
+pub(crate) mod gpu;
 mod graph;
+mod normalise;
 mod parameters;
 mod plan;
 mod price;
-mod runner;
 mod session;
+mod sgd;
 mod spec;
+mod stored;
 
-pub use gpu::{GpuParameters, GpuSession, Tensor};
+pub(crate) use gpu::PlanMemory;
 pub use graph::{INPUT, Layer, Net, NetParameter};
+pub use normalise::Normalise;
 pub use parameters::{NamedParameter, Unknown};
 pub(crate) use plan::Buffers;
 pub use plan::{Plan, Purpose, Table as PlanTable};
-pub use runner::{Parameters, Runner};
-pub use session::Session;
+pub use session::{Session, Timed};
+pub use sgd::{Sgd, SgdConfig};
 pub use spec::{LayerSpec, Spec};
+pub use stored::Parameters;
+pub(crate) use stored::{CpuParameters, Place};

@@ -46,13 +46,17 @@ impl Net {
     /// planned it grows with their number.
     pub fn session_bytes(&self, device: &Device, n: usize, purpose: Purpose) -> u128 {
         let planned = n.min(MOST_SAMPLES);
+        let gradients = if purpose.is_backward() { self.parameter_bytes() } else { 0 };
+        let targets = 4 * self.target_len(planned).iter().map(|len| *len as u128).sum::<u128>();
         let bytes = match device {
-            Device::Cpu => Plan::new(self, planned, purpose).map(|plan| 4 * plan.len as u128),
+            Device::Cpu => {
+                // A backward pass needs the targets again.
+                let targets = if purpose.is_backward() { targets } else { 0 };
+                Plan::new(self, planned, purpose).map(|plan| 4 * plan.len as u128 + gradients + targets)
+            }
             Device::Gpu(gpu) => Plan::on_gpu(self, planned, purpose, gpu).map(|plan| {
-                let gradients = if purpose.is_backward() { self.parameter_bytes() } else { 0 };
-                let largest = (0..=self.layers.len()).map(|value| self.value_len(value, planned)).max().unwrap_or(0);
-                let targets: u128 = self.target_len(planned).iter().map(|len| *len as u128).sum();
-                gpu.precision.bytes() as u128 * plan.len as u128 + gradients + 4 * (targets + largest as u128)
+                let arena = gpu.precision.bytes() as u128 * plan.len as u128;
+                arena + gradients + targets + self.batch_bytes(planned)
             }),
         };
         match bytes {
@@ -80,7 +84,7 @@ impl Net {
                 let parameters = self.gpu_parameter_bytes(gpu);
                 memory::fit(&what, n, gpu.driver.free_memory()?, |n| session(n) + parameters)
                     .map_err(|e: Error| e.within(&gpu.driver.properties().name))?;
-                memory::fit(what, n, memory::available(), beside)
+                memory::fit(what, n, memory::available(), |n| self.batch_bytes(n) + beside(n))
             }
             _ => memory::fit(what, n, memory::available(), |n| session(n) + beside(n)),
         }

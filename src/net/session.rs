@@ -1,259 +1,388 @@
-//! A plan with its arena: runs a network forward and backward on the CPU.
+//! Passes over batches of one size, on any device.
 
-use super::plan::is_seed;
-use super::{INPUT, Net, Plan, Purpose};
-use crate::Result;
-use crate::device::Device;
-use crate::memory;
-use crate::ops::{Backward, Forward, Mode, Targets};
-use smallvec::SmallVec;
-use std::ops::Range;
+use super::cpu::CpuPass;
+use super::gpu::GpuPass;
+use super::stored::Place;
+use super::{Net, Parameters, Plan, Purpose};
+use crate::device::{Attributes, Launch, Work};
+use crate::ops::{Kind, Mode, Targets};
+use crate::{Error, Result};
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
-/// Argument lists of a layer; longer ones than this (a wide concat) fall back to the heap.
-type List<T> = SmallVec<[T; 8]>;
-
-/// Passes over batches of one size.
+/// Forward and backward passes of a net over batches of `n` samples. Makes its memory plan and, on a GPU, its launches once;
+/// a pass allocates nothing.
+///
+/// ```
+/// use std::sync::Arc;
+/// use weft::device::Device;
+/// use weft::net::{Net, Parameters, Purpose, Session, Spec};
+///
+/// let text = r#"
+///     name = "edges"
+///     input = [3, 8, 8]
+///     [[layer]]
+///     name = "conv"
+///     type = "conv"
+///     filters = 4
+///     kernel = 3
+/// "#;
+/// let net = Arc::new(Net::new(Spec::parse(text, "edges.toml")?)?);
+/// let parameters = Parameters::on(&Device::Cpu, &net, net.initial_parameters(1))?;
+/// let mut session = Session::new(net, &parameters, 2, Purpose::Inference)?;
+/// session.set_input(&[0.5; 2 * 8 * 8 * 3])?;
+/// assert_eq!(session.infer()?.len(), 2 * 6 * 6 * 4);
+/// # Ok::<(), weft::Error>(())
+/// ```
 pub struct Session {
     net: Arc<Net>,
-    plan: Plan,
-    arena: Vec<f32>,
+    parameters: Parameters,
+    pass: Pass,
+    /// Mode and targets of the last forward pass, which its backward pass needs again.
+    last: Option<Last>,
 }
 
-/// The arena during one layer's pass: hands out the buffers that the plan keeps apart.
-struct Arena {
-    base: *mut f32,
-    len: usize,
+enum Pass {
+    Cpu(Box<CpuPass>),
+    Gpu(Box<GpuPass>),
 }
 
-impl Arena {
-    /// # Safety
-    /// `range` must not overlap a range that is borrowed mutably.
-    unsafe fn get<'a>(&self, range: &Range<usize>) -> &'a [f32] {
-        assert!(range.end <= self.len);
-        // SAFETY: inside the arena, and not borrowed mutably by the caller's promise.
-        unsafe { std::slice::from_raw_parts(self.base.add(range.start), range.len()) }
-    }
+#[derive(Default)]
+struct Last {
+    mode: Option<Mode>,
+    classes: Vec<u32>,
+    values: Vec<f32>,
+}
 
-    /// # Safety
-    /// `range` must not overlap any borrowed range.
-    unsafe fn get_mut<'a>(&self, range: &Range<usize>) -> &'a mut [f32] {
-        assert!(range.end <= self.len);
-        // SAFETY: inside the arena, and not borrowed by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.base.add(range.start), range.len()) }
+impl Last {
+    fn targets(&self) -> Targets<'_> {
+        Targets { classes: &self.classes, values: &self.values }
     }
+}
+
+/// One thing that is timed by itself: a launch on a GPU, a layer's pass on the CPU.
+#[derive(Debug, Clone)]
+pub struct Timed {
+    /// The kernel; on the CPU the layer's type.
+    pub kernel: String,
+    pub layer: String,
+    pub is_backward: bool,
+    pub work: Work,
+    /// On a GPU.
+    pub launch: Option<Launch>,
+    /// What the compiler made of the kernel, where a driver tells.
+    pub attributes: Option<Attributes>,
 }
 
 impl Session {
-    /// Plans passes over `n` samples and allocates their arena.
+    /// Plans passes over `n` samples and takes their memory.
     ///
     /// # Errors
-    /// No memory for the arena: how much is needed and there is, and which batch would fit.
-    pub fn new(net: Arc<Net>, n: usize, purpose: Purpose) -> Result<Self> {
-        let plan = Plan::new(&net, n, purpose)?;
-        let what = format!("{}: a batch of {n}", net.spec.place);
-        let arena = memory::zeroed(plan.len, &what)
-            .map_err(|refused| net.fit(&what, &Device::Cpu, n, purpose, |_| 0).err().unwrap_or(refused))?;
-        Ok(Self { net, plan, arena })
+    /// Parameters of another net; no memory: how much is needed and there is, and which batch would fit.
+    pub fn new(net: Arc<Net>, parameters: &Parameters, n: usize, purpose: Purpose) -> Result<Self> {
+        parameters.check(&net)?;
+        let pass = match parameters.place() {
+            Place::Cpu(_) => Pass::Cpu(Box::new(CpuPass::new(net.clone(), n, purpose)?)),
+            Place::Gpu(stored) => Pass::Gpu(Box::new(GpuPass::new(net.clone(), stored.clone(), n, purpose)?)),
+        };
+        Ok(Self { net, parameters: parameters.clone(), pass, last: None })
     }
 
+    /// The net that it runs.
     pub fn net(&self) -> &Arc<Net> {
         &self.net
     }
 
+    /// The parameters that it reads.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Where everything lies; of a GPU, in its memory.
     pub fn plan(&self) -> &Plan {
-        &self.plan
+        match &self.pass {
+            Pass::Cpu(pass) => pass.plan(),
+            Pass::Gpu(pass) => pass.plan(),
+        }
     }
 
-    /// The batch, `[n, h, w, c]`. Other buffers may take its place during a pass: write it before each.
+    /// Samples of a batch.
+    pub fn samples(&self) -> usize {
+        self.plan().n
+    }
+
+    /// The batch, `[n, h, w, c]`: write all of it before each forward pass. Other buffers may take its place during one.
     pub fn input(&mut self) -> &mut [f32] {
-        &mut self.arena[self.plan.values[INPUT].clone()]
+        match &mut self.pass {
+            Pass::Cpu(pass) => pass.input(),
+            Pass::Gpu(pass) => pass.input(),
+        }
     }
 
-    /// Output of layer `layer`, `[n, h, w, c]`; a loss is one value. Outputs that nobody reads are there after
-    /// forward, the others only if the purpose keeps them.
-    pub fn value(&self, layer: usize) -> &[f32] {
-        &self.arena[self.plan.values[layer + 1].clone()]
-    }
-
-    /// Output of the last layer.
-    pub fn output(&self) -> &[f32] {
-        self.value(self.net.layers.len() - 1)
-    }
-
-    /// Sum of all losses.
-    pub fn loss(&self) -> f32 {
-        let losses = self.net.layers.iter().enumerate().filter(|(_, layer)| layer.op.target().is_some());
-        losses.map(|(l, _)| self.value(l)[0]).sum()
-    }
-
-    /// Gradient of the input, if the purpose is differentiation.
-    pub fn input_gradient(&self) -> Option<&[f32]> {
-        self.plan.gradients[INPUT].as_ref().map(|range| &self.arena[range.clone()])
-    }
-
-    fn check(&self, parameters: &[f32], targets: Targets<'_>) -> Result<()> {
-        assert_eq!(parameters.len(), self.net.parameter_len(), "parameters of another net");
-        self.net.check_targets(self.plan.n, targets)
+    /// Sets the batch, `[n, h, w, c]`.
+    ///
+    /// # Errors
+    /// A batch of another length.
+    pub fn set_input(&mut self, batch: &[f32]) -> Result<()> {
+        let (n, shape) = (self.samples(), self.net.spec.input);
+        let input = self.input();
+        if batch.len() != input.len() {
+            let (given, needed) = (batch.len(), input.len());
+            let found = format!("a batch of {given} values is given, but {n} samples of {shape} have {needed}");
+            return Err(Error::new(&self.net.spec.place, found));
+        }
+        input.copy_from_slice(batch);
+        Ok(())
     }
 
     /// Runs all layers on the batch in [`Session::input`].
     ///
     /// # Errors
-    /// Targets that do not fit the losses.
-    pub fn forward(&mut self, parameters: &[f32], mode: Mode, targets: Targets<'_>) -> Result<()> {
-        self.forward_each(parameters, mode, targets, |_| ())
-    }
-
-    /// The same; `done` hears of each layer when it has run.
-    ///
-    /// # Errors
-    /// As [`Session::forward`].
-    pub fn forward_each(
-        &mut self,
-        parameters: &[f32],
-        mode: Mode,
-        targets: Targets<'_>,
-        mut done: impl FnMut(usize),
-    ) -> Result<()> {
-        self.check(parameters, targets)?;
-        for l in 0..self.net.layers.len() {
-            self.forward_layer(l, parameters, mode, targets);
-            done(l);
+    /// Targets that do not fit the losses; a launch that failed.
+    pub fn forward(&mut self, mode: Mode, targets: Targets<'_>) -> Result<()> {
+        self.start(mode, targets)?;
+        match (&mut self.pass, self.parameters.place()) {
+            (Pass::Cpu(pass), Place::Cpu(parameters)) => pass.forward(&parameters.read(), mode, targets, |_| ()),
+            (Pass::Gpu(pass), _) => pass.forward(mode, targets)?,
+            (Pass::Cpu(_), Place::Gpu(_)) => unreachable!("a session runs where its parameters are"),
         }
         Ok(())
     }
 
-    /// Runs layer `l` alone; the layers it reads must have run.
-    fn forward_layer(&mut self, l: usize, parameters: &[f32], mode: Mode, targets: Targets<'_>) {
-        let arena = Arena { base: self.arena.as_mut_ptr(), len: self.arena.len() };
-        let (net, plan) = (&self.net, &self.plan);
-        let layer = &net.layers[l];
-        // SAFETY: at one moment of the plan's time all living buffers are disjoint, and these live at 1 + l.
-        unsafe {
-            let inputs: List<&[f32]> = layer.inputs.iter().map(|&value| arena.get(&plan.values[value])).collect();
-            let params: List<&[f32]> =
-                net.parameters[layer.parameters.clone()].iter().map(|p| &parameters[p.range.clone()]).collect();
-            layer.op.forward(Forward {
-                n: plan.n,
-                mode,
-                stream: l as u64,
-                inputs: &inputs,
-                params: &params,
-                targets,
-                output: arena.get_mut(&plan.values[l + 1]),
-                workspace: arena.get_mut(&plan.layers[l].forward),
-            });
-        }
-    }
-
-    /// Gradients of the sum of all losses, or of the last layer's output times `cotangent`, with regard to the
-    /// parameters; overwrites `gradients`. A forward pass in the same mode must have gone before.
+    /// A forward pass without targets, on the batch in [`Session::input`]: the output of the last layer, `[n, h, w, c]`.
     ///
     /// # Errors
-    /// A cotangent of the wrong length, or none where the last layer is no loss.
-    pub fn backward(
-        &mut self,
-        parameters: &[f32],
-        mode: Mode,
-        targets: Targets<'_>,
-        cotangent: Option<&[f32]>,
-        gradients: &mut [f32],
-    ) -> Result<()> {
-        self.backward_each(parameters, mode, targets, cotangent, gradients, |_| ())
+    /// A net with a loss, which needs targets; a launch that failed.
+    pub fn infer(&mut self) -> Result<Cow<'_, [f32]>> {
+        self.forward(Mode::Inference, Targets::default())?;
+        self.output()
     }
 
-    /// The same; `done` hears of each layer when it has run, the last one first.
-    ///
-    /// # Errors
-    /// As [`Session::backward`].
-    pub fn backward_each(
-        &mut self,
-        parameters: &[f32],
-        mode: Mode,
-        targets: Targets<'_>,
-        cotangent: Option<&[f32]>,
-        gradients: &mut [f32],
-        mut done: impl FnMut(usize),
-    ) -> Result<()> {
-        assert!(self.plan.purpose.is_backward(), "a session for forward passes only");
-        self.check(parameters, targets)?;
-        assert_eq!(gradients.len(), parameters.len());
-        let last = self.net.layers.len() - 1;
-        for l in 0..=last {
-            let Some(range) = self.plan.gradients[l + 1].clone().filter(|_| is_seed(&self.net, l)) else { continue };
-            let seed = self.net.seed(l, self.plan.n, cotangent.filter(|_| l == last))?;
-            self.arena[range].copy_from_slice(&seed);
-        }
-        for l in (0..=last).rev() {
-            self.backward_layer(l, parameters, mode, targets, gradients);
-            done(l);
+    /// Notes what a backward pass will need again.
+    fn start(&mut self, mode: Mode, targets: Targets<'_>) -> Result<()> {
+        let plan = match &self.pass {
+            Pass::Cpu(pass) => pass.plan(),
+            Pass::Gpu(pass) => pass.plan(),
+        };
+        self.net.check_targets(plan.n, targets)?;
+        if plan.purpose.is_backward() {
+            let last = self.last.get_or_insert_default();
+            last.mode = Some(mode);
+            last.classes.clear();
+            last.classes.extend_from_slice(targets.classes);
+            last.values.clear();
+            last.values.extend_from_slice(targets.values);
         }
         Ok(())
     }
 
-    fn backward_layer(
-        &mut self,
-        l: usize,
-        parameters: &[f32],
-        mode: Mode,
-        targets: Targets<'_>,
-        gradients: &mut [f32],
-    ) {
-        let arena = Arena { base: self.arena.as_mut_ptr(), len: self.arena.len() };
-        let (net, plan) = (&self.net, &self.plan);
-        let layer = &net.layers[l];
-        // The layer's parameters lie together: cut its share of the gradients into tensors.
-        let tensors = &net.parameters[layer.parameters.clone()];
-        let start = tensors.first().map_or(0, |p| p.range.start);
-        let end = tensors.last().map_or(start, |p| p.range.end);
-        let mut rest = &mut gradients[start..end];
-        let Some(d_output) = &plan.gradients[l + 1] else { return rest.fill(0.0) };
-        let mut d_params: List<&mut [f32]> = List::new();
-        for tensor in tensors {
-            let (own, others) = rest.split_at_mut(tensor.range.len());
-            d_params.push(own);
-            rest = others;
-        }
-        let extra = &plan.layers[l].extra;
-        let needs = layer.op.needs();
-        // SAFETY: all buffers that live at one moment of the plan's time are disjoint, and these live at 2 L - l: of values only
-        // those that `needs` names are read.
-        unsafe {
-            let inputs: List<&[f32]> = layer
-                .inputs
-                .iter()
-                .map(|&value| if needs.inputs { arena.get(&plan.values[value]) } else { &[] })
-                .collect();
-            let params: List<&[f32]> = tensors.iter().map(|p| &parameters[p.range.clone()]).collect();
-            let mut d_inputs: List<Option<&mut [f32]>> = layer
-                .inputs
-                .iter()
-                .zip(extra)
-                .map(|(&value, extra)| {
-                    extra.as_ref().or(plan.gradients[value].as_ref()).map(|range| arena.get_mut(range))
-                })
-                .collect();
-            layer.op.backward(Backward {
-                n: plan.n,
-                mode,
-                stream: l as u64,
-                inputs: &inputs,
-                output: if needs.output { arena.get(&plan.values[l + 1]) } else { &[] },
-                params: &params,
-                targets,
-                d_output: arena.get_mut(d_output),
-                d_inputs: &mut d_inputs,
-                d_params: &mut d_params,
-                workspace: arena.get_mut(&plan.layers[l].backward),
-            });
-        }
-        for (&value, extra) in layer.inputs.iter().zip(extra) {
-            if let (Some(extra), Some(total)) = (extra, &plan.gradients[value]) {
-                // SAFETY: the extra buffer and the gradient live at the same moment, so they are disjoint; the borrows above have ended.
-                let (extra, total) = unsafe { (arena.get(extra), arena.get_mut(total)) };
-                total.iter_mut().zip(extra).for_each(|(t, e)| *t += e);
+    /// Gradients of the sum of all losses, or of the last layer's output times `cotangent` (`[n, h, w, c]`), of the last
+    /// forward pass.
+    ///
+    /// # Errors
+    /// No forward pass before; a session for forward passes only; a cotangent of the wrong length, or none where the last
+    /// layer is no loss; a launch that failed.
+    pub fn backward(&mut self, cotangent: Option<&[f32]>) -> Result<()> {
+        let (last, mode) = Self::last(&self.last, &self.net)?;
+        match (&mut self.pass, self.parameters.place()) {
+            (Pass::Cpu(pass), Place::Cpu(parameters)) => {
+                pass.backward(&parameters.read(), mode, last.targets(), cotangent, |_| ())
             }
+            (Pass::Gpu(pass), _) => pass.backward(mode, cotangent),
+            (Pass::Cpu(_), Place::Gpu(_)) => unreachable!("a session runs where its parameters are"),
         }
+    }
+
+    fn last<'a>(last: &'a Option<Last>, net: &Net) -> Result<(&'a Last, Mode)> {
+        let found = last.as_ref().and_then(|last| Some((last, last.mode?)));
+        found.ok_or_else(|| {
+            Error::new(&net.spec.place, "there is no forward pass to go back from")
+                .advise("make the session for training or differentiation, and run forward first")
+        })
+    }
+
+    /// Output of layer `layer`, `[n, h, w, c]`; a loss is one value. Outputs that no layer reads are there after forward,
+    /// the others only if the purpose keeps them.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn value(&self, layer: usize) -> Result<Cow<'_, [f32]>> {
+        match &self.pass {
+            Pass::Cpu(pass) => Ok(Cow::Borrowed(pass.value(layer))),
+            Pass::Gpu(pass) => pass.value(layer).map(Cow::Owned),
+        }
+    }
+
+    /// Output of the last layer, `[n, h, w, c]`.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn output(&self) -> Result<Cow<'_, [f32]>> {
+        self.value(self.net.layers.len() - 1)
+    }
+
+    /// Sum of all losses.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn loss(&self) -> Result<f32> {
+        let losses = self.net.layers.iter().enumerate().filter(|(_, layer)| layer.op.target().is_some());
+        losses.map(|(l, _)| Ok(self.value(l)?[0])).sum()
+    }
+
+    /// Gradient of the input, `[n, h, w, c]`, if the purpose is differentiation.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn input_gradient(&self) -> Result<Option<Cow<'_, [f32]>>> {
+        match &self.pass {
+            Pass::Cpu(pass) => Ok(pass.input_gradient().map(Cow::Borrowed)),
+            Pass::Gpu(pass) => Ok(pass.input_gradient()?.map(Cow::Owned)),
+        }
+    }
+
+    /// Gradients of the parameters of the last backward pass, as one flat vector; empty in a session for forward passes only.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn gradients(&self) -> Result<Cow<'_, [f32]>> {
+        match &self.pass {
+            Pass::Cpu(pass) => Ok(Cow::Borrowed(pass.gradients())),
+            Pass::Gpu(pass) if !pass.plan().purpose.is_backward() => Ok(Cow::Borrowed(&[])),
+            Pass::Gpu(pass) => pass.gradients().map(Cow::Owned),
+        }
+    }
+
+    /// Replaces the gradients of the parameters: what an optimizer uses next.
+    ///
+    /// # Errors
+    /// A vector of another length; a session for forward passes only; a launch that failed.
+    pub fn set_gradients(&mut self, gradients: &[f32]) -> Result<()> {
+        let needed = if self.plan().purpose.is_backward() { self.net.parameter_len() } else { 0 };
+        if gradients.len() != needed {
+            let found = format!("{} gradients are given, but the session has {needed}", gradients.len());
+            return Err(Error::new(&self.net.spec.place, found));
+        }
+        match &mut self.pass {
+            Pass::Cpu(pass) => pass.gradients_mut().copy_from_slice(gradients),
+            Pass::Gpu(pass) => pass.set_gradients(gradients)?,
+        }
+        Ok(())
+    }
+
+    /// The flat gradients on the CPU.
+    pub(super) fn cpu_gradients(&self) -> Option<&[f32]> {
+        match &self.pass {
+            Pass::Cpu(pass) => Some(pass.gradients()),
+            Pass::Gpu(_) => None,
+        }
+    }
+
+    pub(super) fn gpu_pass(&self) -> Option<&GpuPass> {
+        match &self.pass {
+            Pass::Cpu(_) => None,
+            Pass::Gpu(pass) => Some(pass),
+        }
+    }
+
+    /// Waits until the device has done everything that was asked of it.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn synchronize(&self) -> Result<()> {
+        self.gpu_pass().map_or(Ok(()), GpuPass::synchronize)
+    }
+
+    /// The launches of a forward and a backward pass; none on the CPU.
+    pub fn launches(&self, training: bool) -> [&[Launch]; 2] {
+        self.gpu_pass().map_or([&[], &[]], |pass| pass.launches(training))
+    }
+
+    /// What [`Session::time`] times of a pass in `mode`, in the order in which it runs.
+    ///
+    /// # Errors
+    /// A kernel that the GPU code lacks.
+    pub fn timed(&self, mode: Mode) -> Result<Vec<Timed>> {
+        let is_backward = self.plan().purpose.is_backward();
+        let Pass::Gpu(pass) = &self.pass else {
+            let layers = self.net.layers.len();
+            let forward = (0..layers).map(|l| self.timed_layer(l, false));
+            let backward = (0..layers).rev().filter(|_| is_backward).map(|l| self.timed_layer(l, true));
+            return Ok(forward.chain(backward).collect());
+        };
+        let [forward, backward] = pass.launches(mode != Mode::Inference);
+        let launches = forward.iter().map(|launch| (launch, false)).chain(backward.iter().map(|launch| (launch, true)));
+        let timed = |(launch, is_backward): (&Launch, bool)| {
+            Ok(Timed {
+                kernel: launch.kernel.clone(),
+                layer: launch.label.to_string(),
+                is_backward,
+                work: launch.work,
+                launch: Some(launch.clone()),
+                attributes: pass.attributes(launch)?,
+            })
+        };
+        launches.map(timed).collect()
+    }
+
+    /// A layer's pass on the CPU. A filter's gradients are two products.
+    fn timed_layer(&self, l: usize, is_backward: bool) -> Timed {
+        let (net, n) = (&self.net, self.samples());
+        let layer = &net.layers[l];
+        let is_filter = matches!(layer.op.kind(), Kind::Filter(_));
+        let passes = if is_backward && is_filter { 2 } else { 1 };
+        let inputs: usize = layer.inputs.iter().map(|&value| net.value_len(value, n)).sum();
+        let parameters: usize = net.parameters[layer.parameters.clone()].iter().map(|p| p.range.len()).sum();
+        let values = inputs + net.value_len(l + 1, n) + parameters;
+        let work =
+            Work { flops: layer.op.flops().saturating_mul(passes * n as u64), bytes: passes * 4 * values as u64 };
+        let (kernel, layer) = (layer.kind.clone(), layer.name.clone());
+        Timed { kernel, layer, is_backward, work, launch: None, attributes: None }
+    }
+
+    /// Runs the last forward pass again on `batch`, and the backward pass if the purpose has one: seconds of everything that
+    /// [`Session::timed`] names, and seconds of the pass as a whole, on a GPU the mean of `repeats` in a row.
+    ///
+    /// # Errors
+    /// As [`Session::set_input`], [`Session::forward`] and [`Session::backward`].
+    pub fn time(
+        &mut self,
+        batch: &[f32],
+        mode: Mode,
+        targets: Targets<'_>,
+        cotangent: Option<&[f32]>,
+        repeats: usize,
+    ) -> Result<(Vec<f64>, f64)> {
+        if let Pass::Gpu(pass) = &self.pass {
+            return pass.time(mode != Mode::Inference, repeats.max(1));
+        }
+        self.set_input(batch)?;
+        self.start(mode, targets)?;
+        let (Pass::Cpu(pass), Place::Cpu(parameters)) = (&mut self.pass, self.parameters.place()) else {
+            unreachable!("a session runs where its parameters are")
+        };
+        let parameters = parameters.read();
+        let start = Instant::now();
+        let (mut seconds, mut last) = (Vec::new(), start);
+        let mut lap = |_: usize| {
+            let now = Instant::now();
+            seconds.push((now - last).as_secs_f64());
+            last = now;
+        };
+        pass.forward(&parameters, mode, targets, &mut lap);
+        if pass.plan().purpose.is_backward() {
+            pass.backward(&parameters, mode, targets, cotangent, &mut lap)?;
+        }
+        let whole = start.elapsed().as_secs_f64();
+        Ok((seconds, whole))
+    }
+
+    /// Runs the last pass with a range per layer for Nsight; does nothing on the CPU.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn run_in_ranges(&self, mode: Mode) -> Result<()> {
+        self.gpu_pass().map_or(Ok(()), |pass| pass.run_in_ranges(mode != Mode::Inference))
     }
 }

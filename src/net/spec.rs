@@ -1,6 +1,7 @@
 //! The network format: a TOML file with `name`, `input = [channels, height, width]` and one `[[layer]]` after another.
 //! Reading checks the frame (names, types, keys); what the layers' own keys mean is the operations' business.
 
+use super::Normalise;
 use crate::ops::{OPERATIONS, Shape, Side, check_values};
 use crate::settings::{Document, Mistake, Names, Step, from_table, within};
 use crate::{Error, Result};
@@ -16,6 +17,8 @@ pub struct Spec {
     pub name: String,
     /// Shape of one sample. Nets without linear or local layers run on any size; see [`super::Net::at_size`].
     pub input: Shape,
+    /// How pixels of photos become the input.
+    pub normalise: Normalise,
     pub layers: Vec<LayerSpec>,
 }
 
@@ -43,6 +46,8 @@ struct File {
     name: String,
     #[serde(deserialize_with = "within::<Side, _, _>")]
     input: [usize; 3],
+    #[serde(default)]
+    normalise: Normalise,
     #[serde(default)]
     layer: Vec<toml::Table>,
 }
@@ -105,7 +110,8 @@ impl Spec {
             let lines = lines.next().unwrap_or_default();
             layers.push(LayerSpec { name, kind, from: from.map(|Names(names)| names), keys, lines });
         }
-        let spec = Self { place: document.place().to_string(), name: file.name, input: Shape::new(c, h, w), layers };
+        let (place, input) = (document.place().to_string(), Shape::new(c, h, w));
+        let spec = Self { place, name: file.name, input, normalise: file.normalise, layers };
         spec.check()?;
         // Now, as a part of the net may be all that is bound.
         for (index, layer) in spec.layers.iter().enumerate() {
@@ -213,6 +219,10 @@ impl Spec {
     pub fn to_toml(&self) -> String {
         let Shape { c, h, w } = self.input;
         let mut text = format!("name = {}\ninput = [{c}, {h}, {w}]\n", toml::Value::from(self.name.as_str()));
+        let Normalise { mean, scale } = self.normalise;
+        if self.normalise != Normalise::default() {
+            text += &format!("normalise = {{ mean = {mean:?}, scale = {scale:?} }}\n");
+        }
         for layer in &self.layers {
             let value = |s: &str| toml::Value::from(s).to_string();
             text += &format!("\n[[layer]]\nname = {}\ntype = {}\n", value(&layer.name), value(&layer.kind));

@@ -1,8 +1,9 @@
 //! A training file: one TOML per run. Paths in it are relative to the directory that the command runs in.
 
-use super::{Change, Schedule, SgdConfig};
+use super::{Change, Schedule};
 use crate::Result;
 use crate::data::celeba::Split;
+use crate::net::SgdConfig;
 use crate::ops::global_pool::Sharpness;
 use crate::settings::{Document, Mistake, limits, tagged, within};
 use serde::{Deserialize, Serialize};

@@ -16,7 +16,7 @@ use std::path::Path;
 pub fn ingredients(config: &Config) -> Result<Ingredients> {
     let source = Source::open(config)?;
     let network = Network::new(config, &source)?;
-    let cutter = Cutter::new(config, &source, network.net.spec.input)?;
+    let cutter = Cutter::new(config, &source, &network.net.spec)?;
     list(config, &source, &network, &cutter)
 }
 

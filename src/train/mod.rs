@@ -1,31 +1,44 @@
 //! Training: a file describes a run; a run is a loop of steps that any moment may interrupt.
 //!
 //! The way of a sample: [`source`] lists photos with their tags, `sampler` chooses those of a step, `view` cuts a crop
-//! out of each on worker threads, `run` takes the batch through the net of `network` on a [`Trainer`], whose optimizer
-//! ([`Sgd`], [`GpuSgd`]) moves the parameters at the rate of the [`Schedule`].
+//! out of each on worker threads, `run` takes the batch through the net of `network` on a [`Trainer`], whose optimizer moves
+//! the parameters at the rate of the [`Schedule`].
 
+#[cfg(feature = "face")]
 mod checkpoint;
+#[cfg(feature = "face")]
 mod config;
+#[cfg(feature = "face")]
 mod listing;
+#[cfg(feature = "face")]
 mod network;
+#[cfg(feature = "face")]
 mod run;
+#[cfg(feature = "face")]
 mod sampler;
+#[cfg(feature = "face")]
 mod schedule;
-mod sgd;
-mod sgd_gpu;
+#[cfg(feature = "face")]
 mod source;
 mod trainer;
+#[cfg(feature = "face")]
 mod view;
 
+#[cfg(feature = "face")]
 pub use checkpoint::{FILE as CHECKPOINT, State, load as load_checkpoint, made_of, save as save_checkpoint};
+#[cfg(feature = "face")]
 pub use config::{Config, Count, Data, Seed, Stage, View};
+#[cfg(feature = "face")]
 pub use listing::ingredients;
+#[cfg(feature = "face")]
 pub use network::{HEAD, Network};
+#[cfg(feature = "face")]
 pub use run::{Event, Outcome, Validation, run};
+#[cfg(feature = "face")]
 pub use schedule::Schedule;
-pub use sgd::{Sgd, SgdConfig};
-pub use sgd_gpu::GpuSgd;
+#[cfg(feature = "face")]
 pub use source::{FACE, Item, Source};
 pub use trainer::Trainer;
 
+#[cfg(feature = "face")]
 pub use crate::settings::Change;

@@ -15,7 +15,7 @@ use crate::device::Device;
 use crate::lock::Lock;
 use crate::memory;
 use crate::metrics::{self, Means};
-use crate::net::{Net, Parameters, Runner};
+use crate::net::{Net, Parameters, Purpose, Session};
 use crate::ops::{Mode, Targets};
 use crate::rng::Rng;
 use crate::weights::{Dtype, TAGS, TensorFile, keep_inputs, sweep, write_atomic};
@@ -111,7 +111,7 @@ pub fn run(
     let source = Source::open(config)?;
     let network = Network::new(config, &source)?;
     let net = &network.net;
-    let cutter = Arc::new(Cutter::new(config, &source, net.spec.input)?);
+    let cutter = Arc::new(Cutter::new(config, &source, &net.spec)?);
     let sampler = Sampler::new(config, &source.train);
     let steps = sampler.steps() * config.epochs;
 
@@ -131,7 +131,7 @@ pub fn run(
     let _lock = Lock::take(&config.output, &format!("a training run, {}", config.stage.name()))?;
     let checkpoint = config.output.join(checkpoint::FILE);
     let run = listing::list(config, &source, &network, &cutter)?;
-    let threads = if matches!(device, Device::Cpu) { rayon::current_num_threads() } else { 0 };
+    let threads = device.threads();
     let mut state = State { step: 0, run, losses: (0.0, 0), best: None, validation: None, threads };
     if checkpoint.exists() {
         if !resume {
@@ -184,7 +184,7 @@ pub fn run(
                 format!("lower schedule.rate (it was {rate}) or set optimizer.clip_norm; earlier weights are kept"),
             ));
         }
-        trainer.update(mode, targets, rate)?;
+        trainer.update(rate)?;
 
         state.step += 1;
         state.losses.0 += f64::from(loss);
@@ -199,11 +199,11 @@ pub fn run(
         let look = state.step.is_multiple_of(per_epoch)
             && (epochs_done.is_multiple_of(config.validate_every) || epochs_done == config.epochs);
         if look && !held_out.is_empty() {
-            let found = validate(&network, &trainer.weights(), &cutter, &held_out, &tags, config.batch, tell)?;
+            let found = validate(&network, trainer.parameters(), &cutter, &held_out, &tags, config.batch, tell)?;
             log.line(state.step, epoch, None, Some(found))?;
             if state.best.is_none_or(|best| found.loss < best) {
                 state.best = Some(found.loss);
-                save(BEST, &trainer.parameters()?, state.step)?;
+                save(BEST, &trainer.parameters().read()?, state.step)?;
             }
             state.validation = Some(found);
             tell(Event::Validation { step: state.step, validation: found });
@@ -211,14 +211,14 @@ pub fn run(
         let stopped = stop.load(Ordering::Relaxed) && state.step < steps;
         if stopped || look || state.step.is_multiple_of(config.checkpoint_every) || state.step == steps {
             log.flush()?;
-            checkpoint::save(&checkpoint, net, &trainer.parameters()?, &trainer.momentum()?, &state)?;
+            checkpoint::save(&checkpoint, net, &trainer.parameters().read()?, &trainer.momentum()?, &state)?;
         }
         if stopped {
             break;
         }
     }
     let finished = state.step == steps;
-    let weights = if finished { Some(save(LAST, &trainer.parameters()?, steps)?) } else { None };
+    let weights = if finished { Some(save(LAST, &trainer.parameters().read()?, steps)?) } else { None };
     let best = state.best.map(|_| config.output.join(BEST));
     let seconds = began.elapsed().as_secs_f64();
     Ok(Outcome { steps: state.step, of: steps, validation: state.validation, weights, best, seconds })
@@ -304,7 +304,7 @@ fn validate(
     let photos = (batch / views).max(1);
     // Without dropout and losses, and with the same parameters in the same order.
     let net = Arc::new(Net::new(network.trained.clone())?);
-    let mut runner = Runner::new(net, parameters, photos * views)?;
+    let mut session = Session::new(net, parameters, photos * views, Purpose::Inference)?;
     let jobs: Vec<Vec<Item>> = items.chunks(photos).map(<[Item]>::to_vec).collect();
     let cut = cutter.clone();
     let pixels = Prefetch::new(rayon::current_num_threads().div_ceil(4), AHEAD, jobs.into_iter(), move |items| {
@@ -317,8 +317,8 @@ fn validate(
     });
     let mut scores: Vec<f32> = Vec::with_capacity(items.len() * outputs);
     for (pixels, items_here) in pixels.zip(items.chunks(photos)) {
-        runner.input().copy_from_slice(&pixels?);
-        for views in runner.run()?.chunks_exact(views * outputs).take(items_here.len()) {
+        session.set_input(&pixels?)?;
+        for views in session.infer()?.chunks_exact(views * outputs).take(items_here.len()) {
             let mean =
                 |tag: usize| views.iter().skip(tag).step_by(outputs).sum::<f32>() / (views.len() / outputs) as f32;
             scores.extend((0..outputs).map(mean));

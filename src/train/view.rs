@@ -6,8 +6,8 @@ use super::source::{Item, Source};
 use crate::data::folder::ImageFolder;
 use crate::data::frame::Frame;
 use crate::data::photo::{Photo, Rect};
-use crate::data::resample::{Normalise, Resampler};
-use crate::ops::Shape;
+use crate::data::resample::Resampler;
+use crate::net::{Normalise, Spec};
 use crate::rng::Rng;
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -37,11 +37,12 @@ const FADE: f32 = 0.08;
 const OTHER_SIZE: [f32; 2] = [1.3, 3.0];
 
 impl Cutter {
-    /// For samples of the shape `input`.
+    /// For samples of the input of `net`.
     ///
     /// # Errors
     /// A frame that is smaller than the input; folders of the scene that cannot be read.
-    pub fn new(config: &Config, source: &Source, input: Shape) -> Result<Self> {
+    pub fn new(config: &Config, source: &Source, net: &Spec) -> Result<Self> {
+        let (input, normalise) = (net.input, net.normalise);
         if input.c != 3 {
             return Err(Error::file(&config.net, format!("its input {input} is no RGB photo"))
                 .advise("training needs input = [3, height, width]"));
@@ -75,7 +76,7 @@ impl Cutter {
             return Err(Error::new("view.face_share, view.other_size_share", "above 0, but there are no faces")
                 .advise("give view.faces"));
         }
-        Ok(Self { view: config.view.clone(), height: input.h, width: input.w, normalise: Normalise::default(), scene })
+        Ok(Self { view: config.view.clone(), height: input.h, width: input.w, normalise, scene })
     }
 
     /// Backgrounds and pasted faces of the scenes; none where the view is no scene.

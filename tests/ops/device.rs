@@ -3,7 +3,7 @@
 use crate::problem::{Answer, Problem};
 use std::sync::{Arc, OnceLock};
 use weft::device::{Convolution, Cuda, Emulator, EmulatorOptions, Gpu, Precision};
-use weft::net::{GpuParameters, GpuSession, Net, Purpose, Session};
+use weft::net::{Net, Parameters, Purpose, Session};
 use weft::ops::{Backward, Forward, Shape, Targets, nchw_to_nhwc, nhwc_to_nchw};
 
 pub struct Device {
@@ -23,8 +23,9 @@ impl Device {
 
     fn gpu(name: &str, gpu: Gpu) -> Self {
         let (name, precision) = (format!("{name} {}", gpu.precision), gpu.precision);
-        let (bound, checked) = (precision.tolerance(), gpu.apart);
-        Self { name, bound, precision, checked, run: Box::new(move |problem| on_gpu(&gpu, problem)) }
+        let (bound, checked) = (precision.tolerance(), gpu.separate_buffers);
+        let device = weft::device::Device::Gpu(gpu);
+        Self { name, bound, precision, checked, run: Box::new(move |problem| session(&device, problem)) }
     }
 
     pub fn run(&self, problem: &Problem) -> Answer {
@@ -36,9 +37,12 @@ impl Device {
 pub fn all() -> Vec<Device> {
     let emulator = |checked, seed| {
         let driver = Arc::new(Emulator::new(EmulatorOptions { checked, seed }));
-        Gpu { apart: checked, ..Gpu::new(driver) }
+        Gpu { separate_buffers: checked, ..Gpu::new(driver) }
     };
-    let mut devices = vec![Device::cpu("cpu", session), Device::cpu("cpu, operations alone", operations)];
+    let mut devices = vec![
+        Device::cpu("cpu", |problem| session(&weft::device::Device::Cpu, problem)),
+        Device::cpu("cpu, operations alone", operations),
+    ];
     devices.extend([None, Some(1), Some(2)].map(|seed| {
         let order = seed.map_or("in order".to_string(), |seed| format!("in the order of seed {seed}"));
         Device::gpu(&format!("simt, {order},"), emulator(false, seed))
@@ -81,23 +85,23 @@ fn cuda() -> Vec<Device> {
     precisions.flat_map(both).collect()
 }
 
-/// As the product does it on a GPU. A pass over NaN goes before, so that every buffer of the arena is poisoned; two
-/// passes, so that the second runs as a graph.
-fn on_gpu(gpu: &Gpu, problem: &Problem) -> Answer {
+/// As the product does it. A pass over NaN goes before, so that every buffer of the arena is poisoned; two passes, so that
+/// the second runs as a graph on a GPU.
+fn session(device: &weft::device::Device, problem: &Problem) -> Answer {
     let net = &problem.net;
     let fail = |e: weft::Error| -> ! { panic!("case {} (seed {}): {e}", problem.name, problem.seed) };
     let memory = InMemory::new(problem);
-    let parameters = GpuParameters::new(gpu, net, &memory.parameters.concat()).unwrap_or_else(|e| fail(e));
-    let session = GpuSession::new(net.clone(), Arc::new(parameters), problem.n, Purpose::Differentiation);
+    let parameters = Parameters::on(device, net, memory.parameters.concat()).unwrap_or_else(|e| fail(e));
+    let session = Session::new(net.clone(), &parameters, problem.n, Purpose::Differentiation);
     let mut session = session.unwrap_or_else(|e| fail(e));
     let mut pass = |problem: &Problem| -> weft::Result<Answer> {
         let memory = InMemory::new(problem);
-        session.parameters().write(&memory.parameters.concat())?;
+        parameters.write(&memory.parameters.concat())?;
         session.set_input(&memory.input)?;
         session.forward(problem.mode, memory.targets())?;
         let outputs = (0..net.layers.len()).map(|l| Ok(to_nchw(problem, l, &session.value(l)?)));
         let outputs = outputs.collect::<weft::Result<Vec<_>>>()?;
-        session.backward(problem.mode, memory.cotangent.as_deref())?;
+        session.backward(memory.cotangent.as_deref())?;
         Ok(Answer {
             outputs,
             d_input: nchw(net.spec.input, &session.input_gradient()?.expect("a gradient of the input")),
@@ -106,30 +110,6 @@ fn on_gpu(gpu: &Gpu, problem: &Problem) -> Answer {
     };
     pass(&problem.poisoned()).unwrap_or_else(|e| fail(e));
     pass(problem).unwrap_or_else(|e| fail(e))
-}
-
-/// As the product does it. A pass over NaN goes before, so that every buffer of the arena is poisoned.
-fn session(problem: &Problem) -> Answer {
-    let mut session = Session::new(problem.net.clone(), problem.n, Purpose::Differentiation).unwrap();
-    pass(&mut session, &problem.poisoned());
-    pass(&mut session, problem)
-}
-
-fn pass(session: &mut Session, problem: &Problem) -> Answer {
-    let net = &problem.net;
-    let memory = InMemory::new(problem);
-    let parameters = memory.parameters.concat();
-    session.input().copy_from_slice(&memory.input);
-    session.forward(&parameters, problem.mode, memory.targets()).unwrap();
-    let outputs = (0..net.layers.len()).map(|l| to_nchw(problem, l, session.value(l))).collect();
-    let mut gradients = vec![f32::NAN; parameters.len()];
-    let cotangent = memory.cotangent.as_deref();
-    session.backward(&parameters, problem.mode, memory.targets(), cotangent, &mut gradients).unwrap();
-    Answer {
-        outputs,
-        d_input: nchw(net.spec.input, session.input_gradient().expect("a gradient of the input")),
-        d_parameters: net.named(&gradients).into_iter().map(|tensor| tensor.values).collect(),
-    }
 }
 
 /// Layer by layer through [`weft::ops::Operation`]: each buffer of its own, poisoned, between bands that must not change.

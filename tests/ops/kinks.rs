@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::of_every_device;
 use crate::problem::Problem;
 use std::sync::Arc;
-use weft::net::{LayerSpec, Net, Spec};
+use weft::net::{LayerSpec, Net, Normalise, Spec};
 use weft::ops::{Mode, Shape};
 
 /// Gradient of `map` [h, w], the same in all of `channels`, through one layer, from the cotangent `[1, 2, 3, ...]` in each
@@ -19,7 +19,8 @@ fn gradient<const H: usize, const W: usize>(
 ) -> (Problem, Vec<f32>) {
     let layer = LayerSpec::new("a", kind, keys).unwrap();
     let place = format!("{kind} {keys}");
-    let spec = Spec { place: place.clone(), name: kind.into(), input: Shape::new(channels, H, W), layers: vec![layer] };
+    let (name, input, normalise) = (kind.into(), Shape::new(channels, H, W), Normalise::default());
+    let spec = Spec { place: place.clone(), name, input, normalise, layers: vec![layer] };
     let net = Arc::new(Net::new(spec).unwrap());
     let problem = Problem {
         name: place,

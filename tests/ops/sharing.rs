@@ -3,14 +3,15 @@
 
 use crate::cases;
 use crate::problem::Problem;
-use weft::net::{Purpose, Session};
+use weft::device::Device;
+use weft::net::{Parameters, Purpose, Session};
 use weft::ops::{Targets, nchw_to_nhwc};
 
 /// Losses, last output and gradients of the parameters, as bits.
 fn bits(problem: &Problem, purpose: Purpose) -> (Vec<u32>, Vec<u32>) {
     let net = &problem.net;
-    let mut session = Session::new(net.clone(), problem.n, purpose).unwrap();
-    let mut gradients = Vec::new();
+    let parameters = Parameters::on(&Device::Cpu, net, problem.parameters.concat()).unwrap();
+    let mut session = Session::new(net.clone(), &parameters, problem.n, purpose).unwrap();
     for problem in [&problem.poisoned(), problem] {
         let mut values = problem.values.clone();
         if let Some(loss) = net.layers.iter().find(|layer| layer.kind == "sigmoid_cross_entropy") {
@@ -18,19 +19,17 @@ fn bits(problem: &Problem, purpose: Purpose) -> (Vec<u32>, Vec<u32>) {
         }
         let targets = Targets { classes: &problem.classes, values: &values };
         // Order of parameters and of the cotangent does not matter here: any numbers will do.
-        let parameters = problem.parameters.concat();
+        parameters.write(&problem.parameters.concat()).unwrap();
         nchw_to_nhwc(net.spec.input, &problem.input, session.input());
-        session.forward(&parameters, problem.mode, targets).unwrap();
+        session.forward(problem.mode, targets).unwrap();
         if purpose.is_backward() {
-            gradients = vec![f32::NAN; parameters.len()];
-            let cotangent = problem.cotangent.as_deref();
-            session.backward(&parameters, problem.mode, targets, cotangent, &mut gradients).unwrap();
+            session.backward(problem.cotangent.as_deref()).unwrap();
         }
     }
-    let mut outputs = session.output().to_vec();
-    outputs.push(session.loss());
+    let mut outputs = session.output().unwrap().to_vec();
+    outputs.push(session.loss().unwrap());
     let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect();
-    (bits(&outputs), bits(&gradients))
+    (bits(&outputs), bits(&session.gradients().unwrap()))
 }
 
 #[test]

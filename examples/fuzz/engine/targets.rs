@@ -14,8 +14,7 @@ use weft::eval::photos::{self, Detections, Photos};
 use weft::face::{BUNDLE, Bundle, Model, Window};
 use weft::ingredients::Ingredients;
 use weft::interweave;
-use weft::net::{Net, Plan, PlanTable, Purpose, Session, Spec, Unknown};
-use weft::ops::{Mode, Targets};
+use weft::net::{Net, Parameters, Plan, PlanTable, Purpose, Session, Spec, Unknown};
 use weft::recipe::{Recipe, Record, is_recipe};
 use weft::svm::{self, Svm};
 use weft::train::{self, Config};
@@ -314,11 +313,10 @@ pub fn net(bench: &mut Bench, input: &[u8]) -> Outcome {
         let losses = net.layers.iter().any(|layer| layer.op.target().is_some());
         let plan = Plan::new(&net, 1, Purpose::Inference)?;
         if !losses && plan.len < 1 << 18 {
-            let parameters = net.initial_parameters(5);
-            let mut session = Session::new(net.clone(), 1, Purpose::Inference)?;
+            let parameters = Parameters::on(&Device::Cpu, &net, net.initial_parameters(5))?;
+            let mut session = Session::new(net.clone(), &parameters, 1, Purpose::Inference)?;
             session.input().iter_mut().enumerate().for_each(|(i, x)| *x = (i % 7) as f32 * 0.1);
-            session.forward(&parameters, Mode::Inference, Targets::default())?;
-            if let Some(x) = session.output().iter().find(|x| !x.is_finite()) {
+            if let Some(x) = session.infer()?.iter().find(|x| !x.is_finite()) {
                 return broken(format!("its output is not finite: {x}"));
             }
         }

@@ -5,11 +5,8 @@ use super::super::{print, print_json};
 use super::row::Row;
 use super::{median, plot};
 use crate::data::photo::Photo;
-use crate::data::resample::Normalise;
 use crate::device::Device;
-use crate::interweave::{
-    Features, GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, Outline, PatchScanner, Plan, patches,
-};
+use crate::interweave::{Extractor, ExtractorOptions, Method, Outline, Plan, patches};
 use crate::memory;
 use crate::net::{Net, Parameters, Unknown};
 use crate::ops::parallel::threads;
@@ -62,7 +59,7 @@ const GPU_BATCHES: [usize; 4] = [32, 128, 512, 1024];
 
 pub fn run(args: &Args) -> Result<()> {
     let device = args.device.open()?;
-    if args.layers && !matches!(device, Device::Cpu) {
+    if args.layers && device.gpu().is_some() {
         return Err(Error::new("--layers", "times layers on the CPU only").advise("use weft profile on a GPU"));
     }
     let shipped = || {
@@ -134,68 +131,12 @@ struct Bench {
     net: Arc<Net>,
     photo: Photo,
     stride: usize,
-    scanner: PatchScanner,
+    scanner: Extractor,
     batch: usize,
     /// The paper's form; `None` for nets and strides that it does not take.
-    maps: Option<Maps>,
-    interweaver: OnePass,
+    maps: Option<Extractor>,
+    interweaver: Extractor,
     device: Device,
-}
-
-/// All patches in one pass.
-enum OnePass {
-    Cpu(Box<Interweaver>),
-    Gpu(Box<GpuInterweaver>),
-}
-
-impl OnePass {
-    fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
-        match self {
-            Self::Cpu(net) => net.extract(photo, stride),
-            Self::Gpu(net) => net.extract(photo, stride),
-        }
-    }
-
-    fn plan(&mut self, photo: &Photo, stride: usize) -> Result<&Plan> {
-        match self {
-            Self::Cpu(net) => net.plan(photo.height, photo.width, stride),
-            Self::Gpu(net) => net.plan([photo.height, photo.width], stride),
-        }
-    }
-}
-
-/// The same to the letter of the paper.
-enum Maps {
-    Cpu(Box<MapInterweaver>),
-    Gpu(Box<GpuMapInterweaver>),
-}
-
-impl Maps {
-    /// # Errors
-    /// A net that has no such form.
-    fn new(net: Arc<Net>, parameters: &[f32], on_device: &Parameters) -> Result<Self> {
-        let normalise = Normalise::default();
-        Ok(match on_device {
-            Parameters::Cpu(_) => Self::Cpu(Box::new(MapInterweaver::new(net, parameters.to_vec(), normalise)?)),
-            Parameters::Gpu(on_device) => {
-                Self::Gpu(Box::new(GpuMapInterweaver::new(net, on_device.clone(), normalise)?))
-            }
-        })
-    }
-
-    fn takes(&self, stride: usize) -> bool {
-        match self {
-            Self::Cpu(net) => net.takes(stride),
-            Self::Gpu(net) => net.takes(stride),
-        }
-    }
-
-    fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
-        match self {
-            Self::Cpu(net) => net.extract(photo, stride),
-            Self::Gpu(net) => net.extract(photo, stride),
-        }
-    }
 }
 
 impl Bench {
@@ -204,19 +145,22 @@ impl Bench {
         let photo =
             Photo::from_fn(image[1], image[0], |_, _| rng.word().to_le_bytes()[..3].try_into().unwrap_or([0; 3]));
         let on_device = Parameters::on(device, net, parameters.to_vec())?;
-        let scanner =
-            |batch: usize| PatchScanner::with_batch(net.clone(), on_device.clone(), Normalise::default(), batch);
+        let extractor = |method: Method, batch: usize| {
+            let options = ExtractorOptions { method, batch, ..ExtractorOptions::default() };
+            Extractor::new(net.clone(), &on_device, options)
+        };
+        let scanner = |batch: usize| extractor(Method::Patchwise, batch);
         // Patch scanning at its best: the batch that is fastest on a part of the image.
         // On a GPU it must fill the largest batch.
-        let along = if matches!(device, Device::Cpu) { 7 } else { 31 };
+        let along = if device.gpu().is_none() { 7 } else { 31 };
         let side = |size: usize, patch: usize| size.min(patch + along * stride);
         let input = net.spec.input;
         let part = Photo::from_fn(side(image[1], input.w), side(image[0], input.h), |x, y| photo.pixel(x, y));
-        let batches = match device {
-            Device::Cpu => &BATCHES[..],
+        let batches = match device.gpu() {
+            None => &BATCHES[..],
             // The emulator's time is no measure of a batch.
-            Device::Gpu(gpu) if gpu.driver.properties().peaks.is_none() => &BATCHES[..1],
-            Device::Gpu(_) => &GPU_BATCHES[..],
+            Some(_) if device.is_emulated() => &BATCHES[..1],
+            Some(_) => &GPU_BATCHES[..],
         };
         let mut best = (f64::INFINITY, scanner(batches[0])?, batches[0]);
         for &batch in batches {
@@ -231,15 +175,9 @@ impl Bench {
             }
         }
         let (_, scanner, batch) = best;
-        let interweaver = match &on_device {
-            Parameters::Cpu(_) => {
-                OnePass::Cpu(Box::new(Interweaver::new(net.clone(), parameters.to_vec(), Normalise::default())?))
-            }
-            Parameters::Gpu(on_device) => {
-                OnePass::Gpu(Box::new(GpuInterweaver::new(net.clone(), on_device.clone(), Normalise::default())?))
-            }
-        };
-        let maps = Maps::new(net.clone(), parameters, &on_device).ok().filter(|maps| maps.takes(stride));
+        let interweaver = extractor(Method::OnePass, 1)?;
+        // A net of another architecture than the paper's has no such form.
+        let maps = extractor(Method::Maps, 1).ok().filter(|maps| maps.takes(stride));
         Ok(Self { net: net.clone(), photo, stride, scanner, batch, maps, interweaver, device: device.clone() })
     }
 
@@ -271,7 +209,9 @@ impl Bench {
             fast.push(interweave);
             ratios.push(patchwise / interweave);
         }
-        let plan = interweaver.plan(photo, stride)?;
+        let Some(plan) = interweaver.plan([photo.height, photo.width], stride)? else {
+            unreachable!("one pass is planned")
+        };
         let patches = found.patches[0] * found.patches[1];
         let pieces = pieces(plan, found.patches);
         let patchwise_gflop = patches as f64 * net.flops() as f64 / 1e9;
@@ -300,13 +240,17 @@ impl Bench {
     /// A line per layer: its time in one pass, and what it does in that time.
     fn layers(&mut self) -> Result<String> {
         const PASSES: usize = 7;
-        let OnePass::Cpu(interweaver) = &mut self.interweaver else { return Ok(String::new()) };
+        let interweaver = &mut self.interweaver;
         let mut times = vec![Vec::new(); self.net.layers.len()];
         for _ in 0..PASSES {
             interweaver.extract(&self.photo, self.stride)?;
-            times.iter_mut().zip(interweaver.seconds()).for_each(|(times, seconds)| times.push(*seconds));
+            times
+                .iter_mut()
+                .zip(interweaver.seconds().unwrap_or_default())
+                .for_each(|(times, seconds)| times.push(*seconds));
         }
-        let plan = interweaver.plan(self.photo.height, self.photo.width, self.stride)?;
+        let size = [self.photo.height, self.photo.width];
+        let Some(plan) = interweaver.plan(size, self.stride)? else { unreachable!("one pass is planned") };
         let mut text = String::new();
         for ((layer, flops), times) in self.net.layers.iter().zip(&plan.outline.flops).zip(&mut times) {
             let seconds = median(times);

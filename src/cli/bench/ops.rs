@@ -114,6 +114,6 @@ fn alone(net: &Net, index: usize) -> Option<Result<(usize, Arc<Net>)>> {
     let mut layer = net.spec.layers[index].clone();
     layer.from = None;
     let name = layer.name.clone();
-    let spec = Spec { place: net.spec.place.clone(), name, input: net.shape(input), layers: vec![layer] };
+    let spec = Spec { name, input: net.shape(input), layers: vec![layer], ..net.spec.clone() };
     Some(Net::new(spec).map(|alone| (index, Arc::new(alone))))
 }

@@ -3,12 +3,12 @@
 use super::super::numbers;
 use super::super::{print, print_json};
 use crate::Result;
-use crate::device::Device;
 use crate::memory;
+use crate::net::SgdConfig;
 use crate::net::{INPUT, LayerSpec, Net, Purpose, Spec};
 use crate::ops::{Mode, Targets};
 use crate::rng::Rng;
-use crate::train::{SgdConfig, Trainer};
+use crate::train::Trainer;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -49,9 +49,9 @@ pub fn run(args: &Args) -> Result<()> {
     ]);
     let net = Arc::new(Net::new(spec)?);
     let device = args.device.open()?;
-    // Beside the session: the batch, its tags, parameters, gradients and momentum.
+    // Beside the session: the batch, its tags, parameters and momentum.
     net.fit(format!("--batch {}", args.batch), &device, args.batch, Purpose::Training, |n| {
-        net.batch_bytes(n) + net.answer_bytes(n) + 3 * net.parameter_bytes()
+        net.batch_bytes(n) + net.answer_bytes(n) + 2 * net.parameter_bytes()
     })?;
     let mut rng = Rng::new(1, 0);
     let mut pixels: Vec<f32> = memory::zeroed(net.value_len(INPUT, args.batch), "a batch")?;
@@ -67,10 +67,8 @@ pub fn run(args: &Args) -> Result<()> {
         let start = Instant::now();
         let mode = Mode::Training { seed: step as u64 };
         trainer.forward(&pixels, mode, targets)?;
-        trainer.update(mode, targets, 1e-4)?;
-        if let Device::Gpu(gpu) = &device {
-            gpu.driver.synchronize()?;
-        }
+        trainer.update(1e-4)?;
+        trainer.synchronize()?;
         times.push(start.elapsed().as_secs_f64());
     }
     let seconds = super::median(&mut times[2..]);

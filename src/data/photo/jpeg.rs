@@ -11,8 +11,8 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
+use super::decode::{REPLACE_IT, check_size};
 use super::exif::orientation;
-use super::{REPLACE_IT, check_size};
 use crate::{Error, Result};
 
 /// The grey of what is missing.

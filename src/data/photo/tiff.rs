@@ -11,9 +11,9 @@ use image::{DynamicImage, RgbImage};
 use tiff::ColorType;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 
+use super::decode::{MAX_DECODER_BYTES, MAX_SIDE, REPLACE_IT, check_size};
 use super::exif::{Directory, tiff_orientation};
 use super::jpeg::Segments;
-use super::{MAX_DECODER_BYTES, MAX_SIDE, REPLACE_IT, check_size};
 use crate::{Error, Result};
 
 const BITS_PER_SAMPLE: u16 = 258;
@@ -217,7 +217,7 @@ fn pixels(file: &[u8]) -> Result<DynamicImage> {
         rgb.extend(match alpha {
             Alpha::None => color,
             Alpha::Associated => color.map(|v| v.saturating_add(!sample(pixel, color_samples))),
-            Alpha::Unassociated => color.map(|v| super::blend(v, sample(pixel, color_samples))),
+            Alpha::Unassociated => color.map(|v| super::decode::blend(v, sample(pixel, color_samples))),
         });
     }
     RgbImage::from_raw(width as u32, height as u32, rgb).map(DynamicImage::ImageRgb8).ok_or_else(contradiction)
@@ -258,7 +258,7 @@ fn eight_bits(stored: DecodingResult, bits: u8, row: usize, indices: bool) -> Op
             rows.flat_map(|bytes| (0..row).map(move |i| unpack(bytes, i))).collect()
         }
         DecodingResult::U16(words) if bits == 16 && !indices => {
-            words.into_iter().map(super::eight_of_sixteen).collect()
+            words.into_iter().map(super::decode::eight_of_sixteen).collect()
         }
         DecodingResult::F32(values) if !indices => {
             values.into_iter().map(|v| (v.clamp(0.0, 1.0) * 255.0).round() as u8).collect()

@@ -5,7 +5,8 @@ use super::SgdConfig;
 use crate::Result;
 use crate::device::{Gpu, Launch, Memory, Program, Ptr, Recorder, Step};
 use crate::kernel_parameters;
-use crate::net::{GpuParameters, Net};
+use crate::net::Net;
+use crate::net::gpu::GpuParameters;
 use crate::ops::gpu::{self, BLOCK};
 use std::sync::Arc;
 
@@ -27,8 +28,8 @@ kernel_parameters! {
 /// Values of a tensor that a block moves.
 const CHUNK: usize = 4096;
 
-/// [`super::Sgd`] on a GPU.
-pub struct GpuSgd {
+/// The optimizer with its device memory.
+pub(super) struct GpuSgd {
     gpu: Gpu,
     parameters: Arc<GpuParameters>,
     config: SgdConfig,
@@ -38,7 +39,9 @@ pub struct GpuSgd {
     count: usize,
     /// The sum of squares of all gradients, then that of each chunk, in f64.
     squares: Memory,
-    /// For those who do not have one.
+    /// The gradients that its launches read.
+    gradients: Ptr,
+    /// The learning rate.
     step: Memory,
     program: Program,
 }
@@ -55,6 +58,7 @@ impl GpuSgd {
         let mut this = Self {
             momentum: gpu.memory(4 * parameters.len())?,
             squares: gpu.memory(8 * (1 + chunks.len()))?,
+            gradients,
             step: gpu.upload(&[Step { seed: 0, rate: 0.0, unused: 0 }])?,
             count: chunks.len(),
             chunks: gpu.upload(&chunks)?,
@@ -70,13 +74,22 @@ impl GpuSgd {
         }
         to.launches.iter().try_for_each(|launch| gpu.driver.launch(launch))?;
         to.launches.clear();
-        this.record(gradients, this.step.ptr, &mut to);
+        this.record(&mut to);
         this.program = Program::new(to.launches);
         Ok(this)
     }
 
-    /// Writes the launches of a step down, at the rate in `step`, a [`Step`] in device memory.
-    pub fn record(&self, gradients: Ptr, step: Ptr, to: &mut Recorder<'_>) {
+    pub fn gradients_at(&self) -> Ptr {
+        self.gradients
+    }
+
+    pub fn launches(&self) -> &[Launch] {
+        &self.program.launches
+    }
+
+    /// Writes the launches of a step down.
+    fn record(&self, to: &mut Recorder<'_>) {
+        let (gradients, step) = (self.gradients, self.step.ptr);
         if self.count == 0 {
             return;
         }

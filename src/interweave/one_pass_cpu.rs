@@ -2,15 +2,13 @@
 //! ([`super::geometry`]). Nothing interweaved is ever written: a window that lies in several cells is gathered from their
 //! response maps into the tile that the matrix product reads.
 
-use super::bands::{Band, Put, pieces};
-use super::patchwise::Features;
-use super::plan::{LayerPlan, Outline, Plan, Task, patches};
+use super::bands::{Band, pieces};
+use super::extractor::{Engine, Images, Job, PutImage};
+use super::plan::{LayerPlan, Outline, Plan, Task};
 use super::{budget, infer};
 use crate::Result;
-use crate::data::photo::Photo;
-use crate::data::resample::Normalise;
 use crate::memory;
-use crate::net::{INPUT, Net};
+use crate::net::{CpuParameters, INPUT, Net};
 use crate::ops::conv::Filter;
 use crate::ops::parallel::{self, Disjoint, threads};
 use crate::ops::pool::{Pool, Statistic};
@@ -19,118 +17,60 @@ use crate::ops::{Kind, Operation, Shape};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Memory of a plan, in bytes, beyond which an image is done in several pieces, which compute their overlap twice.
-const MEMORY: usize = 512 << 20;
-
 /// Runs a net on all patches of images.
-pub struct Interweaver {
+pub(super) struct OnePassCpu {
     net: Arc<Net>,
-    parameters: Vec<f32>,
-    normalise: Normalise,
-    /// For the size of image and stride last asked for.
-    plan: Option<(Key, Plan)>,
-    memory: usize,
+    parameters: CpuParameters,
+    /// For the last job.
+    plan: Option<(Job, Plan)>,
     arena: Vec<f32>,
     scratch: Vec<f32>,
     /// Seconds that each layer took in the last image.
     seconds: Vec<f64>,
 }
 
-/// Patches down and across of a whole image, and the stride.
-type Key = ([usize; 2], usize);
-
-impl Interweaver {
-    /// # Errors
-    /// A net that does not take RGB.
-    pub fn new(net: Arc<Net>, parameters: Vec<f32>, normalise: Normalise) -> Result<Self> {
-        super::check_rgb(&net)?;
-        let (arena, scratch, seconds) = (Vec::new(), Vec::new(), vec![0.0; net.layers.len()]);
-        Ok(Self { net, parameters, normalise, plan: None, memory: MEMORY, arena, scratch, seconds })
-    }
-
-    /// Sets the memory, in bytes, that a plan may take before an image is done in pieces.
-    #[must_use]
-    pub fn with_memory(mut self, bytes: usize) -> Self {
-        (self.memory, self.plan) = (bytes, None);
-        self
-    }
-
-    /// The plan for images of this size: of all patches, or of the largest piece that fits in memory.
-    ///
-    /// # Errors
-    /// A stride of 0; an image smaller than a patch; a net with a loss.
-    pub fn plan(&mut self, height: usize, width: usize, stride: usize) -> Result<&Plan> {
-        let whole = patches(&self.net, height, width, stride)?;
-        let key = (whole, stride);
-        let known = self.plan.take().filter(|(known, _)| *known == key);
-        let known = match known {
-            Some(known) => known,
-            None => {
-                let plan = Plan::within(&self.net, whole, stride, budget(self.memory, memory::available()))?;
-                (key, plan)
-            }
-        };
-        Ok(&self.plan.insert(known).1)
-    }
-
-    /// Features of the patches whose upper left corners are multiples of `stride` and which lie inside the photo.
-    ///
-    /// # Errors
-    /// As [`Interweaver::plan`]; no memory.
-    pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
-        let whole = patches(&self.net, photo.height, photo.width, stride)?;
-        Features::gather(whole, self.net.output().len(), |put| self.extract_into(photo, stride, put))
-    }
-
-    /// The same, handed to `put` as they come.
-    ///
-    /// # Errors
-    /// As [`Interweaver::plan`]; what `put` says.
-    pub fn extract_into(&mut self, photo: &Photo, stride: usize, put: Put<'_>) -> Result<()> {
-        let Normalise { mean, scale } = self.normalise;
-        let size = [photo.height, photo.width];
-        self.run(size, stride, |at, c| (f32::from(photo.rgb[at + c]) - mean[c]) * scale, put)
-    }
-
-    /// Features of an image that is already normalised, [height, width, 3].
-    ///
-    /// # Errors
-    /// As [`Interweaver::extract`].
-    pub fn extract_normalised(&mut self, pixels: &[f32], size: [usize; 2], stride: usize) -> Result<Features> {
-        assert_eq!(pixels.len(), size[0] * size[1] * 3, "pixels of another size");
-        let whole = patches(&self.net, size[0], size[1], stride)?;
-        let dims = self.net.output().len();
-        Features::gather(whole, dims, |put| self.run(size, stride, |at, c| pixels[at + c], put))
-    }
-
-    /// Seconds that each layer took in the last image, all pieces together.
-    pub fn seconds(&self) -> &[f64] {
-        &self.seconds
-    }
-
-    /// `value(at, c)` is channel `c` of the pixel whose first channel is value `at` of the image.
-    fn run(
-        &mut self,
-        [height, width]: [usize; 2],
-        stride: usize,
-        value: impl Fn(usize, usize) -> f32,
-        put: Put<'_>,
-    ) -> Result<()> {
-        self.plan(height, width, stride)?;
-        let Some(((whole, _), plan)) = self.plan.take() else { unreachable!("the plan was just made") };
-        let result = self.pieces(&plan, whole, width, value, put);
-        self.plan = Some(((whole, stride), plan));
+impl Engine for OnePassCpu {
+    fn run(&mut self, job: Job, images: &Images<'_>, put: PutImage<'_>) -> Result<()> {
+        let (job, plan) = self.take_plan(job)?;
+        let result = (0..images.count).try_for_each(|image| self.pieces(&plan, job.whole, images, image, put));
+        self.plan = Some((job, plan));
         result
     }
 
-    /// All pieces of an image `width` pixels wide.
+    fn plan(&mut self, job: Job) -> Result<Option<&Plan>> {
+        let planned = self.take_plan(job)?;
+        Ok(Some(&self.plan.insert(planned).1))
+    }
+
+    fn seconds(&self) -> Option<&[f64]> {
+        Some(&self.seconds)
+    }
+}
+
+impl OnePassCpu {
+    pub fn new(net: Arc<Net>, parameters: CpuParameters) -> Self {
+        let (arena, scratch, seconds) = (Vec::new(), Vec::new(), vec![0.0; net.layers.len()]);
+        Self { net, parameters, plan: None, arena, scratch, seconds }
+    }
+
+    /// The plan of a job; images are done one after the other.
+    fn take_plan(&mut self, job: Job) -> Result<(Job, Plan)> {
+        let job = Job { images: 1, ..job };
+        if let Some(known) = self.plan.take().filter(|(known, _)| *known == job) {
+            return Ok(known);
+        }
+        let plan = Plan::within(&self.net, job.whole, job.stride, budget(job.memory, memory::available()))?;
+        Ok((job, plan))
+    }
+
+    /// All pieces of an image.
     fn pieces(
         &mut self,
         plan: &Plan,
         whole: [usize; 2],
-        width: usize,
-        value: impl Fn(usize, usize) -> f32,
-        put: Put<'_>,
+        images: &Images<'_>,
+        image: usize,
+        put: PutImage<'_>,
     ) -> Result<()> {
         for (buffer, len) in [(&mut self.arena, plan.len), (&mut self.scratch, plan.scratch)] {
             memory::grow(buffer, len, "one pass").map_err(|e| e.advise("use a smaller image"))?;
@@ -138,36 +78,32 @@ impl Interweaver {
         self.seconds.fill(0.0);
         let Outline { patches, stride, .. } = plan.outline;
         let mut band = Band::new(whole, patches, self.net.output().len())?;
+        let parameters = self.parameters.clone();
+        let parameters = parameters.read();
         for [top, left] in pieces(whole, patches) {
-            self.load(plan, [top * stride, left * stride], width, &value);
+            self.load(plan, [top * stride, left * stride], images, image);
             for layer in 0..self.net.layers.len() {
                 let start = Instant::now();
-                self.forward(plan, layer)?;
+                self.forward(plan, layer, &parameters)?;
                 self.seconds[layer] += start.elapsed().as_secs_f64();
             }
             self.unload(plan, [top, left], &mut band);
-            band.flush([top, left], put)?;
+            band.flush([top, left], &mut |features| put(image, features))?;
         }
         Ok(())
     }
 
     /// Pixels of the image from `corner` on, as far as a patch reads them.
-    fn load(&mut self, plan: &Plan, corner: [usize; 2], width: usize, value: impl Fn(usize, usize) -> f32) {
+    fn load(&mut self, plan: &Plan, corner: [usize; 2], images: &Images<'_>, image: usize) {
         let map = plan.values[INPUT].maps[0];
-        let [rows, columns] = [0, 1].map(|axis| &plan.positions[axis][INPUT][0]);
         let pixels = &mut self.arena[map.at..map.at + map.rows * map.columns * 3];
-        for (line, y) in pixels.chunks_exact_mut(map.columns * 3).zip(rows) {
-            for (pixel, x) in line.chunks_exact_mut(3).zip(columns) {
-                let at = ((corner[0] + *y as usize) * width + corner[1] + *x as usize) * 3;
-                pixel.iter_mut().enumerate().for_each(|(c, to)| *to = value(at, c));
-            }
-        }
+        load_pixels(plan, corner, images, image, pixels);
     }
 
-    fn forward(&mut self, plan: &Plan, layer: usize) -> Result<()> {
+    fn forward(&mut self, plan: &Plan, layer: usize, parameters: &[f32]) -> Result<()> {
         let bound = &self.net.layers[layer];
         let parameters: Vec<&[f32]> =
-            self.net.parameters[bound.parameters.clone()].iter().map(|p| &self.parameters[p.range.clone()]).collect();
+            self.net.parameters[bound.parameters.clone()].iter().map(|p| &parameters[p.range.clone()]).collect();
         let arena = Disjoint::new(&mut self.arena);
         let pass = Pass { plan, layer, step: &plan.layers[layer], inputs: &bound.inputs, arena };
         match bound.op.kind() {
@@ -204,6 +140,18 @@ impl Interweaver {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Pixels of an image from `corner` on, as far as the patches of a plan read them, [rows, columns, 3].
+pub(super) fn load_pixels(plan: &Plan, corner: [usize; 2], images: &Images<'_>, image: usize, to: &mut [f32]) {
+    let [rows, columns] = [0, 1].map(|axis| &plan.positions[axis][INPUT][0]);
+    let width = images.size[1];
+    for (line, y) in to.chunks_exact_mut(columns.len() * 3).zip(rows) {
+        let row = (corner[0] + *y as usize) * width + corner[1];
+        for (pixel, x) in line.chunks_exact_mut(3).zip(columns) {
+            images.copy(image, (row + *x as usize) * 3, pixel);
         }
     }
 }

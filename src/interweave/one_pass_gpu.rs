@@ -2,27 +2,26 @@
 //! class are ordinary layers of a larger map, all others are one launch of kernels/dense.cu over the maps of all their
 //! classes and all images of the batch, with tables that say what each row and column reads.
 
-use super::bands::{Band, Put, pieces};
+use super::bands::{Band, pieces};
 use super::budget;
-use super::patchwise::Features;
-use super::plan::{LayerPlan, Link, Plan, patches};
+use super::extractor::{Engine, Images, Job, PutImage};
+use super::one_pass_cpu::load_pixels;
+use super::plan::{LayerPlan, Link, Plan};
+use super::writer::{Writer, Written, hand_on};
 use crate::Result;
-use crate::data::photo::Photo;
-use crate::data::resample::Normalise;
-use crate::device::{Gpu, Launch, Memory, Program, Ptr, Recorder};
+use crate::device::{Gpu, Launch, Ptr};
 use crate::kernel_parameters;
 use crate::memory;
-use crate::net::{GpuParameters, INPUT, Net};
+use crate::net::gpu::{GpuParameters, PlanMemory};
+use crate::net::{INPUT, Net};
 use crate::ops::activation::Activation;
 use crate::ops::conv::Filter;
 use crate::ops::conv::cuda::{Divisor, Spread, THREADS, TILE_M, TILE_N, inside, record_outside, shared};
-use crate::ops::gpu::{self, BLOCK, GpuForward, GpuTargets, cover};
+use crate::ops::gpu::{BLOCK, cover};
 use crate::ops::pool::{Pool, Statistic};
 use crate::ops::{Kind, Operation, Shape};
 use std::sync::Arc;
 
-/// Bytes of a plan for one image beyond which it is done in several pieces.
-const MEMORY: usize = 512 << 20;
 /// Pixels of a tile where a thread owns a value.
 const PIXELS: usize = 64;
 
@@ -58,208 +57,77 @@ kernel_parameters! {
 }
 
 /// Runs a net on all patches of batches of images of one size.
-pub struct GpuInterweaver {
+pub(super) struct OnePassGpu {
     net: Arc<Net>,
     parameters: Arc<GpuParameters>,
-    normalise: Normalise,
-    memory: usize,
+    /// For the last job.
     prepared: Option<Prepared>,
 }
 
-/// Everything that a size of image, a stride and a number of images need.
+/// Everything that a job needs.
 struct Prepared {
-    key: ([usize; 2], usize, usize),
+    job: Job,
     plan: Plan,
-    program: Program,
-    _memory: Vec<Memory>,
-    /// Pixels of the batch in f32, and the features of its patches.
-    staging: Ptr,
-    features: Ptr,
+    written: Written,
 }
 
-impl GpuInterweaver {
-    /// # Errors
-    /// A net that does not take RGB.
-    pub fn new(net: Arc<Net>, parameters: Arc<GpuParameters>, normalise: Normalise) -> Result<Self> {
-        super::check_rgb(&net)?;
-        Ok(Self { net, parameters, normalise, memory: MEMORY, prepared: None })
+impl OnePassGpu {
+    pub fn new(net: Arc<Net>, parameters: Arc<GpuParameters>) -> Self {
+        Self { net, parameters, prepared: None }
     }
 
-    /// Sets the memory, in bytes, that a plan may take for one image before it is done in pieces.
-    #[must_use]
-    pub fn with_memory(mut self, bytes: usize) -> Self {
-        (self.memory, self.prepared) = (bytes, None);
-        self
-    }
-
-    /// Features of the patches whose upper left corners are multiples of `stride` and which lie inside the photo.
-    ///
-    /// # Errors
-    /// A stride of 0; an image smaller than a patch; a net with a loss; out of memory.
-    pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
-        let whole = patches(&self.net, photo.height, photo.width, stride)?;
-        Features::gather(whole, self.net.output().len(), |put| self.extract_into(photo, stride, put))
-    }
-
-    /// The same, handed to `put` as they come.
-    ///
-    /// # Errors
-    /// As [`GpuInterweaver::extract`]; what `put` says.
-    pub fn extract_into(&mut self, photo: &Photo, stride: usize, put: Put<'_>) -> Result<()> {
-        let Normalise { mean, scale } = self.normalise;
-        let value = |_, at: usize, c: usize| (f32::from(photo.rgb[at + c]) - mean[c]) * scale;
-        self.run([photo.height, photo.width], stride, 1, value, &mut |_, features| put(features))
-    }
-
-    /// Features of `images` images that are already normalised, [images, height, width, 3].
-    ///
-    /// # Errors
-    /// As [`GpuInterweaver::extract`].
-    pub fn extract_normalised(
-        &mut self,
-        pixels: &[f32],
-        size: [usize; 2],
-        stride: usize,
-        images: usize,
-    ) -> Result<Vec<Features>> {
-        let image = size[0] * size[1] * 3;
-        assert_eq!(pixels.len(), images * image, "pixels of another size");
-        let (whole, dims) = (patches(&self.net, size[0], size[1], stride)?, self.net.output().len());
-        let mut found = Vec::new();
-        for _ in 0..images {
-            found.push(Features::gather(whole, dims, |_| Ok(()))?);
-        }
-        let value = |number: usize, at: usize, c: usize| pixels[number * image + at + c];
-        self.run(size, stride, images, value, &mut |number, features| {
-            found[number].values.extend_from_slice(features);
-            Ok(())
-        })?;
-        Ok(found)
-    }
-
-    /// The plan for images of this size: of all patches, or of the largest piece that fits in memory.
-    ///
-    /// # Errors
-    /// As [`GpuInterweaver::extract`].
-    pub fn plan(&mut self, [height, width]: [usize; 2], stride: usize) -> Result<&Plan> {
-        let whole = patches(&self.net, height, width, stride)?;
-        Ok(&self.prepare(whole, stride, 1)?.plan)
-    }
-
-    /// The launches of a pass over `images` images of this size, or over the largest piece that fits in memory.
-    ///
-    /// # Errors
-    /// As [`GpuInterweaver::extract`].
-    pub fn program(&mut self, [height, width]: [usize; 2], stride: usize, images: usize) -> Result<&mut Program> {
-        let whole = patches(&self.net, height, width, stride)?;
-        Ok(&mut self.prepare(whole, stride, images)?.program)
-    }
-
-    fn prepare(&mut self, whole: [usize; 2], stride: usize, images: usize) -> Result<&mut Prepared> {
-        let key = (whole, stride, images);
-        let known = self.prepared.take().filter(|prepared| prepared.key == key);
+    fn prepare(&mut self, job: Job) -> Result<&mut Prepared> {
+        let known = self.prepared.take().filter(|prepared| prepared.job == job);
         let prepared = match known {
             Some(known) => known,
             None => {
-                let memory = budget(self.memory, self.parameters.gpu().driver.free_memory()?);
-                let plan = Plan::within(&self.net, whole, stride, memory)?;
-                Prepared::new(&self.net, &self.parameters, plan, key, images)?
+                let memory = budget(job.memory, self.parameters.gpu().driver.free_memory()?);
+                let plan = Plan::within(&self.net, job.whole, job.stride, memory)?;
+                let written = PassWriter::new(&self.net, &self.parameters, &plan, job.images)?.write()?;
+                Prepared { job, plan, written }
             }
         };
         Ok(self.prepared.insert(prepared))
     }
+}
 
-    /// `value(image, at, c)` is channel `c` of the pixel whose first channel is value `at` of the image; `put` gets an image's
-    /// number with its features.
-    fn run(
-        &mut self,
-        [height, width]: [usize; 2],
-        stride: usize,
-        images: usize,
-        value: impl Fn(usize, usize, usize) -> f32,
-        put: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
-    ) -> Result<()> {
-        let whole = patches(&self.net, height, width, stride)?;
-        let (net, gpu) = (self.net.clone(), self.parameters.gpu().clone());
-        let prepared = self.prepare(whole, stride, images)?;
-        let dims = net.output().len();
-        let plan = &prepared.plan;
-        let [down, across] = plan.outline.patches;
-        let bands = (0..images).map(|_| Band::new(whole, [down, across], dims));
+impl Engine for OnePassGpu {
+    fn run(&mut self, job: Job, images: &Images<'_>, put: PutImage<'_>) -> Result<()> {
+        let (dims, parameters) = (self.net.output().len(), self.parameters.clone());
+        let Prepared { plan, written, .. } = self.prepare(job)?;
+        let piece = plan.outline.patches;
+        let bands = (0..job.images).map(|_| Band::new(job.whole, piece, dims));
         let mut bands = bands.collect::<Result<Vec<Band>>>()?;
-        let map = plan.values[INPUT].maps[0];
-        let [rows, columns] = [0, 1].map(|axis| &plan.positions[axis][INPUT][0]);
-        let mut pixels: Vec<f32> = memory::zeroed(images * map.rows * map.columns * 3, "pixels")?;
-        for corner in pieces(whole, plan.outline.patches) {
-            let [top, left] = corner;
-            for (image, pixels) in pixels.chunks_exact_mut(map.rows * map.columns * 3).enumerate() {
-                for (line, y) in pixels.chunks_exact_mut(map.columns * 3).zip(rows) {
-                    for (pixel, x) in line.chunks_exact_mut(3).zip(columns) {
-                        let at = ((top * stride + *y as usize) * width + left * stride + *x as usize) * 3;
-                        pixel.iter_mut().enumerate().for_each(|(c, to)| *to = value(image, at, c));
-                    }
-                }
+        let len = plan.values[INPUT].range.len();
+        let mut pixels: Vec<f32> = memory::zeroed(job.images * len, "pixels")?;
+        for corner in pieces(job.whole, piece) {
+            let at = corner.map(|patch| patch * job.stride);
+            for (image, pixels) in pixels.chunks_exact_mut(len).enumerate() {
+                load_pixels(plan, at, images, image, pixels);
             }
-            gpu.driver.upload(prepared.staging, bytemuck::cast_slice(&pixels))?;
-            prepared.program.run(&gpu)?;
-            let features: Vec<f32> = gpu.download(prepared.features, images * down * across * dims)?;
-            for (image, features) in features.chunks_exact(down * across * dims).enumerate() {
-                for (row, features) in features.chunks_exact(across * dims).enumerate() {
-                    bands[image].vectors(corner, row, 0)[..features.len()].copy_from_slice(features);
-                }
-                bands[image].flush(corner, &mut |features| put(image, features))?;
-            }
+            let features = written.run(&parameters, &pixels, job.images * piece[0] * piece[1] * dims)?;
+            hand_on(&features, piece, corner, &mut bands, |from, to| to.copy_from_slice(from), put)?;
         }
         Ok(())
     }
-}
 
-impl Prepared {
-    fn new(
-        net: &Net,
-        parameters: &GpuParameters,
-        plan: Plan,
-        key: ([usize; 2], usize, usize),
-        images: usize,
-    ) -> Result<Self> {
-        let gpu = parameters.gpu();
-        let size = gpu.precision.bytes();
-        let [down, across] = plan.outline.patches;
-        let pixels = images * plan.values[INPUT].range.len();
-        let mut program = Writer {
-            net,
-            parameters,
-            plan: &plan,
-            images,
-            arena: gpu.memory(images * size * plan.len)?,
-            kept: Vec::new(),
-            to: Recorder::new(gpu),
-        };
-        let staging = program.keep(gpu.memory(4 * pixels)?);
-        let features = program.keep(gpu.memory(4 * images * down * across * net.output().len())?);
-        program.input(staging);
-        for layer in 0..net.layers.len() {
-            program.to.label(&net.layers[layer].name);
-            program.layer(layer)?;
-        }
-        program.to.label("features");
-        program.features(features)?;
-        let Writer { arena, mut kept, to, .. } = program;
-        let launches = to.launches;
-        kept.push(arena);
-        Ok(Self { key, program: Program::new(launches), plan, _memory: kept, staging, features })
+    fn plan(&mut self, job: Job) -> Result<Option<&Plan>> {
+        Ok(Some(&self.prepare(job)?.plan))
+    }
+
+    fn launches(&mut self, job: Job) -> Result<Vec<Launch>> {
+        Ok(self.prepare(job)?.written.launches().to_vec())
     }
 }
 
 /// Writes the program of a plan.
-struct Writer<'a> {
-    net: &'a Net,
-    parameters: &'a GpuParameters,
+struct PassWriter<'a> {
+    writer: Writer<'a>,
     plan: &'a Plan,
     images: usize,
-    arena: Memory,
-    kept: Vec<Memory>,
-    to: Recorder<'a>,
+    memory: PlanMemory,
+    /// Addresses of the values, each of all images.
+    values: Vec<Ptr>,
 }
 
 /// What the kernels read of a layer besides its values.
@@ -271,52 +139,53 @@ struct Tables {
     firsts: [Vec<usize>; 2],
 }
 
-impl<'a> Writer<'a> {
-    fn gpu(&self) -> &'a Gpu {
-        self.to.gpu
+impl<'a> PassWriter<'a> {
+    fn new(net: &'a Net, parameters: &'a GpuParameters, plan: &'a Plan, images: usize) -> Result<Self> {
+        let writer = Writer::new(net, parameters);
+        let mut memory = PlanMemory::new(parameters.gpu(), plan.len, images * writer.size())?;
+        let values = plan.values.iter().map(|value| memory.address(&value.range)).collect::<Result<_>>()?;
+        Ok(Self { writer, plan, images, memory, values })
     }
 
-    fn keep(&mut self, memory: Memory) -> Ptr {
-        let ptr = memory.ptr;
-        self.kept.push(memory);
-        ptr
-    }
-
-    fn table<T: bytemuck::Pod>(&mut self, values: &[T]) -> Result<Ptr> {
-        let memory = self.gpu().upload(values)?;
-        Ok(self.keep(memory))
-    }
-
-    fn scratch(&mut self, bytes: usize) -> Result<Ptr> {
-        if bytes == 0 {
-            return Ok(Ptr::NULL);
-        }
-        let memory = self.gpu().memory(bytes)?;
-        Ok(self.keep(memory))
-    }
-
-    /// Address of a value, of all images.
-    fn value(&self, value: usize) -> Ptr {
-        self.arena.ptr.offset(self.images * self.gpu().precision.bytes() * self.plan.values[value].range.start)
-    }
-
-    fn input(&mut self, staging: Ptr) {
-        let (to, count) = (self.value(INPUT), self.images * self.plan.values[INPUT].range.len());
-        self.to.label("input");
+    fn write(mut self) -> Result<Written> {
+        let [down, across] = self.plan.outline.patches;
+        let pixels = self.images * self.plan.values[INPUT].range.len();
+        let staging = self.writer.bytes(4 * pixels)?;
+        let features = self.writer.bytes(4 * self.images * down * across * self.net().output().len())?;
         // f32 to f32 is a copy.
-        gpu::narrow(&mut self.to, staging, to, count);
+        self.writer.store(staging, self.values[INPUT], pixels);
+        for layer in 0..self.net().layers.len() {
+            self.writer.label(layer);
+            self.layer(layer)?;
+        }
+        self.writer.to.label("features");
+        self.features(features)?;
+        Ok(self.writer.finish(Some(self.memory), staging, features))
+    }
+
+    fn gpu(&self) -> &'a Gpu {
+        self.writer.to.gpu
+    }
+
+    fn net(&self) -> &'a Net {
+        self.writer.net
+    }
+
+    /// Addresses of a layer's parameters.
+    fn addresses(&self, layer: usize) -> Vec<Ptr> {
+        self.writer.parameters.addresses(self.net().layers[layer].parameters.clone())
     }
 
     fn layer(&mut self, layer: usize) -> Result<()> {
         if let Some(op) = self.ordinary(layer) {
             return self.whole(layer, &*op, self.images);
         }
-        let op = &self.net.layers[layer].op;
+        let op = &self.net().layers[layer].op;
         match op.kind() {
             Kind::Filter(f) => self.conv(layer, f),
             Kind::Pool(pool) => self.pool(layer, pool),
             Kind::Global => self.global(layer, &**op),
-            Kind::Concat | Kind::Dropout => self.copy(layer, self.value(layer + 1)),
+            Kind::Concat | Kind::Dropout => self.copy(layer, self.values[layer + 1]),
             Kind::Pixelwise => self.pixelwise(layer),
             Kind::Loss => unreachable!("plans of nets with a loss are refused"),
         }
@@ -324,7 +193,7 @@ impl<'a> Writer<'a> {
 
     /// The layer as an operation over a larger map, if its maps are one class that is computed at every place.
     fn ordinary(&self, layer: usize) -> Option<Box<dyn Operation>> {
-        let bound = &self.net.layers[layer];
+        let bound = &self.net().layers[layer];
         let (stride, fits) = match bound.op.kind() {
             Kind::Filter(f) => ([f.stride.h, f.stride.w], f.banks() == 1 && f.flattened.is_none()),
             Kind::Pool(pool) => ([pool.stride.h, pool.stride.w], true),
@@ -345,30 +214,20 @@ impl<'a> Writer<'a> {
             return None;
         }
         let (from, to) = (read.maps[0], written.maps[0]);
-        let op = self.net.rebind(layer, &[Shape::new(read.channels, from.rows, from.columns)]).ok()?;
+        let op = self.net().rebind(layer, &[Shape::new(read.channels, from.rows, from.columns)]).ok()?;
         (op.output() == Shape::new(written.channels, to.rows, to.columns)).then_some(op)
     }
 
     /// Runs an operation on the values as they lie, `n` samples of it.
     fn whole(&mut self, layer: usize, op: &dyn Operation, n: usize) -> Result<()> {
-        let from = self.value(self.net.layers[layer].inputs[0]);
+        let from = self.values[self.net().layers[layer].inputs[0]];
         self.record(layer, op, n, from)
     }
 
     fn record(&mut self, layer: usize, op: &dyn Operation, n: usize, from: Ptr) -> Result<()> {
-        let workspace = self.scratch(op.gpu_forward_workspace(n, self.gpu()))?;
-        let pass = GpuForward {
-            n,
-            training: false,
-            stream: 0,
-            step: Ptr::NULL,
-            inputs: &[from],
-            params: &self.parameters.addresses(self.net.layers[layer].parameters.clone()),
-            targets: GpuTargets { classes: Ptr::NULL, values: Ptr::NULL },
-            output: self.value(layer + 1),
-            workspace,
-        };
-        op.record_forward(pass, &mut self.to);
+        let workspace = self.writer.bytes(op.gpu_forward_workspace(n, self.gpu()))?;
+        let params = self.addresses(layer);
+        self.writer.record(op, n, &params, [from, self.values[layer + 1], workspace]);
         Ok(())
     }
 
@@ -396,8 +255,8 @@ impl<'a> Writer<'a> {
             (table, taps, firsts)
         });
         Ok(Tables {
-            rows: self.table(&rows.0)?,
-            columns: self.table(&columns.0)?,
+            rows: self.writer.table(&rows.0)?,
+            columns: self.writer.table(&columns.0)?,
             taps: [rows.1, columns.1],
             firsts: [rows.2, columns.2],
         })
@@ -411,13 +270,13 @@ impl<'a> Writer<'a> {
             unused: 0,
         };
         let maps: Vec<MapTable> = value.maps.iter().map(entry).collect();
-        self.table(&maps)
+        self.writer.table(&maps)
     }
 
     /// Tiles of `pixels` pixels of all maps of a layer.
     fn tiles(&mut self, layer: usize, tables: &Tables, pixels: usize) -> Result<(Ptr, usize)> {
         let value = &self.plan.values[layer + 1];
-        let grid = match self.net.layers[layer].op.kind() {
+        let grid = match self.net().layers[layer].op.kind() {
             Kind::Filter(f) => f.grid.w,
             _ => 1,
         };
@@ -439,21 +298,21 @@ impl<'a> Writer<'a> {
                 });
             }
         }
-        Ok((self.table(&tiles)?, tiles.len()))
+        Ok((self.writer.table(&tiles)?, tiles.len()))
     }
 
     /// The parameters that all kernels of a layer share; input `input` is read.
     fn dense(&mut self, layer: usize, input: usize, pixels: usize) -> Result<(Dense, usize)> {
-        let from = self.net.layers[layer].inputs[input];
+        let from = self.net().layers[layer].inputs[input];
         let tables = self.tables(layer)?;
         let (tiles, count) = self.tiles(layer, &tables, pixels)?;
         let maps = self.maps(from)?;
         let (read, written) = (&self.plan.values[from], &self.plan.values[layer + 1]);
         let parameters = Dense {
-            x: self.value(from),
+            x: self.values[from],
             w: Ptr::NULL,
             bias: Ptr::NULL,
-            y: self.value(layer + 1),
+            y: self.values[layer + 1],
             partial: Ptr::NULL,
             rows: tables.rows,
             columns: tables.columns,
@@ -485,7 +344,7 @@ impl<'a> Writer<'a> {
 
     /// Bytes of what a layer reads and writes.
     fn touched(&self, layer: usize) -> usize {
-        let inputs = self.net.layers[layer].inputs.iter();
+        let inputs = self.net().layers[layer].inputs.iter();
         let values: usize = inputs.chain([&(layer + 1)]).map(|&value| self.plan.values[value].range.len()).sum();
         self.images * self.gpu().precision.bytes() * values
     }
@@ -493,12 +352,12 @@ impl<'a> Writer<'a> {
     fn conv(&mut self, layer: usize, f: &Filter) -> Result<()> {
         let gpu = self.gpu();
         let (mut parameters, tiles) = self.dense(layer, 0, TILE_M)?;
-        let (filters, channels) = (f.group_filters(), self.plan.values[self.net.layers[layer].inputs[0]].channels);
+        let (filters, channels) = (f.group_filters(), self.plan.values[self.net().layers[layer].inputs[0]].channels);
         let values = self.images * self.plan.values[layer + 1].range.len();
         // One tile each, whatever their pixels: as many blocks as there are.
         let spread = Spread::new(gpu, self.images * tiles * f.groups, [TILE_M, filters, f.taps()]);
         let pack = 16 / gpu.precision.bytes();
-        let addresses = self.parameters.addresses(self.net.layers[layer].parameters.clone());
+        let addresses = self.addresses(layer);
         let group_channels = channels / f.groups;
         parameters.w = addresses[0];
         parameters.bias = addresses.get(1).copied().unwrap_or(Ptr::NULL);
@@ -509,22 +368,22 @@ impl<'a> Writer<'a> {
         parameters.wide_x = u32::from(group_channels.is_multiple_of(pack));
         parameters.wide_w = u32::from(filters.is_multiple_of(pack));
         parameters.by_channels = Divisor::new(group_channels);
-        parameters.partial = self.scratch(if spread.splits > 1 { 4 * spread.splits * values } else { 0 })?;
+        parameters.partial = self.writer.bytes(if spread.splits > 1 { 4 * spread.splits * values } else { 0 })?;
         let flops = self.images as u64 * self.plan.outline.flops[layer].round() as u64;
-        let weights: usize = self.net.parameters[self.net.layers[layer].parameters.clone()]
+        let weights: usize = self.net().parameters[self.net().layers[layer].parameters.clone()]
             .iter()
             .map(|parameter| parameter.range.len() * gpu.precision.bytes())
             .sum();
         let grid = [tiles * f.groups, filters.div_ceil(TILE_N), self.images * spread.splits];
         let name = format!("dense_conv_{}", gpu.precision.math());
         let launch = Launch::new(name, grid, THREADS, &parameters).shared(shared(gpu, true, false));
-        self.to.launch(launch.work(flops, (self.touched(layer) + weights) as u64));
+        self.writer.to.launch(launch.work(flops, (self.touched(layer) + weights) as u64));
         if spread.splits > 1 {
             let bytes = values * (4 * spread.splits + gpu.precision.bytes());
-            let launch = Launch::new(self.to.stored("dense_finish"), cover(values), BLOCK, &parameters);
-            self.to.launch(launch.work((values * spread.splits) as u64, bytes as u64));
+            let launch = Launch::new(self.writer.to.stored("dense_finish"), cover(values), BLOCK, &parameters);
+            self.writer.to.launch(launch.work((values * spread.splits) as u64, bytes as u64));
         }
-        record_outside(&mut self.to, f.activation, spread, parameters.y, values);
+        record_outside(&mut self.writer.to, f.activation, spread, parameters.y, values);
         Ok(())
     }
 
@@ -533,20 +392,20 @@ impl<'a> Writer<'a> {
         parameters.average = u32::from(pool.statistic == Statistic::Average);
         let (flops, touched) =
             (self.images as u64 * self.plan.outline.flops[layer].round() as u64, self.touched(layer) as u64);
-        let launch = Launch::new(self.to.stored("dense_pool"), [tiles, 1, self.images], BLOCK, &parameters);
-        self.to.launch(launch.work(flops, touched));
+        let launch = Launch::new(self.writer.to.stored("dense_pool"), [tiles, 1, self.images], BLOCK, &parameters);
+        self.writer.to.launch(launch.work(flops, touched));
         Ok(())
     }
 
     /// Copies each input's channels of each pixel to `y`.
     fn copy(&mut self, layer: usize, y: Ptr) -> Result<()> {
         let mut first = 0;
-        for input in 0..self.net.layers[layer].inputs.len() {
+        for input in 0..self.net().layers[layer].inputs.len() {
             let (mut parameters, tiles) = self.dense(layer, input, PIXELS)?;
             (parameters.y, parameters.first_c, parameters.average) = (y, first, input as u32);
             first += parameters.in_c;
-            let launch = Launch::new(self.to.stored("dense_copy"), [tiles, 1, self.images], BLOCK, &parameters);
-            self.to.launch(launch.work(0, self.touched(layer) as u64));
+            let launch = Launch::new(self.writer.to.stored("dense_copy"), [tiles, 1, self.images], BLOCK, &parameters);
+            self.writer.to.launch(launch.work(0, self.touched(layer) as u64));
         }
         Ok(())
     }
@@ -555,19 +414,19 @@ impl<'a> Writer<'a> {
     fn pixelwise(&mut self, layer: usize) -> Result<()> {
         let value = &self.plan.values[layer + 1];
         let (len, channels) = (value.range.len(), value.channels);
-        let op = self.net.rebind(layer, &[Shape::new(channels, 1, 1)])?;
+        let op = self.net().rebind(layer, &[Shape::new(channels, 1, 1)])?;
         let n = self.images * len / channels;
         if self.in_place(layer) {
             return self.whole(layer, &*op, n);
         }
-        let copied = self.scratch(self.images * len * self.gpu().precision.bytes())?;
+        let copied = self.writer.bytes(self.images * len * self.gpu().precision.bytes())?;
         self.copy(layer, copied)?;
         self.record(layer, &*op, n, copied)
     }
 
     /// Whether the maps of what is read are those of what is written, place for place.
     fn in_place(&self, layer: usize) -> bool {
-        let (read, written) = (&self.plan.values[self.net.layers[layer].inputs[0]], &self.plan.values[layer + 1]);
+        let (read, written) = (&self.plan.values[self.net().layers[layer].inputs[0]], &self.plan.values[layer + 1]);
         let step = &self.plan.layers[layer];
         let same = |class: usize, links: Vec<Option<(usize, Vec<u32>)>>| {
             let identity = |numbers: &Vec<u32>| numbers.iter().enumerate().all(|(i, n)| i as u32 == *n);
@@ -584,18 +443,18 @@ impl<'a> Writer<'a> {
         let (mut parameters, tiles) = self.dense(layer, 0, PIXELS)?;
         let value = &self.plan.values[layer + 1];
         let n = self.images * value.range.len() / value.channels;
-        let window = self.net.shape(self.net.layers[layer].inputs[0]).len();
-        let windows = self.scratch(n * window * self.gpu().precision.bytes())?;
+        let window = self.net().shape(self.net().layers[layer].inputs[0]).len();
+        let windows = self.writer.bytes(n * window * self.gpu().precision.bytes())?;
         parameters.y = windows;
         let bytes = 2 * n * window * self.gpu().precision.bytes();
-        let launch = Launch::new(self.to.stored("dense_gather"), [tiles, 1, self.images], BLOCK, &parameters);
-        self.to.launch(launch.work(0, bytes as u64));
+        let launch = Launch::new(self.writer.to.stored("dense_gather"), [tiles, 1, self.images], BLOCK, &parameters);
+        self.writer.to.launch(launch.work(0, bytes as u64));
         self.record(layer, op, n, windows)
     }
 
     fn features(&mut self, features: Ptr) -> Result<()> {
-        let last = self.net.layers.len();
-        let shape = self.net.output();
+        let last = self.net().layers.len();
+        let shape = self.net().output();
         let [rows, columns] = [(0, shape.h), (1, shape.w)].map(|(axis, size)| {
             let mut table = Vec::new();
             for patch in 0..self.plan.outline.patches[axis] {
@@ -613,10 +472,10 @@ impl<'a> Writer<'a> {
         let [down, across] = self.plan.outline.patches;
         let count = self.images * down * across * shape.len();
         let parameters = FeatureTable {
-            x: self.value(last),
+            x: self.values[last],
             features,
-            rows: self.table(&rows)?,
-            columns: self.table(&columns)?,
+            rows: self.writer.table(&rows)?,
+            columns: self.writer.table(&columns)?,
             maps: self.maps(last)?,
             x_image: value.range.len() as u64,
             down: down as u32,
@@ -629,8 +488,8 @@ impl<'a> Writer<'a> {
             unused: 0,
         };
         let bytes = count * (4 + self.gpu().precision.bytes());
-        let launch = Launch::new(self.to.stored("dense_features"), cover(count), BLOCK, &parameters);
-        self.to.launch(launch.work(0, bytes as u64));
+        let launch = Launch::new(self.writer.to.stored("dense_features"), cover(count), BLOCK, &parameters);
+        self.writer.to.launch(launch.work(0, bytes as u64));
         Ok(())
     }
 }

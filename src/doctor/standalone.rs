@@ -5,14 +5,13 @@ use super::tally::{Tally, error};
 use crate::Result;
 use crate::data::gpu::{Batch, PhotoWindow};
 use crate::data::photo::{Photo, Rect};
-use crate::data::resample::{Normalise, Resampler};
-use crate::device::{Gpu, Launch, Memory, Precision, Program, Ptr, Recorder};
-use crate::interweave::{Features, GpuInterweaver, GpuMapInterweaver, PatchScanner};
+use crate::data::resample::Resampler;
+use crate::device::{Device, Gpu, Launch, Memory, Precision, Program, Ptr, Recorder};
+use crate::interweave::{Extractor, ExtractorOptions, Features, Method};
 use crate::locate::gpu::{record_response, record_summed_area};
-use crate::net::{GpuParameters, Net};
+use crate::net::{Net, Normalise, Parameters, Purpose, Session, Sgd, SgdConfig};
 use crate::ops::{Shape, gpu};
 use crate::rng::Rng;
-use crate::train::{GpuSgd, Sgd, SgdConfig};
 use half::{bf16, f16};
 use std::sync::Arc;
 
@@ -71,7 +70,7 @@ fn interweaving(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
         c3: local_conv filters=16 kernel=2 grid=2 span=2 window='valid'
         fc: linear outputs=9";
     let patches = Patches::new(gpu, "interweaving", [1, 3, 29, 29], layers)?;
-    patches.one_pass(gpu, tally)
+    patches.run(gpu, Method::OnePass, tally)
 }
 
 /// The same where a layer reads the whole map of a patch.
@@ -80,7 +79,7 @@ fn interweaving_whole_maps(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
         c1: conv filters=5 kernel=3 activation='relu'
         g1: global_pool mode='avg'";
     let patches = Patches::new(gpu, "interweaving, whole maps", [1, 3, 9, 9], layers)?;
-    patches.one_pass(gpu, tally)
+    patches.run(gpu, Method::OnePass, tally)
 }
 
 /// The same as the paper does it, with interweaved maps in memory.
@@ -92,7 +91,7 @@ fn interweaved_maps(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
         c3: local_conv filters=6 kernel=2 grid=2 span=2 window='valid'
         fc: linear outputs=9";
     let patches = Patches::new(gpu, "interweaved maps", [1, 3, 29, 29], layers)?;
-    patches.as_maps(gpu, tally)
+    patches.run(gpu, Method::Maps, tally)
 }
 
 /// A net on all patches of an image.
@@ -124,26 +123,18 @@ impl Patches {
         }
         let draw = |_| gpu.precision.round_factor(rng.range(-1.0, 1.0));
         let pixels: Vec<f32> = (0..size[0] * size[1] * 3).map(draw).collect();
-        let mut scanner = PatchScanner::new(net.clone(), parameters.clone(), Normalise::default())?;
-        let want = scanner.extract_normalised(&pixels, size, Self::STRIDE)?;
+        let on_cpu = Parameters::on(&Device::Cpu, &net, parameters.clone())?;
+        let mut scanner = extractor(&net, &on_cpu, Method::Patchwise)?;
+        let want = scanner.extract_normalised(&pixels, size, Self::STRIDE, 1)?.remove(0);
         Ok(Self { case, net, parameters, size, pixels, want })
     }
 
-    fn one_pass(&self, gpu: &Gpu, tally: &mut Tally) -> Result<()> {
-        let parameters = Arc::new(GpuParameters::new(gpu, &self.net, &self.parameters)?);
-        let mut interweaver = GpuInterweaver::new(self.net.clone(), parameters, Normalise::default())?;
-        let launches = interweaver.program(self.size, Self::STRIDE, 1)?.launches.clone();
-        let got = interweaver.extract_normalised(&self.pixels, self.size, Self::STRIDE, 1)?;
+    fn run(&self, gpu: &Gpu, method: Method, tally: &mut Tally) -> Result<()> {
+        let parameters = Parameters::on(&Device::Gpu(gpu.clone()), &self.net, self.parameters.clone())?;
+        let mut extractor = extractor(&self.net, &parameters, method)?;
+        let launches = extractor.launches(self.size, Self::STRIDE, 1)?;
+        let got = extractor.extract_normalised(&self.pixels, self.size, Self::STRIDE, 1)?;
         self.note(gpu, tally, &launches, got.first());
-        Ok(())
-    }
-
-    fn as_maps(&self, gpu: &Gpu, tally: &mut Tally) -> Result<()> {
-        let parameters = Arc::new(GpuParameters::new(gpu, &self.net, &self.parameters)?);
-        let mut interweaver = GpuMapInterweaver::new(self.net.clone(), parameters, Normalise::default())?;
-        let launches = interweaver.program(self.size, Self::STRIDE)?.launches.clone();
-        let got = interweaver.extract_normalised(&self.pixels, self.size, Self::STRIDE)?;
-        self.note(gpu, tally, &launches, Some(&got));
         Ok(())
     }
 
@@ -225,36 +216,43 @@ fn responses(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
 
 /// Three steps of the optimizer, with clipping; masters, and weights as they are stored.
 fn optimizer(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
-    let net = cases::net("optimizer", [1, 3, 9, 9], "a: conv filters=7 kernel=3\nb: linear outputs=37")?;
+    let net = Arc::new(cases::net("optimizer", [1, 3, 9, 9], "a: conv filters=7 kernel=3\nb: linear outputs=37")?);
     let config = SgdConfig { clip_norm: 0.7, ..SgdConfig::default() };
     let mut rng = Rng::new(5, 0);
     let mut draw = || -> Vec<f32> { (0..net.parameter_len()).map(|_| rng.normal()).collect() };
-    let mut want = draw();
-    let parameters = Arc::new(GpuParameters::new(gpu, &net, &want)?);
-    let gradients = gpu.memory(4 * parameters.len())?;
-    let mut sgd = GpuSgd::new(&net, parameters.clone(), gradients.ptr, config.clone())?;
-    let mut cpu = Sgd::new(&net, config)?;
+    let start = draw();
+    let session = |device: Device, start: &[f32]| {
+        let parameters = Parameters::on(&device, &net, start.to_vec())?;
+        Session::new(net.clone(), &parameters, 1, Purpose::Training)
+    };
+    let mut sessions = [session(Device::Gpu(gpu.clone()), &start)?, session(Device::Cpu, &start)?];
+    let [on_gpu, on_cpu] = &sessions;
+    let mut optimizers = [Sgd::new(on_gpu, config.clone())?, Sgd::new(on_cpu, config)?];
     for step in 0..3 {
-        let gradient = draw();
+        let gradients = draw();
         let rate = 0.1 / (step + 1) as f32;
-        parameters.write_like(gradients.ptr, &gradient)?;
-        sgd.step(rate)?;
-        cpu.step(&mut want, &gradient, rate);
-    }
-    let mut to = Recorder::new(gpu);
-    sgd.record(gradients.ptr, gradients.ptr, &mut to);
-    let got = parameters.read()?;
-    let worst = error(&got, &want).max(error(&sgd.momentum()?, &cpu.momentum));
-    tally.note(&to.launches, "optimizer", worst, tally.tolerance(Precision::F32));
-    if let Some(stored) = parameters.stored() {
-        let stored = download(gpu, stored, parameters.len())?;
-        for tensor in parameters.tensors() {
-            let master = got[tensor.flat.clone()].iter().map(|&x| gpu.precision.round_factor(x));
-            let found = &stored[tensor.start..tensor.start + tensor.flat.len()];
-            tally.note(&to.launches, "optimizer", error(found, &master.collect::<Vec<_>>()), 0.0);
+        for (session, optimizer) in sessions.iter_mut().zip(&mut optimizers) {
+            session.set_gradients(&gradients)?;
+            optimizer.step(session, rate)?;
         }
     }
+    let ([on_gpu, on_cpu], [found, wanted]) = (&sessions, &optimizers);
+    let got = on_gpu.parameters().read()?;
+    let worst = error(&got, &on_cpu.parameters().read()?).max(error(&found.momentum()?, &wanted.momentum()?));
+    let launches = found.launches();
+    tally.note(launches, "optimizer", worst, tally.tolerance(Precision::F32));
+    let stored = on_gpu.parameters().read_rounded()?;
+    for tensor in net.parameters.iter().filter(|parameter| parameter.tensor.fan_in > 0) {
+        let (stored, master) = (&stored[tensor.range.clone()], &got[tensor.range.clone()]);
+        let rounds = gpu.precision.bytes() < 4;
+        let wanted = master.iter().map(|&x| if rounds { gpu.precision.round_factor(x) } else { x });
+        tally.note(launches, "optimizer", error(stored, &wanted.collect::<Vec<_>>()), 0.0);
+    }
     Ok(())
+}
+
+fn extractor(net: &Arc<Net>, parameters: &Parameters, method: Method) -> Result<Extractor> {
+    Extractor::new(net.clone(), parameters, ExtractorOptions { method, ..ExtractorOptions::default() })
 }
 
 /// Values in the storage type.

@@ -1,0 +1,356 @@
+//! Passes over batches of one size on a GPU. The plan is the CPU's; making a pass writes all of its launches down, running it
+//! starts them.
+
+use super::{GpuParameters, PlanMemory};
+use crate::device::{Attributes, Device, Gpu, Launch, Memory, Precision, Program, Ptr, Recorder, Step};
+use crate::memory;
+use crate::net::plan::is_seed;
+use crate::net::{INPUT, Net, Plan, Purpose};
+use crate::ops::gpu::{self, GpuBackward, GpuForward, GpuTargets};
+use crate::ops::{Mode, Targets};
+use crate::{Error, Result};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The programs of passes in one mode.
+#[derive(Default)]
+struct Programs {
+    forward: Program,
+    backward: Program,
+}
+
+/// A plan with its device memory and its programs.
+pub(in crate::net) struct GpuPass {
+    gpu: Gpu,
+    net: Arc<Net>,
+    parameters: Arc<GpuParameters>,
+    plan: Plan,
+    memory: PlanMemory,
+    step: Memory,
+    classes: Memory,
+    targets: Memory,
+    gradients: Option<Memory>,
+    /// The batch in host memory, and in f32 on the device.
+    input: Vec<f32>,
+    staging: Memory,
+    inference: Programs,
+    training: Option<Programs>,
+}
+
+impl GpuPass {
+    /// Plans passes over `n` samples, allocates their memory and writes their launches down.
+    ///
+    /// # Errors
+    /// Out of memory: what was asked for, what is free, and which batch would fit.
+    pub fn new(net: Arc<Net>, parameters: Arc<GpuParameters>, n: usize, purpose: Purpose) -> Result<Self> {
+        if !parameters.fit(&net) {
+            return Err(Error::new(&net.spec.place, "these are the parameters of another net"));
+        }
+        let gpu = parameters.gpu().clone();
+        let size = gpu.precision.bytes();
+        let plan = Plan::on_gpu(&net, n, purpose, &gpu)?;
+        let what = format!("{}: a batch of {n}", net.spec.place);
+        net.fit(&what, &Device::Gpu(gpu.clone()), n, purpose, |_| 0)?;
+        // A loss of one f32 may stand last.
+        let memory = PlanMemory::new(&gpu, plan.len + 2, size);
+        let memory = memory.map_err(|e| e.within(&what).advise("use a smaller batch"))?;
+        let [classes, targets] = net.target_len(n);
+        let batch = net.value_len(INPUT, n);
+        let mut pass = Self {
+            memory,
+            step: gpu.upload(&[Step { seed: 0, rate: 0.0, unused: 0 }])?,
+            classes: gpu.memory(4 * classes)?,
+            targets: gpu.memory(4 * targets)?,
+            gradients: if purpose.is_backward() { Some(gpu.memory(4 * parameters.len())?) } else { None },
+            input: crate::memory::zeroed(batch, "a batch")?,
+            staging: gpu.memory(4 * batch)?,
+            inference: Programs::default(),
+            training: None,
+            gpu,
+            net,
+            parameters,
+            plan,
+        };
+        pass.inference = pass.record(false)?;
+        if purpose == Purpose::Training || purpose == Purpose::Differentiation {
+            pass.training = Some(pass.record(true)?);
+        }
+        let launches = pass.inference.forward.launches.iter().chain(&pass.inference.backward.launches);
+        if let Some(launch) = launches.into_iter().find(|launch| launch.is_too_large()) {
+            let found = format!("a batch of {n} is too large for one launch of {}", launch.describe());
+            return Err(Error::new(&pass.net.spec.place, found).advise("use a smaller batch"));
+        }
+        Ok(pass)
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub fn parameters(&self) -> &Arc<GpuParameters> {
+        &self.parameters
+    }
+
+    fn programs(&self, training: bool) -> &Programs {
+        self.training.as_ref().filter(|_| training).unwrap_or(&self.inference)
+    }
+
+    fn record(&mut self, training: bool) -> Result<Programs> {
+        let (gpu, net, n) = (self.gpu.clone(), self.net.clone(), self.plan.n);
+        let targets = GpuTargets { classes: self.classes.ptr, values: self.targets.ptr };
+        let mut to = Recorder::new(&gpu);
+        to.label("input");
+        let input = self.memory.address(&self.plan.values[INPUT])?;
+        // f32 batches are uploaded in place.
+        if gpu.precision.bytes() < 4 {
+            gpu::narrow(&mut to, self.staging.ptr, input, net.value_len(INPUT, n));
+        }
+        for (l, layer) in net.layers.iter().enumerate() {
+            to.label(&layer.name);
+            let inputs = layer.inputs.iter().map(|&value| self.memory.address(&self.plan.values[value]));
+            let inputs = inputs.collect::<Result<Vec<Ptr>>>()?;
+            let pass = GpuForward {
+                n,
+                training,
+                stream: l as u64,
+                step: self.step.ptr,
+                inputs: &inputs,
+                params: &self.parameters.addresses(layer.parameters.clone()),
+                targets,
+                output: self.memory.address(&self.plan.values[l + 1])?,
+                workspace: self.memory.address(&self.plan.layers[l].forward)?,
+            };
+            layer.op.record_forward(pass, &mut to);
+        }
+        let forward = Program::new(to.launches);
+        let mut to = Recorder::new(&gpu);
+        if self.plan.purpose.is_backward() {
+            for l in (0..net.layers.len()).rev() {
+                self.record_backward(l, training, targets, &mut to)?;
+            }
+        }
+        Ok(Programs { forward, backward: Program::new(to.launches) })
+    }
+
+    fn record_backward(&mut self, l: usize, training: bool, targets: GpuTargets, to: &mut Recorder<'_>) -> Result<()> {
+        let net = self.net.clone();
+        let layer = &net.layers[l];
+        to.label(&layer.name);
+        let gradients = self.gradients_at();
+        let d_params: Vec<Ptr> = layer
+            .parameters
+            .clone()
+            .map(|index| gradients.offset(4 * self.parameters.tensors()[index].start))
+            .collect();
+        let Some(d_output) = self.plan.gradients[l + 1].clone() else {
+            for (index, &d_param) in layer.parameters.clone().zip(&d_params) {
+                gpu::fill_f32(to, 0.0, d_param, net.parameters[index].range.len());
+            }
+            return Ok(());
+        };
+        let needs = layer.op.needs();
+        let extra = self.plan.layers[l].extra.clone();
+        let (mut inputs, mut d_inputs) = (Vec::new(), Vec::new());
+        for (&value, extra) in layer.inputs.iter().zip(&extra) {
+            let range = self.plan.values[value].clone();
+            inputs.push(if needs.inputs { self.memory.address(&range)? } else { Ptr::NULL });
+            let gradient = extra.clone().or(self.plan.gradients[value].clone());
+            d_inputs.push(gradient.map(|range| self.memory.address(&range)).transpose()?);
+        }
+        let pass = GpuBackward {
+            n: self.plan.n,
+            training,
+            stream: l as u64,
+            step: self.step.ptr,
+            inputs: &inputs,
+            output: if needs.output { self.memory.address(&self.plan.values[l + 1])? } else { Ptr::NULL },
+            params: &self.parameters.addresses(layer.parameters.clone()),
+            targets,
+            d_output: self.memory.address(&d_output)?,
+            d_inputs: &d_inputs,
+            d_params: &d_params,
+            workspace: self.memory.address(&self.plan.layers[l].backward)?,
+        };
+        layer.op.record_backward(pass, to);
+        for (&value, extra) in layer.inputs.iter().zip(&extra) {
+            if let (Some(extra), Some(total)) = (extra, self.plan.gradients[value].clone()) {
+                let (extra, total) = (self.memory.address(extra)?, self.memory.address(&total)?);
+                gpu::accumulate(to, extra, total, net.value_len(value, self.plan.n));
+            }
+        }
+        Ok(())
+    }
+
+    /// The batch, `[n, h, w, c]`, in host memory.
+    pub fn input(&mut self) -> &mut [f32] {
+        &mut self.input
+    }
+
+    /// Runs all layers on the batch of [`GpuPass::input`].
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn forward(&mut self, mode: Mode, targets: Targets<'_>) -> Result<()> {
+        let f32_input = self.gpu.precision.bytes() == 4;
+        let to = if f32_input { self.memory.find(&self.plan.values[INPUT]) } else { self.staging.ptr };
+        self.gpu.driver.upload(to, bytemuck::cast_slice(&self.input))?;
+        if !targets.classes.is_empty() {
+            self.gpu.driver.upload(self.classes.ptr, bytemuck::cast_slice(targets.classes))?;
+        }
+        if !targets.values.is_empty() {
+            self.gpu.driver.upload(self.targets.ptr, bytemuck::cast_slice(targets.values))?;
+        }
+        let programs = match mode {
+            Mode::Inference => &mut self.inference,
+            Mode::Training { seed } => {
+                let step = Step { seed, rate: 0.0, unused: 0 };
+                self.gpu.driver.upload(self.step.ptr, bytemuck::bytes_of(&step))?;
+                self.training.as_mut().unwrap_or(&mut self.inference)
+            }
+        };
+        programs.forward.run(&self.gpu)
+    }
+
+    /// Gradients of the sum of all losses, or of the last layer's output times `cotangent`.
+    ///
+    /// # Errors
+    /// A cotangent of the wrong length, or none where the last layer is no loss; a launch that failed.
+    pub fn backward(&mut self, mode: Mode, cotangent: Option<&[f32]>) -> Result<()> {
+        let net = self.net.clone();
+        let last = net.layers.len() - 1;
+        for l in 0..=last {
+            let seed = self.plan.gradients[l + 1].clone().filter(|_| is_seed(&net, l));
+            let Some(range) = seed else { continue };
+            let seeds = net.seed(l, self.plan.n, cotangent.filter(|_| l == last))?;
+            let to = self.memory.find(&range);
+            if net.layers[l].op.target().is_some() {
+                self.gpu.driver.upload(to, bytemuck::cast_slice(&seeds))?;
+            } else {
+                self.upload_stored(to, &seeds)?;
+            }
+        }
+        let programs = match mode {
+            Mode::Inference => &mut self.inference,
+            Mode::Training { .. } => self.training.as_mut().unwrap_or(&mut self.inference),
+        };
+        programs.backward.run(&self.gpu)
+    }
+
+    fn upload_stored(&self, to: Ptr, values: &[f32]) -> Result<()> {
+        use Precision::{Bf16, F16, F32, Tf32};
+        match self.gpu.precision {
+            F32 | Tf32 => self.gpu.driver.upload(to, bytemuck::cast_slice(values)),
+            F16 => {
+                let mut halves = memory::reserve(values.len(), "a gradient")?;
+                halves.extend(values.iter().map(|&x| half::f16::from_f32(x)));
+                self.gpu.driver.upload(to, bytemuck::cast_slice(&halves))
+            }
+            Bf16 => {
+                let mut halves = memory::reserve(values.len(), "a gradient")?;
+                halves.extend(values.iter().map(|&x| half::bf16::from_f32(x)));
+                self.gpu.driver.upload(to, bytemuck::cast_slice(&halves))
+            }
+        }
+    }
+
+    fn download_stored(&self, from: Ptr, count: usize) -> Result<Vec<f32>> {
+        use Precision::{Bf16, F16, F32, Tf32};
+        if matches!(self.gpu.precision, F32 | Tf32) {
+            return self.gpu.download(from, count);
+        }
+        let mut values = memory::reserve(count, "a value")?;
+        match self.gpu.precision {
+            Bf16 => values.extend(self.gpu.download(from, count)?.into_iter().map(half::bf16::to_f32)),
+            F16 | F32 | Tf32 => values.extend(self.gpu.download(from, count)?.into_iter().map(half::f16::to_f32)),
+        }
+        Ok(values)
+    }
+
+    /// Output of layer `layer`, `[n, h, w, c]`; a loss is one value. Outputs that nobody reads are there after
+    /// forward, the others only if the purpose keeps them.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn value(&self, layer: usize) -> Result<Vec<f32>> {
+        let (net, from) = (&self.net, self.memory.find(&self.plan.values[layer + 1]));
+        if net.layers[layer].op.target().is_some() {
+            return self.gpu.download(from, 1);
+        }
+        self.download_stored(from, net.value_len(layer + 1, self.plan.n))
+    }
+
+    /// Gradient of the input, if the purpose is differentiation.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn input_gradient(&self) -> Result<Option<Vec<f32>>> {
+        let Some(range) = &self.plan.gradients[INPUT] else { return Ok(None) };
+        self.download_stored(self.memory.find(range), self.net.value_len(INPUT, self.plan.n)).map(Some)
+    }
+
+    /// Where the gradients of the parameters lie, laid out as those; null in a session for forward passes only.
+    pub fn gradients_at(&self) -> Ptr {
+        self.gradients.as_ref().map_or(Ptr::NULL, |memory| memory.ptr)
+    }
+
+    /// Gradients of the parameters as one flat vector.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn gradients(&self) -> Result<Vec<f32>> {
+        self.parameters.read_like(self.gradients_at())
+    }
+
+    /// Replaces the gradients of the parameters.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn set_gradients(&mut self, flat: &[f32]) -> Result<()> {
+        self.parameters.write_like(self.gradients_at(), flat)
+    }
+
+    /// The launches of a forward and a backward pass in a mode.
+    pub fn launches(&self, training: bool) -> [&[Launch]; 2] {
+        let Programs { forward, backward } = self.programs(training);
+        [&forward.launches, &backward.launches]
+    }
+
+    /// Waits until all launches have run.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn synchronize(&self) -> Result<()> {
+        self.gpu.driver.synchronize()
+    }
+
+    /// Seconds of each launch of a pass, and of `times` passes in a row by the host's clock, for one.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn time(&self, training: bool, times: usize) -> Result<(Vec<f64>, f64)> {
+        let launches = self.launches(training).concat();
+        let seconds = self.gpu.driver.time(&launches)?;
+        let graph = self.gpu.driver.capture(&launches)?;
+        self.synchronize()?;
+        let start = Instant::now();
+        (0..times).try_for_each(|_| graph.launch())?;
+        self.synchronize()?;
+        Ok((seconds, start.elapsed().as_secs_f64() / times as f64))
+    }
+
+    /// Runs a pass with a range per layer that Nsight shows.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn run_in_ranges(&self, training: bool) -> Result<()> {
+        self.gpu.driver.run_in_ranges(&self.launches(training).concat()).map(|_| ())
+    }
+
+    /// What the compiler made of a kernel, where the driver tells.
+    ///
+    /// # Errors
+    /// A kernel that the GPU code lacks.
+    pub fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>> {
+        self.gpu.driver.attributes(launch)
+    }
+}

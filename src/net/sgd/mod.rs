@@ -1,0 +1,178 @@
+//! Stochastic gradient descent with momentum and weight decay, as in the paper's time and in PyTorch's `SGD`:
+//! v = momentum v + (g + decay w); w -= rate (g + decay w + momentum v) with Nesterov, w -= rate v without.
+
+mod cpu;
+mod gpu;
+
+use super::stored::Place;
+use super::{Net, Session};
+use crate::device::Launch;
+use crate::settings::{limits, within};
+use crate::{Error, Result};
+use cpu::CpuSgd;
+use gpu::GpuSgd;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+limits! {
+    /// The share of the last step's movement that is kept.
+    Momentum: f32 = 0.0, 0.9999;
+    Decay: f32 = 0.0, 1.0;
+    Norm: f32 = 0.0, 1e9;
+    RateFactor: f32 = 0.0, 1000.0;
+}
+
+/// `[optimizer]` of a training file.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SgdConfig {
+    #[serde(deserialize_with = "within::<Momentum, _, _>")]
+    pub momentum: f32,
+    pub nesterov: bool,
+    /// Applied to weights; biases are not decayed unless `decay_bias`.
+    #[serde(deserialize_with = "within::<Decay, _, _>")]
+    pub weight_decay: f32,
+    pub decay_bias: bool,
+    /// Gradients are scaled down to this norm if they are longer; 0 turns it off.
+    #[serde(deserialize_with = "within::<Norm, _, _>")]
+    pub clip_norm: f32,
+    /// Factors of the learning rate by layer name; 0 freezes a layer.
+    #[serde(deserialize_with = "within::<RateFactor, _, _>")]
+    pub rate_factors: BTreeMap<String, f32>,
+}
+
+impl Default for SgdConfig {
+    fn default() -> Self {
+        Self {
+            momentum: 0.9,
+            nesterov: true,
+            weight_decay: 5e-4,
+            decay_bias: true,
+            clip_norm: 0.0,
+            rate_factors: BTreeMap::new(),
+        }
+    }
+}
+
+/// How a parameter tensor moves.
+#[derive(Debug)]
+pub(super) struct Tensor {
+    /// In the flat vector of all parameters.
+    pub range: Range<usize>,
+    pub rate_factor: f32,
+    pub decay: f32,
+}
+
+impl SgdConfig {
+    /// All tensors of a net, in order.
+    ///
+    /// # Errors
+    /// A rate factor for a layer that the net does not have.
+    pub(super) fn tensors(&self, net: &Net) -> Result<Vec<Tensor>> {
+        for layer in self.rate_factors.keys() {
+            net.position(layer).map_err(|e: Error| e.within("rate_factors"))?;
+        }
+        let tensors = net.parameters.iter().map(|p| Tensor {
+            range: p.range.clone(),
+            rate_factor: self.rate_factors.get(&net.layers[p.layer].name).copied().unwrap_or(1.0),
+            decay: if p.tensor.fan_in > 0 || self.decay_bias { self.weight_decay } else { 0.0 },
+        });
+        Ok(tensors.collect())
+    }
+}
+
+/// The optimizer: moves the parameters of a session by its gradients. Momentum and parameters stay on the session's device.
+pub struct Sgd {
+    kind: Kind,
+}
+
+enum Kind {
+    Cpu(CpuSgd),
+    Gpu(Box<GpuSgd>),
+}
+
+impl Sgd {
+    /// For the parameters of `session`, without momentum.
+    ///
+    /// # Errors
+    /// A rate factor for a layer that the net does not have; a session for forward passes only; no memory.
+    pub fn new(session: &Session, config: SgdConfig) -> Result<Self> {
+        let net = session.net();
+        if !session.plan().purpose.is_backward() {
+            return Err(Error::new(&net.spec.place, "has no gradients: the session runs forward only"));
+        }
+        let kind = match session.gpu_pass() {
+            None => Kind::Cpu(CpuSgd::new(net, &config)?),
+            Some(pass) => {
+                let gpu = GpuSgd::new(net, pass.parameters().clone(), pass.gradients_at(), config)?;
+                Kind::Gpu(Box::new(gpu))
+            }
+        };
+        Ok(Self { kind })
+    }
+
+    /// One step at learning rate `rate`, by the gradients of the last backward pass.
+    ///
+    /// # Errors
+    /// A session that the optimizer was not made for; a launch that failed.
+    pub fn step(&mut self, session: &Session, rate: f32) -> Result<()> {
+        let other = || Error::new(&session.net().spec.place, "the optimizer was made for another session");
+        match (&mut self.kind, session.parameters().place()) {
+            (Kind::Cpu(sgd), Place::Cpu(parameters)) => {
+                let gradients = session.cpu_gradients().ok_or_else(other)?;
+                let mut parameters = parameters.write();
+                if gradients.len() != parameters.len() || gradients.len() != sgd.momentum.len() {
+                    return Err(other());
+                }
+                sgd.step(&mut parameters, gradients, rate);
+                Ok(())
+            }
+            (Kind::Gpu(sgd), Place::Gpu(_)) => {
+                // Its launches name the session's memory.
+                let owns = |pass: &&super::gpu::GpuPass| pass.gradients_at() == sgd.gradients_at();
+                session.gpu_pass().filter(owns).ok_or_else(other)?;
+                sgd.step(rate)
+            }
+            _ => Err(other()),
+        }
+    }
+
+    /// The momentum, one value per parameter, as one flat vector.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn momentum(&self) -> Result<Cow<'_, [f32]>> {
+        match &self.kind {
+            Kind::Cpu(sgd) => Ok(Cow::Borrowed(&sgd.momentum)),
+            Kind::Gpu(sgd) => sgd.momentum().map(Cow::Owned),
+        }
+    }
+
+    /// Replaces the momentum.
+    ///
+    /// # Errors
+    /// A vector of another length; a launch that failed.
+    pub fn set_momentum(&mut self, momentum: &[f32]) -> Result<()> {
+        match &mut self.kind {
+            Kind::Cpu(sgd) if sgd.momentum.len() != momentum.len() => {
+                let (given, needed) = (momentum.len(), sgd.momentum.len());
+                Err(Error::new("momentum", format!("{given} values are given, but the net has {needed}")))
+            }
+            Kind::Cpu(sgd) => {
+                sgd.momentum.copy_from_slice(momentum);
+                Ok(())
+            }
+            Kind::Gpu(sgd) => sgd.set_momentum(momentum),
+        }
+    }
+
+    /// The launches of a step; none on the CPU.
+    pub fn launches(&self) -> &[Launch] {
+        match &self.kind {
+            Kind::Cpu(_) => &[],
+            Kind::Gpu(sgd) => sgd.launches(),
+        }
+    }
+}

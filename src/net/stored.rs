@@ -1,0 +1,129 @@
+//! Parameters where a net runs.
+
+use super::Net;
+use super::gpu::GpuParameters;
+use crate::device::Device;
+use crate::{Error, Result};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// A net's parameters on a device. Clones share them: what an optimizer changes is seen by every session on them.
+///
+/// On a GPU they are f32 masters, with weights in the storage type of the precision beside them where that is another.
+/// Nets of the same layers at other input sizes can share parameters.
+#[derive(Clone)]
+pub struct Parameters {
+    place: Place,
+}
+
+/// Where they lie.
+#[derive(Clone)]
+pub(crate) enum Place {
+    Cpu(CpuParameters),
+    Gpu(Arc<GpuParameters>),
+}
+
+/// One flat vector in host memory.
+#[derive(Clone)]
+pub(crate) struct CpuParameters(Arc<RwLock<Vec<f32>>>);
+
+impl CpuParameters {
+    pub fn read(&self) -> RwLockReadGuard<'_, Vec<f32>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn write(&self) -> RwLockWriteGuard<'_, Vec<f32>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Parameters {
+    /// Brings the flat parameter vector of `net` to a device; [`Net::load_parameters`] and [`Net::initial_parameters`] give
+    /// one.
+    ///
+    /// # Errors
+    /// A vector of another length; out of memory.
+    pub fn on(device: &Device, net: &Net, values: Vec<f32>) -> Result<Self> {
+        check_len(net, values.len())?;
+        let place = match device {
+            Device::Cpu => Place::Cpu(CpuParameters(Arc::new(RwLock::new(values)))),
+            Device::Gpu(gpu) => Place::Gpu(Arc::new(GpuParameters::new(gpu, net, &values)?)),
+        };
+        Ok(Self { place })
+    }
+
+    /// Whether they are the parameters of a net of the same layers.
+    ///
+    /// # Errors
+    /// They are not.
+    pub(crate) fn check(&self, net: &Net) -> Result<()> {
+        match &self.place {
+            Place::Cpu(values) => check_len(net, values.read().len()),
+            Place::Gpu(stored) if stored.fit(net) => Ok(()),
+            Place::Gpu(_) => Err(Error::new(&net.spec.place, "these are the parameters of another net")),
+        }
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The device that they are on.
+    pub fn device(&self) -> Device {
+        match &self.place {
+            Place::Cpu(_) => Device::Cpu,
+            Place::Gpu(parameters) => Device::Gpu(parameters.gpu().clone()),
+        }
+    }
+
+    /// The flat vector, in f32.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn read(&self) -> Result<Vec<f32>> {
+        match &self.place {
+            Place::Cpu(values) => Ok(values.read().clone()),
+            Place::Gpu(parameters) => parameters.read(),
+        }
+    }
+
+    /// The flat vector as it is multiplied: weights rounded to the storage type of the device's precision.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn read_rounded(&self) -> Result<Vec<f32>> {
+        match &self.place {
+            Place::Cpu(_) => self.read(),
+            Place::Gpu(parameters) => parameters.read_rounded(),
+        }
+    }
+
+    /// Replaces all values.
+    ///
+    /// # Errors
+    /// A vector of another length; a launch that failed.
+    pub fn write(&self, values: &[f32]) -> Result<()> {
+        match &self.place {
+            Place::Cpu(own) => {
+                let mut own = own.write();
+                let (given, needed) = (values.len(), own.len());
+                if given != needed {
+                    return Err(Error::new(
+                        "parameters",
+                        format!("{given} values are given, but the net has {needed}"),
+                    ));
+                }
+                own.copy_from_slice(values);
+                Ok(())
+            }
+            Place::Gpu(parameters) => parameters.write(values),
+        }
+    }
+}
+
+fn check_len(net: &Net, given: usize) -> Result<()> {
+    let needed = net.parameter_len();
+    if given == needed {
+        return Ok(());
+    }
+    Err(Error::new(&net.spec.place, format!("has {needed} parameters, but {given} are given")))
+}
