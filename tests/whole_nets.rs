@@ -12,7 +12,7 @@ use weft::train::Trainer;
 
 fn emulator(checked: bool) -> Gpu {
     let driver = Arc::new(Emulator::new(EmulatorOptions { checked, seed: Some(1) }));
-    Gpu { apart: checked, ..Gpu::new(driver) }
+    Gpu { separate_buffers: checked, ..Gpu::new(driver) }
 }
 
 /// A shipped net with a fraction of its filters, at another size if one is given, under a head of `tags` tags.
