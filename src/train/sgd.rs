@@ -3,6 +3,7 @@
 
 use crate::net::Net;
 use crate::ops::parallel::Disjoint;
+use crate::ops::simd::dispatch;
 use crate::settings::{limits, within};
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -114,11 +115,13 @@ impl Sgd {
                 let range = start..(start + CHUNK).min(tensor.range.end);
                 // SAFETY: tensors and chunks do not overlap.
                 let (w, v) = unsafe { (parameters.slice(range.clone()), velocity.slice(range.clone())) };
-                for ((w, v), g) in w.iter_mut().zip(v).zip(&gradients[range]) {
-                    let g = scale * g + tensor.decay * *w;
-                    *v = momentum * *v + g;
-                    *w -= rate * if nesterov { g + momentum * *v } else { *v };
-                }
+                dispatch!({
+                    for ((w, v), g) in w.iter_mut().zip(v).zip(&gradients[range]) {
+                        let g = scale * g + tensor.decay * *w;
+                        *v = momentum * *v + g;
+                        *w -= rate * if nesterov { g + momentum * *v } else { *v };
+                    }
+                });
             });
         }
     }
