@@ -19,12 +19,15 @@ use liblinear::{LibLinearModel, SolverType};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::ops::product::{Matrix, product};
 use crate::rng::Rng;
 use crate::weights::{Dtype, Named, TensorFile, write};
 use crate::{Error, Result};
 
 /// LIBLINEAR's own default for this solver: the gradient, relative to the one at zero, at which it stops.
 const TOLERANCE: f64 = 0.01;
+/// Feature vectors that a thread scores at a time.
+const TILE: usize = 128;
 /// Distinguishes the partition of the identities from other uses of the same seed.
 const PARTITION_STREAM: u64 = 0x5356_4d00;
 
@@ -150,30 +153,13 @@ impl Svm {
             return Err(Error::new("SVMs", format!("{found} for {attributes} attributes of {dims} features")));
         }
         let mut scores = self.bias.repeat(rows);
-        // SAFETY: `scores` is [rows, attributes], `data` [rows, dims] and `weights` [attributes, dims], all row-major
-        // and of lengths checked above; the strides stay inside them, and `scores`, the only one written, is ours.
-        unsafe {
-            gemm::gemm(
-                rows,
-                attributes,
-                dims,
-                scores.as_mut_ptr(),
-                1,
-                attributes as isize,
-                true,
-                features.data.as_ptr(),
-                1,
-                dims as isize,
-                self.weights.as_ptr(),
-                dims as isize,
-                1,
-                1.0,
-                1.0,
-                false,
-                false,
-                false,
-                gemm::Parallelism::Rayon(0),
-            );
+        if rows * attributes * dims > 0 {
+            let weights = Matrix::rows(&self.weights, dims).transposed();
+            let tiles = scores.par_chunks_mut(TILE * attributes).zip(features.data.par_chunks(TILE * dims));
+            tiles.for_each(|(scores, features)| {
+                let size = [scores.len() / attributes, attributes, dims];
+                product(size, Matrix::rows(features, dims), weights, scores, attributes, true);
+            });
         }
         Ok(scores)
     }

@@ -86,7 +86,11 @@ fn show_machine(machine: &Machine) -> String {
         Ok([major, minor]) => format!("supports CUDA {major}.{minor}"),
         Err(why) => why.clone(),
     };
-    let mut text = format!("weft         {}\nGPU code     {code}\ndriver       {driver}", env!("CARGO_PKG_VERSION"));
+    let mut text = format!(
+        "weft         {}\nCPU          {} vectors\nGPU code     {code}\ndriver       {driver}",
+        env!("CARGO_PKG_VERSION"),
+        machine.vectors
+    );
     for (ordinal, (gpu, fits)) in machine.gpus.iter().enumerate() {
         let [major, minor] = gpu.capability;
         let fits = if *fits || machine.compiler.is_empty() { "" } else { ", no code for it in this weft" };
@@ -121,6 +125,7 @@ fn machine_json(machine: &Machine) -> Value {
     });
     json!({
         "weft": env!("CARGO_PKG_VERSION"),
+        "cpu_vectors": machine.vectors.to_string(),
         "compiler": machine.compiler,
         "architectures": machine.architectures,
         "cuda": machine.driver.as_ref().ok().map(|[major, minor]| format!("{major}.{minor}")),

@@ -7,6 +7,7 @@
 
 use super::photo::{Photo, Rect};
 use crate::net::Normalise;
+use crate::ops::simd::dispatch;
 
 /// Coordinates of a window are clamped to this, in pixels: beyond, there is nothing but repeated edge.
 pub(super) const MAX_REACH: f32 = 1_048_576.0;
@@ -46,11 +47,13 @@ impl Resampler {
         let Normalise { mean, scale } = normalise;
         self.filter(photo, window, out_w, out_h, flip, |y, line| {
             let row = &mut out[y * out_w * 3..][..out_w * 3];
-            for (to, from) in row.chunks_exact_mut(3).zip(line.chunks_exact(3)) {
-                for c in 0..3 {
-                    to[c] = (from[c] - mean[c]) * scale;
+            dispatch!({
+                for (to, from) in row.chunks_exact_mut(3).zip(line.chunks_exact(3)) {
+                    for c in 0..3 {
+                        to[c] = (from[c] - mean[c]) * scale;
+                    }
                 }
-            }
+            });
         });
     }
 
@@ -96,11 +99,14 @@ impl Resampler {
                 // Outputs go down the photo, or up: a row comes once.
                 if self.kept[place] != row {
                     self.kept[place] = row;
-                    self.columns.filter(&photo.rgb[row * photo.width * 3..][..photo.width * 3], filtered);
+                    let pixels = &photo.rgb[row * photo.width * 3..][..photo.width * 3];
+                    dispatch!(self.columns.filter(pixels, filtered));
                 }
-                for (to, v) in self.line.iter_mut().zip(filtered) {
-                    *to += w * *v;
-                }
+                dispatch!({
+                    for (to, v) in self.line.iter_mut().zip(filtered) {
+                        *to += w * *v;
+                    }
+                });
             }
             put(y, &self.line);
         }
@@ -128,6 +134,7 @@ impl Taps {
     }
 
     /// The horizontal pass over one row of pixels.
+    #[inline(always)]
     fn filter(&self, row: &[u8], out: &mut [f32]) {
         for (to, span) in out.chunks_exact_mut(3).zip(&self.spans) {
             let pixels = row[span.first * 3..][..span.count * 3].chunks_exact(3);

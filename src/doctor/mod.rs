@@ -14,6 +14,7 @@ use crate::Result;
 use crate::device::cuda::{self, Found};
 use crate::device::{ARCHITECTURES, Device, Gpu, Launch, NVCC, Precision, Properties};
 use crate::net::{Net, Parameters, Purpose, Session};
+use crate::ops::simd::Level;
 use crate::ops::{Mode, TargetKind, Targets};
 use crate::rng::Rng;
 use cases::Case;
@@ -25,6 +26,8 @@ use tally::error;
 /// What this binary and this machine have.
 #[derive(Debug)]
 pub struct Machine {
+    /// The vector instructions that the CPU's loops and products use.
+    pub vectors: Level,
     /// The compiler's version line; empty without GPU code.
     pub compiler: &'static str,
     pub architectures: &'static [&'static str],
@@ -44,6 +47,7 @@ impl Machine {
             all.map(|gpu| (gpu.clone(), cuda::fits(gpu.capability, ARCHITECTURES))).collect()
         };
         Self {
+            vectors: Level::detect(),
             compiler: NVCC,
             architectures: ARCHITECTURES,
             gpus: found.as_ref().map_or_else(|_| Vec::new(), gpus),

@@ -13,6 +13,7 @@ use crate::ops::conv::Filter;
 use crate::ops::parallel::{self, Disjoint, threads};
 use crate::ops::pool::{Pool, Statistic};
 use crate::ops::product::{Matrix, product};
+use crate::ops::simd::dispatch;
 use crate::ops::{Kind, Operation, Shape};
 use std::sync::Arc;
 use std::time::Instant;
@@ -241,12 +242,7 @@ impl<'a> Pass<'a> {
                     let (windows, weights) = (Matrix::rows(tile, part.taps.len()), Matrix::rows(weights, filters));
                     product(size, windows, weights, &mut output[first..], c, part.taps.start > 0);
                 }
-                for pixel in output.chunks_exact_mut(c) {
-                    if let Some(bias) = bias {
-                        pixel.iter_mut().zip(&bias[bank * c..]).for_each(|(y, b)| *y += b);
-                    }
-                    f.activation.apply(pixel);
-                }
+                f.activation.apply_biased(output, bias.map(|bias| &bias[bank * c..][..c]));
             },
         );
     }
@@ -268,7 +264,7 @@ impl<'a> Pass<'a> {
                         let map = value.maps[line.class * value.across + run.class];
                         let place = line.numbers[row] as usize * map.columns + run.numbers[column] as usize;
                         let pixel = &input[map.at - start + place * c..][..c];
-                        pool.statistic.take(out, pixel);
+                        dispatch!(pool.statistic.take(out, pixel));
                     }
                 }
                 if pool.statistic == Statistic::Average {

@@ -29,6 +29,7 @@ pub mod lrn;
 pub mod parallel;
 pub mod pool;
 pub mod product;
+pub mod simd;
 pub mod softmax;
 
 /// Builds an operation from its keys in the network file and the shapes of its inputs.

@@ -2,6 +2,7 @@
 //! forests, a net) can stand in through [`EdgeDetector`].
 
 use crate::data::photo::Photo;
+use crate::ops::simd::dispatch;
 use serde::Deserialize;
 use std::f32::consts::{FRAC_PI_2, PI};
 
@@ -50,13 +51,17 @@ impl EdgeDetector for GradientEdges {
         let mut strongest = Gradient::zero(height * width);
         for channel in 0..3 {
             let plane: Vec<f32> = photo.rgb.iter().skip(channel).step_by(3).map(|&v| f32::from(v) / 255.0).collect();
-            strongest.keep_stronger(&smooth(&plane, height, width, self.smoothing), height, width);
+            let plane = smooth(&plane, height, width, self.smoothing);
+            dispatch!(strongest.keep_stronger(&plane, height, width));
         }
-        let mut strength: Vec<f32> = strongest.squared.iter().map(|s| s.sqrt()).collect();
+        let mut strength = strongest.squared.clone();
+        dispatch!(strength.iter_mut().for_each(|s| *s = s.sqrt()));
         let mean = smooth(&strength, height, width, self.surroundings);
-        for (strength, mean) in strength.iter_mut().zip(&mean) {
-            *strength /= (mean + self.softness) * self.saturation;
-        }
+        dispatch!({
+            for (strength, mean) in strength.iter_mut().zip(&mean) {
+                *strength /= (mean + self.softness) * self.saturation;
+            }
+        });
         strongest.thinned(&strength, height, width)
     }
 }
@@ -74,6 +79,7 @@ impl Gradient {
     }
 
     /// Takes the gradient of `plane` (central differences, the border repeated) where it exceeds what is there.
+    #[inline(always)]
     fn keep_stronger(&mut self, plane: &[f32], height: usize, width: usize) {
         for y in 0..height {
             let row = |y: usize| &plane[y * width..][..width];
@@ -155,14 +161,16 @@ fn smooth(plane: &[f32], height: usize, width: usize, radius: usize) -> Vec<f32>
         for tap in 0..taps {
             let from = (y + tap).saturating_sub(radius).min(height - 1);
             let row = &plane[from * width..][..width];
-            middle.iter_mut().zip(row).for_each(|(sum, v)| *sum += weight(tap) * v);
+            let weight = weight(tap);
+            dispatch!(middle.iter_mut().zip(row).for_each(|(sum, v)| *sum += weight * v));
         }
         let (first, last) = (padded[radius], padded[radius + width - 1]);
         padded[..radius].fill(first);
         padded[radius + width..].fill(last);
         let out = &mut smoothed[y * width..][..width];
         for tap in 0..taps {
-            out.iter_mut().zip(&padded[tap..]).for_each(|(sum, v)| *sum += weight(tap) * v);
+            let (weight, padded) = (weight(tap), &padded[tap..]);
+            dispatch!(out.iter_mut().zip(padded).for_each(|(sum, v)| *sum += weight * v));
         }
     }
     smoothed

@@ -5,6 +5,7 @@ use crate::Result;
 use crate::memory;
 use crate::net::Net;
 use crate::ops::parallel::Disjoint;
+use crate::ops::simd::dispatch;
 use rayon::prelude::*;
 
 /// The optimizer with its momentum, one value per parameter.
@@ -45,11 +46,13 @@ impl CpuSgd {
                 let range = start..(start + CHUNK).min(tensor.range.end);
                 // SAFETY: tensors and chunks do not overlap.
                 let (w, v) = unsafe { (parameters.slice(range.clone()), velocity.slice(range.clone())) };
-                for ((w, v), g) in w.iter_mut().zip(v).zip(&gradients[range]) {
-                    let g = scale * g + tensor.decay * *w;
-                    *v = momentum * *v + g;
-                    *w -= rate * if nesterov { g + momentum * *v } else { *v };
-                }
+                dispatch!({
+                    for ((w, v), g) in w.iter_mut().zip(v).zip(&gradients[range]) {
+                        let g = scale * g + tensor.decay * *w;
+                        *v = momentum * *v + g;
+                        *w -= rate * if nesterov { g + momentum * *v } else { *v };
+                    }
+                });
             });
         }
     }

@@ -2,6 +2,7 @@
 
 use super::gpu::{self, GpuBackward, GpuForward};
 use super::parallel::zip_values;
+use super::simd::{add, dispatch};
 use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse, single};
 use crate::device::Recorder;
 use crate::settings::Mistake;
@@ -23,8 +24,28 @@ impl Activation {
         match self {
             Self::None => {}
             // Written so that NaN passes: a broken net must not look like a silent one.
-            Self::Relu => values.iter_mut().for_each(|x| *x = if *x <= 0.0 { 0.0 } else { *x }),
+            Self::Relu => dispatch!(values.iter_mut().for_each(|x| *x = if *x <= 0.0 { 0.0 } else { *x })),
             Self::Sigmoid => values.iter_mut().for_each(|x| *x = sigmoid(*x)),
+        }
+    }
+
+    /// The same after adding `bias`, if there is one, to each row of its length.
+    pub fn apply_biased(self, values: &mut [f32], bias: Option<&[f32]>) {
+        let Some(bias) = bias else { return self.apply(values) };
+        let rows = values.chunks_exact_mut(bias.len());
+        match self {
+            Self::Relu => dispatch!({
+                for row in rows {
+                    for (x, b) in row.iter_mut().zip(bias) {
+                        let sum = *x + b;
+                        *x = if sum <= 0.0 { 0.0 } else { sum };
+                    }
+                }
+            }),
+            Self::None | Self::Sigmoid => {
+                rows.for_each(|row| add(row, bias));
+                self.apply(values);
+            }
         }
     }
 
@@ -32,16 +53,16 @@ impl Activation {
     pub fn unapply(self, output: &[f32], gradient: &mut [f32]) {
         match self {
             Self::None => {}
-            Self::Relu => {
+            Self::Relu => dispatch!({
                 for (g, y) in gradient.iter_mut().zip(output) {
                     *g = if *y <= 0.0 { 0.0 } else { *g };
                 }
-            }
-            Self::Sigmoid => {
+            }),
+            Self::Sigmoid => dispatch!({
                 for (g, y) in gradient.iter_mut().zip(output) {
                     *g *= y * (1.0 - y);
                 }
-            }
+            }),
         }
     }
 }

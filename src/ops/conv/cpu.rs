@@ -10,6 +10,7 @@ use super::Filter;
 use crate::ops::activation::Activation;
 use crate::ops::parallel::{self, Disjoint, part, threads};
 use crate::ops::product::{Matrix, product, product_into};
+use crate::ops::simd::{add, dispatch};
 use crate::ops::{Backward, Forward};
 use std::ops::Range;
 
@@ -171,7 +172,7 @@ impl<'a> Region<'a> {
                     if whole { (run.start, run.end) } else { (run.start.max(taps.start), run.end.min(taps.end)) };
                 if let Some(to) = to.filter(|_| start < end) {
                     let to = &mut map[to + start - run.start..to + end - run.start];
-                    to.iter_mut().zip(&tile[start - taps.start..]).for_each(|(a, b)| *a += b);
+                    add(to, &tile[start - taps.start..]);
                 }
             });
         });
@@ -250,25 +251,21 @@ pub fn forward(f: &Filter, pass: Forward<'_>) {
                 }
             }
             let bias = bias.map(|bias| &bias[bank * c + first..bank * c + first + columns.len()]);
-            let finish = |sums: &mut [f32]| {
-                if let Some(bias) = bias {
-                    sums.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-                }
-                f.activation.apply(sums);
-            };
             if in_place {
-                for row in 0..tile_rows.len() {
+                let whole = columns.len() == c;
+                let (count, len) = if whole { (1, tile_rows.len() * c) } else { (tile_rows.len(), columns.len()) };
+                for row in 0..count {
                     let at = start + row * c;
-                    // SAFETY: the same columns of one row.
-                    finish(unsafe { output.slice(at..at + columns.len()) });
+                    // SAFETY: the same columns of one row, or of all rows if the task has them all.
+                    f.activation.apply_biased(unsafe { output.slice(at..at + len) }, bias);
                 }
             } else {
+                f.activation.apply_biased(&mut sums[..tile_rows.len() * columns.len()], bias);
                 region.pixels(tile_rows.clone(), |row, sample, u, v| {
                     let place = region.place(sample, u, v) + first;
                     // SAFETY: a task owns its columns of its region's pixels.
                     let to = unsafe { output.slice(place..place + columns.len()) };
                     to.copy_from_slice(&sums[row * columns.len()..(row + 1) * columns.len()]);
-                    finish(to);
                 });
             }
         }
@@ -316,20 +313,22 @@ fn finish_gradient(
             f.activation.unapply(&output[pixels.start * c..pixels.end * c], gradient);
         }
         sums.fill(0.0);
-        for (pixel, gradient) in pixels.zip(gradient.chunks_exact(c)) {
-            let bank = if f.banks() == 1 {
-                0
-            } else {
-                let (y, x) = (pixel % area / f.output.w, pixel % f.output.w);
-                y / f.block.h * f.grid.w + x / f.block.w
-            };
-            sums[bank * c..(bank + 1) * c].iter_mut().zip(gradient).for_each(|(s, g)| *s += g);
-        }
+        dispatch!({
+            for (pixel, gradient) in pixels.zip(gradient.chunks_exact(c)) {
+                let bank = if f.banks() == 1 {
+                    0
+                } else {
+                    let (y, x) = (pixel % area / f.output.w, pixel % f.output.w);
+                    y / f.block.h * f.grid.w + x / f.block.w
+                };
+                sums[bank * c..(bank + 1) * c].iter_mut().zip(gradient).for_each(|(s, g)| *s += g);
+            }
+        });
     });
     if let Some(d_bias) = d_bias {
         d_bias.fill(0.0);
         for sums in workspace[..parts * size].chunks_exact(size) {
-            d_bias.iter_mut().zip(sums).for_each(|(d, s)| *d += s);
+            add(d_bias, sums);
         }
     }
 }

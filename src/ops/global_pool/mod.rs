@@ -5,6 +5,7 @@
 
 use super::gpu::{GpuBackward, GpuForward};
 use super::parallel::zip_chunks;
+use super::simd::{add, dispatch};
 use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse, single};
 use crate::device::Recorder;
 use crate::settings::{Mistake, limits, within};
@@ -72,7 +73,7 @@ impl Operation for GlobalPool {
             match self.mode {
                 Mode::Avg => {
                     out.fill(0.0);
-                    pixels().for_each(|pixel| out.iter_mut().zip(pixel).for_each(|(y, x)| *y += x));
+                    pixels().for_each(|pixel| add(out, pixel));
                     out.iter_mut().for_each(|y| *y *= scale);
                 }
                 Mode::Max => maximum(pixels(), out),
@@ -137,6 +138,6 @@ impl Operation for GlobalPool {
 fn maximum<'a>(pixels: impl Iterator<Item = &'a [f32]>, out: &mut [f32]) {
     out.fill(f32::NEG_INFINITY);
     for pixel in pixels {
-        out.iter_mut().zip(pixel).for_each(|(y, x)| *y = if *x <= *y || y.is_nan() { *y } else { *x });
+        dispatch!(out.iter_mut().zip(pixel).for_each(|(y, x)| *y = if *x <= *y || y.is_nan() { *y } else { *x }));
     }
 }

@@ -3,6 +3,7 @@
 
 use super::{Lrn, at_least_tiny};
 use crate::ops::parallel::{self, Disjoint, part, threads};
+use crate::ops::simd::dispatch;
 use crate::ops::{Backward, Forward};
 
 /// Two rows of scratch per thread: a pixel's values with margins, and their window sums.
@@ -11,6 +12,7 @@ pub fn workspace(l: &Lrn) -> usize {
 }
 
 /// s^-beta; the usual exponent by square roots, which are vector instructions.
+#[inline(always)]
 fn power(s: &[f32], beta: f32, out: &mut [f32]) {
     let zip = out.iter_mut().zip(s);
     if beta == 0.75 {
@@ -24,6 +26,7 @@ fn power(s: &[f32], beta: f32, out: &mut [f32]) {
 }
 
 /// `sums[i]` = sum of `padded[i..i + size]`.
+#[inline(always)]
 fn window_sums(padded: &[f32], size: usize, sums: &mut [f32]) {
     let c = sums.len();
     sums.copy_from_slice(&padded[..c]);
@@ -33,6 +36,7 @@ fn window_sums(padded: &[f32], size: usize, sums: &mut [f32]) {
 }
 
 /// Turns `sums` into s = k + alpha / size * window sum of squares of `x`.
+#[inline(always)]
 fn scales(l: &Lrn, x: &[f32], padded: &mut [f32], sums: &mut [f32]) {
     // The window of channel i begins at i - size / 2.
     let before = l.size / 2;
@@ -56,9 +60,11 @@ pub fn forward(l: &Lrn, pass: Forward<'_>) {
             let x = &input[pixel * c..(pixel + 1) * c];
             // SAFETY: a task owns its pixels.
             let y = unsafe { output.slice(pixel * c..(pixel + 1) * c) };
-            scales(l, x, padded, sums);
-            power(sums, l.beta, y);
-            y.iter_mut().zip(x).for_each(|(y, x)| *y *= x);
+            dispatch!({
+                scales(l, x, padded, sums);
+                power(sums, l.beta, y);
+                y.iter_mut().zip(x).for_each(|(y, x)| *y *= x);
+            });
         }
     });
 }
@@ -82,18 +88,20 @@ pub fn backward(l: &Lrn, pass: Backward<'_, '_>) {
             let (x, y, dy) = (&input[place.clone()], &output[place.clone()], &d_output[place.clone()]);
             // SAFETY: a task owns its pixels.
             let dx = unsafe { d_input.slice(place) };
-            scales(l, x, padded, sums);
-            power(sums, l.beta, dx);
-            dx.iter_mut().zip(dy).for_each(|(d, g)| *d *= g);
-            padded.fill(0.0);
-            let inner = &mut padded[before..before + c];
-            for ((p, s), (g, y)) in inner.iter_mut().zip(&*sums).zip(dy.iter().zip(y)) {
-                *p = g * y / s;
-            }
-            window_sums(padded, l.size, sums);
-            for ((d, s), x) in dx.iter_mut().zip(&*sums).zip(x) {
-                *d -= factor * x * s;
-            }
+            dispatch!({
+                scales(l, x, padded, sums);
+                power(sums, l.beta, dx);
+                dx.iter_mut().zip(dy).for_each(|(d, g)| *d *= g);
+                padded.fill(0.0);
+                let inner = &mut padded[before..before + c];
+                for ((p, s), (g, y)) in inner.iter_mut().zip(&*sums).zip(dy.iter().zip(y)) {
+                    *p = g * y / s;
+                }
+                window_sums(padded, l.size, sums);
+                for ((d, s), x) in dx.iter_mut().zip(&*sums).zip(x) {
+                    *d -= factor * x * s;
+                }
+            });
         }
     });
 }

@@ -40,7 +40,7 @@ pub enum Statistic {
 
 impl Statistic {
     /// Takes another pixel of a window into what has been gathered: the maximum (NaN wins, and stays) or the sum.
-    #[inline]
+    #[inline(always)]
     pub fn take(self, gathered: &mut [f32], pixel: &[f32]) {
         let pairs = gathered.iter_mut().zip(pixel);
         match self {

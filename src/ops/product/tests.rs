@@ -1,0 +1,123 @@
+use super::*;
+use crate::rng::Rng;
+
+/// Strides of an operand of `rows` x `columns` in `values`: row-major with a gap, column-major with a gap, or both apart.
+fn layout(values: &[f32], rows: usize, columns: usize, kind: usize) -> Matrix<'_> {
+    match kind {
+        0 => Matrix::rows(values, columns + 3),
+        1 => Matrix::rows(values, rows + 1).transposed(),
+        _ => Matrix { values, row: 2 * columns + 1, column: 2 },
+    }
+}
+
+/// Sizes around the edges of blocks, panels and depths of all kernels.
+fn sizes() -> Vec<[usize; 3]> {
+    let mut sizes = Vec::new();
+    for m in [1, 2, 5, 7, 13, 14, 15, 29, 43] {
+        for n in [1, 4, 8, 15, 16, 17, 31, 32, 40, 67] {
+            for k in [1, 7, 8, 75, 256, 257] {
+                sizes.push([m, n, k]);
+            }
+        }
+    }
+    sizes.extend([[100, 96, 600], [3, 70, 1030]]);
+    sizes
+}
+
+/// Of a product: values, in f64, and the sums of the absolute products that they may lose bits of.
+fn reference([m, n, k]: [usize; 3], a: Matrix<'_>, b: Matrix<'_>, before: &[f32], row: usize) -> Vec<(f64, f64)> {
+    let mut sums = Vec::with_capacity(m * n);
+    for i in 0..m {
+        for j in 0..n {
+            let before = f64::from(before[i * row + j]);
+            let products = (0..k)
+                .map(|p| f64::from(a.values[i * a.row + p * a.column]) * f64::from(b.values[p * b.row + j * b.column]));
+            sums.push(products.fold((before, before.abs()), |(sum, size), x| (sum + x, size + x.abs())));
+        }
+    }
+    sums
+}
+
+#[test]
+fn products_are_those_of_f64_at_every_level_size_and_layout() {
+    let mut rng = Rng::new(5, 0);
+    let values: Vec<f32> = (0..200_000).map(|_| rng.normal()).collect();
+    for (number, size) in sizes().into_iter().enumerate() {
+        let [m, n, k] = size;
+        let (a_kind, b_kind, add) = (number % 3, number / 3 % 3, number % 2 == 1);
+        let (a, b) = (layout(&values, m, k, a_kind), layout(&values[1000..], k, n, b_kind));
+        // The values between the rows are not the product's to change.
+        let row = n + number % 4;
+        let before: Vec<f32> = (0..m * row).map(|_| rng.normal()).collect();
+        let zeros = vec![0.0; before.len()];
+        let expected = reference(size, a, b, if add { &before } else { &zeros }, row);
+        for level in Level::supported() {
+            let mut c = before.clone();
+            // SAFETY: `c` has `m` rows of `row` values; the level is supported.
+            unsafe { product_with(level, size, a, b, c.as_mut_ptr(), row, add) };
+            for (place, (value, before)) in c.iter().zip(&before).enumerate() {
+                let (i, j) = (place / row, place % row);
+                if j >= n {
+                    assert_eq!(value, before, "{level} {size:?}: beyond row {i}");
+                    continue;
+                }
+                let (sum, magnitude) = expected[i * n + j];
+                // A chain of DEPTH roundings, and one for each part of k.
+                let allowed = magnitude * f64::from(f32::EPSILON) * (k as f64).sqrt().max(4.0);
+                let error = (f64::from(*value) - sum).abs();
+                assert!(error <= allowed, "{level} {size:?} layouts {a_kind}, {b_kind}: {value} for {sum} at {i}, {j}");
+            }
+        }
+    }
+}
+
+/// [m, n] of a product of row-major operands.
+fn dense(level: Level, [m, n, k]: [usize; 3], a: &[f32], b: &[f32]) -> Vec<f32> {
+    let mut c = vec![f32::NAN; m * n];
+    // SAFETY: `c` is [m, n]; the level is supported.
+    unsafe { product_with(level, [m, n, k], Matrix::rows(a, k), Matrix::rows(b, n), c.as_mut_ptr(), n, false) };
+    c
+}
+
+#[test]
+fn a_value_does_not_depend_on_the_tiles() {
+    let mut rng = Rng::new(6, 0);
+    let [m, n, k] = [37, 75, 300];
+    let a: Vec<f32> = (0..m * k).map(|_| rng.normal()).collect();
+    let b: Vec<f32> = (0..k * n).map(|_| rng.normal()).collect();
+    for level in Level::supported() {
+        let whole = dense(level, [m, n, k], &a, &b);
+        for i in 0..m {
+            let row = dense(level, [1, n, k], &a[i * k..][..k], &b);
+            assert_eq!(row, whole[i * n..][..n], "{level}: row {i} by itself");
+        }
+        for j in 0..n {
+            let column: Vec<f32> = b.iter().skip(j).step_by(n).copied().collect();
+            let alone = dense(level, [m, 1, k], &a, &column);
+            let expected: Vec<f32> = whole.iter().skip(j).step_by(n).copied().collect();
+            assert_eq!(alone, expected, "{level}: column {j} by itself");
+        }
+        // All levels with FMA round alike.
+        if level >= Level::Avx2 {
+            assert_eq!(whole, dense(Level::Avx2, [m, n, k], &a, &b), "{level} against AVX2");
+        }
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_stay_in_their_rows_and_columns() {
+    let [m, n, k] = [15, 33, 9];
+    let (mut a, mut b) = (vec![1.0; m * k], vec![1.0; k * n]);
+    (a[3 * k + 4], b[2 * n + 32]) = (f32::NAN, f32::INFINITY);
+    for level in Level::supported() {
+        let c = dense(level, [m, n, k], &a, &b);
+        for (place, value) in c.iter().enumerate() {
+            let expected = match (place / n, place % n) {
+                (3, _) => f32::NAN,
+                (_, 32) => f32::INFINITY,
+                _ => k as f32,
+            };
+            assert!(value.to_bits() == expected.to_bits() || value.is_nan() && expected.is_nan(), "{level}: {value}");
+        }
+    }
+}
