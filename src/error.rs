@@ -1,53 +1,183 @@
 //! The one error type. Every message has the same three parts, so that one line is enough:
-//! *where* (a file, a layer, a flag), *what* was found there, and *what to do*.
+//! *where* (a file, a layer, an argument), *what* was found there, and *what to do*.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
+use std::{fmt, io};
 
 /// Result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure a user can read: `place: found; advice`.
+/// What went wrong, by kind, with a message that a user can act on: `place: found; advice`, on one line.
+///
+/// ```
+/// use weft::Error;
+/// use weft::net::Net;
+///
+/// match Net::load("no-such-net.toml") {
+///     Err(Error::Io { message, source }) => {
+///         assert_eq!(message.place(), "no-such-net.toml");
+///         assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+///     }
+///     _ => unreachable!(),
+/// }
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The system cannot read or write something.
+    #[error("{message}")]
+    Io {
+        /// Where, and what to do.
+        message: Message,
+        /// What the system says.
+        source: Arc<io::Error>,
+    },
+    /// A file whose content is not what it has to be.
+    #[error("{0}")]
+    Format(Message),
+    /// An argument or a setting that makes no sense, by itself or with others.
+    #[error("{0}")]
+    Argument(Message),
+    /// A network that cannot be bound, or tensors that do not fit it.
+    #[error("{0}")]
+    Network(Message),
+    /// A device that cannot be used, or a launch that failed.
+    #[error("{0}")]
+    Device(Message),
+    /// More memory is needed than there is.
+    #[error("{0}")]
+    Memory(Message),
+    /// Another process works in the same folder.
+    #[error("{0}")]
+    Busy(Message),
+}
+
+/// The parts of an error's message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error {
+pub struct Message {
     place: String,
     found: String,
     advice: String,
 }
 
-impl Error {
-    /// `place` is a file, a layer or a flag; `found` says what is wrong there.
-    pub fn new(place: impl fmt::Display, found: impl fmt::Display) -> Self {
+impl Message {
+    fn new(place: impl fmt::Display, found: impl fmt::Display) -> Self {
         Self { place: place.to_string(), found: found.to_string(), advice: String::new() }
     }
 
-    /// The same, placed at a file.
+    /// A file, a layer or an argument; may be empty.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// What is wrong there.
+    pub fn found(&self) -> &str {
+        &self.found
+    }
+
+    /// What can be done about it; may be empty.
+    pub fn advice(&self) -> &str {
+        &self.advice
+    }
+}
+
+impl Error {
+    /// An argument or a setting: `found` says what is wrong at `place`.
+    pub fn new(place: impl fmt::Display, found: impl fmt::Display) -> Self {
+        Self::Argument(Message::new(place, found))
+    }
+
+    /// A file whose content is wrong.
     pub fn file(path: impl AsRef<Path>, found: impl fmt::Display) -> Self {
-        Self::new(path.as_ref().display(), found)
+        Self::Format(Message::new(path.as_ref().display(), found))
+    }
+
+    /// A file that cannot be read or written.
+    pub fn io(path: impl AsRef<Path>, source: io::Error) -> Self {
+        Self::Io { message: Message::new(path.as_ref().display(), &source), source: Arc::new(source) }
+    }
+
+    /// A network or its tensors.
+    pub fn network(place: impl fmt::Display, found: impl fmt::Display) -> Self {
+        Self::Network(Message::new(place, found))
+    }
+
+    /// A device.
+    pub fn device(place: impl fmt::Display, found: impl fmt::Display) -> Self {
+        Self::Device(Message::new(place, found))
+    }
+
+    /// Too little memory.
+    pub fn memory(place: impl fmt::Display, found: impl fmt::Display) -> Self {
+        Self::Memory(Message::new(place, found))
+    }
+
+    /// A folder that another process works in.
+    pub fn busy(path: impl AsRef<Path>, found: impl fmt::Display) -> Self {
+        Self::Busy(Message::new(path.as_ref().display(), found))
     }
 
     /// Broken TOML in `text`, which `place` names: adds the line.
     pub fn toml(place: impl fmt::Display, text: &str, error: &toml::de::Error) -> Self {
         let line =
             error.span().map_or(1, |span| 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
-        Self::new(format!("{place}:{line}"), error.message())
+        Self::Format(Message::new(format!("{place}:{line}"), error.message()))
+    }
+
+    /// The message.
+    pub fn message(&self) -> &Message {
+        match self {
+            Self::Io { message, .. }
+            | Self::Format(message)
+            | Self::Argument(message)
+            | Self::Network(message)
+            | Self::Device(message)
+            | Self::Memory(message)
+            | Self::Busy(message) => message,
+        }
+    }
+
+    fn message_mut(&mut self) -> &mut Message {
+        match self {
+            Self::Io { message, .. }
+            | Self::Format(message)
+            | Self::Argument(message)
+            | Self::Network(message)
+            | Self::Device(message)
+            | Self::Memory(message)
+            | Self::Busy(message) => message,
+        }
     }
 
     /// Adds what the user can do about it.
+    #[must_use]
     pub fn advise(mut self, advice: impl fmt::Display) -> Self {
-        self.advice = advice.to_string();
+        self.message_mut().advice = advice.to_string();
         self
     }
 
     /// Puts an outer place in front: an error from a layer becomes one from a file's layer.
+    #[must_use]
     pub fn within(mut self, place: impl fmt::Display) -> Self {
-        self.place = if self.place.is_empty() { place.to_string() } else { format!("{place}: {}", self.place) };
+        let message = self.message_mut();
+        message.place =
+            if message.place.is_empty() { place.to_string() } else { format!("{place}: {}", message.place) };
+        self
+    }
+
+    /// An argument as the option of a command line: `stride` becomes `--stride`.
+    #[must_use]
+    pub fn as_option(mut self) -> Self {
+        if let Self::Argument(message) | Self::Device(message) = &mut self {
+            message.place.insert_str(0, "--");
+        }
         self
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.place.is_empty() {
             write!(f, "{}: ", line(&self.place, false))?;
@@ -77,23 +207,48 @@ fn line(text: &str, prose: bool) -> Cow<'_, str> {
     line.into()
 }
 
-impl std::error::Error for Error {}
-
 /// The time, as messages give it.
 #[cfg(feature = "face")]
-pub fn now() -> impl fmt::Display {
+pub(crate) fn now() -> impl fmt::Display {
     jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 /// Gives a foreign error its place: `fs::read(p).at(p)?`.
-pub trait At<T> {
+pub(crate) trait At<T> {
     /// Turns the error into ours, placed at `place`.
     fn at(self, place: impl AsRef<Path>) -> Result<T>;
 }
 
-impl<T, E: fmt::Display> At<T> for std::result::Result<T, E> {
+/// An error of another crate that becomes one of ours.
+pub(crate) trait Foreign {
+    fn at(self, place: &Path) -> Error;
+}
+
+impl Foreign for io::Error {
+    fn at(self, place: &Path) -> Error {
+        Error::io(place, self)
+    }
+}
+
+impl Foreign for serde_json::Error {
+    fn at(self, place: &Path) -> Error {
+        Error::file(place, self)
+    }
+}
+
+#[cfg(feature = "image")]
+impl Foreign for image::ImageError {
+    fn at(self, place: &Path) -> Error {
+        match self {
+            image::ImageError::IoError(source) => Error::io(place, source),
+            other => Error::file(place, other),
+        }
+    }
+}
+
+impl<T, E: Foreign> At<T> for std::result::Result<T, E> {
     fn at(self, place: impl AsRef<Path>) -> Result<T> {
-        self.map_err(|e| Error::file(place, e))
+        self.map_err(|e| e.at(place.as_ref()))
     }
 }
 
@@ -105,7 +260,7 @@ mod tests {
     fn broken_toml_is_placed_at_its_line() {
         for (text, line) in [("a = 1\nb = \n", 2), ("a = 1\n\n]\n", 3), ("= 1", 1)] {
             let error = text.parse::<toml::Table>().unwrap_err();
-            assert_eq!(Error::toml("f.toml", text, &error).place, format!("f.toml:{line}"), "{text:?}");
+            assert_eq!(Error::toml("f.toml", text, &error).message().place(), format!("f.toml:{line}"), "{text:?}");
         }
     }
 

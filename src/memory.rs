@@ -91,7 +91,7 @@ pub fn fit(what: impl Display, n: usize, free: u64, cost: impl Fn(usize) -> u128
 
 /// The line of [`check`].
 pub fn refused(what: impl Display, needed: u128, free: u64) -> Error {
-    Error::new(what, format!("needs {} of memory, {} are free", size(needed), size(free.into())))
+    Error::memory(what, format!("needs {} of memory, {} are free", size(needed), size(free.into())))
 }
 
 /// What may be planned with: the rest of the program lives beside it.

@@ -394,9 +394,9 @@ fn collect(table: &Table, above: &[String], origin: &dyn Fn(&[String]) -> String
 /// A file that cannot be read, or is too large to be one.
 pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
-    let file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
     let mut text = String::new();
-    file.take(LARGEST_FILE + 1).read_to_string(&mut text).map_err(|e| Error::file(path, e))?;
+    file.take(LARGEST_FILE + 1).read_to_string(&mut text).map_err(|e| Error::io(path, e))?;
     if text.len() as u64 > LARGEST_FILE {
         return Err(Error::file(path, format!("is larger than {} MiB", LARGEST_FILE >> 20)).advise("give a TOML file"));
     }

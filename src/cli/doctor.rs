@@ -2,9 +2,9 @@
 
 use super::progress::Progress;
 use super::{print, print_json};
-use crate::Result;
 use crate::device::Device;
 use crate::doctor::{self, Machine, Report, Row};
+use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -26,7 +26,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if !args.json {
         print(show_machine(&machine))?;
     }
-    let device = match Device::open(&args.device) {
+    let device = match Device::open(&args.device).map_err(Error::as_option) {
         Ok(device) => device,
         Err(e) => {
             if args.json {

@@ -161,7 +161,8 @@ fn extract(
     let photo = open_photo(image)?;
     let dims = net.output().len();
     let within = |e: Error| e.within(image.display());
-    let [down, across] = patches(net, photo.height, photo.width, args.stride).map_err(within)?;
+    let size = [photo.height, photo.width];
+    let [down, across] = extractor.patches(size, args.stride).map_err(|e| within(e.as_option()))?;
     let file = output.map(|path| {
         let shape = [down, across, dims];
         match path.extension() {

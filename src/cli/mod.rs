@@ -56,6 +56,10 @@ enum Command {
 
 /// Runs the program; wrong usage exits with 2 (clap's own), failure with 1 and one line.
 pub fn main() -> ExitCode {
+    // What the library tells goes to standard error.
+    if log::set_logger(&Lines).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
     // A decoder that panics on a photo is told in that photo's one line.
     let speak = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -100,11 +104,28 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     }
 }
 
+/// Writes what the library logs to standard error, a line each.
+struct Lines;
+
+impl log::Log for Lines {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Info && metadata.target().starts_with("weft")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            say(format_args!("weft: {}", record.args()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
 /// Writes a line to standard output. A reader that has gone away (`weft ... | head`) ends the program quietly.
 fn print(text: impl std::fmt::Display) -> Result<()> {
     match writeln!(std::io::stdout().lock(), "{text}") {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        result => result.map_err(|e| Error::new("standard output", e)),
+        result => result.map_err(|e| Error::io("standard output", e)),
     }
 }
 
@@ -164,7 +185,7 @@ impl DeviceArgs {
     /// # Errors
     /// A device that cannot be used, and why; a precision that it does not have.
     fn open(&self) -> Result<Device> {
-        Device::open(&self.device)?.with(self.precision, self.conv)
+        Device::open(&self.device).and_then(|device| device.with(self.precision, self.conv)).map_err(Error::as_option)
     }
 }
 

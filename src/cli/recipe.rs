@@ -3,7 +3,7 @@
 use super::progress::Progress;
 use super::train::{Args, Watch};
 use super::{interruptible, print, print_json, say};
-use crate::Result;
+use crate::{Error, Result};
 use crate::recipe::{self, Event, Options, Recipe, State, Summary};
 use crate::train::Event as Training;
 use std::process::ExitCode;
@@ -13,7 +13,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let options = Options { dry_run: args.dry_run, only: args.only.clone(), from: args.from.clone() };
     let stop = interruptible("step")?;
     let mut report = Report::default();
-    let summaries = recipe::run(&recipe, &options, &args.device.open()?, &stop, &mut |event| report.hear(event))?;
+    let summaries =
+        recipe::run(&recipe, &options, &args.device.open()?, &stop, &mut |event| report.hear(event)).map_err(named)?;
     report.finish();
     if args.json {
         print_json(&summaries)?
@@ -89,4 +90,10 @@ fn size(bytes: u64) -> String {
         0..100_000 => format!("{:.1} KB", bytes as f64 / 1e3),
         _ => format!("{:.1} MB", bytes as f64 / 1e6),
     }
+}
+
+/// A step that is asked for by name and is not there, as the option that names it.
+fn named(error: Error) -> Error {
+    let is_option = ["only ", "from "].iter().any(|option| error.message().place().starts_with(option));
+    if is_option { error.as_option() } else { error }
 }

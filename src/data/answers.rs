@@ -65,7 +65,7 @@ pub(super) fn rows(place: &Path, content: &[u8], problems: &mut Problems) -> Res
             Ok(found) => rows.extend(found),
             Err(found) => problems.report(
                 Error::new(format_args!("{}:{line}", place.display()), found)
-                    .advise("write answers as weft locate --json does, or a CSV file"),
+                    .advise("write answers as `weft locate` writes JSON, or a CSV file"),
             )?,
         }
         line += breaks(&content[at..end]);

@@ -107,7 +107,7 @@ impl Cuda {
                 Err(refusal) => first = first.or(Some(refusal)),
             }
         }
-        Err(first.unwrap_or_else(|| Error::new("cuda", "no GPU").into()))
+        Err(first.unwrap_or_else(|| Error::device("cuda", "no GPU").into()))
     }
 
     /// Opens GPU `ordinal` with other code.
@@ -116,8 +116,8 @@ impl Cuda {
     /// As [`Cuda::open`].
     pub fn open_with(ordinal: usize, code: Code<'_>) -> Result<Self, Refusal> {
         if code.images.is_empty() {
-            let error = Error::new("cuda", "this weft was built without GPU code (no nvcc, or WEFT_CUDA=off)")
-                .advise("install the CUDA toolkit and build with WEFT_CUDA=require, or use --device cpu");
+            let error = Error::device("cuda", "this weft was built without GPU code (no nvcc, or WEFT_CUDA=off)")
+                .advise("install the CUDA toolkit and build with WEFT_CUDA=require, or use the device cpu");
             return Err(Refusal { error, plain: true });
         }
         let found = probe()?;
@@ -131,7 +131,7 @@ impl Cuda {
                 code.architectures.join(", sm_")
             );
             let advice = format!("build with WEFT_CUDA_ARCHS={major}{minor}, or use another device");
-            return Err(Error::new(place, what).advise(advice).into());
+            return Err(Error::device(place, what).advise(advice).into());
         }
         let context = CudaContext::new(ordinal).map_err(|e| probe::hindered(&place, ordinal, e))?;
         // SAFETY: nothing of cudarc's that is tracked is used here: all work is on one stream.
@@ -181,7 +181,7 @@ impl Core {
             code.compiler,
             explain(error)
         );
-        Error::new(&self.place, what).advise("update the driver, or build with an nvcc that is not newer than it")
+        Error::device(&self.place, what).advise("update the driver, or build with an nvcc that is not newer than it")
     }
 
     fn bind(&self) -> Result<()> {
@@ -200,19 +200,19 @@ impl Core {
     }
 
     fn failed(&self, error: DriverError) -> Error {
-        blame(Error::new(&self.place, explain(error)), error)
+        blame(Error::device(&self.place, explain(error)), error)
     }
 
     /// The kernel of a launch, ready for its shared memory.
     fn function(&self, launch: &Launch) -> Result<Function> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = |e: DriverError| blame(Error::new(launch.describe(), explain(e)), e);
+        let at = |e: DriverError| blame(Error::device(launch.describe(), explain(e)), e);
         let function = match functions.get_mut(&launch.kernel) {
             Some(function) => function,
             None => {
                 let handle = self.find(&launch.kernel).map_err(at)?.ok_or_else(|| {
                     let what = format!("{} has no such kernel: there is no code of it for this GPU", self.place);
-                    Error::new(launch.describe(), what)
+                    Error::device(launch.describe(), what)
                 })?;
                 functions.entry(launch.kernel.clone()).or_insert(look(handle).map_err(at)?)
             }
@@ -221,7 +221,7 @@ impl Core {
             && size != launch.parameters.len()
         {
             let what = format!("{} bytes of parameters, but the kernel takes {size}", launch.parameters.len());
-            return Err(Error::new(launch.describe(), what));
+            return Err(Error::device(launch.describe(), what));
         }
         if launch.shared > PLAIN_SHARED && !function.is_raised {
             let most = self.shared_per_block.saturating_sub(function.static_shared);
@@ -232,7 +232,7 @@ impl Core {
         }
         let most = self.shared_per_block.saturating_sub(function.static_shared);
         if launch.shared > most {
-            return Err(Error::new(launch.describe(), format!("{} gives a block of it {most} bytes", self.place)));
+            return Err(Error::device(launch.describe(), format!("{} gives a block of it {most} bytes", self.place)));
         }
         Ok(*function)
     }
@@ -263,7 +263,7 @@ impl Core {
             let block = (launch.block, 1, 1);
             result::launch_kernel(function.handle, (x, y, z), block, launch.shared, self.raw_stream(), &mut arguments)
         };
-        result.map_err(|e| blame(Error::new(launch.describe(), explain(e)), e))
+        result.map_err(|e| blame(Error::device(launch.describe(), explain(e)), e))
     }
 
     /// Captures what `work` puts on the stream; the caller has the turn.
@@ -343,7 +343,7 @@ impl Driver for Cuda {
                     size(free),
                     size(memory)
                 );
-                Err(Error::new(&self.core.place, what))
+                Err(Error::device(&self.core.place, what))
             }
             Err(e) => Err(self.core.failed(e)),
         }
@@ -362,7 +362,7 @@ impl Driver for Cuda {
         unsafe { staging.upload(to.0, bytes, self.core.raw_stream()) }.map_err(|stage| match stage {
             Stage::Pin(bytes, e) => {
                 let what = format!("no {} of pinned host memory for uploads: {}", size(bytes as u64), explain(e));
-                Error::new(&self.core.place, what).advise("free some memory of the host")
+                Error::device(&self.core.place, what).advise("free some memory of the host")
             }
             Stage::Copy(e) => self.core.failed(e),
         })
@@ -464,7 +464,7 @@ impl Driver for Cuda {
         let blocks = unsafe {
             result::occupancy::max_active_block_per_multiprocessor(handle, launch.block as i32, launch.shared as usize)
         };
-        let blocks = blocks.map_err(|e| blame(Error::new(launch.describe(), explain(e)), e))?;
+        let blocks = blocks.map_err(|e| blame(Error::device(launch.describe(), explain(e)), e))?;
         Ok(Some(Attributes { registers, static_shared, local, blocks_per_multiprocessor: blocks.unsigned_abs() }))
     }
 
@@ -566,7 +566,7 @@ impl Graph for Captured {
         let _turn = self.core.turn()?;
         // SAFETY: an executable graph and a stream of this context.
         let result = unsafe { result::graph::launch(self.executable, self.core.raw_stream()) };
-        result.map_err(|e| blame(Error::new(&self.name, explain(e)), e))
+        result.map_err(|e| blame(Error::device(&self.name, explain(e)), e))
     }
 }
 
@@ -591,7 +591,7 @@ fn explain(error: DriverError) -> String {
 }
 
 fn retaining(place: &str, error: DriverError) -> Error {
-    Error::new(place, explain(error)).advise("see what nvidia-smi says")
+    Error::device(place, explain(error)).advise("see what nvidia-smi says")
 }
 
 /// Says how to find the kernel that an error comes from, which a later call reported.

@@ -65,7 +65,7 @@ impl Shared {
         }
         kernels::KERNELS
             .launch(&launch.kernel, &how, &[simt::Arg::bytes(&launch.parameters)])
-            .map_err(|e| Error::new(launch.describe(), e))
+            .map_err(|e| Error::device(launch.describe(), e))
     }
 
     /// Calls `with` with the buffer that holds `[at, at + len)`, and the offset in it.
@@ -76,7 +76,7 @@ impl Shared {
         let base = buffers.iter().find(|(base, buffer)| holds((base, buffer))).map(|(base, _)| *base);
         let found = base.and_then(|base| Some((base, buffers.get_mut(&base)?)));
         let (base, buffer) =
-            found.ok_or_else(|| Error::new("emulator", format!("{len} bytes at {:#x} lie in no buffer", at.0)))?;
+            found.ok_or_else(|| Error::device("emulator", format!("{len} bytes at {:#x} lie in no buffer", at.0)))?;
         Ok(with(buffer, (at.0 - base) as usize))
     }
 }

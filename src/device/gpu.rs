@@ -74,7 +74,7 @@ impl FromStr for Precision {
         Self::ALL
             .into_iter()
             .find(|precision| precision.math() == text)
-            .ok_or_else(|| Error::new("", "no such precision").advise("use f32, tf32, f16 or bf16"))
+            .ok_or_else(|| Error::device("", "no such precision").advise("use f32, tf32, f16 or bf16"))
     }
 }
 
@@ -95,7 +95,7 @@ impl FromStr for Convolution {
         match text {
             "implicit" => Ok(Self::Implicit),
             "im2col" => Ok(Self::Im2col),
-            _ => Err(Error::new("", "no such algorithm").advise("use implicit or im2col")),
+            _ => Err(Error::device("", "no such algorithm").advise("use implicit or im2col")),
         }
     }
 }
@@ -199,7 +199,7 @@ impl Program {
     pub fn run(&mut self, gpu: &Gpu) -> Result<()> {
         if synchronous() {
             return self.launches.iter().try_for_each(|launch| {
-                super::say(format_args!("{}", launch.describe()));
+                log::info!("{}", launch.describe());
                 gpu.driver.launch(launch)?;
                 gpu.driver.synchronize().map_err(|e| e.within(launch.describe()))
             });

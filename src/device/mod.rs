@@ -73,15 +73,15 @@ impl Device {
     /// # Errors
     /// A precision that the device does not have.
     pub fn with(self, precision: Precision, convolution: Convolution) -> Result<Self> {
-        let place = format!("--precision {precision}");
+        let place = format!("precision {precision}");
         match self {
             Self::Gpu(gpu) if !gpu.has(precision) => {
-                Err(Error::new(place, format!("{} has no such tensor cores", gpu.driver.properties().name))
+                Err(Error::device(place, format!("{} has no such tensor cores", gpu.driver.properties().name))
                     .advise("use f32; the others need compute capability 8.0"))
             }
             Self::Gpu(gpu) => Ok(Self::Gpu(Gpu { precision, convolution, ..gpu })),
             Self::Cpu if precision != Precision::F32 => {
-                Err(Error::new(place, "the CPU computes in f32").advise("leave it out, or give a GPU with --device"))
+                Err(Error::device(place, "the CPU computes in f32").advise("leave it out, or choose a GPU"))
             }
             Self::Cpu => Ok(Self::Cpu),
         }
@@ -95,8 +95,8 @@ impl Device {
         }
     }
 
-    /// Opens `auto`, `cpu`, `cuda`, `cuda:N`, `simt` or `simt:checked`. `auto` is a usable GPU, else the CPU, and says which on
-    /// standard error; where nobody expects a GPU (no driver, no GPU code) it says nothing. `cuda` is the first usable GPU.
+    /// Opens `auto`, `cpu`, `cuda`, `cuda:N`, `simt` or `simt:checked`. `auto` is a usable GPU, else the CPU, and logs which;
+    /// where nobody expects a GPU (no driver, no GPU code) it logs nothing. `cuda` is the first usable GPU.
     ///
     /// # Errors
     /// No such device, or one that cannot be used, and why.
@@ -109,7 +109,7 @@ impl Device {
             "cuda" => cuda(None),
             _ => match text.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok()) {
                 Some(ordinal) => cuda(Some(ordinal)),
-                None => Err(Error::new(format!("--device {text}"), "no such device")
+                None => Err(Error::device(format!("device {text}"), "no such device")
                     .advise("use auto, cpu, cuda, cuda:N, simt or simt:checked")),
             },
         }
@@ -120,14 +120,14 @@ impl Device {
     fn best() -> Self {
         match Cuda::open_any() {
             Ok((ordinal, cuda)) => {
-                say(format_args!("weft: computing on {} (cuda:{ordinal})", cuda.properties().name));
+                log::info!("computing on {} (cuda:{ordinal})", cuda.properties().name);
                 Self::Gpu(Gpu::new(Arc::new(cuda)))
             }
             Err(refusal) => {
                 // Without GPU code it matters only where there is a GPU.
                 let expected = !refusal.plain || (IMAGES.is_empty() && cuda::probe().is_ok());
                 if expected {
-                    say(format_args!("weft: computing on the CPU; {}", refusal.error));
+                    log::warn!("computing on the CPU; {}", refusal.error);
                 }
                 Self::Cpu
             }
@@ -152,7 +152,7 @@ fn cuda(ordinal: Option<usize>) -> Result<Device> {
 
 #[cfg(not(feature = "cuda"))]
 fn cuda(_: Option<usize>) -> Result<Device> {
-    Err(Error::new("--device cuda", "Weft was built without GPU code").advise("build it with the feature `cuda`"))
+    Err(Error::device("device cuda", "Weft was built without GPU code").advise("build it with the feature `cuda`"))
 }
 
 #[cfg(feature = "simt")]
@@ -163,11 +163,5 @@ fn emulator(checked: bool) -> Result<Device> {
 
 #[cfg(not(feature = "simt"))]
 fn emulator(_: bool) -> Result<Device> {
-    Err(Error::new("--device simt", "Weft was built without the emulator").advise("build it with the feature `simt`"))
-}
-
-/// Writes a line to standard error. That nobody can read it is no reason to fail.
-fn say(text: std::fmt::Arguments<'_>) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    Err(Error::device("device simt", "Weft was built without the emulator").advise("build it with the feature `simt`"))
 }

@@ -249,7 +249,9 @@ impl<'a> Walk<'a> {
     fn finish(self, model: &Model) -> Result<Evaluation> {
         let mut found = self.found;
         if found.images == 0 {
-            return Err(Error::new("evaluation", "has no photo that can be read").advise("check --data and --split"));
+            return Err(
+                Error::new("evaluation", "has no photo that can be read").advise("check the data and the split")
+            );
         }
         found.model = model.bundle.name.clone();
         if !self.scores.is_empty() {

@@ -57,7 +57,7 @@ pub fn open(data: &Path, split: Option<Split>, problems: &mut Problems) -> Resul
         return Err(Error::file(data, found).advise("give a folder with Anno and Img, or a CSV file of boxes"));
     }
     if let Some(split) = split {
-        return Err(Error::new(format!("--split {}", split.name()), "a box file has no parts").advise("leave it out"));
+        return Err(Error::new(format!("split {}", split.name()), "a box file has no parts").advise("leave it out"));
     }
     box_list(&box_file, problems)
 }
@@ -69,7 +69,7 @@ fn celeba(root: &Path, split: Split, problems: &mut Problems) -> Result<Photos> 
     let samples = data.split(split)?;
     if samples.is_empty() {
         let found = format!("no photo in its {} part", split.name());
-        return Err(Error::file(root, found).advise("choose another with --split"));
+        return Err(Error::file(root, found).advise("choose another split"));
     }
     let item = |sample: &Sample| Item {
         boxes: sample.bbox.map(|bbox| vec![(bbox, lines.get(&sample.name).copied().unwrap_or(0))]),
@@ -131,7 +131,7 @@ fn box_list(file: &Path, problems: &mut Problems) -> Result<Photos> {
             let others = if unknown.len() > 1 { format!(" and {} others", unknown.len() - 1) } else { String::new() };
             let found = format!("no line for {}{others}", first.display());
             problems.report(Error::file(file, found).advise(
-                "they are not measured; give --backgrounds those without a face, or lines with empty fields",
+                "they are not measured; give those without a face as backgrounds, or lines with empty fields",
             ))?;
         }
     }
@@ -284,7 +284,7 @@ mod tests {
         let error = open(root.path(), None, &mut Problems::new(true)).unwrap_err().to_string();
         assert!(error.contains("boxes.csv:5: "), "{error}");
         let error = open(root.path(), Some(Split::Val), &mut Problems::new(false)).unwrap_err().to_string();
-        assert!(error.contains("--split val: a box file has no parts"), "{error}");
+        assert!(error.contains("split val: a box file has no parts"), "{error}");
     }
 
     #[test]

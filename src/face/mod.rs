@@ -42,7 +42,7 @@ impl Bundle {
     /// # Errors
     /// A missing or unreadable file, unknown or missing keys, values out of range.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        Self::of(Document::load(path, "give the folder of a model bundle with --model")?)
+        Self::of(Document::load(path, "give the folder of a model bundle")?)
     }
 
     /// The same of a document that is read already.

@@ -257,7 +257,7 @@ impl Extractor {
         if pixels.len() != needed {
             let (given, [height, width]) = (pixels.len(), size);
             let found = format!("{given} values are given, but {count} images of {height} x {width} x 3 have {needed}");
-            return Err(Error::new(&self.net.spec.place, found));
+            return Err(Error::network(&self.net.spec.place, found));
         }
         let mut found = (0..count).map(|_| self.room(size, stride)).collect::<Result<Vec<Features>>>()?;
         let images = Images { count, size, pixels: Pixels::Normalised(pixels) };

@@ -35,8 +35,8 @@ impl Build {
         super::check_no_loss(&net)?;
         let refuse = |layer: usize, reason: &str| {
             let name = &net.layers[layer].name;
-            Error::new(net.spec.place_of(name), format!("cannot be interweaved as maps: {reason}"))
-                .advise("use --method interweave, which takes any net")
+            Error::network(net.spec.place_of(name), format!("cannot be interweaved as maps: {reason}"))
+                .advise("use the method interweave, which takes any net")
         };
         if let Some(layer) = (0..net.layers.len()).find(|&l| net.layers[l].inputs[..] != [l]) {
             return Err(refuse(layer, "it does not read the layer before it alone"));
@@ -96,8 +96,8 @@ impl Build {
             return Ok(whole);
         }
         let trunk = self.stride;
-        Err(Error::new("--stride", format!("{stride} is no multiple of the trunk's stride, {trunk}"))
-            .advise("use such a multiple, or --method interweave, which takes any stride"))
+        Err(Error::new("stride", format!("{stride} is no multiple of the trunk's stride, {trunk}"))
+            .advise("use such a multiple, or the method interweave, which takes any stride"))
     }
 
     /// The part of an image that so many patches read.

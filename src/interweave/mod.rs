@@ -30,7 +30,7 @@ fn check_rgb(net: &Net) -> Result<()> {
     if net.spec.input.c == 3 {
         return Ok(());
     }
-    Err(Error::new(&net.spec.place, format!("its input {} is no RGB photo", net.spec.input))
+    Err(Error::network(&net.spec.place, format!("its input {} is no RGB photo", net.spec.input))
         .advise("patches of photos need input = [3, height, width]"))
 }
 
@@ -38,8 +38,8 @@ fn check_rgb(net: &Net) -> Result<()> {
 fn check_no_loss(net: &Net) -> Result<()> {
     match net.layers.iter().find(|layer| matches!(layer.op.kind(), Kind::Loss)) {
         None => Ok(()),
-        Some(loss) => Err(Error::new(net.spec.place_of(&loss.name), "is a loss, which patches have no use for")
-            .advise("extract an earlier layer with --layer")),
+        Some(loss) => Err(Error::network(net.spec.place_of(&loss.name), "is a loss, which patches have no use for")
+            .advise("extract an earlier layer")),
     }
 }
 

@@ -157,14 +157,14 @@ const LONGEST: usize = 1 << 40;
 pub fn patches(net: &Net, height: usize, width: usize, stride: usize) -> Result<[usize; 2]> {
     let input = net.spec.input;
     if stride == 0 {
-        return Err(Error::new("--stride", "is 0").advise("give pixels from one patch to the next"));
+        return Err(Error::new("stride", "is 0").advise("give pixels from one patch to the next"));
     }
     if height < input.h || width < input.w {
         let found = format!("{width} x {height} pixels are smaller than a patch, {} x {}", input.w, input.h);
-        return Err(Error::new("", found).advise("enlarge the image"));
+        return Err(Error::network("", found).advise("enlarge the image"));
     }
     if height.max(width) > LONGEST {
-        return Err(Error::new("", format!("{width} x {height} pixels: a side is over {LONGEST}")));
+        return Err(Error::network("", format!("{width} x {height} pixels: a side is over {LONGEST}")));
     }
     Ok([(height - input.h) / stride + 1, (width - input.w) / stride + 1])
 }

@@ -71,7 +71,7 @@ impl Net {
                 let name = format!("{}.{}", layer.name, tensor.suffix);
                 let len = checked(&tensor.shape).filter(|len| end as u128 + *len as u128 <= LARGEST);
                 let Some(len) = len else {
-                    return Err(Error::new(
+                    return Err(Error::network(
                         net.spec.place_of(&layer.name),
                         format!("{name} of shape {:?} is too large", tensor.shape),
                     )
@@ -115,7 +115,7 @@ impl Net {
         let (_, build) = OPERATIONS
             .iter()
             .find(|(name, _)| *name == spec.kind)
-            .ok_or_else(|| Error::new(self.spec.place_of(&spec.name), format!("unknown type `{}`", spec.kind)))?;
+            .ok_or_else(|| Error::network(self.spec.place_of(&spec.name), format!("unknown type `{}`", spec.kind)))?;
         build(spec.keys.clone(), inputs).map_err(|mistake| self.spec.mistake(layer, &mistake))
     }
 
@@ -141,7 +141,7 @@ impl Net {
         let net = Self::new(spec)?;
         for (ours, theirs) in net.parameters.iter().zip(&self.parameters) {
             if ours.tensor.shape != theirs.tensor.shape {
-                return Err(Error::new(
+                return Err(Error::network(
                     net.spec.place_of(&net.layers[ours.layer].name),
                     format!(
                         "{} would be {:?} instead of {:?} for an input of {height} x {width}",
@@ -191,12 +191,15 @@ impl Net {
                 TargetKind::Values { per_sample } => (targets.values.len(), per_sample * n),
             };
             if found != needed {
-                return Err(Error::new(place(), format!("has {found} targets, but needs {needed}")));
+                return Err(Error::network(place(), format!("has {found} targets, but needs {needed}")));
             }
             if let TargetKind::Classes { below, .. } = kind
                 && let Some(class) = targets.classes.iter().find(|class| **class as usize >= below)
             {
-                return Err(Error::new(place(), format!("target class {class}, but there are only {below} classes")));
+                return Err(Error::network(
+                    place(),
+                    format!("target class {class}, but there are only {below} classes"),
+                ));
             }
         }
         Ok(())
@@ -214,11 +217,12 @@ impl Net {
             Some(cotangent) if cotangent.len() == needed => Ok(Cow::Borrowed(cotangent)),
             Some(cotangent) => {
                 let found = cotangent.len();
-                Err(Error::new(place(), format!("the cotangent has {found} values, but the output {needed}")))
+                Err(Error::network(place(), format!("the cotangent has {found} values, but the output {needed}")))
             }
             None if self.layers[layer].op.target().is_some() => Ok(Cow::Owned(vec![1.0])),
             None => {
-                Err(Error::new(place(), "is no loss, and no cotangent is given").advise("give one, or end with a loss"))
+                Err(Error::network(place(), "is no loss, and no cotangent is given")
+                    .advise("give one, or end with a loss"))
             }
         }
     }

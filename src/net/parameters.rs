@@ -75,7 +75,7 @@ impl Net {
                 continue;
             };
             if !fits(&tensor.shape, &parameter.tensor.shape) {
-                return Err(Error::new(
+                return Err(Error::network(
                     format!("tensor {}", parameter.name),
                     format!(
                         "has shape {:?}, but the net {} needs {:?}",

@@ -155,7 +155,7 @@ impl Plan {
     ) -> Result<Self> {
         if !(1..=MOST_SAMPLES).contains(&n) {
             let advice = format!("give 1 to {MOST_SAMPLES}");
-            return Err(Error::new(&net.spec.place, format!("a batch of {n} samples")).advise(advice));
+            return Err(Error::network(&net.spec.place, format!("a batch of {n} samples")).advise(advice));
         }
         let layers = net.layers.len();
         let (forward, backward) = (|l: usize| 1 + l, |l: usize| 2 * layers - l);

@@ -130,7 +130,7 @@ impl Session {
         if batch.len() != input.len() {
             let (given, needed) = (batch.len(), input.len());
             let found = format!("a batch of {given} values is given, but {n} samples of {shape} have {needed}");
-            return Err(Error::new(&self.net.spec.place, found));
+            return Err(Error::network(&self.net.spec.place, found));
         }
         input.copy_from_slice(batch);
         Ok(())
@@ -197,7 +197,7 @@ impl Session {
     fn last<'a>(last: &'a Option<Last>, net: &Net) -> Result<(&'a Last, Mode)> {
         let found = last.as_ref().and_then(|last| Some((last, last.mode?)));
         found.ok_or_else(|| {
-            Error::new(&net.spec.place, "there is no forward pass to go back from")
+            Error::network(&net.spec.place, "there is no forward pass to go back from")
                 .advise("make the session for training or differentiation, and run forward first")
         })
     }
@@ -262,7 +262,7 @@ impl Session {
         let needed = if self.plan().purpose.is_backward() { self.net.parameter_len() } else { 0 };
         if gradients.len() != needed {
             let found = format!("{} gradients are given, but the session has {needed}", gradients.len());
-            return Err(Error::new(&self.net.spec.place, found));
+            return Err(Error::network(&self.net.spec.place, found));
         }
         match &mut self.pass {
             Pass::Cpu(pass) => pass.gradients_mut().copy_from_slice(gradients),

@@ -67,7 +67,7 @@ const HEAD: [&str; 3] = ["name", "type", "from"];
 impl LayerSpec {
     /// A layer below the one above it, with keys as in a file: `LayerSpec::new("fc", "linear", "outputs = 40")`.
     pub fn new(name: &str, kind: &str, keys: &str) -> Result<Self> {
-        let keys = keys.parse().map_err(|e: toml::de::Error| Error::new(format!("layer {name}"), e.message()))?;
+        let keys = keys.parse().map_err(|e: toml::de::Error| Error::network(format!("layer {name}"), e.message()))?;
         Ok(Self { name: name.to_string(), kind: kind.to_string(), from: None, keys, lines: BTreeMap::new() })
     }
 
@@ -97,7 +97,7 @@ impl Spec {
         let [c, h, w] = file.input;
         if file.layer.len() > MOST_LAYERS {
             let found = format!("has {} layers", file.layer.len());
-            return Err(Error::new(document.place(), found).advise(format!("give at most {MOST_LAYERS}")));
+            return Err(Error::network(document.place(), found).advise(format!("give at most {MOST_LAYERS}")));
         }
         let mut layers = Vec::new();
         let mut lines = document.lines_in("layer").into_iter();
@@ -126,28 +126,31 @@ impl Spec {
         const LARGEST: usize = 1 << 16;
         let Shape { c, h, w } = self.input;
         if [c, h, w].iter().any(|size| !(1..=LARGEST).contains(size)) {
-            return Err(Error::new(&self.place, format!("input {} is empty or has a side over {LARGEST}", self.input))
-                .advise("write input = [channels, height, width]"));
+            return Err(Error::network(
+                &self.place,
+                format!("input {} is empty or has a side over {LARGEST}", self.input),
+            )
+            .advise("write input = [channels, height, width]"));
         }
         if self.layers.is_empty() {
-            return Err(Error::new(&self.place, "has no [[layer]]").advise("add at least one"));
+            return Err(Error::network(&self.place, "has no [[layer]]").advise("add at least one"));
         }
         for (index, layer) in self.layers.iter().enumerate() {
             let place = self.place_of(&layer.name);
             if layer.name.is_empty() || layer.name == "input" || layer.name.chars().any(char::is_control) {
-                return Err(Error::new(place, format!("layer {} has a reserved or empty name", index + 1))
+                return Err(Error::network(place, format!("layer {} has a reserved or empty name", index + 1))
                     .advise("choose another; `input` is the net's input"));
             }
             if let Some(from) = layer.from.as_ref().filter(|from| from.len() > MOST_READ) {
                 let found = format!("reads {} layers", from.len());
-                return Err(Error::new(place, found).advise(format!("give at most {MOST_READ}")));
+                return Err(Error::network(place, found).advise(format!("give at most {MOST_READ}")));
             }
             if self.layers[..index].iter().any(|other| other.name == layer.name) {
-                return Err(Error::new(place, "this name is given twice").advise("rename one of the two layers"));
+                return Err(Error::network(place, "this name is given twice").advise("rename one of the two layers"));
             }
             if !OPERATIONS.iter().any(|(name, _)| *name == layer.kind) {
                 let known: Vec<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
-                return Err(Error::new(place, format!("unknown type `{}`", layer.kind))
+                return Err(Error::network(place, format!("unknown type `{}`", layer.kind))
                     .advise(format!("known types: {}", known.join(", "))));
             }
         }
@@ -166,7 +169,7 @@ impl Spec {
             Some(Step::Key(key)) => layer.lines.get(key),
             _ => None,
         };
-        let error = Error::new(mistake.key(), &mistake.found);
+        let error = Error::network(mistake.key(), &mistake.found);
         match line {
             Some(line) => error.within(format!("{}:{line}: layer {}", self.place, layer.name)),
             None => error.within(self.place_of(&layer.name)),
@@ -180,7 +183,8 @@ impl Spec {
     pub fn position(&self, layer: &str) -> Result<usize> {
         self.layers.iter().position(|l| l.name == layer).ok_or_else(|| {
             let names: Vec<&str> = self.layers.iter().map(|l| l.name.as_str()).collect();
-            Error::new(&self.place, format!("has no layer `{layer}`")).advise(format!("layers: {}", names.join(", ")))
+            Error::network(&self.place, format!("has no layer `{layer}`"))
+                .advise(format!("layers: {}", names.join(", ")))
         })
     }
 

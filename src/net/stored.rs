@@ -59,7 +59,7 @@ impl Parameters {
         match &self.place {
             Place::Cpu(values) => check_len(net, values.read().len()),
             Place::Gpu(stored) if stored.fit(net) => Ok(()),
-            Place::Gpu(_) => Err(Error::new(&net.spec.place, "these are the parameters of another net")),
+            Place::Gpu(_) => Err(Error::network(&net.spec.place, "these are the parameters of another net")),
         }
     }
 
@@ -107,7 +107,7 @@ impl Parameters {
                 let mut own = own.write();
                 let (given, needed) = (values.len(), own.len());
                 if given != needed {
-                    return Err(Error::new(
+                    return Err(Error::network(
                         "parameters",
                         format!("{given} values are given, but the net has {needed}"),
                     ));
@@ -125,5 +125,5 @@ fn check_len(net: &Net, given: usize) -> Result<()> {
     if given == needed {
         return Ok(());
     }
-    Err(Error::new(&net.spec.place, format!("has {needed} parameters, but {given} are given")))
+    Err(Error::network(&net.spec.place, format!("has {needed} parameters, but {given} are given")))
 }

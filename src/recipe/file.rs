@@ -244,7 +244,7 @@ impl Recipe {
     pub(super) fn chosen(&self, options: &Options) -> Result<Vec<&Step>> {
         let names: Vec<String> = self.steps.iter().map(|step| step.name.clone()).collect();
         for (flag, name) in
-            options.only.iter().map(|name| ("--only", name)).chain(options.from.iter().map(|name| ("--from", name)))
+            options.only.iter().map(|name| ("only", name)).chain(options.from.iter().map(|name| ("from", name)))
         {
             if !names.contains(name) {
                 let found = format!("is no step of {}", self.path.display());

@@ -12,6 +12,7 @@ use crate::data::prefetch::Prefetch;
 use crate::data::resample::Resampler;
 use crate::data::table::{self, Table};
 use crate::device::Device;
+use crate::error::At;
 use crate::lock::Lock;
 use crate::memory;
 use crate::metrics::{self, Means};
@@ -135,8 +136,9 @@ pub fn run(
     let mut state = State { step: 0, run, losses: (0.0, 0), best: None, validation: None, threads };
     if checkpoint.exists() {
         if !resume {
-            return Err(Error::file(&config.output, "holds a run already")
-                .advise("go on with --resume, or choose another output folder"));
+            return Err(
+                Error::file(&config.output, "holds a run already").advise("resume it, or choose another output folder")
+            );
         }
         let mut momentum = vec![0.0; parameters.len()];
         state = checkpoint::load(&checkpoint, net, &state.run, &mut parameters, &mut momentum)?;
@@ -358,7 +360,7 @@ impl Log {
             }
         }
         write_atomic(&path, |file| file.write_all(text.as_bytes()))?;
-        let file = std::fs::File::options().append(true).open(&path).map_err(|e| Error::file(&path, e))?;
+        let file = std::fs::File::options().append(true).open(&path).at(&path)?;
         Ok(Self { path, file })
     }
 
@@ -375,11 +377,11 @@ impl Log {
             [v.loss, v.means.accuracy, v.means.balanced_accuracy].map(|figure| format!("{figure:.6}"))
         });
         let row = [step.to_string(), format!("{epoch:.3}"), rate, loss, validation, accuracy, balanced];
-        writeln!(self.file, "{}", table::line(row)).map_err(|e| Error::file(&self.path, e))
+        writeln!(self.file, "{}", table::line(row)).at(&self.path)
     }
 
     /// Makes all lines durable: a checkpoint must not outlive the lines before it.
     fn flush(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::file(&self.path, e))
+        self.file.sync_data().at(&self.path)
     }
 }

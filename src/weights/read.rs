@@ -53,7 +53,7 @@ impl TensorFile {
     /// is named where one is to blame). A type that Weft cannot convert is no error here, only in [`Tensor::to_f32`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let kind = fs::metadata(path).map_err(|e| Error::file(path, e).advise("check the path"))?;
+        let kind = fs::metadata(path).map_err(|e| Error::io(path, e).advise("check the path"))?;
         if !kind.is_file() {
             return Err(Error::file(path, "not a regular file").advise("name a .safetensors file"));
         }

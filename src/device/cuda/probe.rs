@@ -88,20 +88,21 @@ pub struct Found {
 /// No library, one that is too old, no device, and what to do.
 pub fn probe() -> Result<Found, Refusal> {
     // Belt and braces: what follows calls only what is there.
-    catch_unwind(AssertUnwindSafe(find)).unwrap_or_else(|_| Err(Error::new("cuda", "the driver cannot be used").into()))
+    catch_unwind(AssertUnwindSafe(find))
+        .unwrap_or_else(|_| Err(Error::device("cuda", "the driver cannot be used").into()))
 }
 
 fn find() -> Result<Found, Refusal> {
     // SAFETY: libcuda may be loaded at any time.
     if !unsafe { sys::is_culib_present() } {
-        let error = Error::new("cuda", "no NVIDIA driver here (libcuda.so.1 was not found)");
-        return Err(Refusal { error: error.advise("install the driver, or use --device cpu"), plain: true });
+        let error = Error::device("cuda", "no NVIDIA driver here (libcuda.so.1 was not found)");
+        return Err(Refusal { error: error.advise("install the driver, or use the device cpu"), plain: true });
     }
-    let old = |what: String| Error::new("cuda", what).advise("update the NVIDIA driver, or use --device cpu");
+    let old = |what: String| Error::device("cuda", what).advise("update the NVIDIA driver, or use the device cpu");
     if let Some(missing) = FUNCTIONS.iter().find(|name| !has(name)) {
         return Err(old(format!("the NVIDIA driver is too old: it has no {missing}, CUDA 12.0 is needed")).into());
     }
-    let failed = |e: DriverError| Error::new("cuda", explain(e));
+    let failed = |e: DriverError| Error::device("cuda", explain(e));
     let mut version: c_int = 0;
     // SAFETY: writes one number; may be called before cuInit.
     unsafe { sys::cuDriverGetVersion(&mut version).result() }.map_err(failed)?;
@@ -114,7 +115,7 @@ fn find() -> Result<Found, Refusal> {
     }
     let none = || {
         let what = "the NVIDIA driver finds no GPU";
-        Refusal::from(Error::new("cuda", what).advise("see what nvidia-smi says, or use --device cpu"))
+        Refusal::from(Error::device("cuda", what).advise("see what nvidia-smi says, or use the device cpu"))
     };
     result::init().map_err(|e| if e.0 == CUresult::CUDA_ERROR_NO_DEVICE { none() } else { failed(e).into() })?;
     match result::device::get_count() {
@@ -142,9 +143,9 @@ pub fn properties(ordinal: usize, found: Found) -> Result<Properties> {
             1 => "only cuda:0".to_string(),
             n => format!("cuda:0 to cuda:{}", n - 1),
         };
-        return Err(Error::new(place, format!("no such GPU, there is {there}")));
+        return Err(Error::device(place, format!("no such GPU, there is {there}")));
     }
-    let at = |e: DriverError| Error::new(&place, explain(e));
+    let at = |e: DriverError| Error::device(&place, explain(e));
     let device = result::device::get(ordinal as c_int).map_err(at)?;
     // SAFETY: `device` is one of the driver's.
     let number = |which| unsafe { result::device::get_attribute(device, which) };
@@ -191,15 +192,15 @@ pub(super) fn hindered(place: &str, ordinal: usize, error: DriverError) -> Error
     });
     let (exclusive, prohibited) = (mode == Ok(3), mode == Ok(2));
     match error.0 {
-        _ if prohibited => Error::new(place, "the GPU is closed to computing (compute mode Prohibited)")
+        _ if prohibited => Error::device(place, "the GPU is closed to computing (compute mode Prohibited)")
             .advise("open it with `nvidia-smi -c 0`, or use another device"),
         CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE => {
             let mode = if exclusive { " (compute mode Exclusive_Process)" } else { "" };
-            Error::new(place, format!("the GPU is busy: another process holds it{mode}"))
+            Error::device(place, format!("the GPU is busy: another process holds it{mode}"))
                 .advise("wait for it, or use another device")
         }
         CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-            Error::new(place, "the GPU has no memory left for a context").advise("wait, or use another device")
+            Error::device(place, "the GPU has no memory left for a context").advise("wait, or use another device")
         }
         _ => retaining(place, error),
     }

@@ -121,7 +121,10 @@ impl GpuParameters {
     pub fn write_like(&self, to: Ptr, flat: &[f32]) -> Result<()> {
         let needed = self.tensors.last().map_or(0, |tensor| tensor.flat.end);
         if flat.len() != needed {
-            return Err(Error::new("parameters", format!("{} values are given, but the net has {needed}", flat.len())));
+            return Err(Error::network(
+                "parameters",
+                format!("{} values are given, but the net has {needed}", flat.len()),
+            ));
         }
         let mut spread: Vec<f32> = memory::zeroed(self.len, "parameters")?;
         for Tensor { flat: range, start, .. } in &self.tensors {

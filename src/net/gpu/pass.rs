@@ -44,7 +44,7 @@ impl GpuPass {
     /// Out of memory: what was asked for, what is free, and which batch would fit.
     pub fn new(net: Arc<Net>, parameters: Arc<GpuParameters>, n: usize, purpose: Purpose) -> Result<Self> {
         if !parameters.fit(&net) {
-            return Err(Error::new(&net.spec.place, "these are the parameters of another net"));
+            return Err(Error::network(&net.spec.place, "these are the parameters of another net"));
         }
         let gpu = parameters.gpu().clone();
         let size = gpu.precision.bytes();
@@ -78,7 +78,7 @@ impl GpuPass {
         let launches = pass.inference.forward.launches.iter().chain(&pass.inference.backward.launches);
         if let Some(launch) = launches.into_iter().find(|launch| launch.is_too_large()) {
             let found = format!("a batch of {n} is too large for one launch of {}", launch.describe());
-            return Err(Error::new(&pass.net.spec.place, found).advise("use a smaller batch"));
+            return Err(Error::network(&pass.net.spec.place, found).advise("use a smaller batch"));
         }
         Ok(pass)
     }

@@ -101,7 +101,7 @@ impl Sgd {
     pub fn new(session: &Session, config: SgdConfig) -> Result<Self> {
         let net = session.net();
         if !session.plan().purpose.is_backward() {
-            return Err(Error::new(&net.spec.place, "has no gradients: the session runs forward only"));
+            return Err(Error::network(&net.spec.place, "has no gradients: the session runs forward only"));
         }
         let kind = match session.gpu_pass() {
             None => Kind::Cpu(CpuSgd::new(net, &config)?),
@@ -118,7 +118,7 @@ impl Sgd {
     /// # Errors
     /// A session that the optimizer was not made for; a launch that failed.
     pub fn step(&mut self, session: &Session, rate: f32) -> Result<()> {
-        let other = || Error::new(&session.net().spec.place, "the optimizer was made for another session");
+        let other = || Error::network(&session.net().spec.place, "the optimizer was made for another session");
         match (&mut self.kind, session.parameters().place()) {
             (Kind::Cpu(sgd), Place::Cpu(parameters)) => {
                 let gradients = session.cpu_gradients().ok_or_else(other)?;
@@ -158,7 +158,7 @@ impl Sgd {
         match &mut self.kind {
             Kind::Cpu(sgd) if sgd.momentum.len() != momentum.len() => {
                 let (given, needed) = (momentum.len(), sgd.momentum.len());
-                Err(Error::new("momentum", format!("{given} values are given, but the net has {needed}")))
+                Err(Error::network("momentum", format!("{given} values are given, but the net has {needed}")))
             }
             Kind::Cpu(sgd) => {
                 sgd.momentum.copy_from_slice(momentum);
