@@ -5,33 +5,46 @@
 //! `cli -> doctor, profile, recipe -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
 //! device, ingredients, lock -> weights -> memory, rng, settings, error`.
 
+#![deny(missing_docs)]
+
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 pub mod data;
 pub mod device;
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod doctor;
 pub mod error;
 #[cfg(feature = "face")]
+#[doc(hidden)]
 pub mod eval;
 #[cfg(feature = "face")]
 pub mod face;
 #[cfg(feature = "face")]
+#[doc(hidden)]
 pub mod ingredients;
 pub mod interweave;
 #[cfg(feature = "face")]
 pub mod locate;
 #[cfg(feature = "face")]
+#[doc(hidden)]
 pub mod lock;
+#[doc(hidden)]
 pub mod memory;
 #[cfg(feature = "face")]
+#[doc(hidden)]
 pub mod metrics;
 pub mod net;
 pub mod ops;
+#[doc(hidden)]
 pub mod profile;
 #[cfg(feature = "face")]
+#[doc(hidden)]
 pub mod recipe;
+#[doc(hidden)]
 pub mod rng;
+#[doc(hidden)]
 pub mod settings;
 #[cfg(feature = "face")]
 pub mod svm;

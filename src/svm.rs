@@ -34,8 +34,11 @@ const PARTITION_STREAM: u64 = 0x5356_4d00;
 /// Feature vectors, row-major [rows, dims].
 #[derive(Debug, Clone, Copy)]
 pub struct Features<'a> {
+    /// Feature vectors.
     pub rows: usize,
+    /// Length of a feature vector.
     pub dims: usize,
+    /// [rows, dims].
     pub data: &'a [f32],
 }
 
@@ -261,15 +264,20 @@ impl Default for Options {
 /// What training found, attribute by attribute.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
+    /// Feature vectors.
     pub rows: usize,
+    /// Different people.
     pub identities: usize,
+    /// Parts of the cross-validation.
     pub folds: usize,
+    /// Of each attribute.
     pub attributes: Vec<AttributeReport>,
 }
 
 /// One line of a [`Report`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AttributeReport {
+    /// Of the attribute.
     pub name: String,
     /// The chosen cost; 0 where no machine was trained.
     pub c: f64,
@@ -279,6 +287,7 @@ pub struct AttributeReport {
     pub held_out_accuracy: f64,
     /// Share of the larger class: what a constant answer reaches.
     pub majority: f64,
+    /// What is unusual about it.
     pub note: Option<String>,
 }
 

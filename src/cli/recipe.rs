@@ -3,9 +3,9 @@
 use super::progress::Progress;
 use super::train::{Args, Watch};
 use super::{interruptible, print, print_json, say};
-use crate::{Error, Result};
 use crate::recipe::{self, Event, Options, Recipe, State, Summary};
 use crate::train::Event as Training;
+use crate::{Error, Result};
 use std::process::ExitCode;
 
 pub fn run(args: &Args) -> Result<ExitCode> {

@@ -90,6 +90,7 @@ impl Tags {
 /// What to draw.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Config {
+    /// Photos to make.
     pub images: usize,
     /// Different people; picture i shows person i modulo this.
     pub identities: usize,
@@ -99,6 +100,7 @@ pub struct Config {
     pub height: (usize, usize),
     /// Least and greatest height of a face as a share of the picture's shorter side.
     pub face: (f32, f32),
+    /// Equal seeds give equal photos.
     pub seed: u64,
 }
 
@@ -111,6 +113,7 @@ impl Default for Config {
 /// A drawn picture and all that is known of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Face {
+    /// The picture.
     pub photo: Photo,
     /// Forehead to chin and cheek to cheek, whole pixels, inside the photo.
     pub bbox: Rect,

@@ -12,6 +12,7 @@ use std::sync::Arc;
 pub struct Ptr(pub u64);
 
 impl Ptr {
+    /// No address.
     pub const NULL: Self = Self(0);
 
     /// The address `bytes` further on.
@@ -28,6 +29,7 @@ macro_rules! kernel_parameters {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
         #[repr(C)]
+        #[allow(missing_docs)] // fields of the kernel's own struct
         pub struct $name { $($(#[$doc])* pub $field: $type),* }
         const _: () = assert!(size_of::<$name>() == $size);
     };
@@ -47,6 +49,7 @@ pub struct Work {
 pub struct Launch {
     /// Name of an `extern "C" __global__` function under kernels/.
     pub kernel: String,
+    /// Blocks along x, y and z.
     pub grid: [u32; 3],
     /// Threads of a block; blocks are one-dimensional.
     pub block: u32,
@@ -54,12 +57,14 @@ pub struct Launch {
     pub shared: u32,
     /// The kernel's one parameter struct.
     pub parameters: Arc<[u8]>,
+    /// What it computes and moves, for profiles.
     pub work: Work,
     /// What it is for, for messages and tables: a layer's name.
     pub label: Arc<str>,
 }
 
 impl Launch {
+    /// A launch of `grid` blocks of `block` threads; `parameters` is the kernel's one argument.
     pub fn new<P: NoUninit>(kernel: impl Into<String>, grid: [usize; 3], block: usize, parameters: &P) -> Self {
         Self {
             kernel: kernel.into(),
@@ -77,6 +82,7 @@ impl Launch {
         Self { shared: bytes as u32, ..self }
     }
 
+    /// With what it computes (FLOPs) and moves (bytes).
     pub fn work(self, flops: u64, bytes: u64) -> Self {
         Self { work: Work { flops, bytes }, ..self }
     }
@@ -100,14 +106,19 @@ impl Launch {
 /// What a GPU is and can do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Properties {
+    /// As the driver calls it.
     pub name: String,
     /// Compute capability, `[9, 0]` for an H100. What the emulator claims: it runs everything but device-only kernels.
     pub capability: [u32; 2],
+    /// Streaming multiprocessors.
     pub multiprocessors: u32,
     /// Bytes of dynamic shared memory that a block may ask for.
     pub shared_per_block: u32,
+    /// Bytes of shared memory of a multiprocessor.
     pub shared_per_multiprocessor: u32,
+    /// Most resident threads of a multiprocessor.
     pub threads_per_multiprocessor: u32,
+    /// Bytes of device memory.
     pub memory: u64,
     /// Peak rates for the roofline; `None` where nobody knows them (the emulator).
     pub peaks: Option<Peaks>,
@@ -120,6 +131,7 @@ pub struct Peaks {
     pub f32: f64,
     /// FLOP/s of the tensor cores on tf32, and on 16-bit numbers, without sparsity.
     pub tf32: f64,
+    /// FLOP/s of f16 and bf16 products on tensor cores.
     pub half: f64,
     /// Bytes per second of device memory.
     pub memory: f64,
@@ -128,6 +140,7 @@ pub struct Peaks {
 /// What the compiler made of a kernel, and how many of its blocks a multiprocessor holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attributes {
+    /// Registers of a thread.
     pub registers: u32,
     /// Bytes of static shared memory.
     pub static_shared: u32,
@@ -145,6 +158,7 @@ pub trait Graph: Send {
 
 /// A GPU, real or emulated. One stream: everything happens in the order of the calls.
 pub trait Driver: Send + Sync {
+    /// What the device is and can do.
     fn properties(&self) -> &Properties;
 
     /// Bytes of device memory that are free now.

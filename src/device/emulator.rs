@@ -39,6 +39,7 @@ struct Shared {
 }
 
 impl Emulator {
+    /// An emulator of a device of compute capability 8.0.
     pub fn new(options: Options) -> Self {
         let properties = Properties {
             name: if options.checked { "emulator (checked)".into() } else { "emulator".into() },

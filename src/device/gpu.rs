@@ -27,6 +27,7 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// All of them.
     pub const ALL: [Self; 4] = [Self::F32, Self::Tf32, Self::F16, Self::Bf16];
 
     /// Ending of kernels that multiply in this precision.
@@ -103,8 +104,11 @@ impl FromStr for Convolution {
 /// A GPU, real or emulated, and how to compute on it. Cheap to clone.
 #[derive(Clone)]
 pub struct Gpu {
+    /// What launches kernels.
     pub driver: Arc<dyn Driver>,
+    /// Arithmetic of the nets.
     pub precision: Precision,
+    /// Algorithm of convolutions.
     pub convolution: Convolution,
     /// Every buffer is an allocation of its own and nothing shares memory, so that a checked emulator sees every access
     /// beyond one.
@@ -118,6 +122,7 @@ impl fmt::Debug for Gpu {
 }
 
 impl Gpu {
+    /// A device in f32 with implicit convolutions.
     pub fn new(driver: Arc<dyn Driver>) -> Self {
         Self { driver, precision: Precision::default(), convolution: Convolution::default(), separate_buffers: false }
     }
@@ -160,6 +165,7 @@ impl Gpu {
 /// Device memory, freed when dropped.
 pub struct Memory {
     driver: Arc<dyn Driver>,
+    /// Its address.
     pub ptr: Ptr,
 }
 
@@ -182,11 +188,13 @@ kernel_parameters! {
 /// Launches in the order in which they run, and their graph once it has been captured.
 #[derive(Default)]
 pub struct Program {
+    /// The launches, in order.
     pub launches: Vec<Launch>,
     graph: Option<Box<dyn Graph>>,
 }
 
 impl Program {
+    /// A program of these launches; nothing runs yet.
     pub fn new(launches: Vec<Launch>) -> Self {
         Self { launches, graph: None }
     }
@@ -222,12 +230,15 @@ fn synchronous() -> bool {
 
 /// Collects the launches of a pass; operations write to it.
 pub struct Recorder<'a> {
+    /// Where the launches will run.
     pub gpu: &'a Gpu,
+    /// The launches, in order.
     pub launches: Vec<Launch>,
     label: Arc<str>,
 }
 
 impl<'a> Recorder<'a> {
+    /// An empty recorder.
     pub fn new(gpu: &'a Gpu) -> Self {
         Self { gpu, launches: Vec::new(), label: Arc::from("") }
     }
@@ -237,6 +248,7 @@ impl<'a> Recorder<'a> {
         self.label = Arc::from(label);
     }
 
+    /// Arithmetic of the device.
     pub fn precision(&self) -> Precision {
         self.gpu.precision
     }
@@ -246,6 +258,7 @@ impl<'a> Recorder<'a> {
         format!("{name}_{}", self.precision().storage())
     }
 
+    /// Adds a launch under the current label.
     pub fn launch(&mut self, launch: Launch) {
         self.launches.push(Launch { label: self.label.clone(), ..launch });
     }

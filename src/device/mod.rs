@@ -1,7 +1,9 @@
 //! Where a network runs. `auto` takes the best that is there and says so.
 
 #[cfg(feature = "cuda")]
+#[doc(hidden)]
 pub mod cuda;
+#[doc(hidden)]
 pub mod driver;
 #[cfg(feature = "simt")]
 mod emulator;
@@ -23,7 +25,9 @@ use std::sync::Arc;
 /// A device that is ready.
 #[derive(Debug, Clone)]
 pub enum Device {
+    /// The processor, in f32, on all threads of rayon's pool.
     Cpu,
+    /// A GPU, or its emulator.
     Gpu(Gpu),
 }
 

@@ -59,7 +59,7 @@ impl Machine {
     #[cfg(not(feature = "cuda"))]
     pub fn look() -> Self {
         let driver = Err("Weft was built without GPU code; build it with the feature `cuda`".to_string());
-        Self { compiler: NVCC, architectures: ARCHITECTURES, driver, gpus: Vec::new() }
+        Self { compiler: NVCC, architectures: ARCHITECTURES, driver, gpus: Vec::new(), vectors: Level::detect() }
     }
 }
 

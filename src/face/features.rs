@@ -27,7 +27,9 @@ const MOST_PATCHES: usize = 4096;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Anet {
+    /// Network file, from the bundle's folder.
     pub net: PathBuf,
+    /// Its weights.
     pub weights: PathBuf,
     /// The layer whose values are the features.
     pub layer: String,

@@ -11,13 +11,16 @@ use std::path::Path;
 pub struct Seen {
     /// [patches, dims]
     pub features: Vec<f32>,
+    /// Whether the face has each attribute.
     pub attributes: Vec<bool>,
+    /// Who it is, if known.
     pub identity: Option<u32>,
 }
 
 /// What was seen in annotated photos.
 #[derive(Default)]
 pub struct Faces {
+    /// Of each face.
     pub seen: Vec<Seen>,
     /// Photos in which nothing responded.
     pub without: usize,

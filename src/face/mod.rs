@@ -23,8 +23,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bundle {
+    /// Of the model.
     pub name: String,
+    /// How faces are found.
     pub locate: Locate,
+    /// How features are extracted.
     pub anet: Anet,
     /// The linear machines; `weft svm train` writes them.
     pub svm: PathBuf,
@@ -66,6 +69,7 @@ const WORKING_SIDE: usize = 1024;
 
 /// A model bundle, loaded.
 pub struct Model {
+    /// What it was loaded from.
     pub bundle: Bundle,
     localiser: Localiser,
     features: FaceFeatures,

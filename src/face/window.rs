@@ -10,6 +10,7 @@ use serde::Deserialize;
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Window {
+    /// The box of the face itself
     #[default]
     Face,
     /// Hair to below the chin, as CelebA's boxes

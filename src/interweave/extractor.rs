@@ -31,6 +31,7 @@ pub enum Method {
 /// How an [`Extractor`] works.
 #[derive(Debug, Clone)]
 pub struct ExtractorOptions {
+    /// How features are computed.
     pub method: Method,
     /// Bytes that a pass over an image may take before it is done in pieces, which compute their overlap twice. Never more
     /// than half of what is free is taken.

@@ -268,6 +268,7 @@ pub struct Interweaving {
     pub bank: [usize; 2],
     /// A cell of the first layer, and cells that a tile holds per axis.
     pub cell: Pair,
+    /// Cells of a tile along each axis.
     pub span: Pair,
     /// Places of a response map from one patch to the next.
     pub step: Pair,
@@ -305,12 +306,15 @@ impl Interweaving {
 /// How the block of one bank of the second local layer is taken out of its maps, for every patch.
 #[derive(Debug, Clone, Copy)]
 pub struct Unweaving {
+    /// How the maps were made.
     pub weave: Interweaving,
     /// The second layer's values over one map, and a tile there.
     pub values: Shape,
+    /// A tile, in the second layer's values.
     pub tile: Pair,
     /// The block of a bank, in the layer's output for a patch.
     pub block: Pair,
+    /// The second layer's output for a patch.
     pub output: Shape,
 }
 

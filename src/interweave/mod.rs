@@ -17,6 +17,7 @@ mod writer;
 
 pub use bands::Put;
 pub use extractor::{Extractor, ExtractorOptions, Features, Method};
+#[doc(hidden)]
 pub use maps::{Interweaving, Unweaving};
 pub use plan::{Outline, Plan, patches};
 

@@ -35,11 +35,13 @@ pub struct Outline {
 /// Everything known before the first pixel.
 #[derive(Debug)]
 pub struct Plan {
+    /// Its numbers.
     pub outline: Outline,
     /// Positions of each class of each value, along each axis.
     pub positions: [Vec<Vec<Vec<i64>>>; 2],
     /// The values in memory.
     pub values: Vec<Value>,
+    /// Tables of each layer.
     pub layers: Vec<LayerPlan>,
     /// Length of the arena that holds the values, in f32.
     pub len: usize,

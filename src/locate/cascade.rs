@@ -43,10 +43,14 @@ pub struct Locate {
     /// Side of the window of head and shoulders that LNet_s sees, in widths of the face that LNet_o found.
     #[serde(deserialize_with = "within::<Widths, _, _>")]
     pub head: f32,
+    /// How windows are proposed.
     #[serde(default)]
     pub proposals: Proposals,
+    /// How the answer becomes boxes.
     pub boxes: Boxes,
+    /// The first stage: head and shoulders in the photo.
     pub lnet_o: Stage,
+    /// The second stage: the face in a window of the first.
     pub lnet_s: Stage,
 }
 
@@ -77,8 +81,10 @@ pub struct Boxes {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shape {
+    /// Width, in widths of the square in the middle of a face.
     #[serde(deserialize_with = "within::<Widths, _, _>")]
     pub width: f32,
+    /// Height, in the same unit.
     #[serde(deserialize_with = "within::<Widths, _, _>")]
     pub height: f32,
     /// How far the window's middle lies to the right and below.
@@ -90,6 +96,7 @@ pub struct Shape {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
+    /// The net and the channel that is read.
     pub response: Response,
     /// Levels: the longer side of what it looks at, in pixels of its input.
     #[serde(deserialize_with = "within::<Pixels, _, _>")]

@@ -3,13 +3,18 @@
 
 mod calibrate;
 mod cascade;
+#[doc(hidden)]
 pub mod density;
+#[doc(hidden)]
 pub mod edge_boxes;
+#[doc(hidden)]
 pub mod gpu;
 mod response;
 mod window;
 
+#[doc(hidden)]
 pub use calibrate::{Fit, Sight};
 pub use cascade::{Boxes, Found, Localiser, Locate, Proposals, Shape, Shift, Stage, Threshold, Widths};
 pub use response::{Channel, Map, Responder, Response};
+#[doc(hidden)]
 pub use window::SummedArea;

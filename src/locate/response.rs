@@ -21,6 +21,7 @@ use std::sync::Arc;
 pub struct Response {
     /// Network description and weights, beside the file that names them.
     pub net: PathBuf,
+    /// Its weights.
     pub weights: PathBuf,
     /// The layer whose map is read.
     pub layer: String,
@@ -31,6 +32,7 @@ pub struct Response {
 /// A channel of a layer.
 #[derive(Debug, Clone)]
 pub enum Channel {
+    /// By its number, from 0.
     Number(usize),
     /// That of a tag, if the weights name theirs.
     Tag(String),
@@ -60,7 +62,9 @@ impl<'de> Deserialize<'de> for Channel {
 /// A response map, and how it lies on the photo.
 #[derive(Debug, Clone)]
 pub struct Map {
+    /// Cells down.
     pub height: usize,
+    /// Cells across.
     pub width: usize,
     /// [height, width]
     pub values: Vec<f32>,

@@ -18,7 +18,9 @@ const LARGEST: u128 = 1 << 31;
 /// A bound network; independent of batch size, device and parameters' values.
 #[derive(Debug)]
 pub struct Net {
+    /// The description that it was bound from.
     pub spec: Spec,
+    /// In the order in which they run.
     pub layers: Vec<Layer>,
     /// All parameter tensors, in the order in which they lie in the flat parameter vector.
     pub parameters: Vec<NetParameter>,
@@ -27,9 +29,11 @@ pub struct Net {
 /// One bound layer.
 #[derive(Debug)]
 pub struct Layer {
+    /// As in the file.
     pub name: String,
     /// The `type` of the file.
     pub kind: String,
+    /// The operation, bound to its shapes.
     pub op: Box<dyn Operation>,
     /// Values it reads.
     pub inputs: Vec<usize>,
@@ -44,7 +48,9 @@ pub struct Layer {
 pub struct NetParameter {
     /// `<layer>.weight` or `<layer>.bias`.
     pub name: String,
+    /// Index of its layer.
     pub layer: usize,
+    /// Shape and order of its values.
     pub tensor: Parameter,
     /// Its place in the flat parameter vector, in values.
     pub range: Range<usize>,

@@ -20,8 +20,11 @@ pub enum Unknown {
 /// One parameter (or its gradient) in files' order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedParameter {
+    /// `<layer>.weight` or `<layer>.bias`.
     pub name: String,
+    /// As in files.
     pub shape: Vec<usize>,
+    /// In the order of `shape`.
     pub values: Vec<f32>,
 }
 

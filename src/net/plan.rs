@@ -24,6 +24,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    /// Whether a backward pass is planned.
     pub fn is_backward(self) -> bool {
         matches!(self, Self::Training | Self::Differentiation)
     }
@@ -36,12 +37,15 @@ impl Purpose {
 /// Where everything lies in the arena; ranges are in values.
 #[derive(Debug)]
 pub struct Plan {
+    /// Samples of a batch.
     pub n: usize,
+    /// What the pass is for.
     pub purpose: Purpose,
     /// Of each value (0 is the input).
     pub values: Vec<Range<usize>>,
     /// Of each value's gradient; `None` where nobody needs it.
     pub gradients: Vec<Option<Range<usize>>>,
+    /// Scratch memory of each layer.
     pub layers: Vec<LayerPlan>,
     /// Length of the arena.
     pub len: usize,
@@ -261,7 +265,9 @@ fn wanted_gradients(net: &Net, purpose: Purpose) -> Vec<bool> {
 
 /// A plan with its net, printed as the table of `weft plan`.
 pub struct Table<'a> {
+    /// The net.
     pub net: &'a Net,
+    /// Its plan.
     pub plan: &'a Plan,
 }
 

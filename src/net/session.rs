@@ -66,8 +66,11 @@ impl Last {
 pub struct Timed {
     /// The kernel; on the CPU the layer's type.
     pub kernel: String,
+    /// Name of the layer.
     pub layer: String,
+    /// Whether it belongs to the backward pass.
     pub is_backward: bool,
+    /// FLOPs and bytes of one run.
     pub work: Work,
     /// On a GPU.
     pub launch: Option<Launch>,

@@ -14,17 +14,20 @@ use std::path::Path;
 pub struct Spec {
     /// Where it came from, for messages.
     pub place: String,
+    /// As in the file.
     pub name: String,
     /// Shape of one sample. Nets without linear or local layers run on any size; see [`super::Net::at_size`].
     pub input: Shape,
     /// How pixels of photos become the input.
     pub normalise: Normalise,
+    /// From input to output.
     pub layers: Vec<LayerSpec>,
 }
 
 /// One `[[layer]]`.
 #[derive(Debug, Clone)]
 pub struct LayerSpec {
+    /// As in the file.
     pub name: String,
     /// A name of [`OPERATIONS`].
     pub kind: String,

@@ -16,27 +16,44 @@ use serde::de::{Error as _, IntoDeserializer};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 
+#[doc(hidden)]
 pub mod activation;
+#[doc(hidden)]
 pub mod concat;
+#[doc(hidden)]
 pub mod conv;
+#[doc(hidden)]
 pub mod dropout;
+#[doc(hidden)]
 pub mod global_pool;
+#[doc(hidden)]
 pub mod gpu;
+#[doc(hidden)]
 pub mod linear;
+#[doc(hidden)]
 pub mod local_conv;
+#[doc(hidden)]
 pub mod loss;
+#[doc(hidden)]
 pub mod lrn;
+#[doc(hidden)]
 pub mod parallel;
+#[doc(hidden)]
 pub mod pool;
+#[doc(hidden)]
 pub mod product;
+#[doc(hidden)]
 pub mod simd;
+#[doc(hidden)]
 pub mod softmax;
 
 /// Builds an operation from its keys in the network file and the shapes of its inputs.
 /// The error says what does not fit, and which key if it is one; the caller adds file, line and layer.
+#[doc(hidden)]
 pub type Build = fn(toml::Table, &[Shape]) -> Result<Box<dyn Operation>, Mistake>;
 
 /// Every layer type of the network format, by name.
+#[doc(hidden)]
 pub const OPERATIONS: &[(&str, Build)] = &[
     ("conv", conv::build),
     ("local_conv", local_conv::build),
@@ -58,12 +75,16 @@ pub const OPERATIONS: &[(&str, Build)] = &[
 /// Shape of one sample: channels, height, width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
+    /// Channels.
     pub c: usize,
+    /// Vertical.
     pub h: usize,
+    /// Horizontal.
     pub w: usize,
 }
 
 impl Shape {
+    /// Channels, height, width.
     pub const fn new(c: usize, h: usize, w: usize) -> Self {
         Self { c, h, w }
     }
@@ -102,11 +123,14 @@ limits! {
 /// A size per axis, written in TOML as one number or as `[vertical, horizontal]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair {
+    /// Vertical.
     pub h: usize,
+    /// Horizontal.
     pub w: usize,
 }
 
 impl Pair {
+    /// The same size along both axes.
     pub const fn both(n: usize) -> Self {
         Self { h: n, w: n }
     }
@@ -136,6 +160,7 @@ impl<L: Limit<Number = usize>> Within<L> for Pair {
 
 /// The order of a parameter's values in memory: its axes in files, permuted.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct Permutation {
     /// Sizes of the axes in files, outermost first (an axis of the file's shape may be split in several here).
     sizes: Vec<usize>,
@@ -218,11 +243,19 @@ impl Parameter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TargetKind {
     /// One class index for each place of each sample, below this bound.
-    Classes { per_sample: usize, below: usize },
+    Classes {
+        /// Classes of a sample.
+        per_sample: usize,
+        /// Number of classes.
+        below: usize,
+    },
     /// One identity per sample; any number.
     Identities,
     /// As many values as the input has, in [0, 1].
-    Values { per_sample: usize },
+    Values {
+        /// Values of a sample.
+        per_sample: usize,
+    },
 }
 
 /// Targets of the losses in one batch.
@@ -236,22 +269,28 @@ pub struct Targets<'a> {
 
 /// What backward reads besides the gradient of the output; the plan frees the rest early.
 #[derive(Debug, Clone, Copy)]
+#[doc(hidden)]
 pub struct Needs {
+    /// Its inputs.
     pub inputs: bool,
+    /// Its output.
     pub output: bool,
 }
 
 /// Forward or training: only dropout differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
+    /// No dropout.
     Inference,
     /// Random masks are a function of this seed, of the layer and of the place.
     Training {
+        /// Of this step's dropout masks.
         seed: u64,
     },
 }
 
 /// One layer's share of a forward pass over `n` samples.
+#[doc(hidden)]
 pub struct Forward<'a> {
     pub n: usize,
     pub mode: Mode,
@@ -265,6 +304,7 @@ pub struct Forward<'a> {
 }
 
 /// One layer's share of a backward pass. Gradients are overwritten, never added to.
+#[doc(hidden)]
 pub struct Backward<'a, 'b> {
     pub n: usize,
     pub mode: Mode,
@@ -283,6 +323,7 @@ pub struct Backward<'a, 'b> {
 }
 
 /// An operation bound to the shapes of its inputs.
+#[doc(hidden)]
 pub trait Operation: fmt::Debug + Send + Sync {
     /// Shape of the output of one sample; a loss gives one value for the whole batch ([`Operation::target`]).
     fn output(&self) -> Shape;
@@ -339,6 +380,7 @@ pub trait Operation: fmt::Debug + Send + Sync {
 
 /// The structure of an operation, for those who evaluate a net in another way than layer by layer.
 #[derive(Debug, Clone, Copy)]
+#[doc(hidden)]
 pub enum Kind<'a> {
     /// conv, local_conv, linear.
     Filter(&'a conv::Filter),

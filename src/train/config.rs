@@ -47,6 +47,7 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// As in training files.
     pub fn name(self) -> &'static str {
         match self {
             Self::PretrainObjects => "pretrain-objects",
@@ -66,6 +67,7 @@ impl Stage {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// What is trained.
     pub stage: Stage,
     /// Network description without a head; the stage puts one on top.
     #[serde(skip_serializing)]
@@ -76,11 +78,13 @@ pub struct Config {
     /// Weights to start from; layers that they lack (a head of another stage) start from random ones.
     #[serde(skip_serializing)]
     pub init: Option<PathBuf>,
+    /// Equal seeds give equal runs.
     #[serde(default = "one", deserialize_with = "within::<Seed, _, _>")]
     pub seed: u64,
     /// Samples of a step.
     #[serde(deserialize_with = "within::<Samples, _, _>")]
     pub batch: usize,
+    /// Passes over all training photos.
     #[serde(deserialize_with = "within::<Epochs, _, _>")]
     pub epochs: usize,
     /// Dropout on the input and on the output of the net's last layer.
@@ -101,11 +105,15 @@ pub struct Config {
     /// Steps between two checkpoints.
     #[serde(default = "two_hundred", skip_serializing, deserialize_with = "within::<Steps, _, _>")]
     pub checkpoint_every: usize,
+    /// Photos and their tags.
     pub data: Data,
+    /// What of a photo a sample shows.
     #[serde(serialize_with = "tagged")]
     pub view: View,
+    /// Momentum, weight decay and the like.
     #[serde(default)]
     pub optimizer: SgdConfig,
+    /// The learning rate.
     #[serde(serialize_with = "tagged")]
     pub schedule: Schedule,
 }
@@ -153,6 +161,7 @@ pub struct Exclude {
 pub enum View {
     /// The region, scaled to `size` = [height, width], is the frame that crops are cut from, mirrored half of the time.
     Frame {
+        /// Height and width of the frame.
         #[serde(deserialize_with = "within::<Pixels, _, _>")]
         size: [usize; 2],
         /// The crop grows or shrinks by up to this share.
@@ -164,6 +173,7 @@ pub enum View {
     },
     /// The photo, scaled to this shorter side; the centre and the four corners, and their mirror images.
     TenCrop {
+        /// Shorter side of the photo, in pixels.
         #[serde(deserialize_with = "within::<Pixels, _, _>")]
         short: usize,
     },

@@ -25,18 +25,22 @@ mod trainer;
 mod view;
 
 #[cfg(feature = "face")]
+#[doc(hidden)]
 pub use checkpoint::{FILE as CHECKPOINT, State, load as load_checkpoint, made_of, save as save_checkpoint};
 #[cfg(feature = "face")]
 pub use config::{Config, Count, Data, Seed, Stage, View};
 #[cfg(feature = "face")]
+#[doc(hidden)]
 pub use listing::ingredients;
 #[cfg(feature = "face")]
+#[doc(hidden)]
 pub use network::{HEAD, Network};
 #[cfg(feature = "face")]
 pub use run::{Event, Outcome, Validation, run};
 #[cfg(feature = "face")]
 pub use schedule::Schedule;
 #[cfg(feature = "face")]
+#[doc(hidden)]
 pub use source::{FACE, Item, Source};
 pub use trainer::Trainer;
 

@@ -12,6 +12,7 @@ pub const HEAD: &str = "head";
 /// A net to train.
 #[derive(Debug)]
 pub struct Network {
+    /// With head, dropout and losses.
     pub net: Arc<Net>,
     /// The layer with a score per class or tag.
     pub scores: usize,

@@ -38,21 +38,46 @@ const AHEAD: usize = 4;
 pub enum Event<'a> {
     /// Once, before the first step.
     Start {
+        /// Steps of the whole run.
         steps: usize,
+        /// Steps already done.
         first: usize,
+        /// Training photos.
         photos: usize,
+        /// Parameters of the net.
         parameters: usize,
+        /// Photos and lines passed over.
         skipped: &'a [Error],
+        /// Tensors that the given weights lack.
         fresh: &'a [String],
         /// Threads of the run before and of this one, if they differ: the result is then the same only up to rounding.
         threads: Option<[usize; 2]>,
     },
     /// After each step.
-    Step { step: usize, epoch: f64, loss: f32, rate: f32 },
+    Step {
+        /// Steps done.
+        step: usize,
+        /// Passes over all photos done.
+        epoch: f64,
+        /// Loss of the step's batch.
+        loss: f32,
+        /// Learning rate of the step.
+        rate: f32,
+    },
     /// While photos of the validation split are looked at.
-    Looking { done: usize, of: usize },
+    Looking {
+        /// Photos done.
+        done: usize,
+        /// Photos held out.
+        of: usize,
+    },
     /// After a look at the validation split.
-    Validation { step: usize, validation: Validation },
+    Validation {
+        /// Steps done.
+        step: usize,
+        /// What was measured.
+        validation: Validation,
+    },
 }
 
 /// Figures over the validation split.
@@ -67,6 +92,7 @@ pub struct Validation {
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
+    /// Steps done.
     pub steps: usize,
     /// Steps of the whole run: more than `steps` if it was stopped.
     pub of: usize,
@@ -76,6 +102,7 @@ pub struct Outcome {
     pub weights: Option<PathBuf>,
     /// Weights of the least validation loss so far.
     pub best: Option<PathBuf>,
+    /// Time that this call took.
     pub seconds: f64,
 }
 

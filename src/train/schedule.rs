@@ -22,27 +22,35 @@ limits! {
 pub enum Schedule {
     /// `rate`, multiplied by `factor` after every `every` epochs.
     Step {
+        /// The first learning rate.
         #[serde(deserialize_with = "within::<Rate, _, _>")]
         rate: f64,
+        /// What the rate is multiplied by...
         #[serde(deserialize_with = "within::<Factor, _, _>")]
         factor: f64,
+        /// ...each time after this many epochs.
         #[serde(deserialize_with = "within::<Every, _, _>")]
         every: f64,
     },
     /// From `rate` to `last` along half a cosine, after a linear rise over the first `warmup` share.
     Cosine {
+        /// The first learning rate.
         #[serde(deserialize_with = "within::<Rate, _, _>")]
         rate: f64,
+        /// The last rate, as a share of the first.
         #[serde(default, deserialize_with = "within::<LastRate, _, _>")]
         last: f64,
+        /// Epochs over which the rate rises from 0.
         #[serde(default, deserialize_with = "within::<Warmup, _, _>")]
         warmup: f64,
     },
     /// Up to `rate` along half a cosine in the first `warmup` share, from `rate / 25`; then down to `rate / 250000`
     /// (Smith and Topin, 2017; PyTorch's defaults).
     OneCycle {
+        /// The first learning rate.
         #[serde(deserialize_with = "within::<Rate, _, _>")]
         rate: f64,
+        /// Epochs over which the rate rises from 0.
         #[serde(default = "three_tenths", deserialize_with = "within::<Warmup, _, _>")]
         warmup: f64,
     },

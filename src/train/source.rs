@@ -16,6 +16,7 @@ pub const FACE: &str = "Face";
 /// One photo to learn from.
 #[derive(Debug, Clone)]
 pub struct Item {
+    /// Its file.
     pub photo: PathBuf,
     /// The part that counts, in pixels of the photo; `None` is all of it.
     pub region: Option<Rect>,
@@ -28,7 +29,9 @@ pub struct Item {
 /// Everything a run learns from and is measured on.
 #[derive(Debug, Default)]
 pub struct Source {
+    /// Photos to train on.
     pub train: Vec<Item>,
+    /// Photos held out.
     pub validation: Vec<Item>,
     /// Names of the tags.
     pub tags: Vec<String>,

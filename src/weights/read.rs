@@ -38,8 +38,11 @@ struct Entry {
 /// One tensor of a [`TensorFile`], borrowed from the map.
 #[derive(Debug, Clone)]
 pub struct Tensor<'a> {
+    /// As in the file.
     pub name: &'a str,
+    /// Type of its values.
     pub dtype: Dtype,
+    /// Outermost axis first.
     pub shape: Vec<usize>,
     /// Row-major, little-endian; not necessarily aligned to the element.
     pub bytes: &'a [u8],

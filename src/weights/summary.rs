@@ -12,6 +12,7 @@ use crate::Result;
 /// A weights file at a glance.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
+    /// In the order of the file.
     pub tensors: Vec<TensorSummary>,
     /// Elements of all tensors.
     pub count: usize,
@@ -19,6 +20,7 @@ pub struct Summary {
     pub bytes: usize,
     /// NaN and infinite values.
     pub non_finite: usize,
+    /// Names and texts beside the tensors.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -26,13 +28,21 @@ pub struct Summary {
 /// cannot be read.
 #[derive(Debug, Clone, Serialize)]
 pub struct TensorSummary {
+    /// As in the file.
     pub name: String,
+    /// Type of its values.
     pub dtype: String,
+    /// Outermost axis first.
     pub shape: Vec<usize>,
+    /// Number of values.
     pub count: usize,
+    /// Bytes in the file.
     pub bytes: usize,
+    /// Smallest value; `None` of an empty tensor.
     pub min: Option<f32>,
+    /// Largest value.
     pub max: Option<f32>,
+    /// Mean of all values.
     pub mean: Option<f64>,
     /// Standard deviation: divided by the count of finite values.
     pub deviation: Option<f64>,

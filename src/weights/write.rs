@@ -19,9 +19,13 @@ const BLOCK: usize = 16 * 1024;
 /// A tensor to write: `data` [product of `shape`], row-major, stored as `dtype` (F32, F16 or BF16).
 #[derive(Debug, Clone, Copy)]
 pub struct Named<'a> {
+    /// As it will stand in the file.
     pub name: &'a str,
+    /// Outermost axis first.
     pub shape: &'a [usize],
+    /// Type in the file.
     pub dtype: Dtype,
+    /// Its values.
     pub data: &'a [f32],
 }
 

@@ -23,8 +23,11 @@ pub use decode::{MAX_PIXELS, MAX_SIDE, is_decoding};
 /// 8-bit RGB, row-major, interleaved: `rgb[(y * width + x) * 3 + channel]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Photo {
+    /// Pixels across.
     pub width: usize,
+    /// Pixels down.
     pub height: usize,
+    /// The pixels, three bytes each.
     pub rgb: Vec<u8>,
 }
 
@@ -93,9 +96,13 @@ impl Photo {
 /// A rectangle in pixels of a photo; `x`, `y` is the upper left corner. May reach beyond the photo.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rect {
+    /// Left edge.
     pub x: f32,
+    /// Upper edge.
     pub y: f32,
+    /// Pixels across.
     pub width: f32,
+    /// Pixels down.
     pub height: f32,
 }
 

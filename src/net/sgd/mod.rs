@@ -28,12 +28,15 @@ limits! {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SgdConfig {
+    /// Share of the last step's movement that is kept.
     #[serde(deserialize_with = "within::<Momentum, _, _>")]
     pub momentum: f32,
+    /// Nesterov's form of momentum.
     pub nesterov: bool,
     /// Applied to weights; biases are not decayed unless `decay_bias`.
     #[serde(deserialize_with = "within::<Decay, _, _>")]
     pub weight_decay: f32,
+    /// Whether weight decay applies to biases.
     pub decay_bias: bool,
     /// Gradients are scaled down to this norm if they are longer; 0 turns it off.
     #[serde(deserialize_with = "within::<Norm, _, _>")]

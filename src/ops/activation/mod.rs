@@ -12,9 +12,12 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
+    /// The value itself.
     #[default]
     None,
+    /// max(x, 0).
     Relu,
+    /// 1 / (1 + exp(-x)).
     Sigmoid,
 }
 
