@@ -3,7 +3,7 @@
 //!
 //! Imports go down this list only:
 //! `cli -> doctor, profile, recipe -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
-//! device, ingredients, lock -> weights -> memory, rng, settings, error`.
+//! device, ingredients, lock -> weights -> memory, rng, settings -> shipped -> error`.
 
 pub mod cli;
 pub mod data;
@@ -24,6 +24,7 @@ pub mod profile;
 pub mod recipe;
 pub mod rng;
 pub mod settings;
+pub mod shipped;
 pub mod svm;
 pub mod train;
 pub mod weights;

@@ -20,6 +20,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::rng::Rng;
+use crate::shipped::Source;
 use crate::weights::{Dtype, Named, TensorFile, write};
 use crate::{Error, Result};
 
@@ -197,9 +198,9 @@ impl Svm {
 
     /// Reads what [`Svm::save`] wrote. Errors: a missing tensor, shapes or names that disagree, a value that is not
     /// finite.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        let file = TensorFile::open(path)?;
-        let fail = |found: String| Error::file(file.path(), found).advise("write it with weft svm train");
+    pub fn load(source: impl Into<Source>) -> Result<Self> {
+        let file = TensorFile::open(source)?;
+        let fail = |found: String| Error::new(file.source(), found).advise("write it with weft svm train");
         let Some(json) = file.metadata().get("attributes") else {
             return Err(fail("no attribute names in the metadata".into()));
         };

@@ -5,6 +5,7 @@ use super::{print, print_json};
 use crate::Result;
 use crate::device::Device;
 use crate::doctor::{self, Machine, Report, Row};
+use crate::shipped::{Folder, Source};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -86,7 +87,12 @@ fn show_machine(machine: &Machine) -> String {
         Ok([major, minor]) => format!("supports CUDA {major}.{minor}"),
         Err(why) => why.clone(),
     };
-    let mut text = format!("weft         {}\nGPU code     {code}\ndriver       {driver}", env!("CARGO_PKG_VERSION"));
+    let mut text = format!(
+        "weft         {}\nmodel        {}\nnets         built in: {}\nGPU code     {code}\ndriver       {driver}",
+        env!("CARGO_PKG_VERSION"),
+        model(),
+        Source::net_names(),
+    );
     for (ordinal, (gpu, fits)) in machine.gpus.iter().enumerate() {
         let [major, minor] = gpu.capability;
         let fits = if *fits || machine.compiler.is_empty() { "" } else { ", no code for it in this weft" };
@@ -109,6 +115,16 @@ fn show_machine(machine: &Machine) -> String {
     text
 }
 
+/// Which model `predict` and others take by default.
+fn model() -> String {
+    match Folder::model() {
+        Folder::Shipped => {
+            "built in; a bundle in `weights` beside the program, or --model DIR, would replace it".into()
+        }
+        Folder::Disk(folder) => format!("{}, beside the program; --model DIR would replace it", folder.display()),
+    }
+}
+
 fn machine_json(machine: &Machine) -> Value {
     let gpus = machine.gpus.iter().map(|(gpu, fits)| {
         json!({
@@ -121,6 +137,7 @@ fn machine_json(machine: &Machine) -> Value {
     });
     json!({
         "weft": env!("CARGO_PKG_VERSION"),
+        "model": Folder::model().to_string(),
         "compiler": machine.compiler,
         "architectures": machine.architectures,
         "cuda": machine.driver.as_ref().ok().map(|[major, minor]| format!("{major}.{minor}")),

@@ -4,6 +4,7 @@ use super::numbers::{self, Size};
 use super::{DeviceArgs, print, print_json};
 use crate::net::{Net, Purpose};
 use crate::profile::{self, Report, Roof, Row};
+use crate::shipped::Source;
 use crate::weights::{keep_inputs, write_atomic};
 use crate::{Error, Result};
 use serde_json::{Value, json};
@@ -14,8 +15,8 @@ use std::sync::Arc;
 /// Show where the time of a network goes: each launch, its time, and its share of what the device could do.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Network description
-    net: PathBuf,
+    #[arg(value_parser = super::net(), help = super::NET)]
+    net: Source,
     #[arg(long, default_value_t = 1, value_parser = numbers::count())]
     batch: usize,
     #[command(flatten)]
@@ -38,7 +39,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(path) = &args.trace {
-        keep_inputs("--trace", path, [&args.net])?;
+        keep_inputs("--trace", path, args.net.path())?;
     }
     let mut net = Net::load(&args.net)?;
     if let Some(Size { height, width }) = args.size {
@@ -174,7 +175,7 @@ fn document(report: &Report, args: &Args) -> Value {
     });
     json!({
         "device": report.device,
-        "net": args.net.display().to_string(),
+        "net": args.net.to_string(),
         "batch": args.batch,
         "train": args.train,
         "runs": args.runs,

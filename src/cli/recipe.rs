@@ -6,10 +6,11 @@ use super::{interruptible, print, print_json, say};
 use crate::Result;
 use crate::recipe::{self, Event, Options, Recipe, State, Summary};
 use crate::train::Event as Training;
+use std::path::Path;
 use std::process::ExitCode;
 
-pub fn run(args: &Args) -> Result<ExitCode> {
-    let recipe = Recipe::load(&args.config, &args.set)?;
+pub fn run(path: &Path, args: &Args) -> Result<ExitCode> {
+    let recipe = Recipe::load(path, &args.set)?;
     let options = Options { dry_run: args.dry_run, only: args.only.clone(), from: args.from.clone() };
     let stop = interruptible("step")?;
     let mut report = Report::default();

@@ -10,9 +10,10 @@ use crate::locate::{Shape, Shift, Widths};
 use crate::memory;
 use crate::net::{GpuParameters, Net, Spec, Unknown};
 use crate::settings::{Mistake, limits, within};
+use crate::shipped::{Folder, Source};
 use crate::{Error, Result};
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 limits! {
@@ -82,7 +83,7 @@ enum Method {
 pub struct Extractor {
     method: Method,
     dims: usize,
-    weights: PathBuf,
+    weights: Source,
     frame: [usize; 2],
     stride: usize,
     resampler: Resampler,
@@ -95,12 +96,11 @@ impl Extractor {
     ///
     /// # Errors
     /// Files that cannot be read or do not fit; a frame smaller than the net's input, or of too many patches.
-    pub fn load(bundle: &Bundle, folder: &Path, device: &Device) -> Result<Self> {
+    pub fn load(bundle: &Bundle, folder: &Folder, device: &Device) -> Result<Self> {
         let config = &bundle.anet;
-        let path = folder.join(&config.net);
-        let net = Arc::new(Net::new(Spec::load(&path)?.up_to(&config.layer)?)?);
+        let net = Arc::new(Net::new(Spec::load(folder.file(&config.net)?)?.up_to(&config.layer)?)?);
         config.check(&net).map_err(|mistake| bundle.mistake(&mistake))?;
-        let weights = folder.join(&config.weights);
+        let weights = folder.file(&config.weights)?;
         let parameters = net.load_parameters(&weights, Unknown::Ignore)?;
         let dims = net.output().len();
         let [height, width] = config.frame;
@@ -145,7 +145,7 @@ impl Extractor {
         }
         if !features.iter().all(|value| value.is_finite()) {
             // NaN is not above 0: it would look like a face without an attribute.
-            return Err(Error::file(&self.weights, "with these weights, the features are not finite")
+            return Err(Error::new(&self.weights, "with these weights, the features are not finite")
                 .advise("check the weights and the numbers of the net"));
         }
         Ok(features)

@@ -14,6 +14,7 @@ use crate::memory;
 use crate::net::{Net, Parameters, Unknown};
 use crate::ops::parallel::threads;
 use crate::rng::Rng;
+use crate::shipped::Source;
 use crate::weights::{keep_inputs, write_atomic};
 use crate::{Error, Result};
 use std::fmt::Write as _;
@@ -24,9 +25,8 @@ use std::time::Instant;
 /// The features of all patches of an image: one pass against patch scanning, time and arithmetic, and how equal they are.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Network description of a patch; by default nets/anet.toml, or the one that the program was built beside
-    #[arg(long, value_name = "FILE")]
-    net: Option<PathBuf>,
+    #[arg(long, value_name = "FILE|NAME", default_value = "anet", value_parser = super::super::net(), help = super::super::NET)]
+    net: Source,
     /// Weights; random ones by default, the time does not depend on them
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
@@ -65,15 +65,10 @@ pub fn run(args: &Args) -> Result<()> {
     if args.layers && !matches!(device, Device::Cpu) {
         return Err(Error::new("--layers", "times layers on the CPU only").advise("use weft profile on a GPU"));
     }
-    let shipped = || {
-        let here = PathBuf::from("nets/anet.toml");
-        if here.exists() { here } else { PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(here) }
-    };
-    let path = args.net.clone().unwrap_or_else(shipped);
     if let Some(plot) = &args.plot {
-        keep_inputs("--plot", plot, args.weights.iter().chain([&path]))?;
+        keep_inputs("--plot", plot, args.weights.as_deref().into_iter().chain(args.net.path()))?;
     }
-    let net = Arc::new(Net::load(path)?);
+    let net = Arc::new(Net::load(&args.net)?);
     for &Size { height, width } in &args.image {
         for &stride in &args.stride {
             price(&net, [height, width], stride)?;

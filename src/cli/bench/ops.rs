@@ -5,14 +5,14 @@ use super::super::{DeviceArgs, print, print_json};
 use crate::Result;
 use crate::net::{Net, Purpose, Spec};
 use crate::profile;
-use std::path::PathBuf;
+use crate::shipped::Source;
 use std::sync::Arc;
 
 /// Time, arithmetic and memory traffic of each layer of a network, run alone.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Network description
-    net: PathBuf,
+    #[arg(value_parser = super::super::net(), help = super::super::NET)]
+    net: Source,
     #[arg(long, default_value_t = 32, value_parser = numbers::count())]
     batch: usize,
     /// Input size, as 300x300 (height x width)
