@@ -90,13 +90,14 @@ fn built_in_nets_and_their_weights_go_by_name() {
     folder.write("elsewhere/anet", fs::read(format!("{ROOT}/nets/anet_deepid2.toml")).unwrap());
     assert_eq!(ok(&folder, "plan anet"), ok(&folder, "plan anet_deepid2"));
 
+    folder.write("elsewhere/own.toml", fs::read(format!("{ROOT}/nets/anet_deepid2.toml")).unwrap());
     for (line, code, part) in [
         (
             "extract photo.jpg --net lnet_half --stride 8",
             2,
             "--weights is missing: built-in lnet_half.toml: has no built-in",
         ),
-        ("extract photo.jpg --net anet_deepid2.toml --stride 8", 2, "--weights is missing"),
+        ("extract photo.jpg --net own.toml --stride 8", 2, "--weights is missing"),
         (
             "plan anet_deepid",
             1,
