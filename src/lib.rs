@@ -3,7 +3,7 @@
 //!
 //! Imports go down this list only:
 //! `cli -> doctor, profile, recipe -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
-//! device, ingredients, lock -> weights -> memory, rng, settings -> shipped -> error`.
+//! device, ingredients, lock -> weights -> memory, rng, settings, text_table -> shipped -> error`.
 
 pub mod cli;
 pub mod data;
@@ -26,6 +26,7 @@ pub mod rng;
 pub mod settings;
 pub mod shipped;
 pub mod svm;
+pub mod text_table;
 pub mod train;
 pub mod weights;
 

@@ -4,6 +4,7 @@ use super::progress::Progress;
 use super::{interruptible, print_json, recipe, say};
 use crate::recipe::is_recipe;
 use crate::shipped;
+use crate::text_table::{TextTable, text};
 use crate::train::{self, Config, Event};
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -115,8 +116,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// Prints a shipped recipe under a header that says how to use it, or the list of all.
 fn show(name: &str) -> Result<ExitCode> {
     if name.is_empty() {
-        let width = shipped::recipes().map(|(name, _)| name.len()).max().unwrap_or(0);
-        shipped::recipes().try_for_each(|(name, about)| super::print(format!("{name:width$}  {about}")))?;
+        let rows = shipped::recipes().map(|(name, about)| vec![name.to_string(), about]);
+        super::print(TextTable::new([text("recipe"), text("for")]).print(rows))?;
     } else {
         super::print(shipped::recipe(name)?.trim_end())?;
     }

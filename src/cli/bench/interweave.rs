@@ -6,6 +6,7 @@ use super::row::Row;
 use super::{median, plot};
 use crate::data::photo::Photo;
 use crate::data::resample::Normalise;
+use crate::data::table;
 use crate::device::Device;
 use crate::interweave::{
     Features, GpuInterweaver, GpuMapInterweaver, Interweaver, MapInterweaver, Outline, PatchScanner, Plan, patches,
@@ -15,9 +16,9 @@ use crate::net::{Net, Parameters, Unknown};
 use crate::ops::parallel::threads;
 use crate::rng::Rng;
 use crate::shipped::Source;
+use crate::text_table::{TextTable, number, text};
 use crate::weights::{keep_inputs, write_atomic};
 use crate::{Error, Result};
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -80,9 +81,9 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let mut rows = Vec::new();
     if args.csv {
-        print(Row::CSV)?;
+        print(table::line(Row::CSV))?;
     } else if !args.json {
-        print(Row::HEADER)?;
+        print(Row::table().head())?;
     }
     for &Size { height, width } in &args.image {
         for &stride in &args.stride {
@@ -91,7 +92,7 @@ pub fn run(args: &Args) -> Result<()> {
             if args.csv {
                 print(row.csv())?;
             } else if !args.json {
-                print(row.text())?;
+                print(Row::table().rows([row.cells()]))?;
             }
             if args.layers {
                 print(bench.layers()?)?;
@@ -302,20 +303,13 @@ impl Bench {
             times.iter_mut().zip(interweaver.seconds()).for_each(|(times, seconds)| times.push(*seconds));
         }
         let plan = interweaver.plan(self.photo.height, self.photo.width, self.stride)?;
-        let mut text = String::new();
-        for ((layer, flops), times) in self.net.layers.iter().zip(&plan.outline.flops).zip(&mut times) {
-            let seconds = median(times);
-            let gflop = flops / 1e9;
-            let _ = writeln!(
-                text,
-                "    {:<12} {:>8.2} ms  {gflop:>8.3} GFLOP  {:>7.1} GFLOP/s",
-                layer.name,
-                1e3 * seconds,
-                gflop / seconds
-            );
-        }
-        text.truncate(text.trim_end().len());
-        Ok(text)
+        let rows = self.net.layers.iter().zip(&plan.outline.flops).zip(&mut times).map(|((layer, flops), times)| {
+            let (seconds, gflop) = (median(times), flops / 1e9);
+            let figures = [1e3 * seconds, gflop, gflop / seconds].map(|figure| format!("{figure:.2}"));
+            [format!("    {}", layer.name)].into_iter().chain(figures).collect()
+        });
+        let columns = [text("    layer"), number("ms"), number("GFLOP"), number("GFLOP/s")];
+        Ok(TextTable::new(columns).print(rows))
     }
 }
 
