@@ -3,8 +3,9 @@
 //!
 //! Imports go down this list only:
 //! `cli -> doctor, profile, recipe -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
-//! device, ingredients, lock -> weights -> memory, rng, settings, text_table -> shipped -> error`.
+//! device, ingredients, lock -> weights -> memory, rng, settings, chart, text_table -> shipped -> error`.
 
+pub mod chart;
 pub mod cli;
 pub mod data;
 pub mod device;

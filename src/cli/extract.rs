@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             if drawn != outline.patches {
                 say(format_args!("{}: draws {} x {} patches", path.display(), drawn[0], drawn[1]));
             }
-            let svg = outline.resized(&net, drawn).draw(&net);
+            let svg = outline.resized(&net, drawn).draw(&net)?;
             write_atomic(path, |file| file.write_all(svg.as_bytes()))?;
         }
         print(outline.table(&net))?;
