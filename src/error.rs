@@ -177,6 +177,15 @@ impl Error {
     }
 }
 
+/// Errors of one kind with one message are equal.
+impl PartialEq for Error {
+    fn eq(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other) && self.message() == other.message()
+    }
+}
+
+impl Eq for Error {}
+
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.place.is_empty() {

@@ -3,10 +3,13 @@
 //!
 //! Imports go down this list only:
 //! `cli -> doctor, profile, recipe -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
-//! device, ingredients, lock -> weights -> memory, rng, settings, error`.
+//! device, ingredients, lock -> weights -> memory, rng, settings, chart, text_table -> shipped -> error`.
 
 #![deny(missing_docs)]
 
+#[cfg(feature = "face")]
+#[doc(hidden)]
+pub mod chart;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
@@ -46,8 +49,11 @@ pub mod recipe;
 pub mod rng;
 #[doc(hidden)]
 pub mod settings;
+pub mod shipped;
 #[cfg(feature = "face")]
 pub mod svm;
+#[doc(hidden)]
+pub mod text_table;
 pub mod train;
 pub mod weights;
 

@@ -10,6 +10,7 @@
 //!
 //! A number without one is a fault that `tests/settings.rs` finds.
 
+use crate::shipped::Source;
 use crate::{Error, Result};
 use serde::de::{DeserializeOwned, Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -420,10 +421,13 @@ impl Document {
     ///
     /// # Errors
     /// A file that cannot be read, with the `advice`; broken TOML, with its line.
-    pub fn load(path: impl AsRef<Path>, advice: &str) -> Result<Self> {
-        let path = path.as_ref();
-        let text = read_text(path).map_err(|e| e.advise(advice))?;
-        Self::parse(&path.display().to_string(), text)
+    pub fn load(source: impl Into<Source>, advice: &str) -> Result<Self> {
+        let source = source.into();
+        let text = match &source {
+            Source::Disk(path) => read_text(path).map_err(|e| e.advise(advice))?,
+            Source::Shipped(file) => String::from_utf8(file.bytes.to_vec()).map_err(|e| Error::file(file.name, e))?,
+        };
+        Self::parse(&source.to_string(), text)
     }
 
     /// Reads a text; `place` names it in messages.

@@ -21,6 +21,8 @@ use serde::Serialize;
 
 use crate::ops::product::{Matrix, product};
 use crate::rng::Rng;
+use crate::shipped::Source;
+use crate::text_table::{TextTable, number, text};
 use crate::weights::{Dtype, Named, TensorFile, write};
 use crate::{Error, Result};
 
@@ -186,9 +188,9 @@ impl Svm {
 
     /// Reads what [`Svm::save`] wrote. Errors: a missing tensor, shapes or names that disagree, a value that is not
     /// finite.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        let file = TensorFile::open(path)?;
-        let fail = |found: String| Error::file(file.path(), found).advise("write it with weft svm train");
+    pub fn load(source: impl Into<Source>) -> Result<Self> {
+        let file = TensorFile::open(source)?;
+        let fail = |found: String| Error::new(file.source(), found).advise("write it with weft svm train");
         let Some(json) = file.metadata().get("attributes") else {
             return Err(fail("no attribute names in the metadata".into()));
         };
@@ -300,13 +302,26 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.attributes.iter().map(|a| a.name.chars().count()).fold("attribute".len(), usize::max);
-        writeln!(f, "{:width$}  positives       C  accuracy  majority", "attribute")?;
-        for a in &self.attributes {
-            write!(f, "{:width$}  {:>9}  {:>6.0e}", a.name, a.positives, a.c)?;
-            write!(f, "  {:>7.2}%  {:>7.2}%", 100.0 * a.held_out_accuracy, 100.0 * a.majority)?;
-            writeln!(f, "{}", a.note.as_ref().map_or(String::new(), |n| format!("  {n}")))?;
-        }
+        let table = TextTable::new([
+            text("attribute"),
+            number("positives"),
+            number("C"),
+            number("accuracy"),
+            number("majority"),
+            text(""),
+        ]);
+        let percent = |share: f64| format!("{:.2}%", 100.0 * share);
+        let row = |a: &AttributeReport| {
+            vec![
+                a.name.clone(),
+                a.positives.to_string(),
+                format!("{:.0e}", a.c),
+                percent(a.held_out_accuracy),
+                percent(a.majority),
+                a.note.clone().unwrap_or_default(),
+            ]
+        };
+        writeln!(f, "{}", table.print(self.attributes.iter().map(row)))?;
         write!(f, "mean held-out accuracy {:.2}%", 100.0 * self.mean_accuracy())?;
         write!(f, " ({} folds of {} identities, {} rows)", self.folds, self.identities, self.rows)
     }

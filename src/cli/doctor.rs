@@ -4,6 +4,8 @@ use super::progress::Progress;
 use super::{print, print_json};
 use crate::device::Device;
 use crate::doctor::{self, Machine, Report, Row};
+use crate::shipped::{Folder, Source};
+use crate::text_table::{TextTable, number, text};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -87,9 +89,11 @@ fn show_machine(machine: &Machine) -> String {
         Err(why) => why.clone(),
     };
     let mut text = format!(
-        "weft         {}\nCPU          {} vectors\nGPU code     {code}\ndriver       {driver}",
+        "weft         {}\nCPU          {} vectors\nmodel        {}\nnets         built in: {}\nGPU code     {code}\ndriver       {driver}",
         env!("CARGO_PKG_VERSION"),
-        machine.vectors
+        machine.vectors,
+        model(),
+        Source::net_names(),
     );
     for (ordinal, (gpu, fits)) in machine.gpus.iter().enumerate() {
         let [major, minor] = gpu.capability;
@@ -113,6 +117,16 @@ fn show_machine(machine: &Machine) -> String {
     text
 }
 
+/// Which model `predict` and others take by default.
+fn model() -> String {
+    match Folder::model() {
+        Folder::Shipped => {
+            "built in; a bundle in `weights` beside the program, or --model DIR, would replace it".into()
+        }
+        Folder::Disk(folder) => format!("{}, beside the program; --model DIR would replace it", folder.display()),
+    }
+}
+
 fn machine_json(machine: &Machine) -> Value {
     let gpus = machine.gpus.iter().map(|(gpu, fits)| {
         json!({
@@ -126,6 +140,7 @@ fn machine_json(machine: &Machine) -> Value {
     json!({
         "weft": env!("CARGO_PKG_VERSION"),
         "cpu_vectors": machine.vectors.to_string(),
+        "model": Folder::model().to_string(),
         "compiler": machine.compiler,
         "architectures": machine.architectures,
         "cuda": machine.driver.as_ref().ok().map(|[major, minor]| format!("{major}.{minor}")),
@@ -150,25 +165,22 @@ fn row_json(row: &Row) -> Value {
 }
 
 fn table(report: &Report, complete: bool) -> String {
-    let width = report.rows.iter().map(|row| row.kernel.len()).max().unwrap_or(0).max(6);
-    let mut text = format!(
-        "{:width$}  {:9}  {:>9}  {:>9}  {:>5}  {:6}  worst in\n",
-        "kernel", "precision", "error", "tolerance", "share", ""
-    );
-    for row in &report.rows {
-        let verdict = if row.holds() { "ok" } else { "FAILED" };
-        let share = if row.share() < 99.5 { format!("{:.2}", row.share()) } else { ">99".into() };
-        text += &format!(
-            "{:width$}  {:9}  {:>9.2e}  {:>9.0e}  {share:>5}  {verdict:6}  {}\n",
-            row.kernel,
+    let columns = [text("kernel"), text("precision"), number("error"), number("tolerance"), number("share"), text("")];
+    let columns = TextTable::new(columns.into_iter().chain([text("worst in")]));
+    let row = |row: &Row| {
+        vec![
+            row.kernel.clone(),
             row.precision.to_string(),
-            row.error,
-            row.tolerance,
+            format!("{:.2e}", row.error),
+            format!("{:.0e}", row.tolerance),
+            if row.share() < 99.5 { format!("{:.2}", row.share()) } else { ">99".into() },
+            if row.holds() { "ok" } else { "FAILED" }.into(),
             row.failure.as_ref().map_or(row.case.clone(), |failure| format!("{}: {failure}", row.case)),
-        );
-    }
+        ]
+    };
+    let mut text = columns.print(report.rows.iter().map(row));
     let kernels: std::collections::BTreeSet<&str> = report.rows.iter().map(|row| row.kernel.as_str()).collect();
-    text += &format!("\n{} kernels, {} checks, {} failed", kernels.len(), report.rows.len(), report.failed());
+    text += &format!("\n\n{} kernels, {} checks, {} failed", kernels.len(), report.rows.len(), report.failed());
     if complete && !report.unused.is_empty() {
         text += &format!("\nnot used on this device: {}", report.unused.join(", "));
     }

@@ -13,6 +13,7 @@ use crate::eval::{Evaluation, Options, evaluate, paper, photos};
 use crate::face::Window;
 use crate::lock::Lock;
 use crate::metrics::{Accuracy, means};
+use crate::text_table::{TextTable, number, text as text_column};
 use crate::weights::keep_inputs;
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -130,31 +131,27 @@ pub fn table(attributes: &[Accuracy]) -> String {
     let maybe = |share: Option<f64>| share.map_or("-".to_string(), percent);
     let (systems, paper) = (paper::systems(), paper::accuracies());
     let known = attributes.iter().any(|a| paper.contains_key(a.name.as_str()));
-    let beside = |figures: Option<&Vec<f64>>| -> String {
-        let cell = |(s, name): (usize, &&str)| {
-            let shown = figures.map_or("-".into(), |figures| format!("{:.0}", 100.0 * figures[s]));
-            format!("  {shown:>width$}", width = name.len())
-        };
-        if known { systems.iter().enumerate().map(cell).collect() } else { String::new() }
+    let systems = if known { systems } else { Vec::new() };
+    let columns = ["accuracy", "balanced", "majority", "auc"].iter().chain(&systems).map(|name| number(*name));
+    let columns = TextTable::new([text_column("attribute (percent)")].into_iter().chain(columns));
+    let row = |name: &str, [accuracy, balanced, majority, auc]: [String; 4], of_paper: Option<&Vec<f64>>| {
+        let cell = |s: usize| of_paper.map_or("-".into(), |figures| format!("{:.0}", 100.0 * figures[s]));
+        [name.to_string(), accuracy, balanced, majority, auc].into_iter().chain((0..systems.len()).map(cell)).collect()
     };
-    let line = |name: &str, [accuracy, balanced, majority, auc]: [String; 4], beside: &str| {
-        format!("{name:<22}  {accuracy:>8}  {balanced:>8}  {majority:>8}  {auc:>5}{beside}")
-    };
-    let heads = if known { format!("  {}", systems.join("  ")) } else { String::new() };
-    let names = ["accuracy", "balanced", "majority", "auc"].map(String::from);
-    let mut lines = vec![line("attribute (percent)", names, &heads)];
+    let mut rows: Vec<Vec<String>> = Vec::new();
     for a in attributes {
         let figures = [percent(a.accuracy), maybe(a.balanced_accuracy), percent(a.majority), maybe(a.auc)];
-        lines.push(line(&a.name, figures, &beside(paper.get(a.name.as_str()))));
+        rows.push(row(&a.name, figures, paper.get(a.name.as_str())));
     }
     let mean = means(attributes);
     let figures = [percent(mean.accuracy), percent(mean.balanced_accuracy), percent(mean.majority), String::new()];
     let of_paper = paper::means(attributes.iter().map(|a| a.name.as_str()));
-    lines.push(line("mean", figures, &beside(of_paper.as_ref())));
+    rows.push(row("mean", figures, of_paper.as_ref()));
+    let mut table = columns.print(rows);
     if known {
-        lines.push("the last four: Liu et al., ICCV 2015, Table 1, on CelebA's own test photos".into());
+        table += "\nthe last four: Liu et al., ICCV 2015, Table 1, on CelebA's own test photos";
     }
-    lines.join("\n")
+    table
 }
 
 fn text(found: &Evaluation) -> String {

@@ -7,6 +7,7 @@ use super::progress::Progress;
 use super::{print, print_json, say};
 use crate::interweave::{self, Extractor, ExtractorOptions, Outline, patches};
 use crate::net::{Net, Parameters, Spec, Unknown};
+use crate::shipped::Source;
 use crate::weights::{TensorWriter, keep_inputs, write_atomic};
 use crate::{Error, Result};
 use serde_json::{Value, json};
@@ -21,10 +22,10 @@ use std::time::{Duration, Instant};
 pub struct Args {
     #[command(flatten)]
     photos: PhotoArgs,
-    /// Network description of one patch
+    #[arg(long, value_name = "FILE|NAME", value_parser = super::net(), help = super::NET)]
+    net: Source,
+    /// Parameters: <layer>.weight and <layer>.bias; by default a built-in net's own
     #[arg(long, value_name = "FILE")]
-    net: PathBuf,
-    #[arg(long, value_name = "FILE", required_unless_present = "plan")]
     weights: Option<PathBuf>,
     /// Pixels from one patch to the next
     #[arg(long, value_parser = numbers::stride())]
@@ -85,26 +86,27 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(Size { height, width }) = args.plan {
         let outline = Outline::new(&net, patches(&net, height, width, args.stride)?, args.stride)?;
         if let Some(path) = &args.draw {
-            keep_inputs("--draw", path, [&args.net])?;
+            keep_inputs("--draw", path, args.net.path())?;
             // More would not be seen.
             let drawn = outline.patches.map(|count| count.min(DRAWN));
             if drawn != outline.patches {
                 say(format_args!("{}: draws {} x {} patches", path.display(), drawn[0], drawn[1]));
             }
-            let svg = outline.resized(&net, drawn).draw(&net);
+            let svg = outline.resized(&net, drawn).draw(&net)?;
             write_atomic(path, |file| file.write_all(svg.as_bytes()))?;
         }
         print(outline.table(&net))?;
         return Ok(ExitCode::SUCCESS);
     }
     let photos = args.photos.names()?;
-    let unknown = if args.layer.is_some() { Unknown::Ignore } else { Unknown::Refuse };
-    let Some(weights) = &args.weights else { return Err(Error::new("--weights", "is missing")) };
-    let reads: Vec<PathBuf> = [&args.net, weights].into_iter().cloned().chain(args.photos.list()).collect();
+    let weights = super::weights(args.weights.as_ref(), &args.net);
+    let unknown = if args.layer.is_some() { Unknown::Ignore } else { super::unknown(&weights) };
+    let files = [&args.net, &weights].into_iter().filter_map(Source::path).map(Path::to_path_buf);
+    let reads: Vec<PathBuf> = files.chain(args.photos.list()).collect();
     if let ([image], Some(path)) = (&photos[..], &args.output) {
         keep_inputs("--output", path, reads.iter().chain([image]))?;
     }
-    let parameters = Parameters::on(&args.device.open()?, &net, net.load_parameters(weights, unknown)?)?;
+    let parameters = Parameters::on(&args.device.open()?, &net, net.load_parameters(&weights, unknown)?)?;
     let options = ExtractorOptions { method: args.method.into(), ..ExtractorOptions::default() };
     let mut extractor = Extractor::new(net.clone(), &parameters, options)?;
     if let [image] = &photos[..] {

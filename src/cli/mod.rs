@@ -2,10 +2,13 @@
 //! Results go to standard output, everything else to standard error.
 
 use crate::device::{Convolution, Device, Precision};
+use crate::net::Unknown;
+use crate::shipped::{Folder, Source};
 use crate::{Error, Result};
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -192,32 +195,55 @@ impl DeviceArgs {
 /// Which model.
 #[derive(clap::Args)]
 struct ModelArgs {
-    /// Folder of the model bundle; by default the one that ships with Weft
+    /// Folder of the model bundle; by default `weights` beside the program if a bundle is there, else the one built in (weft
+    /// doctor tells which)
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
 }
 
 impl ModelArgs {
-    /// The folder: as given, or `weights` in the current folder or beside the sources that this program was built from.
-    fn folder(&self) -> PathBuf {
-        let shipped = || {
-            let here = PathBuf::from("weights");
-            if here.join(crate::face::BUNDLE).exists() {
-                here
-            } else {
-                Path::new(env!("CARGO_MANIFEST_DIR")).join("weights")
-            }
-        };
-        self.model.clone().unwrap_or_else(shipped)
+    fn folder(&self) -> Folder {
+        self.model.as_ref().map_or_else(Folder::model, Folder::from)
     }
 
-    /// The files of the bundle.
+    /// The files of the bundle on disk.
     fn reads(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(self.folder()).into_iter().flatten().flatten();
+        let Folder::Disk(folder) = self.folder() else { return Vec::new() };
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect()
     }
 
     fn load(&self, device: &Device) -> Result<crate::face::Model> {
         crate::face::Model::load(self.folder(), device)
+    }
+}
+
+/// What stands for a network on the command line.
+const NET: &str = "Network description (TOML), or a built-in net: anet, lnet_o, lnet_s, anet_deepid2, lnet_half; a file of \
+    such a name in the current folder comes first";
+
+/// A network on the command line.
+fn net() -> impl TypedValueParser<Value = Source> {
+    PathBufValueParser::new().map(Source::net)
+}
+
+/// The weights of a command that needs some: as given, else those that ship with a built-in net. Neither is wrong usage.
+fn weights(given: Option<&PathBuf>, net: &Source) -> Source {
+    given.map_or_else(
+        || {
+            net.weights().unwrap_or_else(|error| {
+                let kind = clap::error::ErrorKind::MissingRequiredArgument;
+                clap::Error::raw(kind, format!("--weights is missing: {error}\n")).exit()
+            })
+        },
+        Source::from,
+    )
+}
+
+/// What to do with tensors that the net does not have: built-in weights hold the head, too, that the net was trained with.
+fn unknown(weights: &Source) -> Unknown {
+    match weights {
+        Source::Shipped(_) => Unknown::Ignore,
+        Source::Disk(_) => Unknown::Refuse,
     }
 }

@@ -5,14 +5,14 @@ use super::print;
 use crate::Result;
 use crate::device::Device;
 use crate::net::{Net, Plan, PlanTable, Purpose};
-use std::path::PathBuf;
+use crate::shipped::Source;
 use std::process::ExitCode;
 
 /// Show shapes, parameters, arithmetic and the memory plan of a network.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Network description
-    net: PathBuf,
+    #[arg(value_parser = super::net(), help = super::NET)]
+    net: Source,
     #[arg(long, default_value_t = 1, value_parser = numbers::count())]
     batch: usize,
     /// Plan forward and backward

@@ -4,6 +4,8 @@ use super::numbers::{self, Size};
 use super::{DeviceArgs, print, print_json};
 use crate::net::{Net, Purpose};
 use crate::profile::{self, Report, Roof, Row};
+use crate::shipped::Source;
+use crate::text_table::{TextTable, number, text};
 use crate::weights::{keep_inputs, write_atomic};
 use crate::{Error, Result};
 use serde_json::{Value, json};
@@ -14,8 +16,8 @@ use std::sync::Arc;
 /// Show where the time of a network goes: each launch, its time, and its share of what the device could do.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Network description
-    net: PathBuf,
+    #[arg(value_parser = super::net(), help = super::NET)]
+    net: Source,
     #[arg(long, default_value_t = 1, value_parser = numbers::count())]
     batch: usize,
     #[command(flatten)]
@@ -38,7 +40,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(path) = &args.trace {
-        keep_inputs("--trace", path, [&args.net])?;
+        keep_inputs("--trace", path, args.net.path())?;
     }
     let mut net = Net::load(&args.net)?;
     if let Some(Size { height, width }) = args.size {
@@ -67,49 +69,21 @@ fn or_dash<T>(value: Option<T>, show: impl Fn(T) -> String) -> String {
 }
 
 fn table(report: &Report, args: &Args) -> String {
-    let mut rows: Vec<Vec<String>> = vec![
-        [
-            "kernel",
-            "layer",
-            "grid",
-            "block",
-            "regs",
-            "shared",
-            "occupancy",
-            "us",
-            "25%-75%",
-            "MFLOP",
-            "MB",
-            "TFLOP/s",
-            "GB/s",
-            "roofline",
-            "roof",
-        ]
-        .map(String::from)
-        .to_vec(),
-    ];
-    rows.extend(report.rows.iter().map(cells));
-    let widths: Vec<usize> =
-        (0..rows[0].len()).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
-    let mut text = format!("{}, batch {}, {} runs\n\n", report.device, args.batch, args.runs);
-    for row in &rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
-            0 | 1 | 14 => format!("{cell:width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        text += cells.collect::<Vec<_>>().join("  ").trim_end();
-        text.push('\n');
-    }
-    let name = report.layers().iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(5);
-    text += &format!("\n{:name$}  {:>10}  {:>10}  {:>6}\n", "layer", "forward us", "backward", "share");
+    let heads =
+        ["grid", "block", "regs", "shared", "occupancy", "us", "25%-75%", "MFLOP", "MB", "TFLOP/s", "GB/s", "roofline"];
+    let columns = ["kernel", "layer"].map(text).into_iter().chain(heads.map(number)).chain([text("roof")]);
+    let launches = TextTable::new(columns).print(report.rows.iter().map(cells));
     let sum = report.sum();
-    for (layer, [forward, backward]) in report.layers() {
+    let layer = |(layer, [forward, backward]): (&str, [f64; 2])| {
         let back = if args.train { format!("{:.1}", 1e6 * backward) } else { "-".into() };
         let share = 100.0 * (forward + backward) / sum;
-        text += &format!("{layer:name$}  {:>10.1}  {back:>10}  {share:>5.1}%\n", 1e6 * forward);
-    }
+        vec![layer.to_string(), format!("{:.1}", 1e6 * forward), back, format!("{share:.1}%")]
+    };
+    let columns = [text("layer"), number("forward us"), number("backward us"), number("share")];
+    let layers = TextTable::new(columns).print(report.layers().into_iter().map(layer));
     let how = if report.rows.iter().any(|row| row.launch.is_some()) { "as one graph" } else { "at once" };
-    text + &format!("\nsum {:.1} us, the whole {how} {:.1} us", 1e6 * sum, 1e6 * report.whole.median)
+    format!("{}, batch {}, {} runs\n\n{launches}\n\n{layers}\n", report.device, args.batch, args.runs)
+        + &format!("\nsum {:.1} us, the whole {how} {:.1} us", 1e6 * sum, 1e6 * report.whole.median)
 }
 
 fn cells(row: &Row) -> Vec<String> {
@@ -174,7 +148,7 @@ fn document(report: &Report, args: &Args) -> Value {
     });
     json!({
         "device": report.device,
-        "net": args.net.display().to_string(),
+        "net": args.net.to_string(),
         "batch": args.batch,
         "train": args.train,
         "runs": args.runs,

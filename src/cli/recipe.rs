@@ -4,12 +4,14 @@ use super::progress::Progress;
 use super::train::{Args, Watch};
 use super::{interruptible, print, print_json, say};
 use crate::recipe::{self, Event, Options, Recipe, State, Summary};
+use crate::text_table::{TextTable, number, text};
 use crate::train::Event as Training;
 use crate::{Error, Result};
+use std::path::Path;
 use std::process::ExitCode;
 
-pub fn run(args: &Args) -> Result<ExitCode> {
-    let recipe = Recipe::load(&args.config, &args.set)?;
+pub fn run(path: &Path, args: &Args) -> Result<ExitCode> {
+    let recipe = Recipe::load(path, &args.set)?;
     let options = Options { dry_run: args.dry_run, only: args.only.clone(), from: args.from.clone() };
     let stop = interruptible("step")?;
     let mut report = Report::default();
@@ -72,17 +74,15 @@ impl Report {
 
 /// A line per step: name, seconds of this call, result.
 fn table(summaries: &[Summary]) -> String {
-    let width = summaries.iter().map(|s| s.name.len()).max().unwrap_or(0).max("step".len());
-    let line = |name: &str, time: &str, result: &str| format!("{name:<width$}  {time:>9}  {result}");
-    let mut lines = vec![line("step", "", "result")];
-    for Summary { name, state, .. } in summaries {
-        lines.push(match state {
-            State::Unchanged { result, .. } => line(name, "unchanged", result),
-            State::Done { result, seconds } => line(name, &format!("{seconds:.0} s"), result),
-            State::Planned { why } => line(name, "to do", why),
-        });
-    }
-    lines.join("\n")
+    let line = |Summary { name, state, .. }: &Summary| {
+        let (time, result) = match state {
+            State::Unchanged { result, .. } => ("unchanged".into(), result),
+            State::Done { result, seconds } => (format!("{seconds:.0} s"), result),
+            State::Planned { why } => ("to do".into(), why),
+        };
+        vec![name.clone(), time, result.clone()]
+    };
+    TextTable::new([text("step"), number(""), text("result")]).print(summaries.iter().map(line))
 }
 
 fn size(bytes: u64) -> String {

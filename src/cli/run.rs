@@ -1,8 +1,9 @@
 //! `weft run`: a network on tensors from a file, for comparing with other frameworks.
 
 use crate::memory;
-use crate::net::{INPUT, Layer, Net, Parameters, Purpose, Session, Unknown};
+use crate::net::{INPUT, Layer, Net, Parameters, Purpose, Session};
 use crate::ops::{Mode, Shape, TargetKind, Targets, nchw_to_nhwc, nhwc_to_nchw};
+use crate::shipped::Source;
 use crate::weights::{TensorFile, TensorWriter, keep_inputs};
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -12,11 +13,11 @@ use std::sync::Arc;
 /// Run a network on tensors from a file and write every layer's output.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Network description
-    net: PathBuf,
-    /// Parameters: <layer>.weight and <layer>.bias
-    #[arg(long)]
-    weights: PathBuf,
+    #[arg(value_parser = super::net(), help = super::NET)]
+    net: Source,
+    /// Parameters: <layer>.weight and <layer>.bias; by default a built-in net's own
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
     /// safetensors with `input` [N, C, H, W]; `target` for a loss; `cotangent` with --grad
     #[arg(long)]
     input: PathBuf,
@@ -31,7 +32,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    keep_inputs("--output", &args.output, [&args.net, &args.weights, &args.input])?;
+    let weights = super::weights(args.weights.as_ref(), &args.net);
+    keep_inputs("--output", &args.output, [args.net.path(), weights.path(), Some(&args.input)].into_iter().flatten())?;
     let device = args.device.open()?;
     let file = TensorFile::open(&args.input)?;
     let input = file.require("input")?;
@@ -56,7 +58,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let largest = (0..=net.layers.len()).map(|value| net.shape(value).len() as u128).max().unwrap_or(0);
         net.batch_bytes(n) + 8 * n as u128 * largest + 2 * net.answer_bytes(n) + copies * net.parameter_bytes()
     })?;
-    let parameters = net.load_parameters(&args.weights, Unknown::Refuse)?;
+    let parameters = net.load_parameters(&weights, super::unknown(&weights))?;
     let targets = read_targets(&net, &file, n)?;
     let targets = Targets { classes: &targets.0, values: &targets.1 };
 

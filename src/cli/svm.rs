@@ -10,7 +10,7 @@ use crate::weights::{keep_inputs, resolved};
 use crate::{Error, Result};
 use clap::Subcommand;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Train the linear SVMs that turn features into attributes, and measure them.
@@ -81,14 +81,19 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn train_machines(args: &Train) -> Result<()> {
+    let refused = || {
+        Error::new("weft svm train", "would replace the SVMs of the model that ships")
+            .advise("give --output, or --model with a bundle of your own")
+    };
     if args.output.is_none() && args.faces.model.model.is_none() {
-        return Err(Error::new("weft svm train", "would replace the SVMs of the model that ships")
-            .advise("give --output, or --model with a bundle of your own"));
+        return Err(refused());
     }
     let mut model = args.faces.model.load(&args.faces.device.open()?)?;
-    let output = args.output.clone().unwrap_or_else(|| model.svm_path().to_path_buf());
+    let own = model.svm_path().map(Path::to_path_buf);
     // The SVMs of the bundle are what this command makes anew.
-    let bundle = args.faces.model.reads().into_iter().filter(|path| resolved(path) != resolved(model.svm_path()));
+    let bundle =
+        args.faces.model.reads().into_iter().filter(|path| Some(resolved(path)) != own.as_deref().map(resolved));
+    let output = args.output.clone().or_else(|| own.clone()).ok_or_else(refused)?;
     keep_inputs("--output", &output, bundle)?;
     let (celeba, faces) = args.faces.look(&mut model, args.split, true)?;
     keep_inputs("--output", &output, celeba.samples.iter().map(|sample| &sample.path))?;

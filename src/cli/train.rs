@@ -3,6 +3,8 @@
 use super::progress::Progress;
 use super::{interruptible, print_json, recipe, say};
 use crate::recipe::is_recipe;
+use crate::shipped;
+use crate::text_table::{TextTable, text};
 use crate::train::{self, Config, Event};
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -18,7 +20,11 @@ use std::process::ExitCode;
 #[derive(clap::Args)]
 pub struct Args {
     /// Training file or recipe
-    pub config: PathBuf,
+    #[arg(value_name = "CONFIG", required_unless_present = "show")]
+    config: Option<PathBuf>,
+    /// Print a training file or recipe that ships with Weft, to be kept and changed; without NAME, list them
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", exclusive = true)]
+    show: Option<String>,
     /// Go on from the checkpoint in the output folder (a recipe always does)
     #[arg(long)]
     resume: bool,
@@ -63,13 +69,17 @@ struct Figures {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    if is_recipe(&args.config) {
-        return recipe::run(args);
+    if let Some(name) = &args.show {
+        return show(name);
+    }
+    let Some(path) = &args.config else { return Err(Error::new("weft train", "CONFIG is missing")) };
+    if is_recipe(path) {
+        return recipe::run(path, args);
     }
     if args.dry_run || !args.only.is_empty() || args.from.is_some() {
-        return Err(Error::file(&args.config, "is no recipe").advise("--dry-run, --only and --from are for recipes"));
+        return Err(Error::file(path, "is no recipe").advise("--dry-run, --only and --from are for recipes"));
     }
-    let config = Config::load(&args.config, &args.set)?;
+    let config = Config::load(path, &args.set)?;
     let stop = interruptible("step")?;
     let mut watch = Watch::default();
     let outcome =
@@ -99,6 +109,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if outcome.weights.is_none() {
         return Err(Error::file(&config.output, format!("stopped after step {} of {}", outcome.steps, outcome.of))
             .advise("go on with --resume"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a shipped recipe under a header that says how to use it, or the list of all.
+fn show(name: &str) -> Result<ExitCode> {
+    if name.is_empty() {
+        let rows = shipped::recipes().map(|(name, about)| vec![name.to_string(), about]);
+        super::print(TextTable::new([text("recipe"), text("for")]).print(rows))?;
+    } else {
+        super::print(shipped::recipe(name)?.trim_end())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,9 +1,10 @@
 //! `weft weights`: what is in a file of tensors, and the same tensors in another float type.
 
 use super::{print, print_json};
-use crate::Result;
 use crate::error::At;
-use crate::weights::{Dtype, Summary, convert, keep_inputs, summary};
+use crate::shipped;
+use crate::weights::{Dtype, Summary, convert, keep_inputs, make_folder, summary, write_atomic};
+use crate::{Error, Result};
 use clap::{Subcommand, ValueEnum};
 use std::fs;
 use std::path::PathBuf;
@@ -20,12 +21,14 @@ pub struct Args {
 enum What {
     Show(Show),
     Convert(Convert),
+    Export(Export),
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Show(show) => run_show(show),
         What::Convert(convert) => run_convert(convert),
+        What::Export(export) => run_export(export),
     }
 }
 
@@ -100,5 +103,26 @@ fn run_convert(args: &Convert) -> Result<ExitCode> {
     convert(&args.file, &args.output, dtype)?;
     let after = size(&args.output)?;
     print(format_args!("{}: {dtype}, {before} -> {after} bytes", args.output.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Write the built-in model into a folder: a bundle to change, for --model.
+#[derive(clap::Args)]
+struct Export {
+    /// Gets model.toml, nets, weights and SVMs; files of these names must not be there
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+fn run_export(args: &Export) -> Result<ExitCode> {
+    let files: Vec<_> = shipped::model().iter().map(|file| (args.folder.join(file.name), file.bytes)).collect();
+    if let Some((path, _)) = files.iter().find(|(path, _)| path.exists()) {
+        return Err(Error::file(path, "is there already").advise("give a new folder"));
+    }
+    make_folder(&args.folder)?;
+    for (path, bytes) in &files {
+        write_atomic(path, |file| file.write_all(bytes))?;
+    }
+    print(format_args!("{}: {} files", args.folder.display(), files.len()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -13,6 +13,7 @@ use super::celeba::{CelebA, IDENTITY_FILE, PARTITION_FILE, Split};
 use super::folder::ImageFolder;
 use super::photo::{Photo, Rect};
 use super::text::Problems;
+use crate::text_table::{TextTable, number, text};
 use crate::{Error, Result};
 
 /// How many problems are spelled out; the rest is counted.
@@ -171,24 +172,22 @@ fn look_at(path: &Path, rects: &[Rect]) -> Option<(bool, Error)> {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}, {} images", self.root.display(), self.layout, self.images)?;
-        for (name, count) in [("identities", self.identities), ("classes", self.classes), ("boxes", self.boxes)] {
-            if let Some(count) = count {
-                writeln!(f, "  {name:<24} {count:>8}")?;
-            }
-        }
-        if let Some(Splits { train, val, test, none }) = self.splits {
-            writeln!(f, "  {:<24} {train:>8} {val:>8} {test:>8} {none:>8}", "train, val, test, none")?;
-        }
+        let counts = [("identities", self.identities), ("classes", self.classes), ("boxes", self.boxes)];
+        let splits = self.splits.map(|Splits { train, val, test, none }| {
+            [("in train", train), ("in val", val), ("in test", test), ("in no split", none)]
+        });
+        let counts = counts.into_iter().filter_map(|(name, count)| Some((name, count?)));
+        let counts = counts.chain(splits.into_iter().flatten()).map(|(name, count)| (name, count.to_string()));
+        let rates = self.attributes.iter();
+        let rates = rates.map(|rate| (rate.name.as_str(), format!("{:.1} %", 100.0 * rate.positive_rate)));
+        let unreadable = self.unreadable.map(|count| ("unreadable images", count.to_string()));
+        let problems = ("problems", self.problem_count.to_string());
+        let rows = counts.chain(rates).chain(unreadable).chain([problems]);
+        let rows = rows.map(|(name, value)| vec![format!("  {name}"), value]);
         for missing in &self.missing {
-            writeln!(f, "  {:<24} {missing}", "missing")?;
+            writeln!(f, "  missing: {missing}")?;
         }
-        for AttributeRate { name, positive_rate } in &self.attributes {
-            writeln!(f, "  {name:<24} {:>6.1} %", 100.0 * positive_rate)?;
-        }
-        if let Some(unreadable) = self.unreadable {
-            writeln!(f, "  {:<24} {unreadable:>8}", "unreadable images")?;
-        }
-        writeln!(f, "  {:<24} {:>8}", "problems", self.problem_count)?;
+        writeln!(f, "{}", TextTable::new([text(""), number("")]).rows(rows))?;
         for problem in &self.problems {
             writeln!(f, "    {problem}")?;
         }

@@ -4,7 +4,6 @@
 //! keeps a few numbers of each, and the measures in an [`Evaluation`] are made from these. Text, JSON ([`document`]) and the
 //! page ([`report`]) are views of it and measure nothing.
 
-pub mod chart;
 pub mod document;
 pub mod examples;
 pub mod histogram;

@@ -3,12 +3,12 @@
 //! Every figure stands in a `<data>` element whose `data-key` is its place in the JSON document (a JSON pointer), so page and
 //! document can be held against each other.
 
-use super::chart::{self, Axis, Dots, Line, escape, linear_ticks, log_ticks};
 use super::document::document;
 use super::examples::{Example, Mistake};
 use super::histogram::{Histogram, Parting};
 use super::localisation::{Localisation, RATES};
 use super::{Evaluation, paper};
+use crate::chart::{self, Axis, Dots, Frame, Labels, Line, escape, linear_ticks, log_ticks};
 use crate::data::photo::Rect;
 use crate::metrics::{Accuracy, means};
 use crate::weights::{make_folder, write_atomic};
@@ -43,18 +43,18 @@ pub fn write(folder: &Path, found: &Evaluation, about: &About) -> Result<PathBuf
     let json = serde_json::to_string_pretty(&document(found)).map_err(|e| Error::new(RESULTS, e))?;
     let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
     let path = folder.join(PAGE);
-    for (path, content) in [(folder.join(RESULTS), json + "\n"), (path.clone(), page(found, about, &today))] {
+    for (path, content) in [(folder.join(RESULTS), json + "\n"), (path.clone(), page(found, about, &today)?)] {
         write_atomic(path, |file| file.write_all(content.as_bytes()))?;
     }
     Ok(path)
 }
 
 /// The page.
-fn page(found: &Evaluation, about: &About, date: &str) -> String {
+fn page(found: &Evaluation, about: &About, date: &str) -> Result<String> {
     let sections = [
-        ("attributes", "Attributes", attributes(found)),
-        ("localisation", "Localisation", localisation(&found.localisation)),
-        ("scores", "Scores", scores(found)),
+        ("attributes", "Attributes", attributes(found)?),
+        ("localisation", "Localisation", localisation(&found.localisation)?),
+        ("scores", "Scores", scores(found)?),
         ("photos", "Photos", photos(found)),
     ];
     let present = || sections.iter().filter(|(_, _, body)| !body.is_empty());
@@ -62,7 +62,7 @@ fn page(found: &Evaluation, about: &About, date: &str) -> String {
     let bodies: String = present()
         .map(|(id, title, body)| format!("<section id=\"{id}\">\n<h2>{title}</h2>\n{body}</section>\n"))
         .collect();
-    format!(
+    Ok(format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{model}: evaluation</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
@@ -75,7 +75,7 @@ fn page(found: &Evaluation, about: &About, date: &str) -> String {
         version = env!("CARGO_PKG_VERSION"),
         tiles = tiles(found),
         command = escape(&about.command),
-    )
+    ))
 }
 
 /// A figure by its place in the document: the exact value for programs, `shown` for people.
@@ -134,9 +134,9 @@ fn tiles(found: &Evaluation) -> String {
 }
 
 /// Plot and table; nothing without attributes.
-fn attributes(found: &Evaluation) -> String {
+fn attributes(found: &Evaluation) -> Result<String> {
     if found.attributes.is_empty() {
-        return String::new();
+        return Ok(String::new());
     }
     let paper = paper::accuracies();
     let mut sorted: Vec<&Accuracy> = found.attributes.iter().collect();
@@ -149,7 +149,7 @@ fn attributes(found: &Evaluation) -> String {
         .zip(&names)
         .map(|(a, name)| Dots { name, from: a.majority, to: a.accuracy, beside: of_paper(a) })
         .collect();
-    let plot = chart::dots("Accuracy per attribute", ["majority", "this model", "paper, LNets+ANet"], &rows);
+    let plot = chart::dots("Accuracy per attribute", ["majority", "this model", "paper, LNets+ANet"], &rows)?;
     let mut body = format!(
         "<figure class=\"wide\">\n{plot}\n<figcaption>Accuracy per attribute, from always giving the more frequent answer to this \
          model; n = {} photos. Most gained first.</figcaption>\n</figure>\n",
@@ -163,7 +163,7 @@ fn attributes(found: &Evaluation) -> String {
                  where the field stood, not which system is better here. [17] is a face detector that takes the place of \
                  LNets.</p>\n";
     }
-    body
+    Ok(body)
 }
 
 fn table(sorted: &[&Accuracy]) -> String {
@@ -226,8 +226,8 @@ fn bar(ours: f64, majority: f64, paper: Option<f64>) -> String {
 }
 
 /// Table and curves; nothing without boxes.
-fn localisation(detectors: &[Localisation]) -> String {
-    let Some(own) = detectors.first() else { return String::new() };
+fn localisation(detectors: &[Localisation]) -> Result<String> {
+    let Some(own) = detectors.first() else { return Ok(String::new()) };
     let rates: String = RATES.iter().map(|rate| format!("<th>at {rate}<br>FPPI, %</th>")).collect();
     let mut rows = String::new();
     for (d, l) in detectors.iter().enumerate() {
@@ -250,7 +250,7 @@ fn localisation(detectors: &[Localisation]) -> String {
         );
     }
     let set = set(own);
-    format!(
+    Ok(format!(
         "<div class=\"scroll\"><table>\n<thead><tr><th></th><th>recall at<br>IoU 0.5, %</th><th>mean<br>IoU</th>\
          <th>middle in<br>the box, %</th><th class=\"first\">recall of<br>all boxes, %</th><th>at<br>FPPI</th>{rates}</tr></thead>\n\
          <tbody>\n{rows}</tbody>\n</table></div>\n\
@@ -258,9 +258,9 @@ fn localisation(detectors: &[Localisation]) -> String {
          (in a file of detections all do); then all windows that reach it, against all boxes; last, the recall at no more than \
          so many false positives per image (FPPI). A window is right if it overlaps a box by an intersection over union of 0.5, and each \
          box is found once.</p>\n<div class=\"charts\">\n{}{}</div>\n",
-        by_iou(detectors),
-        roc(detectors, &set),
-    )
+        by_iou(detectors)?,
+        roc(detectors, &set)?,
+    ))
 }
 
 /// What localisation was measured on.
@@ -280,26 +280,27 @@ fn captioned(svg: &str, caption: &str) -> String {
     format!("<figure>\n{svg}\n<figcaption>{caption}</figcaption>\n</figure>\n")
 }
 
-fn by_iou(detectors: &[Localisation]) -> String {
-    let lines: Vec<Line> = detectors
-        .iter()
-        .map(|l| Line {
-            name: &l.detector,
-            points: l.recall_by_iou.iter().map(|(iou, recall)| [*iou, *recall]).collect(),
-            mark: None,
-        })
-        .collect();
-    let ticks = (3..=9).map(|tenths| f64::from(tenths) / 10.0).collect();
-    let x = Axis { label: "intersection over union", range: [0.3, 0.95], ticks, log: false, percent: false };
-    let svg = chart::lines("Recall against intersection over union", &x, &share_axis("photos found", 1.0), &lines);
-    let n = detectors.first().map_or(String::new(), |l| counted(l.images, "photo", "photos"));
-    captioned(
-        &svg,
-        &format!("Share of the photos whose best window overlaps a box by at least so much; n = {n} with a box."),
-    )
+/// The line of a detector.
+fn line(series: usize, l: &Localisation, points: Vec<[f64; 2]>, mark: Option<[f64; 2]>) -> Line<'_> {
+    Line { name: Some(l.detector.as_str().into()), points, series, width: 2.4, dots: false, mark }
 }
 
-fn roc(detectors: &[Localisation], set: &str) -> String {
+fn by_iou(detectors: &[Localisation]) -> Result<String> {
+    let points = |l: &Localisation| l.recall_by_iou.iter().map(|(iou, recall)| [*iou, *recall]).collect();
+    let lines: Vec<Line> = detectors.iter().enumerate().map(|(series, l)| line(series, l, points(l), None)).collect();
+    let ticks = (3..=9).map(|tenths| f64::from(tenths) / 10.0).collect();
+    let x =
+        Axis { label: "intersection over union (IoU)", range: [0.3, 0.95], ticks, log: false, labels: Labels::Numbers };
+    let title = "Recall against intersection over union";
+    let svg = chart::lines(&Frame { title, x, y: share_axis("photos found", 1.0) }, &lines)?;
+    let n = detectors.first().map_or(String::new(), |l| counted(l.images, "photo", "photos"));
+    Ok(captioned(
+        &svg,
+        &format!("Share of the photos whose best window overlaps a box by at least so much; n = {n} with a box."),
+    ))
+}
+
+fn roc(detectors: &[Localisation], set: &str) -> Result<String> {
     let own = &detectors[0];
     let photos = (own.images + own.backgrounds) as f64;
     let rates = detectors.iter().flat_map(|l| l.roc.iter().map(|p| p.false_positives_per_image));
@@ -307,34 +308,38 @@ fn roc(detectors: &[Localisation], set: &str) -> String {
     let (low, high) = ((0.5 / photos).min(0.01), rates.fold(1.0, f64::max));
     let lines: Vec<Line> = detectors
         .iter()
-        .map(|l| {
+        .enumerate()
+        .map(|(series, l)| {
             let at = |p: &super::localisation::Point| [p.false_positives_per_image, p.recall];
-            Line {
-                name: &l.detector,
-                points: l.roc.iter().map(at).collect(),
-                mark: l.threshold.map(|_| at(&l.at_threshold)),
-            }
+            line(series, l, l.roc.iter().map(at).collect(), l.threshold.map(|_| at(&l.at_threshold)))
         })
         .collect();
     let ticks = log_ticks(low, high);
-    let x = Axis { label: "false positives per image", range: [low, high], ticks, log: true, percent: false };
-    let svg = chart::lines("Receiver operating characteristic", &x, &share_axis("boxes found", 1.0), &lines);
+    let x = Axis {
+        label: "false positives per image (FPPI)",
+        range: [low, high],
+        ticks,
+        log: true,
+        labels: Labels::Numbers,
+    };
+    let title = "Receiver operating characteristic";
+    let svg = chart::lines(&Frame { title, x, y: share_axis("boxes found", 1.0) }, &lines)?;
     let mark = if own.threshold.is_some() { " The ring is the model's own threshold." } else { "" };
-    captioned(
+    Ok(captioned(
         &svg,
         &format!(
             "True-positive rate against false positives per image, as the threshold falls; n = {set}. None at all lies at the left edge.{mark}"
         ),
-    )
+    ))
 }
 
 fn share_axis(label: &str, high: f64) -> Axis<'_> {
-    Axis { label, range: [0.0, high], ticks: linear_ticks(0.0, high), log: false, percent: true }
+    Axis { label, range: [0.0, high], ticks: linear_ticks(0.0, high), log: false, labels: Labels::Percent }
 }
 
 /// The histogram of best scores; nothing without scores.
-fn scores(found: &Evaluation) -> String {
-    let Some(histogram) = &found.histogram else { return String::new() };
+fn scores(found: &Evaluation) -> Result<String> {
+    let Some(histogram) = &found.histogram else { return Ok(String::new()) };
     let Histogram { low, width, counts, without, parting } = histogram;
     let totals = [found.images, found.backgrounds];
     let kinds = ["photos with a face", "backgrounds"];
@@ -350,15 +355,9 @@ fn scores(found: &Evaluation) -> String {
     let high = low + width * counts[0].len() as f64;
     let range = [cut.map_or(*low, |cut| cut.min(*low)), cut.map_or(high, |cut| cut.max(high))];
     let ticks = linear_ticks(range[0], range[1]);
-    let x = Axis { label: "score of the best window", range, ticks, log: false, percent: false };
-    let svg = chart::histograms(
-        "Scores of the best windows",
-        &x,
-        &share_axis("share of the photos", most * 1.05),
-        [*low, *width],
-        &bars,
-        cut,
-    );
+    let x = Axis { label: "score of the best window", range, ticks, log: false, labels: Labels::Numbers };
+    let y = share_axis("share of the photos", most * 1.05);
+    let svg = chart::histograms(&Frame { title: "Scores of the best windows", x, y }, [*low, *width], &bars, cut)?;
     let mut caption = "Score of the best window of each photo (the paper's Fig. 3(b)).".to_string();
     let nothing: usize = without.iter().sum();
     if nothing > 0 {
@@ -372,7 +371,7 @@ fn scores(found: &Evaluation) -> String {
             percent("/scores/parting/backgrounds_above", *backgrounds)
         );
     }
-    format!("<div class=\"wide\">\n{}</div>\n", captioned(&svg, &caption))
+    Ok(format!("<div class=\"wide\">\n{}</div>\n", captioned(&svg, &caption)))
 }
 
 /// The examples; nothing without any.
@@ -472,7 +471,7 @@ mod tests {
     fn a_page_of_nothing_but_photos_has_no_empty_sections() {
         let about = About { data: "d<\"".into(), command: "weft eval --data 'd<\"'".into() };
         let found = Evaluation { images: 3, model: "m&m".into(), ..Evaluation::default() };
-        let page = page(&found, &about, "2026-01-01");
+        let page = page(&found, &about, "2026-01-01").unwrap();
         assert!(page.contains("<h1>m&amp;m</h1>") && page.contains("d&lt;&quot;"), "{page}");
         assert!(!page.contains("<section") && !page.contains("<h2"), "{page}");
     }

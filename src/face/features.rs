@@ -10,9 +10,10 @@ use crate::locate::{Shape, Shift, Widths};
 use crate::memory;
 use crate::net::{Net, Parameters, Spec, Unknown};
 use crate::settings::{Mistake, limits, within};
+use crate::shipped::{Folder, Source};
 use crate::{Error, Result};
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 limits! {
@@ -76,7 +77,7 @@ impl Anet {
 pub struct FaceFeatures {
     extractor: Extractor,
     dims: usize,
-    weights: PathBuf,
+    weights: Source,
     frame: [usize; 2],
     stride: usize,
     resampler: Resampler,
@@ -89,12 +90,11 @@ impl FaceFeatures {
     ///
     /// # Errors
     /// Files that cannot be read or do not fit; a frame smaller than the net's input, or of too many patches.
-    pub fn load(bundle: &Bundle, folder: &Path, device: &Device) -> Result<Self> {
+    pub fn load(bundle: &Bundle, folder: &Folder, device: &Device) -> Result<Self> {
         let config = &bundle.anet;
-        let path = folder.join(&config.net);
-        let net = Arc::new(Net::new(Spec::load(&path)?.up_to(&config.layer)?)?);
+        let net = Arc::new(Net::new(Spec::load(folder.file(&config.net)?)?.up_to(&config.layer)?)?);
         config.check(&net).map_err(|mistake| bundle.mistake(&mistake))?;
-        let weights = folder.join(&config.weights);
+        let weights = folder.file(&config.weights)?;
         let parameters = net.load_parameters(&weights, Unknown::Ignore)?;
         let dims = net.output().len();
         let [height, width] = config.frame;
@@ -124,7 +124,7 @@ impl FaceFeatures {
         let features: Vec<f32> = found.into_iter().flat_map(|found| found.values).collect();
         if !features.iter().all(|value| value.is_finite()) {
             // NaN is not above 0: it would look like a face without an attribute.
-            return Err(Error::file(&self.weights, "with these weights, the features are not finite")
+            return Err(Error::new(&self.weights, "with these weights, the features are not finite")
                 .advise("check the weights and the numbers of the net"));
         }
         Ok(features)

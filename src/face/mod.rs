@@ -14,6 +14,7 @@ use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
 use crate::locate::{Found, Localiser, Locate, Map, Sight};
 use crate::settings::{Document, Mistake};
+use crate::shipped::{Folder, Source};
 use crate::svm::{self, Svm};
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -44,8 +45,8 @@ impl Bundle {
     ///
     /// # Errors
     /// A missing or unreadable file, unknown or missing keys, values out of range.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        Self::of(Document::load(path, "give the folder of a model bundle")?)
+    pub fn load(source: impl Into<Source>) -> Result<Self> {
+        Self::of(Document::load(source, "give the folder of a model bundle")?)
     }
 
     /// The same of a document that is read already.
@@ -74,7 +75,7 @@ pub struct Model {
     localiser: Localiser,
     features: FaceFeatures,
     svm: Option<Svm>,
-    svm_path: PathBuf,
+    svm_file: Source,
 }
 
 /// A face in a photo.
@@ -93,22 +94,22 @@ pub struct Face {
 }
 
 impl Model {
-    /// Reads the bundle in `folder`; its nets run on `device`.
+    /// Reads the bundle in `folder`, [`Folder::Shipped`] for the one inside the program; its nets run on `device`.
     ///
     /// # Errors
     /// A missing or unreadable file, nets or weights that do not fit.
-    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let folder = folder.as_ref();
-        let bundle = Bundle::load(folder.join(BUNDLE))?;
-        let localiser = Localiser::load(&bundle.locate, folder, device)?;
-        let features = FaceFeatures::load(&bundle, folder, device)?;
-        let svm_path = folder.join(&bundle.svm);
-        let svm = if svm_path.exists() { Some(Svm::load(&svm_path)?) } else { None };
+    pub fn load(folder: impl Into<Folder>, device: &Device) -> Result<Self> {
+        let folder = folder.into();
+        let bundle = Bundle::load(folder.file(BUNDLE)?)?;
+        let localiser = Localiser::load(&bundle.locate, &folder, device)?;
+        let features = FaceFeatures::load(&bundle, &folder, device)?;
+        let svm_file = folder.file(&bundle.svm)?;
+        let svm = if svm_file.exists() { Some(Svm::load(&svm_file)?) } else { None };
         if let Some(svm) = svm.as_ref().filter(|svm| svm.dims() != features.dims()) {
             let found = format!("is for {} features, but ANet gives {}", svm.dims(), features.dims());
-            return Err(Error::file(&svm_path, found).advise("train it again with `weft svm train`"));
+            return Err(Error::file(svm_file.to_string(), found).advise("train it again with `weft svm train`"));
         }
-        Ok(Self { bundle, localiser, features, svm, svm_path })
+        Ok(Self { bundle, localiser, features, svm, svm_file })
     }
 
     /// Names of the attributes.
@@ -121,14 +122,13 @@ impl Model {
 
     fn svm(&self) -> Result<&Svm> {
         self.svm.as_ref().ok_or_else(|| {
-            Error::file(&self.svm_path, "is missing, so there are no attributes")
-                .advise("make it with `weft svm train`")
+            Error::new(&self.svm_file, "is missing, so there are no attributes").advise("make it with `weft svm train`")
         })
     }
 
-    /// Where the SVMs of the bundle are kept.
-    pub fn svm_path(&self) -> &Path {
-        &self.svm_path
+    /// Where the SVMs of the bundle are kept; `None` for the bundle inside the program.
+    pub fn svm_path(&self) -> Option<&Path> {
+        self.svm_file.path()
     }
 
     /// Length of a feature vector.

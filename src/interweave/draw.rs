@@ -3,8 +3,11 @@
 
 use super::geometry::{Axis, Class};
 use super::plan::Outline;
+use crate::Result;
+use crate::chart::{Area, FINE, INK, MUTED, PAGE, font, picture, standalone, stroke};
 use crate::net::{INPUT, Net};
-use std::fmt::Write;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Side of a layer's panel, in units of the picture.
 const PANEL: f32 = 200.0;
@@ -12,37 +15,47 @@ const GAP: f32 = 34.0;
 const MARGIN: f32 = 20.0;
 /// Height of the lines of text above and below a panel.
 const HEAD: f32 = 64.0;
-const FOOT: f32 = 52.0;
+const FOOT: f32 = 40.0;
 /// Between two maps of a panel, as a share of a map.
 const SEAM: f32 = 0.12;
-const COLOURS: [&str; 2] = ["#d9480f", "#1c7ed6"];
+const COLOURS: [RGBColor; 2] = [RGBColor(217, 72, 15), RGBColor(28, 126, 214)];
+const MAP: RGBColor = RGBColor(241, 243, 245);
+const EDGE: RGBColor = RGBColor(173, 181, 189);
+
+type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
+
+/// A place of the picture, as it is drawn.
+fn at(x: f32, y: f32) -> (i32, i32) {
+    let fine = |length: f32| (length * FINE as f32).round() as i32;
+    (fine(x), fine(y))
+}
 
 impl Outline {
     /// The plan as SVG: the image, then each layer with all of its maps, all drawn at the same scale of the image.
-    pub fn draw(&self, net: &Net) -> String {
+    ///
+    /// # Errors
+    /// None that is known of: plotters draws into memory.
+    pub fn draw(&self, net: &Net) -> Result<String> {
         let patches = self.example();
         let shown = self.shown(net);
         let width = 2.0 * MARGIN + shown.len() as f32 * (PANEL + GAP) - GAP;
         let height = 2.0 * MARGIN + HEAD + PANEL + FOOT;
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\">\n\
-             <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
-        );
-        for (number, &value) in shown.iter().enumerate() {
-            let left = MARGIN + number as f32 * (PANEL + GAP);
-            let before = if number > 0 { shown[number - 1] } else { INPUT };
-            self.panel(net, [before, value], &patches, [left, MARGIN + HEAD], &mut svg);
-            if number > 0 {
-                let (x, y) = (left - GAP + 5.0, MARGIN + HEAD + PANEL / 2.0);
-                let _ = writeln!(
-                    svg,
-                    "<path d=\"M{x} {y} h{} m-7 -5 l7 5 l-7 5\" fill=\"none\" stroke=\"#868e96\" stroke-width=\"2\"/>",
-                    GAP - 10.0
-                );
+        picture("What two neighbouring patches share", [width as u32, height as u32], |area| {
+            area.fill(&PAGE)?;
+            for (number, &value) in shown.iter().enumerate() {
+                let left = MARGIN + number as f32 * (PANEL + GAP);
+                let before = if number > 0 { shown[number - 1] } else { INPUT };
+                self.panel(net, [before, value], &patches, [left, MARGIN + HEAD], area)?;
+                if number > 0 {
+                    let (x, y, end) = (left - GAP + 5.0, MARGIN + HEAD + PANEL / 2.0, left - 5.0);
+                    let head = [at(end - 7.0, y - 5.0), at(end, y), at(end - 7.0, y + 5.0)];
+                    area.draw(&PathElement::new(vec![at(x, y), at(end, y)], stroke(MUTED, 2.0)))?;
+                    area.draw(&PathElement::new(head.to_vec(), stroke(MUTED, 2.0)))?;
+                }
             }
-        }
-        svg += "</svg>\n";
-        svg
+            Ok(())
+        })
+        .map(|svg| standalone(&svg))
     }
 
     /// Two neighbouring patches near the middle, down and across.
@@ -72,8 +85,8 @@ impl Outline {
         [before, value]: [usize; 2],
         patches: &[[usize; 2]; 2],
         [left, top]: [f32; 2],
-        svg: &mut String,
-    ) {
+        area: &Area<'_>,
+    ) -> Drawn {
         let axes = [0, 1].map(|axis| &self.axes[axis][value]);
         let [down, across] = axes.map(|axis| axis.classes.len());
         let cells = down.max(across) as f32;
@@ -86,38 +99,41 @@ impl Outline {
                 let corner = [top + i as f32 * side * (1.0 + SEAM), left + j as f32 * side * (1.0 + SEAM)];
                 let classes = [&axes[0].classes[i], &axes[1].classes[j]];
                 let [(y, height), (x, width)] = [0, 1].map(|axis| self.extent(axis, classes[axis]));
-                let mut rect = |[y0, x0]: [f32; 2], [h, w]: [f32; 2], style: &str| {
-                    let at = [corner[1] + (x0 - x) * scale, corner[0] + (y0 - y) * scale, w * scale, h * scale];
-                    let [x, y, w, h] = at;
-                    let _ =
-                        writeln!(svg, "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{h:.1}\" {style}/>");
+                let rect = |[y0, x0]: [f32; 2], [h, w]: [f32; 2], style: ShapeStyle| -> Drawn {
+                    let (left, top) = (corner[1] + (x0 - x) * scale, corner[0] + (y0 - y) * scale);
+                    let corners = [at(left, top), at(left + w * scale, top + h * scale)];
+                    Ok(area.draw(&Rectangle::new(corners, style))?)
                 };
-                rect([y, x], [height, width], "fill=\"#f1f3f5\" stroke=\"#adb5bd\" stroke-width=\"0.7\"");
+                rect([y, x], [height, width], MAP.filled())?;
+                // Plotters gives no width to the edge of a rectangle.
+                let (right, bottom) = (corner[1] + width * scale, corner[0] + height * scale);
+                let edge = [(corner[1], corner[0]), (right, corner[0]), (right, bottom), (corner[1], bottom)];
+                let edge = edge.iter().cycle().take(5).map(|&(x, y)| at(x, y)).collect::<Vec<_>>();
+                area.draw(&PathElement::new(edge, stroke(EDGE, 0.7)))?;
                 for (patch, colour) in patches.iter().zip(COLOURS) {
                     let used = [self.used(0, axes[0], i, patch[0]), self.used(1, axes[1], j, patch[1])];
                     if let [Some((y, height)), Some((x, width))] = used {
-                        rect([y, x], [height, width], &format!("fill=\"{colour}\" fill-opacity=\"0.45\""));
+                        rect([y, x], [height, width], colour.mix(0.45).filled())?;
                     }
                 }
             }
         }
         let middle = left + PANEL / 2.0;
-        let mut text = |y: f32, size: usize, weight: &str, content: String| {
-            let _ = writeln!(
-                svg,
-                "<text x=\"{middle}\" y=\"{y}\" font-size=\"{size}\" font-weight=\"{weight}\" text-anchor=\"middle\">{content}</text>"
-            );
+        let text = |y: f32, style: TextStyle<'_>, content: String| -> Drawn {
+            let style = style.pos(Pos::new(HPos::Center, VPos::Bottom));
+            Ok(area.draw(&Text::new(content, at(middle, y), style))?)
         };
+        let bold = ("sans-serif", 16.0 * f64::from(FINE), FontStyle::Bold).into_font().color(&INK);
         let [rows, columns] = [0, 1].map(|axis| self.places(axis, &axes[axis].classes[0]));
-        let name = if value == INPUT { "image".into() } else { escape(&net.layers[value - 1].name) };
-        text(top - 46.0, 16, "bold", name);
+        let name = if value == INPUT { "image".into() } else { net.layers[value - 1].name.clone() };
+        text(top - 42.0, bold, name)?;
         let of = match (value, value == net.layers.len()) {
             (INPUT, _) => format!("{rows} x {columns} pixels"),
             (_, true) => format!("{rows} x {columns} patches, {} features", net.output().len()),
             _ if down * across == 1 => format!("{rows} x {columns} places, shared by all"),
             _ => format!("{down} x {across} maps of up to {} x {}", self.most(0, axes[0]), self.most(1, axes[1])),
         };
-        text(top - 28.0, 12, "normal", of);
+        text(top - 24.0, font(12.0), of)?;
         let note = match value {
             INPUT => format!("two patches, {} pixels apart", self.stride),
             _ => {
@@ -126,7 +142,7 @@ impl Outline {
                 format!("{:.2} GFLOP instead of {:.2}", own / 1e9, scanned / 1e9)
             }
         };
-        text(top + PANEL + 24.0, 12, "normal", note);
+        text(top + PANEL + 28.0, font(12.0), note)
     }
 
     /// Positions of a class.
@@ -160,9 +176,4 @@ impl Outline {
         let (first, last) = (positions.iter().min()?, positions.iter().max()?);
         Some((*first as f32, (last - first) as f32 + self.step(axis, &of.classes[class])))
     }
-}
-
-/// Text inside XML.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

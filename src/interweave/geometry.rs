@@ -226,9 +226,10 @@ impl Axis {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shipped::Source;
 
     fn anet() -> Vec<Axis> {
-        axes(&Net::load(concat!(env!("CARGO_MANIFEST_DIR"), "/nets/anet.toml")).unwrap(), true)
+        axes(&Net::load(Source::net("anet")).unwrap(), true)
     }
 
     #[test]
@@ -248,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_single_patch_needs_each_place_once() {
-        let net = Net::load(concat!(env!("CARGO_MANIFEST_DIR"), "/nets/anet.toml")).unwrap();
+        let net = Net::load(Source::net("anet")).unwrap();
         for (value, axis) in anet().iter().enumerate() {
             let positions: u64 = axis.classes.iter().map(|class| class.count(1, 8)).sum();
             assert_eq!(positions, net.shape(value).h as u64, "value {value}");

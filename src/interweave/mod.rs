@@ -3,6 +3,7 @@
 //! net on every patch.
 
 mod bands;
+#[cfg(feature = "face")]
 mod draw;
 mod extractor;
 mod geometry;

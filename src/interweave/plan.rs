@@ -7,6 +7,7 @@ use crate::memory;
 use crate::net::{Buffers, Net};
 use crate::ops::parallel::{part, threads};
 use crate::ops::{Kind, Operation};
+use crate::text_table::{TextTable, number, text};
 use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
@@ -272,29 +273,29 @@ impl Outline {
     /// What each layer computes, for people: maps, their pixels and arithmetic beside those of patch scanning.
     pub fn table(&self, net: &Net) -> String {
         let [down, across] = self.patches;
-        let mut text = format!("{down} x {across} patches of {}, {} pixels apart\n", net.spec.input, self.stride);
-        let header = ["layer", "maps", "pixels", "MiB", "GFLOP", "patchwise", "ratio"];
-        let line = |cells: [String; 7]| {
-            let [name, maps, pixels, bytes, flops, patchwise, ratio] = cells;
-            format!("{name:<16} {maps:>8} {pixels:>10} {bytes:>8} {flops:>10} {patchwise:>10} {ratio:>7}\n")
-        };
+        let table = TextTable::new(
+            [text("layer")].into_iter().chain(["maps", "pixels", "MiB", "GFLOP", "patchwise", "ratio"].map(number)),
+        );
         let giga = |flops: f64| format!("{:.3}", flops / 1e9);
-        text += &line(header.map(str::to_string));
         let row = |name: &str, maps: String, pixels: String, bytes: u128, flops: f64, one: u64| {
             let scanned = self.count() as f64 * one as f64;
             let ratio = if flops == 0.0 { String::new() } else { format!("{:.1}x", scanned / flops) };
             let mib = format!("{:.1}", bytes as f64 / f64::from(1 << 20));
-            line([name.to_string(), maps, pixels, mib, giga(flops), giga(scanned), ratio])
+            vec![name.to_string(), maps, pixels, mib, giga(flops), giga(scanned), ratio]
         };
-        for (index, layer) in net.layers.iter().enumerate() {
+        let layers = net.layers.iter().enumerate().map(|(index, layer)| {
             let [down, across] = self.maps(index + 1);
             let (maps, pixels) = (format!("{down}x{across}"), self.pixels(index + 1));
             let bytes = 4 * pixels * net.shape(index + 1).c as u128;
-            text += &row(&layer.name, maps, pixels.to_string(), bytes, self.flops[index], layer.op.flops());
-        }
-        text += &row("all", String::new(), String::new(), self.bytes(), self.flops(), net.flops());
-        text.truncate(text.trim_end().len());
-        text
+            row(&layer.name, maps, pixels.to_string(), bytes, self.flops[index], layer.op.flops())
+        });
+        let all = row("all", String::new(), String::new(), self.bytes(), self.flops(), net.flops());
+        format!(
+            "{down} x {across} patches of {}, {} pixels apart\n{}",
+            net.spec.input,
+            self.stride,
+            table.print(layers.chain([all]))
+        )
     }
 }
 

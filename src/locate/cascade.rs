@@ -12,8 +12,8 @@ use crate::Result;
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
 use crate::settings::{Mistake, limits, within};
+use crate::shipped::Folder;
 use serde::Deserialize;
-use std::path::Path;
 
 limits! {
     /// What a response is compared with.
@@ -175,7 +175,7 @@ impl Localiser {
     ///
     /// # Errors
     /// As [`Responder::load`].
-    pub fn load(config: &Locate, folder: &Path, device: &Device) -> Result<Self> {
+    pub fn load(config: &Locate, folder: &Folder, device: &Device) -> Result<Self> {
         let eye = |stage: &Stage| {
             let responder = Responder::load(&stage.response, folder, device)?;
             Ok(Eye { responder, stage: stage.clone() })

@@ -7,12 +7,13 @@ use crate::device::Device;
 use crate::net::{Net, Parameters, Purpose, Session, Spec, Unknown};
 use crate::ops::Kind;
 use crate::settings::{limits, within};
+use crate::shipped::{Folder, Source};
 use crate::weights::{TAGS, TensorFile};
 use crate::{Error, Result};
 use serde::de::{Error as _, IntoDeserializer};
 use serde::{Deserialize, Deserializer};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Which values of a net are its response.
@@ -81,7 +82,7 @@ const SESSIONS: usize = 64;
 pub struct Responder {
     net: Net,
     parameters: Parameters,
-    weights: PathBuf,
+    weights: Source,
     /// The channel that is read; the mean of all if absent.
     channel: Option<usize>,
     /// What the channels of the net's head stand for, if the weights say.
@@ -99,11 +100,11 @@ impl Responder {
     /// # Errors
     /// Files that cannot be read or do not fit; a layer or channel that the net does not have; a net that does not run
     /// on other sizes.
-    pub fn load(config: &Response, folder: &Path, device: &Device) -> Result<Self> {
-        let path = folder.join(&config.net);
-        let spec = Spec::load(&path)?.up_to(&config.layer)?.convolutional()?;
+    pub fn load(config: &Response, folder: &Folder, device: &Device) -> Result<Self> {
+        let file = folder.file(&config.net)?;
+        let spec = Spec::load(&file)?.up_to(&config.layer)?.convolutional()?;
         let net = Net::new(spec)?;
-        let weights = folder.join(&config.weights);
+        let weights = folder.file(&config.weights)?;
         let parameters = net.load_parameters(&weights, Unknown::Ignore)?;
         let tags = TensorFile::open(&weights)?.metadata().get(TAGS).cloned().unwrap_or_default();
         let tags = table::fields(&tags);
@@ -112,7 +113,7 @@ impl Responder {
         let tags = if tags.len() == channels { tags } else { Vec::new() };
         let parameters = Parameters::on(device, &net, parameters)?;
         if net.spec.input.c != 3 {
-            return Err(Error::file(&path, format!("its input {} is no RGB photo", net.spec.input))
+            return Err(Error::new(&file, format!("its input {} is no RGB photo", net.spec.input))
                 .advise("a net that locates needs input = [3, height, width]"));
         }
         let (stride, first) = geometry(&net)?;
@@ -128,7 +129,7 @@ impl Responder {
     /// A channel that the layer does not have; a tag that the net was not taught; weights that do not name their tags.
     pub fn channel(&self, channel: &Channel) -> Result<usize> {
         let channels = self.net.output().c;
-        let error = |found: String, advice: String| Err(Error::file(&self.weights, found).advise(advice));
+        let error = |found: String, advice: String| Err(Error::new(&self.weights, found).advise(advice));
         match channel {
             Channel::Number(number) if *number < channels => Ok(*number),
             Channel::Number(number) => {
@@ -184,11 +185,8 @@ impl Responder {
         let values: Vec<f32> = session.infer()?.chunks_exact(shape.c).map(value).collect();
         if !values.iter().all(|value| value.is_finite()) {
             // NaN exceeds no floor: it would look like a photo without a face.
-            return Err(Error::file(
-                &self.weights,
-                format!("with {}, the response is not finite", self.net.spec.place),
-            )
-            .advise("check the weights and the numbers of the net"));
+            return Err(Error::new(&self.weights, format!("with {}, the response is not finite", self.net.spec.place))
+                .advise("check the weights and the numbers of the net"));
         }
         let (sx, sy) = (window.width / width as f32, window.height / height as f32);
         Ok(Map {
@@ -237,6 +235,7 @@ mod tests {
     use super::*;
     use crate::rng::Rng;
     use crate::weights::Dtype;
+    use std::path::Path;
 
     const NET: &str = r#"
         name = "n"
@@ -272,7 +271,7 @@ mod tests {
         net.save_parameters(folder.join("w.safetensors"), &parameters, Dtype::F32, &tags).unwrap();
         let (net_file, weights) = ("net.toml".into(), "w.safetensors".into());
         let config = Response { net: net_file, weights, layer: "head".into(), channel };
-        Ok((Responder::load(&config, folder, &Device::Cpu)?, net, parameters))
+        Ok((Responder::load(&config, &folder.into(), &Device::Cpu)?, net, parameters))
     }
 
     /// Linear layers as convolutions: each place of the map is what the net itself says of its window of the photo.

@@ -4,10 +4,10 @@
 use super::Spec;
 use crate::ops::{OPERATIONS, Operation, Parameter, Shape, TargetKind, Targets};
 use crate::settings::Mistake;
+use crate::shipped::Source;
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::ops::Range;
-use std::path::Path;
 
 /// The value that is the network's input.
 pub const INPUT: usize = 0;
@@ -58,8 +58,8 @@ pub struct NetParameter {
 
 impl Net {
     /// Reads and binds a network file.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        Self::new(Spec::load(path)?)
+    pub fn load(source: impl Into<Source>) -> Result<Self> {
+        Self::new(Spec::load(source)?)
     }
 
     /// Binds a description to its input's shape.

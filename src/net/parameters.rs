@@ -4,6 +4,7 @@
 use super::Net;
 use crate::memory;
 use crate::rng::Rng;
+use crate::shipped::Source;
 use crate::weights::{Dtype, Named, TensorFile};
 use crate::{Error, Result};
 use std::path::Path;
@@ -47,20 +48,20 @@ impl Net {
     ///
     /// # Errors
     /// Missing and (unless ignored) unknown tensors by name, a shape that is not the net's.
-    pub fn load_parameters(&self, path: impl AsRef<Path>, unknown: Unknown) -> Result<Vec<f32>> {
-        let path = path.as_ref();
-        let file = TensorFile::open(path)?;
+    pub fn load_parameters(&self, source: impl Into<Source>, unknown: Unknown) -> Result<Vec<f32>> {
+        let source = source.into();
+        let file = TensorFile::open(&source)?;
         let mut values = memory::zeroed(self.parameter_len(), format!("{}: parameters", self.spec.place))?;
-        let missing = self.read_parameters(&file, &mut values).map_err(|e| e.within(path.display()))?;
+        let missing = self.read_parameters(&file, &mut values).map_err(|e| e.within(&source))?;
         let advice = format!("these weights are not for the net {}", self.spec.place);
         if !missing.is_empty() {
-            return Err(Error::file(path, format!("has no {}", list(&missing))).advise(advice));
+            return Err(Error::new(&source, format!("has no {}", list(&missing))).advise(advice));
         }
         let extra: Vec<String> =
             file.names().filter(|name| !self.parameters.iter().any(|p| p.name == *name)).map(str::to_string).collect();
         if unknown == Unknown::Refuse && !extra.is_empty() {
             return Err(
-                Error::file(path, format!("holds {}, which the net does not have", list(&extra))).advise(advice)
+                Error::new(&source, format!("holds {}, which the net does not have", list(&extra))).advise(advice)
             );
         }
         Ok(values)

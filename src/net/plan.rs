@@ -6,6 +6,7 @@
 use super::{INPUT, Net};
 use crate::device::Gpu;
 use crate::ops::Operation;
+use crate::text_table::{TextTable, number, text};
 use crate::{Error, Result};
 use std::fmt;
 use std::ops::Range;
@@ -274,41 +275,33 @@ pub struct Table<'a> {
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (net, plan) = (self.net, self.plan);
-        let name = net.layers.iter().map(|l| l.name.len()).max().unwrap_or(0).max(5);
-        writeln!(
-            f,
-            "{:name$}  {:22}  {:>14}  {:>12}  {:>12}  {:>12}  {:>12}  {:>10}",
-            "layer", "type", "output", "parameters", "at", "gradient at", "scratch", "MFLOP"
-        )?;
+        let numbers = ["output", "parameters", "at", "gradient at", "scratch", "MFLOP"].map(number);
+        let table = TextTable::new([text("layer"), text("type")].into_iter().chain(numbers));
         let at = |range: &Range<usize>| format!("{}", 4 * range.start as u128);
-        writeln!(
-            f,
-            "{:name$}  {:22}  {:>14}  {:>12}  {:>12}  {:>12}  {:>12}  {:>10}",
-            "input",
-            "",
+        let gradient = |value: usize| plan.gradients[value].as_ref().map_or("-".into(), at);
+        let mut rows = vec![vec![
+            "input".into(),
+            String::new(),
             net.spec.input.to_string(),
-            "",
+            String::new(),
             at(&plan.values[INPUT]),
-            plan.gradients[INPUT].as_ref().map_or("-".into(), at),
-            "",
-            ""
-        )?;
+            gradient(INPUT),
+        ]];
         for (l, layer) in net.layers.iter().enumerate() {
             let parameters: usize = net.parameters[layer.parameters.clone()].iter().map(|p| p.range.len()).sum();
             let scratch = plan.layers[l].forward.len().max(plan.layers[l].backward.len());
-            writeln!(
-                f,
-                "{:name$}  {:22}  {:>14}  {:>12}  {:>12}  {:>12}  {:>12}  {:>10.3}",
-                layer.name,
-                layer.kind,
+            rows.push(vec![
+                layer.name.clone(),
+                layer.kind.clone(),
                 layer.shape.to_string(),
-                parameters,
+                parameters.to_string(),
                 at(&plan.values[l + 1]),
-                plan.gradients[l + 1].as_ref().map_or("-".into(), at),
-                4 * scratch as u128,
-                plan.n as f64 * layer.op.flops() as f64 / 1e6
-            )?;
+                gradient(l + 1),
+                (4 * scratch as u128).to_string(),
+                format!("{:.3}", plan.n as f64 * layer.op.flops() as f64 / 1e6),
+            ]);
         }
+        writeln!(f, "{}", table.print(rows))?;
         write!(
             f,
             "{} samples, {} parameters ({} bytes), arena {} bytes ({} without sharing), forward {:.3} GFLOP",

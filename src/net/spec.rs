@@ -4,10 +4,10 @@
 use super::Normalise;
 use crate::ops::{OPERATIONS, Shape, Side, check_values};
 use crate::settings::{Document, Mistake, Names, Step, from_table, within};
+use crate::shipped::Source;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// A network as written: not yet bound to shapes.
 #[derive(Debug, Clone)]
@@ -86,8 +86,10 @@ impl Spec {
     ///
     /// # Errors
     /// Unreadable file, broken TOML (with its line), unknown layer type, a name given twice.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        Self::of(&Document::load(path, "give the path of a network description (TOML)")?)
+    pub fn load(source: impl Into<Source>) -> Result<Self> {
+        let advice =
+            format!("give the path of a network description (TOML), or a built-in net: {}", Source::net_names());
+        Self::of(&Document::load(source, &advice)?)
     }
 
     /// Reads a network from text; `place` names it in messages.

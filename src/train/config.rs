@@ -6,6 +6,7 @@ use crate::data::celeba::Split;
 use crate::net::SgdConfig;
 use crate::ops::global_pool::Sharpness;
 use crate::settings::{Document, Mistake, limits, tagged, within};
+use crate::shipped::Source;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -263,7 +264,8 @@ impl Config {
 
     /// The files and folders that a run reads, by key.
     pub fn reads(&self) -> Vec<(&'static str, &Path)> {
-        let mut paths = vec![("net", Some(&self.net)), ("init", self.init.as_ref())];
+        let on_disk = Source::net(&self.net).path().is_some();
+        let mut paths = vec![("net", on_disk.then_some(&self.net)), ("init", self.init.as_ref())];
         paths.extend([("data.root", Some(&self.data.root)), ("data.boxes", self.data.boxes.as_ref())]);
         paths.push(("data.exclude.root", self.data.exclude.as_ref().map(|exclude| &exclude.root)));
         if let View::Scene { backgrounds, faces, .. } = &self.view {

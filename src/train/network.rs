@@ -3,6 +3,7 @@
 use super::config::{Config, Stage};
 use super::source::Source;
 use crate::net::{LayerSpec, Net, Spec};
+use crate::shipped;
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ impl Network {
     /// # Errors
     /// A net that cannot be read or bound, one that ends in a loss, or one whose head has no place.
     pub fn new(config: &Config, source: &Source) -> Result<Self> {
-        let base = Spec::load(&config.net)?;
+        let base = Spec::load(shipped::Source::net(&config.net))?;
         let bound = Net::new(base.clone())?;
         if bound.layers.iter().any(|layer| layer.op.target().is_some()) {
             return Err(

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
+use std::ops::Deref;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use half::{bf16, f16};
 use memmap2::Mmap;
@@ -15,16 +16,37 @@ use serde_json::{Map, Value};
 use super::{LENGTH_BYTES, MAX_HEADER, elements};
 use crate::error::At;
 use crate::memory;
+use crate::shipped::Source;
 use crate::{Error, Result};
 
-/// A safetensors file, mapped and checked. Tensors come in the order of their data, those without values by name.
+/// A safetensors file, mapped (or inside the program) and checked. Tensors come in the order of their data, those without
+/// values by name.
 #[derive(Debug)]
 pub struct TensorFile {
-    path: PathBuf,
-    map: Mmap,
+    source: Source,
+    bytes: Bytes,
     entries: Vec<Entry>,
     index: HashMap<String, usize>,
     metadata: BTreeMap<String, String>,
+}
+
+/// The bytes of a file.
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    /// Inside the program.
+    Static(&'static [u8]),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Static(bytes) => bytes,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -35,7 +57,7 @@ struct Entry {
     range: Range<usize>,
 }
 
-/// One tensor of a [`TensorFile`], borrowed from the map.
+/// One tensor of a [`TensorFile`], borrowed from it.
 #[derive(Debug, Clone)]
 pub struct Tensor<'a> {
     /// As in the file.
@@ -46,25 +68,21 @@ pub struct Tensor<'a> {
     pub shape: Vec<usize>,
     /// Row-major, little-endian; not necessarily aligned to the element.
     pub bytes: &'a [u8],
-    file: &'a Path,
+    file: &'a Source,
 }
 
 impl TensorFile {
-    /// Maps and checks `path`.
+    /// Maps a file on disk, or takes one inside the program, and checks it.
     ///
     /// Errors: not a regular file, cut off, a header that is too long, not JSON, or at odds with the data (a tensor
     /// is named where one is to blame). A type that Weft cannot convert is no error here, only in [`Tensor::to_f32`].
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let kind = fs::metadata(path).map_err(|e| Error::io(path, e).advise("check the path"))?;
-        if !kind.is_file() {
-            return Err(Error::file(path, "not a regular file").advise("name a .safetensors file"));
-        }
-        let file = File::open(path).at(path)?;
-        // SAFETY: the map is read-only. Another process that shortens the file under us would end this one with SIGBUS;
-        // everything written by `write_atomic` replaces a file by rename, which leaves the mapped one whole.
-        let map = unsafe { Mmap::map(&file) }.at(path)?;
-        let (start, header) = parse(&map).map_err(|e| e.within(path.display()))?;
+    pub fn open(source: impl Into<Source>) -> Result<Self> {
+        let source = source.into();
+        let bytes = match &source {
+            Source::Disk(path) => Bytes::Mapped(map(path)?),
+            Source::Shipped(file) => Bytes::Static(file.bytes),
+        };
+        let (start, header) = parse(&bytes).map_err(|e| e.within(&source))?;
 
         let mut entries: Vec<Entry> = header
             .offset_keys()
@@ -79,12 +97,12 @@ impl TensorFile {
         entries.sort_by(|a, b| (a.range.start, a.range.end, &a.name).cmp(&(b.range.start, b.range.end, &b.name)));
         let index = entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
         let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-        Ok(Self { path: path.to_owned(), map, entries, index, metadata })
+        Ok(Self { source, bytes, entries, index, metadata })
     }
 
-    /// Where the file was opened.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// What was opened.
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
     /// Names of all tensors, in the order of their data.
@@ -107,7 +125,7 @@ impl TensorFile {
         self.get(name).ok_or_else(|| {
             let some: Vec<_> = self.names().take(8).map(brief).collect();
             let more = if self.entries.len() > some.len() { ", ..." } else { "" };
-            Error::file(&self.path, format!("no tensor {name}")).advise(format!(
+            Error::new(&self.source, format!("no tensor {name}")).advise(format!(
                 "the file holds {}{more}",
                 if some.is_empty() { "none".into() } else { some.join(", ") }
             ))
@@ -124,8 +142,8 @@ impl TensorFile {
             name: &e.name,
             dtype: e.dtype,
             shape: e.shape.clone(),
-            bytes: &self.map[e.range.clone()],
-            file: &self.path,
+            bytes: &self.bytes[e.range.clone()],
+            file: &self.source,
         }
     }
 }
@@ -180,7 +198,7 @@ impl<'a> Tensor<'a> {
 
     /// An error placed at this tensor of its file.
     pub fn error(&self, found: impl std::fmt::Display) -> Error {
-        Error::new(format!("{}: {}", self.file.display(), brief(self.name)), found)
+        Error::new(format!("{}: {}", self.file, brief(self.name)), found)
     }
 }
 
@@ -188,6 +206,18 @@ fn fill<const N: usize>(out: &mut [f32], bytes: &[u8], convert: impl Fn([u8; N])
     for (value, raw) in out.iter_mut().zip(bytes.as_chunks().0) {
         *value = convert(*raw);
     }
+}
+
+/// Maps a file on disk.
+fn map(path: &Path) -> Result<Mmap> {
+    let kind = fs::metadata(path).map_err(|e| Error::io(path, e).advise("check the path"))?;
+    if !kind.is_file() {
+        return Err(Error::file(path, "not a regular file").advise("name a .safetensors file"));
+    }
+    let file = File::open(path).at(path)?;
+    // SAFETY: the map is read-only. Another process that shortens the file under us would end this one with SIGBUS;
+    // everything written by `write_atomic` replaces a file by rename, which leaves the mapped one whole.
+    unsafe { Mmap::map(&file) }.at(path)
 }
 
 /// Checks the whole file; returns where its data starts and what the header says.

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{Tensor, TensorFile};
 use crate::Result;
+use crate::text_table::{TextTable, number, text};
 
 /// A weights file at a glance.
 #[derive(Debug, Clone, Serialize)]
@@ -87,20 +88,13 @@ fn summarise(t: &Tensor<'_>) -> TensorSummary {
 /// An aligned table, then the totals, then the metadata.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const HEAD: [&str; 10] =
-            ["name", "type", "shape", "count", "bytes", "min", "max", "mean", "deviation", "non-finite"];
-        const LEFT: usize = 3; // name, type and shape are text
-        let rows: Vec<[String; 10]> =
-            std::iter::once(HEAD.map(String::from)).chain(self.tensors.iter().map(cells)).collect();
-        let width: [usize; 10] =
-            std::array::from_fn(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or_default());
-        for row in &rows {
-            let mut line = String::new();
-            for (i, (cell, &w)) in row.iter().zip(&width).enumerate() {
-                line += &if i < LEFT { format!("{cell:w$}  ") } else { format!("{cell:>w$}  ") };
-            }
-            writeln!(f, "{}", line.trim_end())?;
-        }
+        let table = TextTable::new(
+            ["name", "type", "shape"]
+                .map(text)
+                .into_iter()
+                .chain(["count", "bytes", "min", "max", "mean", "deviation", "non-finite"].map(number)),
+        );
+        writeln!(f, "{}", table.print(self.tensors.iter().map(cells)))?;
         let Self { tensors, count, bytes, non_finite, metadata } = self;
         write!(f, "{} tensors, {count} values, {bytes} bytes, {non_finite} not finite", tensors.len())?;
         for (key, value) in metadata {
@@ -110,18 +104,18 @@ impl fmt::Display for Summary {
     }
 }
 
-fn cells(t: &TensorSummary) -> [String; 10] {
-    let number = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.4e}"));
-    [
+fn cells(t: &TensorSummary) -> Vec<String> {
+    let figure = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.4e}"));
+    vec![
         t.name.escape_debug().to_string(),
         t.dtype.clone(),
         format!("{:?}", t.shape),
         t.count.to_string(),
         t.bytes.to_string(),
-        number(t.min.map(f64::from)),
-        number(t.max.map(f64::from)),
-        number(t.mean),
-        number(t.deviation),
+        figure(t.min.map(f64::from)),
+        figure(t.max.map(f64::from)),
+        figure(t.mean),
+        figure(t.deviation),
         t.non_finite.to_string(),
     ]
 }

@@ -5,15 +5,17 @@ use super::super::{print, print_json};
 use super::row::Row;
 use super::{median, plot};
 use crate::data::photo::Photo;
+use crate::data::table;
 use crate::device::Device;
 use crate::interweave::{Extractor, ExtractorOptions, Method, Outline, Plan, patches};
 use crate::memory;
 use crate::net::{Net, Parameters, Unknown};
 use crate::ops::parallel::threads;
 use crate::rng::Rng;
+use crate::shipped::Source;
+use crate::text_table::{TextTable, number, text};
 use crate::weights::{keep_inputs, write_atomic};
 use crate::{Error, Result};
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,9 +23,8 @@ use std::time::Instant;
 /// The features of all patches of an image: one pass against patch scanning, time and arithmetic, and how equal they are.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Network description of a patch; by default nets/anet.toml, or the one that the program was built beside
-    #[arg(long, value_name = "FILE")]
-    net: Option<PathBuf>,
+    #[arg(long, value_name = "FILE|NAME", default_value = "anet", value_parser = super::super::net(), help = super::super::NET)]
+    net: Source,
     /// Weights; random ones by default, the time does not depend on them
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
@@ -62,15 +63,10 @@ pub fn run(args: &Args) -> Result<()> {
     if args.layers && device.gpu().is_some() {
         return Err(Error::new("--layers", "times layers on the CPU only").advise("use weft profile on a GPU"));
     }
-    let shipped = || {
-        let here = PathBuf::from("nets/anet.toml");
-        if here.exists() { here } else { PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(here) }
-    };
-    let path = args.net.clone().unwrap_or_else(shipped);
     if let Some(plot) = &args.plot {
-        keep_inputs("--plot", plot, args.weights.iter().chain([&path]))?;
+        keep_inputs("--plot", plot, args.weights.as_deref().into_iter().chain(args.net.path()))?;
     }
-    let net = Arc::new(Net::load(path)?);
+    let net = Arc::new(Net::load(&args.net)?);
     for &Size { height, width } in &args.image {
         for &stride in &args.stride {
             price(&net, [height, width], stride)?;
@@ -82,9 +78,9 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let mut rows = Vec::new();
     if args.csv {
-        print(Row::CSV)?;
+        print(table::line(Row::CSV))?;
     } else if !args.json {
-        print(Row::HEADER)?;
+        print(Row::table().head())?;
     }
     for &Size { height, width } in &args.image {
         for &stride in &args.stride {
@@ -93,7 +89,7 @@ pub fn run(args: &Args) -> Result<()> {
             if args.csv {
                 print(row.csv())?;
             } else if !args.json {
-                print(row.text())?;
+                print(Row::table().rows([row.cells()]))?;
             }
             if args.layers {
                 print(bench.layers()?)?;
@@ -251,20 +247,13 @@ impl Bench {
         }
         let size = [self.photo.height, self.photo.width];
         let Some(plan) = interweaver.plan(size, self.stride)? else { unreachable!("one pass is planned") };
-        let mut text = String::new();
-        for ((layer, flops), times) in self.net.layers.iter().zip(&plan.outline.flops).zip(&mut times) {
-            let seconds = median(times);
-            let gflop = flops / 1e9;
-            let _ = writeln!(
-                text,
-                "    {:<12} {:>8.2} ms  {gflop:>8.3} GFLOP  {:>7.1} GFLOP/s",
-                layer.name,
-                1e3 * seconds,
-                gflop / seconds
-            );
-        }
-        text.truncate(text.trim_end().len());
-        Ok(text)
+        let rows = self.net.layers.iter().zip(&plan.outline.flops).zip(&mut times).map(|((layer, flops), times)| {
+            let (seconds, gflop) = (median(times), flops / 1e9);
+            let figures = [1e3 * seconds, gflop, gflop / seconds].map(|figure| format!("{figure:.2}"));
+            [format!("    {}", layer.name)].into_iter().chain(figures).collect()
+        });
+        let columns = [text("    layer"), number("ms"), number("GFLOP"), number("GFLOP/s")];
+        Ok(TextTable::new(columns).print(rows))
     }
 }
 

@@ -5,14 +5,15 @@ use super::super::{DeviceArgs, print, print_json};
 use crate::Result;
 use crate::net::{Net, Purpose, Spec};
 use crate::profile;
-use std::path::PathBuf;
+use crate::shipped::Source;
+use crate::text_table::{TextTable, number, text};
 use std::sync::Arc;
 
 /// Time, arithmetic and memory traffic of each layer of a network, run alone.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Network description
-    net: PathBuf,
+    #[arg(value_parser = super::super::net(), help = super::super::NET)]
+    net: Source,
     #[arg(long, default_value_t = 32, value_parser = numbers::count())]
     batch: usize,
     /// Input size, as 300x300 (height x width)
@@ -60,11 +61,20 @@ pub fn run(args: &Args) -> Result<()> {
         let what = format!("--batch {}: layer {}", args.batch, layer.spec.name);
         profile::check(what, &device, layer, args.batch, Purpose::Differentiation)?;
     }
+    let table = TextTable::new([
+        text("layer").least(10),
+        text("type").least(10),
+        text("output").least(10),
+        number("forward ms").least(10),
+        number("backward ms").least(11),
+        number("forward GFLOP/s").least(15),
+        number("backward GFLOP/s").least(16),
+        number("forward GB/s").least(12),
+        number("roofline").least(8),
+    ]);
     if !args.json {
         print(format!("{}, {}, batch {}", device.name(), device.precision(), args.batch))?;
-        print(
-            "layer         type             output        forward    backward   GFLOP/s: forward  backward   GB/s  roofline",
-        )?;
+        print(table.head())?;
     }
     let mut rows = Vec::new();
     for (index, alone) in layers {
@@ -90,18 +100,17 @@ pub fn run(args: &Args) -> Result<()> {
             roofline: report.peaks.map(|_| (total(false, floor) + total(true, floor)) / (forward + backward)),
         };
         if !args.json {
-            print(format!(
-                "{:<12}  {:<15}  {:<12}  {:>7.3} ms  {:>7.3} ms  {:>16.1}  {:>8.1}  {:>5.1}  {:>8}",
-                row.layer,
-                row.kind,
+            print(table.rows([vec![
+                row.layer.clone(),
+                row.kind.clone(),
                 layer.shape.to_string(),
-                row.forward_ms,
-                row.backward_ms,
-                row.forward_gflops,
-                row.backward_gflops,
-                row.forward_gb_per_s,
-                row.roofline.map_or("-".into(), |share| format!("{:.0} %", 100.0 * share))
-            ))?;
+                format!("{:.3}", row.forward_ms),
+                format!("{:.3}", row.backward_ms),
+                format!("{:.1}", row.forward_gflops),
+                format!("{:.1}", row.backward_gflops),
+                format!("{:.1}", row.forward_gb_per_s),
+                row.roofline.map_or("-".into(), |share| format!("{:.0} %", 100.0 * share)),
+            ]]))?;
         }
         rows.push(row);
     }

@@ -1,6 +1,7 @@
 //! A line of the benchmark of the interweaved operation, as JSON, text and CSV.
 
 use crate::data::table;
+use crate::text_table::{TextTable, number, text};
 
 /// One size and stride. Times are medians.
 #[derive(Debug, serde::Serialize)]
@@ -30,26 +31,62 @@ pub struct Row {
 }
 
 impl Row {
-    pub const HEADER: &'static str = "image      stride  patches   patchwise   as maps  interweave  speedup   GFLOP: patchwise  interweave  ratio      MiB  error";
-    pub const CSV: &'static str = "device,precision,threads,net,height,width,stride,patches,patchwise_ms,patchwise_batch,interweave_maps_ms,interweave_ms,speedup,\
-        patchwise_gflop,interweave_gflop,flop_ratio,interweave_mib,max_rel_error";
+    /// Heads of [`Row::csv`].
+    pub const CSV: [&str; 18] = [
+        "device",
+        "precision",
+        "threads",
+        "net",
+        "height",
+        "width",
+        "stride",
+        "patches",
+        "patchwise_ms",
+        "patchwise_batch",
+        "interweave_maps_ms",
+        "interweave_ms",
+        "speedup",
+        "patchwise_gflop",
+        "interweave_gflop",
+        "flop_ratio",
+        "interweave_mib",
+        "max_rel_error",
+    ];
 
-    pub fn text(&self) -> String {
-        format!(
-            "{:<10} {:>6}  {:>7}  {:>7.1} ms  {:>8}  {:>7.1} ms  {:>6.2}x            {:>7.1}     {:>7.2} {:>5.1}x  {:>7.1}  {:.0e}",
+    /// The table that [`Row::cells`] are a row of; rows come one by one.
+    pub fn table() -> TextTable {
+        let number = |(head, least)| number(head).least(least);
+        let numbers = [
+            ("stride", 6),
+            ("patches", 7),
+            ("patchwise ms", 12),
+            ("as maps", 8),
+            ("interweave ms", 13),
+            ("speedup", 8),
+            ("patchwise GFLOP", 15),
+            ("interweave", 10),
+            ("ratio", 6),
+            ("MiB", 7),
+            ("error", 5),
+        ];
+        TextTable::new([text("image").least(10)].into_iter().chain(numbers.map(number)))
+    }
+
+    pub fn cells(&self) -> Vec<String> {
+        vec![
             format!("{}x{}", self.image[0], self.image[1]),
-            self.stride,
-            self.patches,
-            self.patchwise_ms,
+            self.stride.to_string(),
+            self.patches.to_string(),
+            format!("{:.1}", self.patchwise_ms),
             self.interweave_maps_ms.map_or("-".to_string(), |ms| format!("{ms:.1}")),
-            self.interweave_ms,
-            self.speedup,
-            self.patchwise_gflop,
-            self.interweave_gflop,
-            self.flop_ratio,
-            self.interweave_mib,
-            self.max_rel_error
-        )
+            format!("{:.1}", self.interweave_ms),
+            format!("{:.2}x", self.speedup),
+            format!("{:.1}", self.patchwise_gflop),
+            format!("{:.2}", self.interweave_gflop),
+            format!("{:.1}x", self.flop_ratio),
+            format!("{:.1}", self.interweave_mib),
+            format!("{:.0e}", self.max_rel_error),
+        ]
     }
 
     pub fn csv(&self) -> String {

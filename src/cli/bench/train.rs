@@ -8,16 +8,16 @@ use crate::net::SgdConfig;
 use crate::net::{INPUT, LayerSpec, Net, Purpose, Spec};
 use crate::ops::{Mode, Targets};
 use crate::rng::Rng;
+use crate::shipped::Source;
 use crate::train::Trainer;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Training steps per second: forward, backward and SGD under a head of 40 tags.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Network description
-    net: PathBuf,
+    #[arg(value_parser = super::super::net(), help = super::super::NET)]
+    net: Source,
     #[arg(long, default_value_t = 64, value_parser = numbers::count())]
     batch: usize,
     /// Steps that are measured

@@ -9,6 +9,7 @@ use crate::data::draw::{Canvas, outline};
 use crate::data::photo::{Photo, Rect};
 use crate::locate::edge_boxes::{EdgeBoxes, EdgeDetector, grid};
 use crate::settings::Document;
+use crate::text_table::{TextTable, number, text};
 use crate::{Error, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -116,7 +117,7 @@ pub fn run(args: &Args) -> Result<()> {
     let boxes = truth.values().map(Vec::len).sum();
     let [edge_boxes, grid] = found;
     let figures = Figures { photos, boxes, count: args.count, edge_boxes, grid };
-    if args.json { print_json(&figures) } else { print(text(&figures)) }
+    if args.json { print_json(&figures) } else { print(report(&figures)) }
 }
 
 /// Parameters from a file; those for faces without one.
@@ -154,29 +155,21 @@ impl Tally {
     }
 }
 
-fn text(figures: &Figures) -> String {
+fn report(figures: &Figures) -> String {
     let Figures { photos, boxes, edge_boxes, grid, .. } = figures;
     let row = |name: &str, found: &Found| {
-        let recall: String = found.recall_at.iter().map(|(_, share)| format!("{:>8.1} %", 100.0 * share)).collect();
-        format!(
-            "{name:<12}{recall}{:>10.1} %{:>10.3}{:>10.1}{:>9.1} ms",
-            100.0 * found.recall_70,
-            found.mean_best_iou,
-            found.windows,
-            found.ms_per_photo
-        )
+        let shares = found.recall_at.iter().map(|(_, share)| *share).chain([found.recall_70]);
+        let percent = shares.map(|share| format!("{:.1} %", 100.0 * share));
+        let more = [format!("{:.3}", found.mean_best_iou), format!("{:.1}", found.windows)];
+        let time = format!("{:.1}", found.ms_per_photo);
+        std::iter::once(name.to_string()).chain(percent).chain(more).chain([time]).collect::<Vec<String>>()
     };
-    let heads: String = edge_boxes.recall_at.iter().map(|(n, _)| format!("{:>10}", format!("IoU.5@{n}"))).collect();
+    let counts = edge_boxes.recall_at.iter().map(|(n, _)| number(format!("IoU.5@{n}")));
+    let columns = [text("")].into_iter().chain(counts);
+    let columns = columns.chain(["IoU.7", "mean IoU", "windows", "ms a photo"].map(number));
     format!(
-        "{photos} photos, {boxes} boxes; share of boxes found among the windows\n\
-         {:<12}{heads}{:>12}{:>10}{:>10}{:>12}\n{}\n{}",
-        "",
-        "IoU.7",
-        "mean IoU",
-        "windows",
-        "a photo",
-        row("edge boxes", edge_boxes),
-        row("grid", grid)
+        "{photos} photos, {boxes} boxes; share of boxes found among the windows\n{}",
+        TextTable::new(columns).print([row("edge boxes", edge_boxes), row("grid", grid)])
     )
 }
 

@@ -1,0 +1,543 @@
+//! Charts as SVG, all drawn by plotters: lines, histograms and dot plots, and the canvas that other pictures are drawn on.
+//!
+//! A chart has the colours of a light page. `eval/report.css` knows them by their values and gives them others on a dark one.
+//! Series differ in their dashes, too, for print without colour.
+
+use crate::{Error, Result};
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
+use plotters::element::DashedPathElement;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Plotters counts whole pixels: a chart is drawn this many times as large as it is shown.
+pub const FINE: u32 = 4;
+
+/// Colours of series, of text, of axes and of the lines behind.
+pub const COLOURS: [RGBColor; 6] = [
+    RGBColor(11, 114, 133),
+    RGBColor(217, 72, 15),
+    RGBColor(95, 61, 196),
+    RGBColor(43, 138, 62),
+    RGBColor(166, 30, 77),
+    RGBColor(132, 106, 0),
+];
+pub const INK: RGBColor = RGBColor(27, 31, 36);
+pub const MUTED: RGBColor = RGBColor(92, 102, 112);
+pub const RULE: RGBColor = RGBColor(221, 226, 231);
+/// What the chart lies on: the fill of rings.
+pub const PAGE: RGBColor = RGBColor(255, 255, 255);
+
+/// Dash and gap of a series; the first is solid.
+const DASHES: [Option<[u32; 2]>; 4] = [None, Some([7, 4]), Some([2, 3]), Some([13, 3])];
+/// Height of the title, of a line of the legend, and of a row of a dot plot.
+const TITLE: u32 = 30;
+const LEGEND: u32 = 19;
+const ROW: u32 = 17;
+const WIDTH: u32 = 520;
+/// Of the part below the legend.
+const HEIGHT: u32 = 330;
+/// Length of a line in the legend.
+const SAMPLE: i32 = 28;
+
+/// What drawing into memory may fail with.
+type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
+/// Where charts are drawn.
+pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// A length in pixels of the picture.
+pub const fn px(length: u32) -> i32 {
+    (FINE * length) as i32
+}
+
+/// Text of a size in pixels of the picture.
+pub fn font(size: f64) -> TextStyle<'static> {
+    ("sans-serif", size * f64::from(FINE)).into_font().color(&INK)
+}
+
+/// A line as wide as given, in pixels of the picture.
+pub fn stroke(colour: RGBColor, width: f64) -> ShapeStyle {
+    ShapeStyle::from(colour).stroke_width((width * f64::from(FINE)).round() as u32)
+}
+
+/// A picture of a page as a file of its own.
+pub fn standalone(svg: &str) -> String {
+    svg.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1)
+}
+
+/// A picture of a size in pixels, to stand in a page. `title` is what it is called where it cannot be seen.
+///
+/// # Errors
+/// What `draw` says.
+pub fn picture(title: &str, [width, height]: [u32; 2], draw: impl FnOnce(&Area<'_>) -> Drawn) -> Result<String> {
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, (FINE * width, FINE * height)).into_drawing_area();
+        draw(&area).and_then(|()| Ok(area.present()?)).map_err(|e| Error::new(format!("chart {title}"), e))?;
+    }
+    // The first line is the root with the size that it was drawn in.
+    let content = svg.split_once('\n').map_or("", |(_, content)| content);
+    Ok(format!(
+        "<svg class=\"chart\" role=\"img\" width=\"{width}\" height=\"{height}\" \
+         viewBox=\"0 0 {} {}\">\n<title>{}</title>\n{content}",
+        FINE * width,
+        FINE * height,
+        escape(title)
+    ))
+}
+
+/// One axis of a chart.
+#[derive(Clone)]
+pub struct Axis<'a> {
+    pub label: &'a str,
+    /// The first end may be the greater one.
+    pub range: [f64; 2],
+    pub ticks: Vec<f64>,
+    /// Logarithmic; what lies below the range, as 0 does, is drawn at its lower end.
+    pub log: bool,
+    pub labels: Labels<'a>,
+}
+
+/// What the ticks of an axis are called.
+#[derive(Clone)]
+pub enum Labels<'a> {
+    Numbers,
+    Percent,
+    /// That of tick i is name i.
+    Names(Vec<Cow<'a, str>>),
+}
+
+impl Axis<'_> {
+    /// Where a value lies in 0..=1.
+    fn place(&self, value: f64) -> f64 {
+        let on = |v: f64| if self.log { v.max(self.range[0]).log10() } else { v };
+        let [first, last] = self.range.map(on);
+        ((on(value) - first) / (last - first)).clamp(0.0, 1.0)
+    }
+}
+
+impl Ranged for Axis<'_> {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, (first, last): (i32, i32)) -> i32 {
+        first + (self.place(*value) * f64::from(last - first)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        // Lines between the ticks are not drawn.
+        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range[0]..self.range[1]
+    }
+}
+
+impl ValueFormatter<f64> for Axis<'_> {
+    fn format(value: &f64) -> String {
+        value.to_string()
+    }
+
+    fn format_ext(&self, value: &f64) -> String {
+        match &self.labels {
+            Labels::Numbers => value.to_string(),
+            Labels::Percent => format!("{:.0} %", 100.0 * value),
+            Labels::Names(names) => {
+                let tick = self.ticks.iter().position(|tick| tick == value);
+                tick.and_then(|tick| names.get(tick)).map_or(String::new(), ToString::to_string)
+            }
+        }
+    }
+}
+
+/// Two axes and their title.
+#[derive(Clone)]
+pub struct Frame<'a> {
+    pub title: &'a str,
+    pub x: Axis<'a>,
+    pub y: Axis<'a>,
+}
+
+/// A line of a chart.
+pub struct Line<'a> {
+    /// In the legend; `None` for a line that goes with another.
+    pub name: Option<Cow<'a, str>>,
+    pub points: Vec<[f64; 2]>,
+    /// Which colour and dashes.
+    pub series: usize,
+    /// In pixels.
+    pub width: f64,
+    /// Whether its points are marked: they were measured, and what lies between was not.
+    pub dots: bool,
+    /// A place on it that is marked.
+    pub mark: Option<[f64; 2]>,
+}
+
+/// A row of a dot plot.
+pub struct Dots<'a> {
+    pub name: &'a str,
+    /// Where the row's line begins (a ring) and ends (a disc), and what it is compared with (a diamond).
+    pub from: f64,
+    pub to: f64,
+    pub beside: Option<f64>,
+}
+
+/// 1 and, if there is room, 2 and 5 times the powers of ten between two numbers.
+pub fn log_ticks(low: f64, high: f64) -> Vec<f64> {
+    let decades = (high / low).log10();
+    let digits: &[i64] = if decades > 2.5 { &[1] } else { &[1, 2, 5] };
+    let powers = low.log10().floor() as i32..=high.log10().ceil() as i32;
+    let ticks = powers.flat_map(|power| digits.iter().map(move |&digit| decimal(digit, power)));
+    ticks.filter(|t| (low * 0.999..=high * 1.001).contains(t)).collect()
+}
+
+/// Round numbers between two, some five of them.
+pub fn linear_ticks(low: f64, high: f64) -> Vec<f64> {
+    let least = ((high - low) / 5.0).max(1e-9);
+    let power = least.log10().floor() as i32;
+    let unit = 10f64.powi(power);
+    let digit = [1, 2, 5].into_iter().find(|&digit| digit as f64 * unit >= least).unwrap_or(10);
+    let step = digit as f64 * unit;
+    // Ends that are ticks but for rounding count.
+    let (first, last) = ((low / step - 1e-6).ceil() as i64, (high / step + 1e-6).floor() as i64);
+    (first..=last).map(|i| decimal(i * digit, power)).collect()
+}
+
+/// `digits` times the power of ten; by way of text, so that it is the number nearest to what a label says.
+fn decimal(digits: i64, power: i32) -> f64 {
+    format!("{digits}e{power}").parse().unwrap_or(f64::NAN)
+}
+
+/// What is drawn at a place, in pixels.
+type Shape<'a> = dyn Fn(&Area<'_>, (i32, i32)) -> Drawn + 'a;
+
+/// An entry of a legend, and how its sample is drawn from a place on.
+struct Entry<'a> {
+    name: Cow<'a, str>,
+    sample: Box<Shape<'a>>,
+}
+
+/// Room on the left for the labels of the vertical axis, and for the ticks of both.
+const LEFT: u32 = 64;
+const BELOW: u32 = 46;
+
+type Plane<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis<'a>, Axis<'a>>>;
+
+/// Title, legend and axes: what is under the values.
+fn framed<'a, 'b>(
+    area: &'a Area<'b>,
+    frame: &Frame<'a>,
+    legend: &[Entry<'_>],
+) -> std::result::Result<Plane<'a, 'b>, Box<dyn std::error::Error>> {
+    title(area, frame.title)?;
+    for (line, entry) in legend.iter().enumerate() {
+        let middle = (px(LEFT + 8), px(TITLE + LEGEND * line as u32 + LEGEND / 2));
+        (entry.sample)(area, middle)?;
+        let beside = (middle.0 + px(8) + FINE as i32 * SAMPLE, middle.1);
+        area.draw(&Text::new(entry.name.clone(), beside, font(14.0).pos(Pos::new(HPos::Left, VPos::Center))))?;
+    }
+    let mut plane = ChartBuilder::on(area)
+        .margin_top(px(TITLE + LEGEND * legend.len() as u32 + 8))
+        .margin_left(px(8))
+        .margin_right(px(20))
+        .margin_bottom(px(6))
+        .x_label_area_size(px(BELOW))
+        .y_label_area_size(px(LEFT))
+        .build_cartesian_2d(frame.x.clone(), frame.y.clone())?;
+    plane
+        .configure_mesh()
+        .x_desc(frame.x.label)
+        .y_desc(frame.y.label)
+        .label_style(font(14.0))
+        .axis_desc_style(font(14.0))
+        .axis_style(stroke(MUTED, 1.0))
+        .bold_line_style(stroke(RULE, 1.0))
+        .set_all_tick_mark_size(px(4))
+        .draw()?;
+    Ok(plane)
+}
+
+/// Where a value lies in its area, in pixels: plotters counts from the corner of the picture and draws from that of the area.
+fn placed(area: &Area<'_>, plane: &Plane<'_, '_>, point: (f64, f64)) -> (i32, i32) {
+    let ((x, y), (left, top)) = (plane.backend_coord(&point), area.get_base_pixel());
+    (x - left, y - top)
+}
+
+fn title(area: &Area<'_>, title: &str) -> Drawn {
+    let middle = (area.dim_in_pixel().0 as i32 / 2, px(TITLE / 2));
+    let style = ("sans-serif", 16.0 * f64::from(FINE), FontStyle::Bold).into_font().color(&INK);
+    Ok(area.draw(&Text::new(title.to_string(), middle, style.pos(Pos::new(HPos::Center, VPos::Center))))?)
+}
+
+/// A line through places in pixels, dashed as a series is.
+fn dashed(area: &Area<'_>, points: Vec<(i32, i32)>, series: usize, width: f64) -> Drawn {
+    let style = stroke(COLOURS[series % COLOURS.len()], width);
+    match DASHES[series % DASHES.len()] {
+        None => area.draw(&PathElement::new(points, style))?,
+        Some([dash, gap]) => area.draw(&DashedPathElement::new(points, px(dash), px(gap), style))?,
+    }
+    Ok(())
+}
+
+/// Lines over two axes.
+///
+/// # Errors
+/// None that is known of: plotters draws into memory.
+pub fn lines(frame: &Frame<'_>, lines: &[Line<'_>]) -> Result<String> {
+    let legend = lines.iter().filter(|line| line.name.is_some()).count() as u32;
+    let size = [WIDTH, TITLE + legend * LEGEND + HEIGHT];
+    picture(frame.title, size, |area| draw_lines(area, frame, lines))
+}
+
+/// Two charts of lines beside each other, as a file of its own.
+///
+/// # Errors
+/// As [`lines`].
+pub fn lines_beside(title: &str, charts: [(Frame<'_>, Vec<Line<'_>>); 2]) -> Result<String> {
+    let named = |lines: &[Line<'_>]| lines.iter().filter(|line| line.name.is_some()).count() as u32;
+    let legend = charts.iter().map(|(_, lines)| named(lines)).max().unwrap_or(0);
+    picture(title, [2 * WIDTH, TITLE + legend * LEGEND + HEIGHT], |area| {
+        area.fill(&PAGE)?;
+        let (left, right) = area.split_horizontally(px(WIDTH));
+        [left, right].iter().zip(&charts).try_for_each(|(area, (frame, lines))| draw_lines(area, frame, lines))
+    })
+    .map(|svg| standalone(&svg))
+}
+
+fn draw_lines(area: &Area<'_>, frame: &Frame<'_>, lines: &[Line<'_>]) -> Drawn {
+    let entry = |line: &Line<'_>| {
+        let (series, width, dots) = (line.series, line.width, line.dots);
+        let name = Cow::Owned(line.name.as_ref()?.to_string());
+        let sample = move |area: &Area<'_>, (x, y): (i32, i32)| {
+            dashed(area, vec![(x, y), (x + FINE as i32 * SAMPLE, y)], series, width)?;
+            if dots { dot(area, (x + FINE as i32 * SAMPLE / 2, y), series) } else { Ok(()) }
+        };
+        Some(Entry { name, sample: Box::new(sample) })
+    };
+    let legend: Vec<Entry<'_>> = lines.iter().filter_map(entry).collect();
+    let plane = framed(area, frame, &legend)?;
+    let place = |[x, y]: &[f64; 2]| placed(area, &plane, (*x, *y));
+    for Line { points, series, width, dots, mark, .. } in lines {
+        let points: Vec<(i32, i32)> = points.iter().map(place).collect();
+        dashed(area, points.clone(), *series, *width)?;
+        if *dots {
+            points.into_iter().try_for_each(|point| dot(area, point, *series))?;
+        }
+        if let Some(mark) = mark {
+            ring(area, place(mark), 5.0, COLOURS[series % COLOURS.len()])?;
+        }
+    }
+    Ok(())
+}
+
+fn dot(area: &Area<'_>, at: (i32, i32), series: usize) -> Drawn {
+    Ok(area.draw(&Circle::new(at, px(3), COLOURS[series % COLOURS.len()].filled()))?)
+}
+
+fn ring(area: &Area<'_>, at: (i32, i32), radius: f64, colour: RGBColor) -> Drawn {
+    let radius = (radius * f64::from(FINE)) as i32;
+    area.draw(&Circle::new(at, radius, PAGE.filled()))?;
+    Ok(area.draw(&Circle::new(at, radius, stroke(colour, 2.0)))?)
+}
+
+/// Histograms of the same bins over each other: names and values, from `low` on, each bin `width` wide. `cut` is marked.
+///
+/// # Errors
+/// As [`lines`].
+pub fn histograms(
+    frame: &Frame<'_>,
+    [low, width]: [f64; 2],
+    bars: &[(String, Vec<f64>)],
+    cut: Option<f64>,
+) -> Result<String> {
+    let outline = |area: &Area<'_>, points: Vec<(i32, i32)>, series: usize| -> Drawn {
+        area.draw(&Polygon::new(points.clone(), COLOURS[series % COLOURS.len()].mix(0.28).filled()))?;
+        dashed(area, points, series, 1.5)
+    };
+    let outline = &outline;
+    let mut legend: Vec<Entry<'_>> = Vec::new();
+    for (series, (name, _)) in bars.iter().enumerate() {
+        let sample = move |area: &Area<'_>, (x, y): (i32, i32)| {
+            let (right, half) = (x + FINE as i32 * SAMPLE, px(5));
+            outline(area, vec![(x, y + half), (x, y - half), (right, y - half), (right, y + half)], series)
+        };
+        legend.push(Entry { name: name.into(), sample: Box::new(sample) });
+    }
+    let threshold = |area: &Area<'_>, ends: [(i32, i32); 2]| -> Drawn {
+        Ok(area.draw(&DashedPathElement::new(ends, px(5), px(3), stroke(INK, 1.6)))?)
+    };
+    if let Some(cut) = cut {
+        let sample =
+            move |area: &Area<'_>, (x, y): (i32, i32)| threshold(area, [(x, y), (x + FINE as i32 * SAMPLE, y)]);
+        legend.push(Entry { name: format!("threshold {cut:.2}").into(), sample: Box::new(sample) });
+    }
+    picture(frame.title, [WIDTH, TITLE + legend.len() as u32 * LEGEND + HEIGHT], |area| {
+        let plane = framed(area, frame, &legend)?;
+        let bottom = frame.y.range[0];
+        for (series, (_, values)) in bars.iter().enumerate() {
+            let edge = |bin: usize| low + bin as f64 * width;
+            let tops = values.iter().enumerate();
+            let tops = tops.flat_map(|(bin, &value)| [(edge(bin), value), (edge(bin + 1), value)]);
+            let ends = [(edge(0), bottom), (edge(values.len()), bottom)];
+            let points = [ends[0]].into_iter().chain(tops).chain([ends[1]]);
+            outline(area, points.map(|point| placed(area, &plane, point)).collect(), series)?;
+        }
+        match cut {
+            Some(cut) => threshold(area, frame.y.range.map(|end| placed(area, &plane, (cut, end)))),
+            None => Ok(()),
+        }
+    })
+}
+
+/// A row per entry on a common percent axis. `legend` names ring, disc and diamond.
+///
+/// # Errors
+/// As [`lines`].
+pub fn dots(title: &str, legend: [&str; 3], rows: &[Dots<'_>]) -> Result<String> {
+    /// Room for the names of the rows, and for the ticks above and below them.
+    const NAMES: u32 = 168;
+    const TICKS: u32 = 24;
+    const STEM: RGBColor = COLOURS[0];
+    let disc = |area: &Area<'_>, at: (i32, i32)| -> Drawn {
+        Ok(area.draw(&Circle::new(at, 9 * FINE as i32 / 2, STEM.filled()))?)
+    };
+    let diamond = |area: &Area<'_>, (x, y): (i32, i32)| -> Drawn {
+        let reach = px(5);
+        let corners = [(x, y - reach), (x + reach, y), (x, y + reach), (x - reach, y), (x, y - reach)];
+        Ok(area.draw(&PathElement::new(corners.to_vec(), stroke(COLOURS[1], 1.6)))?)
+    };
+    let start = |area: &Area<'_>, at: (i32, i32)| ring(area, at, 3.5, MUTED);
+    let beside = rows.iter().any(|row| row.beside.is_some());
+    let values = rows.iter().flat_map(|row| [Some(row.from), Some(row.to), row.beside]).flatten();
+    let low = (values.fold(1.0, f64::min) * 10.0 - 0.2).floor().clamp(0.0, 9.0) / 10.0;
+    let x = Axis { label: "", range: [low, 1.0], ticks: linear_ticks(low, 1.0), log: false, labels: Labels::Percent };
+    let names = Labels::Names(rows.iter().map(|row| row.name.into()).collect());
+    let ticks = (0..rows.len()).map(|row| row as f64 + 0.5).collect();
+    let y = Axis { label: "", range: [rows.len() as f64, 0.0], ticks, log: false, labels: names };
+    let top = TITLE + LEGEND + 4;
+    picture(title, [WIDTH, top + 2 * TICKS + ROW * rows.len() as u32], |area| {
+        self::title(area, title)?;
+        let room = |name: &str| 34 + 8 * name.chars().count() as u32;
+        let shown = if beside { 3 } else { 2 };
+        // Above the rows where it fits, else farther left.
+        let wide: u32 = legend.iter().take(shown).map(|name| room(name)).sum();
+        let mut left = NAMES.min(WIDTH.saturating_sub(wide));
+        let shapes: [&Shape<'_>; 3] = [&start, &disc, &diamond];
+        for (shape, name) in shapes.iter().zip(legend).take(shown) {
+            let middle = px(TITLE + LEGEND / 2);
+            shape(area, (px(left + 5), middle))?;
+            let style = font(14.0).pos(Pos::new(HPos::Left, VPos::Center));
+            area.draw(&Text::new(name.to_string(), (px(left + 15), middle), style))?;
+            left += room(name);
+        }
+        let mut plane = ChartBuilder::on(area)
+            .margin_top(px(top))
+            .margin_right(px(24))
+            .x_label_area_size(px(TICKS))
+            .top_x_label_area_size(px(TICKS))
+            .y_label_area_size(px(NAMES))
+            .build_cartesian_2d(x.clone(), y.clone())?;
+        plane
+            .configure_mesh()
+            .disable_y_mesh()
+            .label_style(font(13.0))
+            .axis_style(TRANSPARENT)
+            .bold_line_style(stroke(RULE, 1.0))
+            .set_all_tick_mark_size(px(4))
+            .draw()?;
+        for (number, row) in rows.iter().enumerate() {
+            let place = |value: f64| placed(area, &plane, (value, number as f64 + 0.5));
+            let ends = vec![place(row.from), place(row.to)];
+            area.draw(&PathElement::new(ends, STEM.mix(0.45).stroke_width(px(2) as u32)))?;
+            if let Some(value) = row.beside {
+                diamond(area, place(value))?;
+            }
+            start(area, place(row.from))?;
+            disc(area, place(row.to))?;
+        }
+        Ok(())
+    })
+}
+
+/// Text as it may stand in HTML and XML, in attributes too. Control characters, which they do not have, become U+FFFD.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '"' => out += "&quot;",
+            '\'' => out += "&#39;",
+            c if c.is_control() && c != '\n' => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn axis(label: &str) -> Axis<'_> {
+        Axis { label, range: [0.0, 1.0], ticks: vec![0.5], log: false, labels: Labels::Percent }
+    }
+
+    #[test]
+    fn ticks_are_round_and_inside() {
+        assert_eq!(linear_ticks(0.0, 1.0), [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]);
+        assert_eq!(linear_ticks(0.6, 1.0), [0.6, 0.7, 0.8, 0.9, 1.0]);
+        assert_eq!(linear_ticks(-3.0, 41.0), [0.0, 10.0, 20.0, 30.0, 40.0]);
+        assert_eq!(log_ticks(0.05, 2.0), [0.05, 0.1, 0.2, 0.5, 1.0, 2.0]);
+        assert_eq!(log_ticks(0.001, 1.0), [0.001, 0.01, 0.1, 1.0]);
+        assert_eq!(log_ticks(40.0, 60.0), [50.0]);
+    }
+
+    #[test]
+    fn zero_has_a_place_on_a_logarithmic_axis() {
+        let axis = Axis { range: [0.01, 1.0], log: true, ..axis("") };
+        assert_eq!([0.0, 0.01, 0.1, 1.0, 7.0].map(|v| axis.map(&v, (0, 100))), [0, 0, 50, 100, 100]);
+        let reversed = Axis { range: [4.0, 0.0], ..axis };
+        assert_eq!([0.0, 1.0, 4.0].map(|v| Axis { log: false, ..reversed.clone() }.map(&v, (100, 0))), [0, 25, 100]);
+    }
+
+    #[test]
+    fn names_cannot_leave_their_place() {
+        assert_eq!(escape("a<b>&\"c'\u{7}"), "a&lt;b&gt;&amp;&quot;c&#39;\u{fffd}");
+        let points = vec![[0.0, 1.0], [1.0, 0.0]];
+        let line = Line { name: Some("<script>".into()), points, series: 0, width: 2.0, dots: false, mark: None };
+        let frame = Frame { title: "</svg>", x: axis("<x>"), y: axis("<y>") };
+        let svg = lines(&frame, &[line]).unwrap();
+        assert!(!svg.contains("<script>") && !svg.contains("<x>") && svg.matches("</svg>").count() == 1, "{svg}");
+        assert!(svg.contains("&lt;script&gt;") && svg.contains("50 %"), "{svg}");
+    }
+
+    #[test]
+    fn a_dot_plot_has_a_row_per_entry() {
+        let row = |name, beside| Dots { name, from: 0.8, to: 0.9, beside };
+        let svg = dots("t", ["from", "to", "beside"], &[row("a", Some(0.95)), row("b", None)]).unwrap();
+        // Rings are two circles; one of each stands in the legend.
+        assert_eq!([svg.matches("<circle").count(), svg.matches("<polyline").count()], [9, 2 + 2], "{svg}");
+        assert!(svg.contains("\na\n") && svg.contains("\nb\n"), "{svg}");
+    }
+
+    #[test]
+    fn series_beyond_the_palette_are_drawn() {
+        let frame = Frame { title: "t", x: axis("x"), y: axis("y") };
+        let line = |series| Line {
+            name: None,
+            points: vec![[0.0, 0.0], [1.0, 1.0]],
+            series,
+            width: 1.0,
+            dots: true,
+            mark: Some([0.5, 0.5]),
+        };
+        assert!(lines(&frame, &[line(0), line(7), line(11)]).unwrap().ends_with("</svg>\n"));
+        let bars = vec![("a".to_string(), vec![0.1, 0.4]), ("b".to_string(), vec![0.3, 0.2])];
+        assert!(histograms(&frame, [0.0, 0.5], &bars, Some(0.5)).unwrap().contains("threshold 0.50"));
+    }
+}
