@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde_json::json;
 use support::{Folder, Output, PHOTO};
@@ -251,11 +252,13 @@ fn plan_says_where_a_net_is_wrong() {
 #[test]
 fn bench_train_prints_one_json_document() {
     let folder = small();
+    let start = Instant::now();
     let result = folder.json("bench train net.toml --batch 2 --steps 1 --json");
+    let wall = 1e3 * start.elapsed().as_secs_f64();
     assert_eq!((&result["net"], &result["batch"]), (&json!("small"), &json!(2)));
-    for number in ["step_ms", "images_per_second", "threads"] {
-        assert!(result[number].as_f64().unwrap() > 0.0, "{result}");
-    }
+    let [step, rate] = ["step_ms", "images_per_second"].map(|key| result[key].as_f64().unwrap());
+    assert!(step > 0.0 && step < wall, "a step of {wall} ms: {result}");
+    assert!((step * rate / 2e3 - 1.0).abs() < 1e-6 && result["threads"].as_u64().unwrap() >= 1, "{result}");
     assert!(folder.ok("bench train net.toml --batch 2 --steps 1").starts_with("small: batch 2, "));
     folder.wrong("bench train net.toml --steps 0", &["--steps"]);
     folder.wrong("bench train net.toml --batch 0", &["--batch"]);
@@ -484,12 +487,15 @@ fn patches() -> Folder {
 fn extract_gives_the_same_features_both_ways() {
     let folder = patches();
     let line = format!("extract {PHOTO} --net net.toml --weights w --stride 50 --json");
+    let start = Instant::now();
     let document = folder.json(&format!("{line} -o a.safetensors"));
+    let wall = start.elapsed();
     assert_eq!(
         (&document["patches"], &document["features"], &document["stride"]),
         (&json!([9, 9]), &json!(160), &json!(50))
     );
-    assert!(document["seconds"].as_f64().unwrap() > 0.0);
+    let seconds = document["seconds"].as_f64().unwrap();
+    assert!(seconds > 0.0 && seconds < wall.as_secs_f64(), "{wall:?} in all: {document}");
     folder.json(&format!("{line} --method patchwise -o b.safetensors"));
     let [a, b] = ["a.safetensors", "b.safetensors"].map(|name| read(&folder.path(name))["features"].clone());
     assert_eq!(a.0, [9, 9, 160]);
@@ -523,12 +529,27 @@ fn extract_shows_its_plan_and_draws_it() {
 fn bench_ops_times_each_layer_forward_and_backward() {
     let folder = small();
     for device in ["cpu", "simt"] {
+        let start = Instant::now();
         let result = folder.json(&format!("bench ops net.toml --batch 2 --runs 1 --device {device} --json"));
+        let wall = 1e3 * start.elapsed().as_secs_f64();
         let rows = result.as_array().unwrap();
-        assert!(!rows.is_empty());
+        assert_eq!(rows.iter().map(|row| &row["layer"]).collect::<Vec<_>>(), ["c", "r", "fc"]);
+        let mut sum = 0.0;
         for row in rows {
-            assert!(row["forward_ms"].as_f64().unwrap() > 0.0 && row["backward_ms"].as_f64().unwrap() > 1e-9, "{row}");
+            let number = |key: &str| row[key].as_f64().unwrap();
+            // A clock's tick, not the least number there is.
+            assert!(number("forward_ms") > 1e-6 && number("backward_ms") > 1e-6, "{row}");
+            sum += number("forward_ms") + number("backward_ms");
+            // 2 samples; forward a multiply-add per weight and place.
+            let flops = number("forward_gflops") * number("forward_ms") * 1e6;
+            let expected = match row["layer"].as_str().unwrap() {
+                "c" => 2.0 * 2.0 * 4.0,
+                "fc" => 2.0 * 2.0 * 8.0,
+                _ => continue,
+            };
+            assert!((flops / expected - 1.0).abs() < 0.01, "{flops} operations: {row}");
         }
+        assert!(sum < wall, "layers take {sum} ms of the program's {wall}: {result}");
     }
     folder.wrong("bench ops net.toml --runs 0", &["--runs"]);
 }
@@ -539,7 +560,9 @@ fn bench_windows_tells_recall_beside_a_grid_s() {
     fs::create_dir(folder.path("images")).unwrap();
     fs::copy(PHOTO, folder.path("images/a.jpg")).unwrap();
     folder.write("boxes.csv", "image,x,y,width,height\na.jpg,150,60,120,120\n");
+    let start = Instant::now();
     let found = folder.json("bench windows --boxes boxes.csv --count 60 --json --draw drawn");
+    let wall = 1e3 * start.elapsed().as_secs_f64();
     assert_eq!((&found["photos"], &found["boxes"], &found["count"]), (&json!(1), &json!(1), &json!(60)));
     for kind in ["edge_boxes", "grid"] {
         let Some([(ten, few), .., (all, recall)]) = recalls(&found[kind]).first_chunk::<3>().copied() else {
@@ -548,7 +571,8 @@ fn bench_windows_tells_recall_beside_a_grid_s() {
         assert!(ten == 10.0 && all == 60.0 && few <= recall && found[kind]["windows"].as_f64().unwrap() <= 60.0);
         assert_eq!(found[kind]["recall_iou_0.5"], json!(recall));
         assert!(found[kind]["mean_best_iou"].as_f64().unwrap() <= 1.0);
-        assert!(found[kind]["ms_per_photo"].as_f64().unwrap() > 0.0);
+        let ms = found[kind]["ms_per_photo"].as_f64().unwrap();
+        assert!(ms > 0.0 && ms < wall, "{wall} ms in all: {found}");
     }
     assert!(folder.path("drawn/a.png").is_file());
     assert!(folder.ok("bench windows --boxes boxes.csv --count 60").contains("edge boxes"));
@@ -568,21 +592,29 @@ fn recalls(found: &serde_json::Value) -> Vec<(f64, f64)> {
 fn bench_interweave_prints_the_contract_s_keys() {
     let folder = patches();
     let line = "bench interweave --net net.toml --image 79x87 --rounds 1 --device cpu";
+    let start = Instant::now();
     let document = folder.json(&format!("{line} --stride 8 --json"));
+    let wall = 1e3 * start.elapsed().as_secs_f64();
     assert_eq!(
         (&document["image"], &document["patches"], &document["device"]),
         (&json!([79, 87]), &json!(12), &json!("cpu"))
     );
-    for key in ["patchwise_ms", "interweave_ms", "speedup", "flop_ratio"] {
-        assert!(document[key].as_f64().unwrap() > 0.0, "{key}");
-    }
-    assert!(document["max_rel_error"].as_f64().unwrap() <= 1e-5);
+    let number = |key: &str| document[key].as_f64().unwrap();
+    let (patchwise, interweave) = (number("patchwise_ms"), number("interweave_ms"));
+    assert!(interweave > 0.0 && patchwise + interweave < wall, "{wall} ms in all: {document}");
+    // One round: its ratio is the speedup.
+    assert!((number("speedup") * interweave / patchwise - 1.0).abs() < 1e-6, "{document}");
+    assert!((number("flop_ratio") * number("interweave_gflop") / number("patchwise_gflop") - 1.0).abs() < 1e-6);
+    assert!(number("flop_ratio") > 1.0, "12 overlapping patches share something: {document}");
+    assert!(number("max_rel_error") <= 1e-5);
     let csv = folder.ok(&format!("{line} --stride 8,12 --csv --plot plot.svg"));
     assert_eq!(csv.lines().count(), 3);
     assert!(fs::read_to_string(folder.path("plot.svg")).unwrap().contains("speedup"));
     folder.wrong(&format!("{line} --stride 8,0 --json"), &["--stride"]);
     let line = "bench interweave --net net.toml --image 63x67 --stride 4 --rounds 1 --device simt --json";
+    let start = Instant::now();
     let document = folder.json(line);
-    assert!(document["interweave_maps_ms"].as_f64().unwrap() > 0.0);
+    let (wall, maps) = (1e3 * start.elapsed().as_secs_f64(), document["interweave_maps_ms"].as_f64().unwrap());
+    assert!(maps > 0.0 && maps < wall, "{wall} ms in all: {document}");
     assert!(document["max_rel_error"].as_f64().unwrap() <= 1e-5);
 }

@@ -1,12 +1,15 @@
 //! The CUDA driver. Without a GPU: what a user is told on machines of every kind, and the driver's own logic, both against
 //! a fake libcuda (tests/cuda/fake.c) that this file compiles. With a GPU: the same logic and real kernels on it.
 //!
-//! What needs a GPU says "skipped: no CUDA device" where there is none, and fails then with `WEFT_REQUIRE_CUDA=1`.
+//! What needs a GPU is ignored where there is none, and fails then with `WEFT_REQUIRE_CUDA=1`.
 
+#[macro_use]
+#[path = "support/harness.rs"]
+mod harness;
 mod support;
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use support::{Folder, ROOT};
 use weft::device::cuda::{Code, Refusal};
@@ -27,15 +30,54 @@ fn fake(folder: &Folder, flags: &[&str]) -> PathBuf {
     folder.0.path().to_path_buf()
 }
 
-/// Runs one of the ignored tests below in a process that finds the fake.
-fn in_fake(test: &str, mode: &str, flags: &[&str]) {
+/// Names the part of [`fakes`] that this process is to run, instead of tests.
+const PART: &str = "WEFT_TEST_PART";
+
+fn main() -> ExitCode {
+    if let Ok(part) = std::env::var(PART) {
+        fakes::run(&part);
+        return ExitCode::SUCCESS;
+    }
+    let mut tests = tests![
+        the_driver_keeps_its_promises_on_a_fake_gpu,
+        every_reason_against_a_gpu_is_one_clear_line,
+        the_emulator_keeps_the_same_promises,
+        the_program_starts_with_every_libcuda_and_says_in_one_line_what_it_uses,
+    ];
+    tests.extend([
+        harness::test_with(
+            "without_libcuda_the_program_starts_and_cuda_is_one_clear_line",
+            no_gpu,
+            without_libcuda_the_program_starts_and_cuda_is_one_clear_line,
+        ),
+        harness::test_with(
+            "gpu_check_names_what_it_could_not_run",
+            no_gpu_but_python,
+            gpu_check_names_what_it_could_not_run,
+        ),
+        harness::test_with(
+            "the_driver_keeps_its_promises_on_this_gpu",
+            harness::cuda,
+            the_driver_keeps_its_promises_on_this_gpu,
+        ),
+        harness::test_with(
+            "every_kernel_of_the_emulator_is_in_the_code_on_this_gpu",
+            harness::cuda,
+            every_kernel_of_the_emulator_is_in_the_code_on_this_gpu,
+        ),
+    ]);
+    harness::main(tests)
+}
+
+/// Runs a part of [`fakes`] in a process that finds the fake.
+fn in_fake(part: &str, mode: &str, flags: &[&str]) {
     let folder = Folder::new();
     let libraries = fake(&folder, flags);
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--ignored", "--nocapture"]);
-    let output = command.env("LD_LIBRARY_PATH", libraries).env("WEFT_FAKE_CUDA", mode).output().unwrap();
+    command.env(PART, part).env("LD_LIBRARY_PATH", libraries).env("WEFT_FAKE_CUDA", mode);
+    let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("1 passed"), "{test} in {mode:?}:\n{text}");
+    assert!(output.status.success() && text.contains(&format!("{part}: done")), "{part} in {mode:?}:\n{text}");
 }
 
 /// What a fake image is: `p` for pointwise.
@@ -57,15 +99,24 @@ fn refused(result: Result<Cuda, Refusal>, parts: &[&str]) -> Refusal {
 }
 
 mod fakes {
-    //! Run by the tests below, in a process of their own.
+    //! What the tests below run in processes of their own: libcuda is loaded once, so there is one of each kind in a process.
     use super::*;
+
+    pub fn run(part: &str) {
+        match part {
+            "refuses" => refuses(),
+            "no_code_is_plain" => no_code_is_plain(),
+            "works" => works(),
+            "large_uploads_go_round_the_ring" => large_uploads_go_round_the_ring(),
+            _ => panic!("no part {part}"),
+        }
+        println!("{part}: done");
+    }
 
     fn expect(parts: &[&str]) -> Refusal {
         refused(Cuda::open_with(0, CODE), parts)
     }
 
-    #[test]
-    #[ignore = "needs the fake libcuda"]
     fn refuses() {
         match std::env::var("WEFT_FAKE_CUDA").unwrap().as_str() {
             "none" => expect(&["cuda: the NVIDIA driver finds no GPU", "nvidia-smi"]),
@@ -78,15 +129,11 @@ mod fakes {
         };
     }
 
-    #[test]
-    #[ignore = "needs the fake libcuda"]
     fn no_code_is_plain() {
         let none = Code { images: &[], ..CODE };
         assert!(refused(Cuda::open_with(0, none), &["built without GPU code", "WEFT_CUDA=require"]).plain);
     }
 
-    #[test]
-    #[ignore = "needs the fake libcuda"]
     fn works() {
         let driver = Cuda::open_with(0, CODE).unwrap_or_else(|refusal| panic!("{}", refusal.error));
         assert_eq!(driver.kernels(), ["fill_f16", "fill_f32"]);
@@ -129,8 +176,6 @@ mod fakes {
         assert!(gpu.driver.capture(&[fill("fill_f32")]).is_err());
     }
 
-    #[test]
-    #[ignore = "needs the fake libcuda"]
     fn large_uploads_go_round_the_ring() {
         let driver = Cuda::open_with(0, CODE).unwrap_or_else(|refusal| panic!("{}", refusal.error));
         let gpu = Gpu::new(Arc::new(driver));
@@ -181,22 +226,19 @@ fn logic(gpu: &Gpu) {
     gpu.driver.synchronize().unwrap();
 }
 
-#[test]
 fn the_driver_keeps_its_promises_on_a_fake_gpu() {
-    in_fake("fakes::works", "", &[]);
-    in_fake("fakes::large_uploads_go_round_the_ring", "", &[]);
-    in_fake("fakes::no_code_is_plain", "", &[]);
+    in_fake("works", "", &[]);
+    in_fake("large_uploads_go_round_the_ring", "", &[]);
+    in_fake("no_code_is_plain", "", &[]);
 }
 
-#[test]
 fn every_reason_against_a_gpu_is_one_clear_line() {
     for mode in ["none", "old", "busy", "ancient", "code", ""] {
-        in_fake("fakes::refuses", mode, &[]);
+        in_fake("refuses", mode, &[]);
     }
-    in_fake("fakes::refuses", "lacks", &["-DLACKS"]);
+    in_fake("refuses", "lacks", &["-DLACKS"]);
 }
 
-#[test]
 fn the_emulator_keeps_the_same_promises() {
     for checked in [false, true] {
         logic(&Gpu::new(Arc::new(Emulator::new(EmulatorOptions { checked, seed: None }))));
@@ -218,7 +260,6 @@ fn weft(folder: &Folder, mode: Option<&str>, words: &[&str]) -> (Option<i32>, St
 /// Opens a device, and no more.
 const DOCTOR: [&str; 4] = ["doctor", "--json", "--only", "nothing"];
 
-#[test]
 fn the_program_starts_with_every_libcuda_and_says_in_one_line_what_it_uses() {
     let folder = Folder::new();
     let has_code = !IMAGES.is_empty();
@@ -240,11 +281,11 @@ fn the_program_starts_with_every_libcuda_and_says_in_one_line_what_it_uses() {
     }
 }
 
-#[test]
-fn without_libcuda_the_program_starts_and_cuda_is_one_clear_line() {
-    if weft::device::cuda::probe().is_ok() {
-        return println!("skipped: this machine has a CUDA device");
-    }
+fn no_gpu() -> Result<(), String> {
+    weft::device::cuda::probe().map_or(Ok(()), |_| Err("this machine has a CUDA device".into()))
+}
+
+fn without_libcuda_the_program_starts_and_cuda_is_one_clear_line((): ()) {
     let folder = Folder::new();
     let words = |device| [&DOCTOR[..], &["--device", device]].concat();
     for device in ["cuda", "cuda:3"] {
@@ -260,12 +301,12 @@ fn without_libcuda_the_program_starts_and_cuda_is_one_clear_line() {
     assert!(code == Some(1) && stderr.contains("no such device"), "{stderr}");
 }
 
-#[test]
-fn gpu_check_names_what_it_could_not_run() {
-    let python = Command::new("python3").arg("--version").output();
-    if python.is_err() || weft::device::cuda::probe().is_ok() {
-        return println!("skipped: no python3, or a CUDA device, on which to run scripts/gpu-check by hand");
-    }
+fn no_gpu_but_python() -> Result<(), String> {
+    no_gpu().map_err(|found| format!("{found}: run scripts/gpu-check by hand"))?;
+    Command::new("python3").arg("--version").output().map(|_| ()).map_err(|e| format!("no python3: {e}"))
+}
+
+fn gpu_check_names_what_it_could_not_run((): ()) {
     let folder = Folder::new();
     let json = folder.path("report.json");
     let mut command = Command::new("python3");
@@ -283,30 +324,15 @@ fn gpu_check_names_what_it_could_not_run() {
     }
 }
 
-/// The GPU of this machine; without one says so, or fails if one is required.
-fn gpu() -> Option<Gpu> {
-    match Cuda::open_any() {
-        Ok((_, cuda)) => Some(Gpu::new(Arc::new(cuda))),
-        Err(refusal) => {
-            let required = std::env::var("WEFT_REQUIRE_CUDA").is_ok_and(|value| value == "1");
-            assert!(!required, "WEFT_REQUIRE_CUDA=1, but {}", refusal.error);
-            println!("skipped: no CUDA device ({})", refusal.error);
-            None
-        }
-    }
-}
-
-#[test]
-fn the_driver_keeps_its_promises_on_this_gpu() {
-    let Some(gpu) = gpu() else { return };
+fn the_driver_keeps_its_promises_on_this_gpu(cuda: Arc<Cuda>) {
+    let gpu = Gpu::new(cuda);
     logic(&gpu);
     let error = gpu.memory(1 << 50).err().expect("more than any GPU has").to_string();
     assert!(error.contains("out of memory: 1048576.0 GiB asked for"), "{error}");
 }
 
-#[test]
-fn every_kernel_of_the_emulator_is_in_the_gpu_code() {
-    let Some(gpu) = gpu() else { return };
+fn every_kernel_of_the_emulator_is_in_the_code_on_this_gpu(cuda: Arc<Cuda>) {
+    let gpu = Gpu::new(cuda);
     let there = gpu.driver.kernels();
     let missing: Vec<String> =
         Emulator::new(EmulatorOptions::default()).kernels().into_iter().filter(|name| !there.contains(name)).collect();

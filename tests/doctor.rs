@@ -15,7 +15,7 @@ fn every_kernel_is_checked_and_holds() {
     let report = doctor::check(&gpu, |_| true, |_| ());
     let failed: Vec<_> = report.rows.iter().filter(|row| !row.holds()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
-    assert!(report.unused.is_empty(), "no case of src/doctor runs {:?}", report.unused);
+    assert!(report.unused.is_empty(), "no case runs {:?}", report.unused);
     assert!(gpu.driver.kernels().len() > 50);
 }
 
@@ -77,7 +77,9 @@ impl Driver for Broken {
 
 #[test]
 fn a_kernel_that_does_nothing_or_fails_is_found() {
-    for (kernel, case) in [("conv_forward_bf16", "conv"), ("conv_weights_f32", "conv"), ("widen_f16", "conversion")] {
+    for (kernel, case) in
+        [("conv_forward_bf16", "conv: relu"), ("conv_weights_f32", "conv: relu"), ("widen_f16", "conversion")]
+    {
         for refuses in [false, true] {
             let emulator = Emulator::new(EmulatorOptions::default());
             let gpu = Gpu::new(Arc::new(Broken { emulator, kernel, refuses }));

@@ -62,10 +62,11 @@ fn step_of(checkpoint: &Path) -> usize {
 
 /// Waits until the process has written a checkpoint, or has ended.
 fn wait_for_checkpoint(child: &mut Child, checkpoint: &Path) {
-    let inode = || fs::metadata(checkpoint).map(|m| m.ino()).ok();
-    let (before, began) = (inode(), Instant::now());
-    while inode() == before && child.try_wait().unwrap().is_none() {
-        assert!(began.elapsed() < Duration::from_secs(60), "no checkpoint in a minute");
+    // A number of an inode comes back when its file was replaced twice.
+    let version = || fs::metadata(checkpoint).map(|m| (m.ino(), m.mtime(), m.mtime_nsec())).ok();
+    let (before, began) = (version(), Instant::now());
+    while version() == before && child.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(600), "no checkpoint in ten minutes");
         sleep(Duration::from_micros(500));
     }
 }
@@ -94,27 +95,38 @@ fn same(folder: &Folder, a: &str, b: &str) {
     }
 }
 
+/// The moments of the kills follow the process's own checkpoints, not a clock, so that they are spread over the run on a
+/// machine of any speed.
 #[test]
 fn killed_fifty_times_and_resumed_is_undisturbed_to_the_last_bit() {
     let (folder, mut rng) = (lab(), rng());
-    let seconds = whole(&folder, &format!("{RUN}whole")).as_secs_f32();
+    whole(&folder, &format!("{RUN}whole"));
     let checkpoint = folder.path("killed/checkpoint.safetensors");
     let (mut lives, mut without_progress, mut littered) = (0, 0, 0);
-    let mut start_up = Duration::from_millis(50);
+    let (mut start_up, mut step) = (Duration::from_millis(50), Duration::ZERO);
     while lives < KILLS {
-        let (began, before) = (Instant::now(), step_of(&checkpoint));
+        let (mut began, before) = (Instant::now(), step_of(&checkpoint));
         let mut child = spawn(&folder, &format!("{RUN}killed"));
-        // One life in four ends at any moment of its start; the others do a step and then some of those that are left.
+        // One life in four ends at any moment of its start; the others do a step, some of those that are left, and a part of
+        // the next.
         if lives % 4 == 3 {
             sleep(start_up.mul_f32(rng.unit()));
         } else {
             wait_for_checkpoint(&mut child, &checkpoint);
             start_up = began.elapsed();
-            let share = (STEPS - step_of(&checkpoint)) as f32 / STEPS as f32 / (KILLS - lives + 5) as f32;
-            sleep(Duration::from_secs_f32(seconds * share * rng.unit()));
+            for _ in 0..rng.below(2 + (STEPS - before) / (KILLS - lives + 5)) {
+                began = Instant::now();
+                wait_for_checkpoint(&mut child, &checkpoint);
+                step = began.elapsed();
+            }
+            sleep(step.mul_f32(rng.unit()));
         }
         child.kill().unwrap();
         let status = child.wait().unwrap();
+        if status.success() {
+            // This process waited for the processor for so long that the rest was done.
+            break;
+        }
         assert_eq!(status.signal(), Some(9), "life {lives} ended by itself after step {before}");
         lives += 1;
         without_progress += usize::from(step_of(&checkpoint) == before);
@@ -123,9 +135,9 @@ fn killed_fifty_times_and_resumed_is_undisturbed_to_the_last_bit() {
     }
     let reached = step_of(&checkpoint);
     eprintln!(
-        "{lives} kills to step {reached} of {STEPS}: {without_progress} without progress, {littered} within a write; undisturbed in {seconds:.2} s"
+        "{lives} kills to step {reached} of {STEPS}: {without_progress} without progress, {littered} within a write"
     );
-    assert!(reached < STEPS);
+    assert!(lives >= KILLS / 5, "only {lives} kills");
     whole(&folder, &format!("{RUN}killed"));
     same(&folder, "whole", "killed");
 }

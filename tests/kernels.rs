@@ -5,11 +5,14 @@
 //!
 //! A family of kernels that has a `_tf32` member (`gemm_nn_f32`, `_tf32`, `_f16`, `_bf16`) is a matrix product.
 
+#[macro_use]
+#[path = "support/harness.rs"]
+mod harness;
+
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use weft::device::{ARCHITECTURES, IMAGES, NVCC};
 
 /// From here on cards have tf32, bf16 and cp.async; the shim traps or copies plainly before.
@@ -106,15 +109,29 @@ fn faults(name: &str, kernel: &Kernel, is_product: bool, arch: u32) -> Vec<Strin
     faults
 }
 
-/// Says why a test does nothing, past the harness, which keeps the output of tests that pass to itself.
-fn skipped(why: &str) {
-    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+fn main() -> ExitCode {
+    let mut tests = tests![the_report_is_read_as_cuobjdump_writes_it, each_fault_is_named];
+    tests.push(harness::test_with(
+        "no_kernel_spills_and_products_use_tensor_cores_and_wide_loads",
+        tools,
+        no_kernel_spills_and_products_use_tensor_cores_and_wide_loads,
+    ));
+    harness::main(tests)
 }
 
-/// cuobjdump and nvdisasm lie beside the nvcc that built the kernels.
-fn tools() -> Option<PathBuf> {
-    let folder = PathBuf::from(option_env!("WEFT_CUDA_BIN")?);
-    ["cuobjdump", "nvdisasm"].iter().all(|tool| folder.join(tool).is_file()).then_some(folder)
+/// The folder of cuobjdump and nvdisasm, which lie beside the nvcc that built the kernels, or why there is none. With
+/// `WEFT_CUDA=require`, as in CI, that is a failure.
+fn tools() -> Result<PathBuf, String> {
+    let here = |folder: &PathBuf| ["cuobjdump", "nvdisasm"].iter().all(|tool| folder.join(tool).is_file());
+    let found = if ARCHITECTURES.is_empty() {
+        Err("weft was built without GPU code (see WEFT_CUDA in build.rs)")
+    } else {
+        option_env!("WEFT_CUDA_BIN").map(PathBuf::from).filter(here).ok_or("no cuobjdump and nvdisasm beside nvcc")
+    };
+    if let Err(reason) = found {
+        assert!(!harness::is_required("WEFT_CUDA", "require"), "WEFT_CUDA=require, but {reason}");
+    }
+    found.map_err(str::to_owned)
 }
 
 fn cuobjdump(tools: &Path, options: &[&str], image: &Path, arch: &str) -> String {
@@ -142,14 +159,7 @@ fn number(arch: &str) -> u32 {
     arch.trim_end_matches(char::is_alphabetic).parse().unwrap()
 }
 
-#[test]
-fn no_kernel_spills_and_products_use_tensor_cores_and_wide_loads() {
-    if ARCHITECTURES.is_empty() {
-        return skipped("the kernel report, because weft was built without GPU code (see WEFT_CUDA in build.rs)");
-    }
-    let Some(tools) = tools() else {
-        return skipped("the kernel report, because cuobjdump and nvdisasm are not beside nvcc");
-    };
+fn no_kernel_spills_and_products_use_tensor_cores_and_wide_loads(tools: PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let write = |&(stem, bytes): &(&str, &[u8])| {
         let path = folder.path().join(stem).with_extension("fatbin");
@@ -167,8 +177,8 @@ fn no_kernel_spills_and_products_use_tensor_cores_and_wide_loads() {
         .map(|((stem, path), arch)| (stem.as_str(), *arch, inspect(&tools, path, arch, shown.contains(arch))))
         .collect();
 
-    println!(
-        "{NVCC}\n{:<32}{:>7}{:>6}{:>7}{:>8}{:>6}{:>9}",
+    let mut table = format!(
+        "{NVCC}\n{:<32}{:>7}{:>6}{:>7}{:>8}{:>6}{:>9}\n",
         "kernel", "sm", "regs", "stack", "shared", "mma", "16-byte"
     );
     let (mut wrong, mut products) = (Vec::new(), Vec::new());
@@ -181,9 +191,12 @@ fn no_kernel_spills_and_products_use_tensor_cores_and_wide_loads() {
             let Kernel { registers, stack, shared, .. } = kernel;
             let count = |n: usize| if kernel.disassembled { n.to_string() } else { String::new() };
             let (tensor, wide) = (count(kernel.tensor), count(kernel.wide_loads + kernel.wide_copies));
-            println!("{name:<32}{arch:>7}{registers:>6}{stack:>7}{shared:>8}{tensor:>6}{wide:>9}");
+            table += &format!("{name:<32}{arch:>7}{registers:>6}{stack:>7}{shared:>8}{tensor:>6}{wide:>9}\n");
             wrong.extend(faults(name, kernel, is_product, number(arch)));
         }
+    }
+    if harness::is_verbose() {
+        print!("{table}");
     }
     for stem in PRODUCTS.iter().filter(|stem| images.iter().any(|(name, _)| name == **stem)) {
         for arch in ARCHITECTURES {
@@ -193,7 +206,6 @@ fn no_kernel_spills_and_products_use_tensor_cores_and_wide_loads() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-#[test]
 fn the_report_is_read_as_cuobjdump_writes_it() {
     let mut kernels = BTreeMap::new();
     read(
@@ -213,7 +225,6 @@ fn the_report_is_read_as_cuobjdump_writes_it() {
     assert_eq!(kernels.len(), 1);
 }
 
-#[test]
 fn each_fault_is_named() {
     let good =
         || Kernel { registers: 90, disassembled: true, tensor: 8, wide_loads: 2, wide_copies: 2, ..Kernel::default() };

@@ -4,8 +4,9 @@ mod support;
 
 use serde_json::Value;
 use std::fs;
+use std::time::Instant;
 use support::{Folder, PHOTO};
-use weft::data::photo::Photo;
+use weft::data::photo::{Photo, Rect};
 
 /// The one face of a list of one image.
 #[track_caller]
@@ -19,18 +20,28 @@ fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
+fn rect(face: &Value) -> Rect {
+    let [x, y, width, height] = ["x", "y", "width", "height"].map(|key| number(&face[key]) as f32);
+    Rect::new(x, y, width, height)
+}
+
+/// The face of the photo that ships, from chin to hairline.
+const FACE: Rect = Rect { x: 170.0, y: 60.0, width: 110.0, height: 140.0 };
+
+/// Fails unless a window is on a face.
+#[track_caller]
+fn assert_on(window: Rect, face: Rect) {
+    let iou = window.iou(&face);
+    assert!(iou >= 0.5, "IoU {iou} of {window:?} and {face:?}");
+}
+
 #[test]
 fn predict_finds_the_face_and_forty_attributes() {
     let folder = Folder::new();
     let document = folder.json(&format!("predict {PHOTO} --json --annotate pictures"));
     let image = only(&document);
     assert_eq!((&image["width"], &image["height"]), (&512.into(), &512.into()));
-    // The face is at (170..280, 60..200).
-    let face = &image["face"];
-    let (x, y) =
-        (number(&face["x"]) + number(&face["width"]) / 2.0, number(&face["y"]) + number(&face["height"]) / 2.0);
-    assert!((180.0..270.0).contains(&x) && (85.0..185.0).contains(&y), "{face}");
-    assert!((60.0..220.0).contains(&number(&face["width"])), "{face}");
+    assert_on(rect(&image["face"]), FACE);
     let attributes = image["attributes"].as_object().unwrap();
     assert_eq!(attributes.len(), 40);
     for (name, attribute) in attributes {
@@ -144,10 +155,12 @@ fn all_faces_of_a_photo_are_found_and_none_where_there_is_none() {
     let document = folder.json("locate two.png --all --json");
     let faces = only(&document)["faces"].as_array().unwrap();
     assert_eq!(faces.len(), 2, "{faces:?}");
-    // In the portrait the face's middle is at (115, 130).
-    let mut middles: Vec<f64> = faces.iter().map(|face| number(&face["x"]) + number(&face["width"]) / 2.0).collect();
-    middles.sort_by(f64::total_cmp);
-    assert!((120.0..190.0).contains(&middles[0]) && (540.0..610.0).contains(&middles[1]), "{faces:?}");
+    let mut windows: Vec<Rect> = faces.iter().map(rect).collect();
+    windows.sort_by(|a, b| a.x.total_cmp(&b.x));
+    for (window, x) in windows.into_iter().zip([40.0, 460.0]) {
+        // Where the portrait is pasted, less where it was cut out.
+        assert_on(window, Rect { x: FACE.x + x - 110.0, y: FACE.y + 60.0, ..FACE });
+    }
     assert!(number(&faces[0]["score"]) >= number(&faces[1]["score"]));
     assert_eq!(only(&folder.json("locate two.png --json"))["faces"].as_array().unwrap().len(), 1);
     assert_eq!(only(&folder.json("locate none.png --all --json"))["faces"], Value::Array(Vec::new()));
@@ -170,10 +183,14 @@ fn an_attribute_is_drawn_where_it_is_seen() {
 #[test]
 fn bench_predict_says_where_the_time_goes() {
     let folder = Folder::new();
+    let start = Instant::now();
     let document = folder.json(&format!("bench predict {PHOTO} --rounds 1 --json"));
-    for key in ["decode_ms", "locate_ms", "attributes_ms", "photo_ms", "photos_per_second"] {
-        assert!(number(&document[key]) > 0.0, "{key}");
-    }
+    let wall = 1e3 * start.elapsed().as_secs_f64();
+    let [decode, locate, attributes, photo] =
+        ["decode_ms", "locate_ms", "attributes_ms", "photo_ms"].map(|key| number(&document[key]));
+    assert!(decode > 0.0 && locate > 0.0 && attributes > 0.0, "{document}");
+    assert!(decode + locate + attributes < wall && photo < wall, "{wall} ms in all: {document}");
+    assert!((number(&document["photos_per_second"]) * photo / 1e3 - 1.0).abs() < 1e-6, "{document}");
     assert_eq!(document["device"], "cpu");
     folder.fails("bench predict nowhere.jpg", &["nowhere.jpg"]);
     // One level a net and one patch: the emulator takes its time.
@@ -231,11 +248,16 @@ fn a_bundle_that_is_broken_is_named() {
 fn machines_are_trained_and_measured_on_other_faces() {
     let folder = Folder::new();
     folder.bundle("m");
-    folder.ok("data synth d --images 60 --identities 12 --width 64 --height 64 --seed 5");
+    // The second set has other people, so nothing of it was learned by heart.
+    for (name, seed) in [("d", 5), ("others", 6)] {
+        folder.ok(&format!("data synth {name} --images 100 --identities 100 --width 64 --height 64 --seed {seed}"));
+    }
     let report = folder.slow_json("svm train --data d --split train --aligned --model m --json");
     assert!(number(&report["held_out_accuracy"]) > 0.5, "{report}");
-    let document = folder.slow_json("svm eval --data d --split train --aligned --model m --json");
-    assert!(number(&document["accuracy"]) > number(&document["majority"]), "{document}");
+    let document = folder.slow_json("svm eval --data others --split train --aligned --model m --json");
+    // Half of it is what guessing gives, however rare an attribute is. Hair is large; most else is small in 64 pixels.
+    assert!(number(&document["balanced_accuracy"]) > 0.52, "{document}");
+    assert!(number(&document["per_attribute"]["Black_Hair"]["balanced_accuracy"]) > 0.7, "{document}");
     let document = folder.slow_json("eval --data d --split train --model m --json");
     // Four patches of each photo, and their mirror images.
     assert_eq!(document["images"].as_u64().map(|images| 8 * images), report["rows"].as_u64());

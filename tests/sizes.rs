@@ -30,8 +30,8 @@ outputs = 400
 "#;
 /// Address space of the program, in KiB: a fraction of what is asked for.
 const LIMIT: u64 = 4 << 20;
-/// A refusal comes at once, on a busy machine too.
-const AT_ONCE: Duration = Duration::from_secs(10);
+/// A refusal comes at once: what is refused would take hours. The limit leaves room for a slow and busy machine.
+const AT_ONCE: Duration = Duration::from_secs(60);
 
 fn wide() -> Folder {
     let folder = Folder::new();
@@ -186,7 +186,7 @@ fn a_plan_costs_what_its_axes_cost() {
     folder.write("anet.toml", net.spec.to_toml());
     let table = |size: &str, stride: usize| {
         let line = format!("extract --net anet.toml --stride {stride} --plan {size}");
-        let (Output { code, stdout, stderr }, peak) = limited(&folder, &line, LIMIT, Duration::from_secs(5));
+        let (Output { code, stdout, stderr }, peak) = limited(&folder, &line, LIMIT, AT_ONCE);
         assert_eq!((code, stderr.as_str()), (Some(0), ""), "{line}");
         (stdout, peak)
     };
@@ -250,7 +250,7 @@ fn a_large_image_is_extracted_in_bounded_memory() {
     photo(&folder, "large.ppm", 4000, 3000);
     // 1.2 GB of features.
     let line = "extract large.ppm --net net.toml --weights w --stride 4 --device cpu --json";
-    let (Output { code, stdout, stderr }, peak) = limited(&folder, line, LIMIT, Duration::from_secs(120));
+    let (Output { code, stdout, stderr }, peak) = limited(&folder, line, LIMIT, Duration::from_secs(900));
     assert_eq!(code, Some(0), "{stderr}");
     let document: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((&document["patches"], &document["features"]), (&[748, 998].into(), &400.into()));

@@ -56,32 +56,59 @@ fn lnet() -> Arc<Net> {
     narrow("lnet_s.toml", 8, Some(99), head)
 }
 
-/// Losses of five steps from the same parameters on the same batches.
-fn losses(device: &Device, net: &Arc<Net>) -> Vec<f32> {
+/// What five steps of training say.
+struct Steps {
+    /// The loss of each step's batch.
+    losses: Vec<f32>,
+    /// The loss of the first batch without dropout, before the steps and after them.
+    before: f32,
+    after: f32,
+}
+
+/// Five steps from the same parameters, on two batches in turn.
+fn train(device: &Device, net: &Arc<Net>) -> Steps {
     const BATCH: usize = 4;
     let mut rng = Rng::new(5, 0);
     let config = SgdConfig { clip_norm: 2.0, ..SgdConfig::default() };
     let mut trainer = Trainer::new(device, net.clone(), BATCH, config, net.initial_parameters(3)).unwrap();
-    let mut losses = Vec::new();
-    for step in 0..5 {
+    let batches = [(); 2].map(|()| {
         let batch: Vec<f32> = (0..net.value_len(INPUT, BATCH)).map(|_| rng.normal()).collect();
         let values: Vec<f32> = (0..BATCH * TAGS).map(|_| f32::from(u8::from(rng.chance(0.5)))).collect();
-        let targets = Targets { classes: &[8, 5, 8, 5], values: &values };
+        (batch, values)
+    });
+    let targets = |values| Targets { classes: &[8, 5, 8, 5], values };
+    let (first, values) = &batches[0];
+    let before = trainer.forward(first, Mode::Inference, targets(values)).unwrap();
+    let mut losses = Vec::new();
+    for (step, (batch, values)) in (0..5).zip(batches.iter().cycle()) {
         let mode = Mode::Training { seed: 77 + step };
-        losses.push(trainer.forward(&batch, mode, targets).unwrap());
+        losses.push(trainer.forward(batch, mode, targets(values)).unwrap());
         trainer.update(0.02).unwrap();
     }
-    losses
+    let after = trainer.forward(first, Mode::Inference, targets(values)).unwrap();
+    Steps { losses, before, after }
 }
 
+/// What of its loss a net learns in five steps, at the least.
+const LEARNED: f32 = 0.1;
+
 fn compare(gpu: Gpu, net: &Arc<Net>, bound: f32) {
-    let (precision, expected) = (gpu.precision, losses(&Device::Cpu, net));
-    let found = losses(&Device::Gpu(gpu), net);
-    assert!(expected[4] != expected[0], "nothing was learned: {expected:?}");
-    for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        let error = (found - expected).abs() / expected.abs();
-        assert!(error <= bound, "{precision}, step {step}: loss {found} instead of {expected}, error {error}");
+    let (precision, expected) = (gpu.precision, train(&Device::Cpu, net));
+    let found = train(&Device::Gpu(gpu), net);
+    for Steps { before, after, .. } in [&expected, &found] {
+        assert!(*after < (1.0 - LEARNED) * before, "{precision}: the loss of one batch goes from {before} to {after}");
     }
+    // A device that does not learn is told from one that rounds.
+    assert!(bound < LEARNED / 2.0);
+    let near = |what: &str, found: f32, expected: f32| {
+        let error = (found - expected).abs() / expected.abs();
+        assert!(error <= bound, "{precision}, {what}: loss {found} instead of {expected}, error {error}");
+    };
+    for (step, (found, expected)) in found.losses.iter().zip(&expected.losses).enumerate() {
+        near(&format!("step {step}"), *found, *expected);
+    }
+    near("before", found.before, expected.before);
+    near("after", found.after, expected.after);
 }
 
 #[test]

@@ -45,9 +45,10 @@ impl Precision {
         [4, 4, 2, 2][self as usize]
     }
 
-    /// Largest error of a layer, as a share of its largest output, against an f64 loop over inputs rounded the same way.
-    pub fn tolerance(self) -> f64 {
-        [1e-6, 2e-3, 1e-2, 1e-2][self as usize]
+    /// Largest relative error of a number that is rounded once: as memory keeps it, for tf32 as the tensor cores read it.
+    pub fn unit_roundoff(self) -> f64 {
+        let digits = [24, 11, 11, 8][self as usize];
+        0.5f64.powi(digits)
     }
 
     /// `x` as it is multiplied: as memory keeps it, for tf32 as the tensor cores read it (halves away from zero).

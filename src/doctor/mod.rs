@@ -1,9 +1,9 @@
 //! `weft doctor`: what is here, and whether every kernel does on this very device what the CPU does.
 //!
-//! Small nets ([`cases`]), one per operation and path, run on the device in each precision and on the CPU; a kernel gets
-//! the worst error of the cases in which it ran. Kernels that belong to no layer have checks of their own ([`standalone`]).
+//! Small nets (the quick ones of [`cases`]), one per operation and path, run on the device in each precision and on the CPU; a
+//! kernel gets the worst error of the cases in which it ran. Kernels that belong to no layer have checks of their own
+//! ([`standalone`]).
 
-pub mod cases;
 pub mod standalone;
 mod tally;
 
@@ -12,16 +12,16 @@ pub use tally::{Row, Tally};
 use crate::Result;
 #[cfg(feature = "cuda")]
 use crate::device::cuda::{self, Found};
-use crate::device::{ARCHITECTURES, Device, Gpu, Launch, NVCC, Precision, Properties};
-use crate::net::{Net, Parameters, Purpose, Session};
+use crate::device::{ARCHITECTURES, Convolution, Device, Gpu, Launch, NVCC, Precision, Properties};
+use crate::net::{Net, Parameters, Purpose, Session, Spec};
+use crate::ops::cases::{self, Case};
 use crate::ops::simd::Level;
-use crate::ops::{Mode, TargetKind, Targets};
+use crate::ops::tolerance::Tolerance;
+use crate::ops::{Kind, Mode, TargetKind, Targets};
 use crate::rng::Rng;
-use cases::Case;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tally::error;
 
 /// What this binary and this machine have.
 #[derive(Debug)]
@@ -80,8 +80,22 @@ impl Report {
 
 /// How many checks [`check`] makes of all cases, at most.
 pub fn checks() -> usize {
-    let nets: usize = cases::CASES.iter().map(|case| case.algorithms().len()).sum();
+    let nets: usize = quick().map(|case| algorithms(case).len()).sum();
     Precision::ALL.len() * (nets + standalone::CHECKS.len())
+}
+
+fn quick() -> impl Iterator<Item = &'static Case> {
+    cases::all().filter(|case| case.quick)
+}
+
+/// Convolutions are computed in two ways.
+fn algorithms(case: &Case) -> &'static [Convolution] {
+    let filters = net(case).is_ok_and(|net| net.layers.iter().any(|l| matches!(l.op.kind(), Kind::Filter(_))));
+    if filters { &[Convolution::Implicit, Convolution::Im2col] } else { &[Convolution::Implicit] }
+}
+
+fn net(case: &Case) -> Result<Net> {
+    Net::new(Spec::parse(&case.toml(), case.name)?)
 }
 
 /// Runs all cases whose name `wanted` takes on a device; `done` hears how many are.
@@ -94,10 +108,10 @@ pub fn check(gpu: &Gpu, wanted: impl Fn(&str) -> bool, done: impl Fn(u64)) -> Re
     };
     for precision in Precision::ALL.into_iter().filter(|precision| gpu.has(*precision)) {
         tally.set_precision(precision);
-        for case in cases::CASES.iter().filter(|case| wanted(case.name)) {
-            for &convolution in case.algorithms() {
+        for case in quick().filter(|case| wanted(case.name)) {
+            for &convolution in algorithms(case) {
                 let gpu = Gpu { precision, convolution, ..gpu.clone() };
-                case.run(&gpu, &mut tally);
+                run(case, &gpu, &mut tally);
                 next();
             }
         }
@@ -173,51 +187,51 @@ struct Answer {
     gradients: Vec<Vec<f32>>,
 }
 
-impl Case {
-    /// Runs the case on the device and on the CPU.
-    fn run(&self, gpu: &Gpu, tally: &mut Tally) {
-        let name = match gpu.convolution {
-            crate::device::Convolution::Implicit => self.name.to_string(),
-            crate::device::Convolution::Im2col => format!("{} (im2col)", self.name),
-        };
-        if let Err(e) = self.compare(gpu, &name, tally) {
-            tally.fail(&[unnamed(&name)], &name, &e.to_string());
-        }
-    }
-
-    fn compare(&self, gpu: &Gpu, name: &str, tally: &mut Tally) -> Result<()> {
-        let (net, n) = (Arc::new(self.net()?), self.input[0]);
-        let numbers = Numbers::draw(&net, n, gpu.precision);
-        let mode = if self.training { Mode::Training { seed: 7 } } else { Mode::Inference };
-        let targets = Targets { classes: &numbers.classes, values: &numbers.values };
-        let want = run(&mut numbers.session(&Device::Cpu, &net, n)?, &numbers, mode, targets)?;
-
-        let mut session = numbers.session(&Device::Gpu(gpu.clone()), &net, n)?;
-        let [forward, backward] = session.launches(self.training).map(<[Launch]>::to_vec);
-        // The first pass launches one by one, the second a graph; both must hold.
-        for _ in 0..2 {
-            let got = match run(&mut session, &numbers, mode, targets) {
-                Ok(got) => got,
-                Err(e) => {
-                    // The message names the kernel; it cannot be said of the others that they work.
-                    let all: Vec<_> = forward.iter().chain(&backward).cloned().collect();
-                    tally.fail(&all, name, &e.to_string());
-                    return Ok(());
-                }
-            };
-            let worst = |got: &[Vec<f32>], want: &[Vec<f32>]| {
-                let errors = got.iter().zip(want).map(|(got, want)| error(got, want));
-                errors.fold(0.0, f64::max)
-            };
-            let tolerance = tally.tolerance(gpu.precision) * self.slack;
-            tally.note(&forward, name, worst(&got.outputs, &want.outputs), tolerance);
-            tally.note(&backward, name, worst(&got.gradients, &want.gradients), 2.0 * tolerance);
-        }
-        Ok(())
+/// Runs a case on the device and on the CPU.
+fn run(case: &Case, gpu: &Gpu, tally: &mut Tally) {
+    let name = match gpu.convolution {
+        Convolution::Implicit => case.name.to_string(),
+        Convolution::Im2col => format!("{} (im2col)", case.name),
+    };
+    if let Err(e) = compare(case, gpu, &name, tally) {
+        tally.fail(&[unnamed(&name)], &name, &e.to_string());
     }
 }
 
-fn run(session: &mut Session, numbers: &Numbers, mode: Mode, targets: Targets<'_>) -> Result<Answer> {
+fn compare(case: &Case, gpu: &Gpu, name: &str, tally: &mut Tally) -> Result<()> {
+    let (net, n) = (Arc::new(net(case)?), case.input[0]);
+    let numbers = Numbers::draw(&net, n, gpu.precision);
+    let mode = if case.training { Mode::Training { seed: 7 } } else { Mode::Inference };
+    let targets = Targets { classes: &numbers.classes, values: &numbers.values };
+    let want = answer(&mut numbers.session(&Device::Cpu, &net, n)?, &numbers, mode, targets)?;
+
+    let mut session = numbers.session(&Device::Gpu(gpu.clone()), &net, n)?;
+    let [forward, backward] = session.launches(case.training).map(<[Launch]>::to_vec);
+    let layers = net.layers.len();
+    // The CPU rounds sums, too.
+    let tolerance = |roundings, slack| Tolerance::new(gpu.precision, roundings, 2.0 * slack);
+    // The first pass launches one by one, the second a graph; both must hold.
+    for _ in 0..2 {
+        let got = match answer(&mut session, &numbers, mode, targets) {
+            Ok(got) => got,
+            Err(e) => {
+                // The message names the kernel; it cannot be said of the others that they work.
+                let all: Vec<_> = forward.iter().chain(&backward).cloned().collect();
+                tally.fail(&all, name, &e.to_string());
+                return Ok(());
+            }
+        };
+        for (got, want) in got.outputs.iter().zip(&want.outputs) {
+            tally.compare(&forward, name, got, want, tolerance(layers, case.expects.output_slack));
+        }
+        for (got, want) in got.gradients.iter().zip(&want.gradients) {
+            tally.compare(&backward, name, got, want, tolerance(2 * layers + 1, 2.0 * case.expects.gradient_slack));
+        }
+    }
+    Ok(())
+}
+
+fn answer(session: &mut Session, numbers: &Numbers, mode: Mode, targets: Targets<'_>) -> Result<Answer> {
     let net = session.net().clone();
     session.set_input(&numbers.input)?;
     session.forward(mode, targets)?;

@@ -1,7 +1,6 @@
 //! Checks of kernels that belong to no layer of a net. Another one is another line in [`CHECKS`].
 
-use super::cases;
-use super::tally::{Tally, error};
+use super::Tally;
 use crate::Result;
 use crate::data::gpu::{Batch, PhotoWindow};
 use crate::data::photo::{Photo, Rect};
@@ -9,8 +8,9 @@ use crate::data::resample::Resampler;
 use crate::device::{Device, Gpu, Launch, Memory, Precision, Program, Ptr, Recorder};
 use crate::interweave::{Extractor, ExtractorOptions, Features, Method};
 use crate::locate::gpu::{record_response, record_summed_area};
-use crate::net::{Net, Normalise, Parameters, Purpose, Session, Sgd, SgdConfig};
-use crate::ops::{Shape, gpu};
+use crate::net::{Net, Normalise, Parameters, Purpose, Session, Sgd, SgdConfig, Spec};
+use crate::ops::tolerance::Tolerance;
+use crate::ops::{Shape, cases, gpu};
 use crate::rng::Rng;
 use half::{bf16, f16};
 use std::sync::Arc;
@@ -48,13 +48,13 @@ fn conversion(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
         4 => values,
         _ => values.iter().map(|&x| gpu.precision.round_factor(x)).collect(),
     };
-    tally.note(&to.launches, "conversion", error(&gpu.download(back.ptr, COUNT)?, &want), 0.0);
+    tally.same(&to.launches, "conversion", &gpu.download(back.ptr, COUNT)?, &want);
 
     let mut to = Recorder::new(gpu);
     gpu::fill(&mut to, 0.5, stored.ptr, COUNT);
     gpu::widen(&mut to, stored.ptr, back.ptr, COUNT);
     run(gpu, &to.launches)?;
-    tally.note(&to.launches, "conversion", error(&gpu.download(back.ptr, COUNT)?, &[0.5; COUNT]), 0.0);
+    tally.same(&to.launches, "conversion", &gpu.download(back.ptr, COUNT)?, &[0.5; COUNT]);
     Ok(())
 }
 
@@ -94,6 +94,10 @@ fn interweaved_maps(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     patches.run(gpu, Method::Maps, tally)
 }
 
+fn net(name: &str, input: [usize; 4], layers: &str) -> Result<Net> {
+    Net::new(Spec::parse(&cases::toml(input, layers), name)?)
+}
+
 /// A net on all patches of an image.
 struct Patches {
     case: &'static str,
@@ -109,7 +113,7 @@ impl Patches {
     const STRIDE: usize = 4;
 
     fn new(gpu: &Gpu, case: &'static str, input: [usize; 4], layers: &str) -> Result<Self> {
-        let net = Arc::new(cases::net(case, input, layers)?);
+        let net = Arc::new(net(case, input, layers)?);
         let size = [input[2] + 18, input[3] + 15];
         let mut rng = Rng::new(2, 0);
         let mut parameters = net.initial_parameters(3);
@@ -139,9 +143,10 @@ impl Patches {
     }
 
     fn note(&self, gpu: &Gpu, tally: &mut Tally, launches: &[Launch], got: Option<&Features>) {
-        let worst = got.map_or(f64::INFINITY, |got| error(&got.values, &self.want.values));
-        // Several layers round one after the other.
-        tally.note(launches, self.case, worst, 4.0 * tally.tolerance(gpu.precision));
+        let got = got.map_or(&[][..], |got| &got.values);
+        // Every layer rounds.
+        let tolerance = Tolerance::new(gpu.precision, self.net.layers.len(), 8.0);
+        tally.compare(launches, self.case, got, &self.want.values, tolerance);
     }
 }
 
@@ -170,8 +175,8 @@ fn photos(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
             batch.record_samples(&mut to)
         }
         run(gpu, &to.launches)?;
-        let tolerance = tally.tolerance(gpu.precision);
-        tally.note(&to.launches, "photos", error(&download(gpu, out.ptr, want.len())?, &want), tolerance);
+        let tolerance = Tolerance::new(gpu.precision, 1, 2.0);
+        tally.compare(&to.launches, "photos", &download(gpu, out.ptr, want.len())?, &want, tolerance);
     }
     Ok(())
 }
@@ -192,7 +197,7 @@ fn responses(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
         let want: Vec<f32> = values.chunks(shape.c).map(place).collect();
         let got = gpu.download(response.ptr, want.len())?;
         // Sums are f32 whatever is stored.
-        tally.note(&to.launches, "responses", error(&got, &want), tally.tolerance(Precision::F32));
+        tally.compare(&to.launches, "responses", &got, &want, Tolerance::new(Precision::F32, 1, 2.0));
     }
     // One point per place, so that the sums are plain ones.
     let (floor, [h, w]) = (0.1, [shape.h, shape.w]);
@@ -210,13 +215,13 @@ fn responses(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     }
     let got: Vec<f64> = gpu.download(table.ptr, want.len())?;
     let got: Vec<f32> = got.into_iter().map(|x| x as f32).collect();
-    tally.note(&to.launches, "responses", error(&got, &want), tally.tolerance(Precision::F32));
+    tally.compare(&to.launches, "responses", &got, &want, Tolerance::new(Precision::F32, 1, 2.0));
     Ok(())
 }
 
 /// Three steps of the optimizer, with clipping; masters, and weights as they are stored.
 fn optimizer(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
-    let net = Arc::new(cases::net("optimizer", [1, 3, 9, 9], "a: conv filters=7 kernel=3\nb: linear outputs=37")?);
+    let net = Arc::new(net("optimizer", [1, 3, 9, 9], "a: conv filters=7 kernel=3\nb: linear outputs=37")?);
     let config = SgdConfig { clip_norm: 0.7, ..SgdConfig::default() };
     let mut rng = Rng::new(5, 0);
     let mut draw = || -> Vec<f32> { (0..net.parameter_len()).map(|_| rng.normal()).collect() };
@@ -238,15 +243,16 @@ fn optimizer(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     }
     let ([on_gpu, on_cpu], [found, wanted]) = (&sessions, &optimizers);
     let got = on_gpu.parameters().read()?;
-    let worst = error(&got, &on_cpu.parameters().read()?).max(error(&found.momentum()?, &wanted.momentum()?));
     let launches = found.launches();
-    tally.note(launches, "optimizer", worst, tally.tolerance(Precision::F32));
+    let tolerance = Tolerance::new(Precision::F32, 1, 2.0);
+    tally.compare(launches, "optimizer", &got, &on_cpu.parameters().read()?, tolerance);
+    tally.compare(launches, "optimizer", &found.momentum()?, &wanted.momentum()?, tolerance);
     let stored = on_gpu.parameters().read_rounded()?;
     for tensor in net.parameters.iter().filter(|parameter| parameter.tensor.fan_in > 0) {
         let (stored, master) = (&stored[tensor.range.clone()], &got[tensor.range.clone()]);
         let rounds = gpu.precision.bytes() < 4;
         let wanted = master.iter().map(|&x| if rounds { gpu.precision.round_factor(x) } else { x });
-        tally.note(launches, "optimizer", error(stored, &wanted.collect::<Vec<_>>()), 0.0);
+        tally.same(launches, "optimizer", stored, &wanted.collect::<Vec<_>>());
     }
     Ok(())
 }

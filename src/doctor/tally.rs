@@ -1,6 +1,7 @@
 //! Errors per kernel: the worst of all cases in which it ran.
 
 use crate::device::{Launch, Precision};
+use crate::ops::tolerance::{Distance, Tolerance};
 use std::collections::BTreeMap;
 
 /// What was found of one kernel in one precision.
@@ -8,7 +9,8 @@ use std::collections::BTreeMap;
 pub struct Row {
     pub kernel: String,
     pub precision: Precision,
-    /// Largest error as a share of the largest value of the tensor in which it is.
+    /// The error's norm as a share of the tensor's, or the largest error as a share of its largest value: whichever takes
+    /// more of its tolerance.
     pub error: f64,
     pub tolerance: f64,
     /// Where that was.
@@ -45,14 +47,22 @@ impl Tally {
         self.precision = precision;
     }
 
-    /// Allowed against the CPU: twice the kernels' bound in f32, since the CPU rounds, too.
-    pub fn tolerance(&self, precision: Precision) -> f64 {
-        if precision == Precision::F32 { 2.0 * precision.tolerance() } else { precision.tolerance() }
+    /// Holds a result that all these launches had a part in against the CPU's.
+    pub fn compare(&mut self, launches: &[Launch], case: &str, got: &[f32], want: &[f32], tolerance: Tolerance) {
+        let want: Vec<f64> = want.iter().map(|&x| x.into()).collect();
+        let distance = Distance::new(got, &want);
+        let [norm, peak] = [(distance.norm, tolerance.norm), (distance.peak, tolerance.peak)];
+        let share = |(error, allowed): (f64, f64)| if error == 0.0 { 0.0 } else { error / allowed };
+        let (error, allowed) = if share(norm) > share(peak) { norm } else { peak };
+        match tolerance.blind_to(&want) {
+            Some(fault) => self.fail(launches, case, &format!("the bound {allowed:.1e} would let {fault} pass")),
+            None => self.add(launches, case, error, allowed, None),
+        }
     }
 
-    /// Notes the error of a result that all these launches had a part in.
-    pub fn note(&mut self, launches: &[Launch], case: &str, error: f64, tolerance: f64) {
-        self.add(launches, case, error, tolerance, None);
+    /// Holds a result that must be the same to the last bit against the CPU's.
+    pub fn same(&mut self, launches: &[Launch], case: &str, got: &[f32], want: &[f32]) {
+        self.compare(launches, case, got, want, Tolerance { norm: 0.0, peak: 0.0 });
     }
 
     /// Notes launches that did not even run.
@@ -82,28 +92,5 @@ impl Tally {
 
     pub(super) fn into_rows(self) -> Vec<Row> {
         self.rows.into_values().collect()
-    }
-}
-
-/// Largest difference as a share of the largest value wanted; infinite for NaN and for another length.
-pub fn error(got: &[f32], want: &[f32]) -> f64 {
-    if got.len() != want.len() || got.iter().chain(want).any(|x| !x.is_finite()) {
-        return f64::INFINITY;
-    }
-    let largest = want.iter().fold(0.0, |m: f64, w| m.max(f64::from(w.abs())));
-    let worst = got.iter().zip(want).fold(0.0, |m: f64, (g, w)| m.max((f64::from(*g) - f64::from(*w)).abs()));
-    if worst == 0.0 { 0.0 } else { worst / largest }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nan_and_a_missing_value_are_infinite_errors() {
-        assert_eq!(error(&[1.0, f32::NAN], &[1.0, 2.0]), f64::INFINITY);
-        assert_eq!(error(&[1.0], &[1.0, 2.0]), f64::INFINITY);
-        assert_eq!(error(&[1.0], &[0.0]), f64::INFINITY);
-        assert_eq!(error(&[1.0, 2.5], &[1.0, 2.0]), 0.25);
     }
 }

@@ -102,7 +102,7 @@ impl Net {
             return Err(format!("reads `{}`, but nothing may follow a loss", self.layers[loss - 1].name).into());
         }
         let shapes: Vec<Shape> = inputs.iter().map(|&value| self.shape(value)).collect();
-        let build = OPERATIONS.iter().find(|(name, _)| *name == spec.kind).map(|(_, build)| build);
+        let build = OPERATIONS.iter().find(|(name, ..)| *name == spec.kind).map(|(_, build, _)| build);
         let build = build.ok_or_else(|| format!("unknown type `{}`", spec.kind))?;
         let op = build(spec.keys.clone(), &shapes)?;
         let shape = op.output();
@@ -118,9 +118,9 @@ impl Net {
     /// Shapes that do not fit.
     pub fn rebind(&self, layer: usize, inputs: &[Shape]) -> Result<Box<dyn Operation>> {
         let spec = &self.spec.layers[layer];
-        let (_, build) = OPERATIONS
+        let (_, build, _) = OPERATIONS
             .iter()
-            .find(|(name, _)| *name == spec.kind)
+            .find(|(name, ..)| *name == spec.kind)
             .ok_or_else(|| Error::network(self.spec.place_of(&spec.name), format!("unknown type `{}`", spec.kind)))?;
         build(spec.keys.clone(), inputs).map_err(|mistake| self.spec.mistake(layer, &mistake))
     }

@@ -120,7 +120,7 @@ impl Spec {
         spec.check()?;
         // Now, as a part of the net may be all that is bound.
         for (index, layer) in spec.layers.iter().enumerate() {
-            let build = OPERATIONS.iter().find(|(name, _)| *name == layer.kind).map(|(_, build)| *build);
+            let build = OPERATIONS.iter().find(|(name, ..)| *name == layer.kind).map(|(_, build, _)| *build);
             build.map_or(Ok(()), |build| check_values(build, &layer.keys)).map_err(|m| spec.mistake(index, &m))?;
         }
         Ok(spec)
@@ -153,8 +153,8 @@ impl Spec {
             if self.layers[..index].iter().any(|other| other.name == layer.name) {
                 return Err(Error::network(place, "this name is given twice").advise("rename one of the two layers"));
             }
-            if !OPERATIONS.iter().any(|(name, _)| *name == layer.kind) {
-                let known: Vec<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
+            if !OPERATIONS.iter().any(|(name, ..)| *name == layer.kind) {
+                let known: Vec<&str> = OPERATIONS.iter().map(|(name, ..)| *name).collect();
                 return Err(Error::network(place, format!("unknown type `{}`", layer.kind))
                     .advise(format!("known types: {}", known.join(", "))));
             }

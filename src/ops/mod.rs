@@ -11,6 +11,7 @@
 
 use crate::device::{Gpu, Recorder};
 use crate::settings::{Limit, Mistake, Within, from_table, limits};
+use cases::Case;
 use gpu::{GpuBackward, GpuForward};
 use serde::de::{Error as _, IntoDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -18,6 +19,8 @@ use std::fmt;
 
 #[doc(hidden)]
 pub mod activation;
+#[doc(hidden)]
+pub mod cases;
 #[doc(hidden)]
 pub mod concat;
 #[doc(hidden)]
@@ -46,30 +49,32 @@ pub mod product;
 pub mod simd;
 #[doc(hidden)]
 pub mod softmax;
+#[doc(hidden)]
+pub mod tolerance;
 
 /// Builds an operation from its keys in the network file and the shapes of its inputs.
 /// The error says what does not fit, and which key if it is one; the caller adds file, line and layer.
 #[doc(hidden)]
 pub type Build = fn(toml::Table, &[Shape]) -> Result<Box<dyn Operation>, Mistake>;
 
-/// Every layer type of the network format, by name.
+/// Every layer type of the network format: its name, how it is built, and the cases on which it is checked.
 #[doc(hidden)]
-pub const OPERATIONS: &[(&str, Build)] = &[
-    ("conv", conv::build),
-    ("local_conv", local_conv::build),
-    ("max_pool", pool::build_max),
-    ("avg_pool", pool::build_avg),
-    ("global_pool", global_pool::build),
-    ("lrn", lrn::build),
-    ("relu", activation::build_relu),
-    ("sigmoid", activation::build_sigmoid),
-    ("linear", linear::build),
-    ("dropout", dropout::build),
-    ("concat", concat::build),
-    ("softmax", softmax::build),
-    ("softmax_cross_entropy", loss::build_softmax),
-    ("sigmoid_cross_entropy", loss::build_sigmoid),
-    ("similarity", loss::build_similarity),
+pub const OPERATIONS: &[(&str, Build, &[Case])] = &[
+    ("conv", conv::build, conv::cases::CONV),
+    ("local_conv", local_conv::build, local_conv::cases::LOCAL_CONV),
+    ("max_pool", pool::build_max, pool::cases::MAX_POOL),
+    ("avg_pool", pool::build_avg, pool::cases::AVG_POOL),
+    ("global_pool", global_pool::build, global_pool::cases::GLOBAL_POOL),
+    ("lrn", lrn::build, lrn::cases::LRN),
+    ("relu", activation::build_relu, activation::cases::RELU),
+    ("sigmoid", activation::build_sigmoid, activation::cases::SIGMOID),
+    ("linear", linear::build, linear::cases::LINEAR),
+    ("dropout", dropout::build, dropout::cases::DROPOUT),
+    ("concat", concat::build, concat::cases::CONCAT),
+    ("softmax", softmax::build, softmax::cases::SOFTMAX),
+    ("softmax_cross_entropy", loss::build_softmax, loss::cases::SOFTMAX_CROSS_ENTROPY),
+    ("sigmoid_cross_entropy", loss::build_sigmoid, loss::cases::SIGMOID_CROSS_ENTROPY),
+    ("similarity", loss::build_similarity, loss::cases::SIMILARITY),
 ];
 
 /// Shape of one sample: channels, height, width.

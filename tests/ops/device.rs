@@ -1,15 +1,14 @@
-//! Devices: each turns a problem into an answer. Another one is another line in [`all`].
+//! Devices: each turns a problem into an answer. Another one is another line in [`here`].
 
+use crate::harness;
 use crate::problem::{Answer, Problem};
-use std::sync::{Arc, OnceLock};
-use weft::device::{Convolution, Cuda, Emulator, EmulatorOptions, Gpu, Precision};
+use std::sync::Arc;
+use weft::device::{Convolution, Emulator, EmulatorOptions, Gpu, Precision};
 use weft::net::{Net, Parameters, Purpose, Session};
 use weft::ops::{Backward, Forward, Shape, Targets, nchw_to_nhwc, nhwc_to_nchw};
 
 pub struct Device {
     pub name: String,
-    /// Largest error of its arithmetic as a share of a tensor's largest value.
-    pub bound: f64,
     pub precision: Precision,
     /// Every access is looked at, which takes time.
     pub checked: bool,
@@ -18,14 +17,14 @@ pub struct Device {
 
 impl Device {
     fn cpu(name: &str, run: fn(&Problem) -> Answer) -> Self {
-        Self { name: name.into(), bound: 1e-6, precision: Precision::F32, checked: false, run: Box::new(run) }
+        Self { name: name.into(), precision: Precision::F32, checked: false, run: Box::new(run) }
     }
 
     fn gpu(name: &str, gpu: Gpu) -> Self {
         let (name, precision) = (format!("{name} {}", gpu.precision), gpu.precision);
-        let (bound, checked) = (precision.tolerance(), gpu.separate_buffers);
+        let checked = gpu.separate_buffers;
         let device = weft::device::Device::Gpu(gpu);
-        Self { name, bound, precision, checked, run: Box::new(move |problem| session(&device, problem)) }
+        Self { name, precision, checked, run: Box::new(move |problem| session(&device, problem)) }
     }
 
     pub fn run(&self, problem: &Problem) -> Answer {
@@ -33,8 +32,8 @@ impl Device {
     }
 }
 
-/// Every device that is here.
-pub fn all() -> Vec<Device> {
+/// The CPU, and the emulator as several GPUs.
+pub fn here() -> Vec<Device> {
     let emulator = |checked, seed| {
         let driver = Arc::new(Emulator::new(EmulatorOptions { checked, seed }));
         Gpu { separate_buffers: checked, ..Gpu::new(driver) }
@@ -54,35 +53,26 @@ pub fn all() -> Vec<Device> {
         devices.push(Device::gpu("simt, checked,", Gpu { precision, ..emulator(true, Some(4)) }));
     }
     devices.push(Device::gpu("simt, im2col,", Gpu { convolution: Convolution::Im2col, ..emulator(true, None) }));
-    devices.extend(cuda());
+    wanted(devices)
+}
+
+/// Those whose name holds `WEFT_TEST_DEVICES`.
+fn wanted(mut devices: Vec<Device>) -> Vec<Device> {
     let wanted = std::env::var("WEFT_TEST_DEVICES").unwrap_or_default();
     devices.retain(|device| device.name.contains(&wanted));
     devices
 }
 
-/// The GPU of this machine in every precision; without one says so, or fails if `WEFT_REQUIRE_CUDA=1` asks for one.
-fn cuda() -> Vec<Device> {
-    static OPENED: OnceLock<Result<Arc<Cuda>, weft::Error>> = OnceLock::new();
-    let opened = OPENED.get_or_init(|| match Cuda::open_any() {
-        Ok((_, cuda)) => Ok(Arc::new(cuda)),
-        Err(refusal) => Err(refusal.error),
-    });
-    let cuda = match opened {
-        Ok(cuda) => Gpu::new(cuda.clone()),
-        Err(e) => {
-            let required = std::env::var("WEFT_REQUIRE_CUDA").is_ok_and(|value| value == "1");
-            assert!(!required, "WEFT_REQUIRE_CUDA=1, but {e}");
-            println!("skipped: no CUDA device ({e})");
-            return Vec::new();
-        }
-    };
+/// The GPU of this machine in every precision, or why there is none.
+pub fn cuda() -> Result<Vec<Device>, String> {
+    let cuda = Gpu::new(harness::cuda()?);
     let precisions = Precision::ALL.into_iter().filter(|precision| cuda.has(*precision));
     let both = |precision| {
         let gpu = Gpu { precision, ..cuda.clone() };
         let im2col = Gpu { convolution: Convolution::Im2col, ..gpu.clone() };
         [Device::gpu("cuda", gpu), Device::gpu("cuda, im2col,", im2col)]
     };
-    precisions.flat_map(both).collect()
+    Ok(wanted(precisions.flat_map(both).collect()))
 }
 
 /// As the product does it. A pass over NaN goes before, so that every buffer of the arena is poisoned; two passes, so that

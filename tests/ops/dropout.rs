@@ -1,6 +1,5 @@
 //! Masks: how many values fall, what happens to the others, and that backward draws the same mask again.
 
-use crate::cases::Slack;
 use crate::device::Device;
 use crate::of_every_device;
 use crate::problem::{Answer, Problem};
@@ -8,6 +7,7 @@ use std::sync::Arc;
 use weft::device::Precision;
 use weft::net::{Net, Spec};
 use weft::ops::Mode;
+use weft::ops::cases::Expectation;
 
 /// Ones through two dropout layers side by side, back with ones.
 fn ones(device: &Device, rate: f32, mode: Mode) -> (Problem, Answer) {
@@ -28,7 +28,7 @@ fn ones(device: &Device, rate: f32, mode: Mode) -> (Problem, Answer) {
         classes: Vec::new(),
         values: Vec::new(),
         cotangent: Some(vec![1.0; len]),
-        slack: Slack::NONE,
+        expects: Expectation::USUAL,
         smooth: true,
         net,
     };
@@ -36,9 +36,8 @@ fn ones(device: &Device, rate: f32, mode: Mode) -> (Problem, Answer) {
     (problem, answer)
 }
 
-#[test]
-fn dropout_drops_its_rate_and_keeps_the_mean() {
-    of_every_device("dropout rate", |device, report| {
+pub fn dropout_drops_its_rate_and_keeps_the_mean(devices: &[Device]) {
+    of_every_device(devices, "dropout rate", |device, report| {
         for (seed, rate) in [(1, 0.5), (2, 0.1), (3, 0.9), (u64::MAX, 0.25)] {
             let (problem, answer) = ones(device, rate, Mode::Training { seed });
             let scale = match device.precision {
@@ -58,18 +57,16 @@ fn dropout_drops_its_rate_and_keeps_the_mean() {
     });
 }
 
-#[test]
-fn backward_draws_the_mask_of_forward() {
-    of_every_device("dropout backward", |device, report| {
+pub fn backward_draws_the_mask_of_forward(devices: &[Device]) {
+    of_every_device(devices, "dropout backward", |device, report| {
         let (problem, answer) = ones(device, 0.4, Mode::Training { seed: 9 });
         // The last layer alone leads to the cotangent.
         report.require(&problem, answer.d_input == answer.outputs[1], "backward has another mask than forward");
     });
 }
 
-#[test]
-fn masks_differ_between_steps_and_layers_and_repeat_with_the_seed() {
-    of_every_device("dropout masks", |device, report| {
+pub fn masks_differ_between_steps_and_layers_and_repeat_with_the_seed(devices: &[Device]) {
+    of_every_device(devices, "dropout masks", |device, report| {
         let (problem, first) = ones(device, 0.5, Mode::Training { seed: 1 });
         let (_, again) = ones(device, 0.5, Mode::Training { seed: 1 });
         let (_, next) = ones(device, 0.5, Mode::Training { seed: 2 });
@@ -89,9 +86,8 @@ fn masks_differ_between_steps_and_layers_and_repeat_with_the_seed() {
     });
 }
 
-#[test]
-fn dropout_is_nothing_in_inference() {
-    of_every_device("dropout inference", |device, report| {
+pub fn dropout_is_nothing_in_inference(devices: &[Device]) {
+    of_every_device(devices, "dropout inference", |device, report| {
         let (problem, answer) = ones(device, 0.5, Mode::Inference);
         report.require(&problem, answer.outputs.concat().iter().all(|y| *y == 1.0), "values changed");
         report.require(&problem, answer.d_input.iter().all(|d| *d == 1.0), "gradients changed");

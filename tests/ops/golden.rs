@@ -1,6 +1,6 @@
 //! Are they PyTorch's numbers? The files were made by `tests/golden/make.py`, which says what is in them.
 
-use crate::cases::Slack;
+use crate::device::Device;
 use crate::of_every_device;
 use crate::problem::Problem;
 use crate::reference::to_f64;
@@ -9,51 +9,55 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft::net::{Net, Spec};
 use weft::ops::Mode;
+use weft::ops::cases::Expectation;
 use weft::weights::TensorFile;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
-#[test]
-fn weft_gives_pytorchs_numbers() {
+pub fn weft_gives_pytorchs_numbers(devices: &[Device]) {
     let entries = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
     let mut nets: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
     nets.sort();
-    of_every_device("golden", |device, report| {
+    of_every_device(devices, "golden", |device, report| {
         for path in &nets {
             let file = TensorFile::open(path.with_extension("safetensors")).unwrap();
             let problem = problem(Net::load(path).unwrap(), &file, "input", "target");
             let answer = device.run(&problem);
 
-            let mut answers = vec![("expected.grad.input".to_string(), answer.d_input)];
-            for (layer, output) in problem.net.layers.iter().zip(answer.outputs) {
-                answers.push((format!("expected.{}", layer.name), output));
+            let (net, mut answers) = (&problem.net, 0);
+            let mut want = |name: &str| {
+                answers += 1;
+                to_f64(&numbers(&file, &format!("expected.{name}")))
+            };
+            for (l, (layer, output)) in net.layers.iter().zip(&answer.outputs).enumerate() {
+                report.output(&problem, l, &layer.name, output, &want(&layer.name));
             }
-            for (parameter, gradient) in problem.net.parameters.iter().zip(answer.d_parameters) {
-                answers.push((format!("expected.grad.{}", parameter.name), gradient));
-            }
-            for (name, got) in &answers {
-                report.output(&problem, name, got, &to_f64(&numbers(&file, name)));
+            report.gradient(&problem, "input", &answer.d_input, &want("grad.input"));
+            for (parameter, gradient) in net.parameters.iter().zip(&answer.d_parameters) {
+                report.gradient(&problem, &parameter.name, gradient, &want(&format!("grad.{}", parameter.name)));
             }
             let expected = file.names().filter(|name| name.starts_with("expected.")).count();
-            report.require(&problem, expected == answers.len(), "the file expects tensors that the net does not have");
+            report.require(&problem, expected == answers, "the file expects tensors that the net does not have");
         }
     });
 }
 
-#[test]
-fn the_similarity_loss_is_the_mean_over_pairs() {
-    of_every_device("golden similarity", |device, report| {
+pub fn the_similarity_loss_is_the_mean_over_pairs(devices: &[Device]) {
+    of_every_device(devices, "golden similarity", |device, report| {
         for name in ["similarity", "similarity_no_pairs"] {
             let file = TensorFile::open(folder().join(name).with_extension("safetensors")).unwrap();
             let width = file.require("features").unwrap().shape[1];
             let net =
                 format!("name = '{name}'\ninput = [{width}, 1, 1]\n[[layer]]\nname = 'loss'\ntype = 'similarity'\n");
             let net = Net::new(Spec::parse(&net, name).unwrap()).unwrap();
-            let problem = problem(net, &file, "features", "identities");
+            let mut problem = problem(net, &file, "features", "identities");
+            if name == "similarity_no_pairs" {
+                problem.expects.zero = &["loss", "features"];
+            }
             let answer = device.run(&problem);
-            report.output(&problem, "loss", &answer.outputs[0], &to_f64(&numbers(&file, "expected.loss")));
+            report.output(&problem, 0, "loss", &answer.outputs[0], &to_f64(&numbers(&file, "expected.loss")));
             report.gradient(&problem, "features", &answer.d_input, &to_f64(&numbers(&file, "expected.grad")));
         }
     });
@@ -81,7 +85,7 @@ fn problem(net: Net, file: &TensorFile, input: &str, target: &str) -> Problem {
         classes,
         values,
         cotangent: file.get("cotangent").map(|_| numbers(file, "cotangent")),
-        slack: Slack::NONE,
+        expects: Expectation::USUAL,
         smooth: true,
         net: Arc::new(net),
     }

@@ -169,11 +169,13 @@ fn pooled(map: &Map, window: &Window, ceil: bool, mut statistic: impl FnMut(&[f6
     })
 }
 
-/// The largest value, after noting how far the second is from it. Equal ones come from a ReLU or a mask below, where
-/// all of them are constant.
+/// The largest value, after noting how far the second is from it. Zeros come from a ReLU or a mask below, where all of them
+/// are constant; other equal values are a kink.
 fn maximum(values: &[f64], kink: &mut f64) -> f64 {
     let top = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let second = values.iter().copied().filter(|&v| v < top).fold(f64::NEG_INFINITY, f64::max);
+    let is_tie = top != 0.0 && values.iter().filter(|&&v| v == top).count() > 1;
+    let below = values.iter().copied().filter(|&v| v < top).fold(f64::NEG_INFINITY, f64::max);
+    let second = if is_tie { top } else { below };
     *kink = kink.min(top - second);
     top
 }

@@ -1,4 +1,4 @@
-//! Numerical truth: one list of cases ([`cases`]), the same questions of every device ([`device::all`]).
+//! Numerical truth: one list of cases ([`weft::ops::cases`]), the same questions of every device ([`device`]).
 //!
 //! - *compare*: does every layer's output equal a plain f64 loop?
 //! - *gradient*: does backward match central differences of that loop?
@@ -9,12 +9,13 @@
 //! Every message names device, case and seed; `WEFT_TEST_SEED=n` draws other numbers, `WEFT_TEST_CASES=text` takes
 //! only the cases whose name holds it, `WEFT_TEST_DEVICES=text` only such devices.
 
-mod cases;
 mod compare;
 mod device;
 mod dropout;
 mod golden;
 mod gradient;
+#[path = "../support/harness.rs"]
+mod harness;
 mod kinks;
 mod loops;
 mod problem;
@@ -23,17 +24,76 @@ mod report;
 mod sharing;
 
 use device::Device;
+use libtest_mimic::{Completion, Trial};
 use problem::Problem;
 use report::Report;
+use std::process::ExitCode;
 use weft::device::Precision;
 
-/// Asks every device: `ask` adds what it finds to the report.
-fn of_every_device(question: &str, ask: impl Fn(&Device, &mut Report)) {
-    for device in device::all() {
-        let mut report = Report::new(question, &device);
-        ask(&device, &mut report);
-        report.finish();
+type Question = fn(&[Device]);
+
+const QUESTIONS: &[(&str, Question)] = &[
+    ("every_layer_equals_a_plain_f64_loop", compare::every_layer_equals_a_plain_f64_loop),
+    ("no_layer_hides_nan", compare::no_layer_hides_nan),
+    ("every_gradient_matches_central_differences", gradient::every_gradient_matches_central_differences),
+    ("golden_weft_gives_pytorchs_numbers", golden::weft_gives_pytorchs_numbers),
+    ("golden_the_similarity_loss_is_the_mean_over_pairs", golden::the_similarity_loss_is_the_mean_over_pairs),
+    ("dropout_drops_its_rate_and_keeps_the_mean", dropout::dropout_drops_its_rate_and_keeps_the_mean),
+    ("dropout_backward_draws_the_mask_of_forward", dropout::backward_draws_the_mask_of_forward),
+    (
+        "dropout_masks_differ_between_steps_and_layers_and_repeat_with_the_seed",
+        dropout::masks_differ_between_steps_and_layers_and_repeat_with_the_seed,
+    ),
+    ("dropout_is_nothing_in_inference", dropout::dropout_is_nothing_in_inference),
+    ("a_relu_at_zero_passes_nothing", kinks::a_relu_at_zero_passes_nothing),
+    (
+        "the_first_of_equal_maxima_gets_all_of_a_windows_gradient",
+        kinks::the_first_of_equal_maxima_gets_all_of_a_windows_gradient,
+    ),
+    ("equal_global_maxima_share_the_gradient", kinks::equal_global_maxima_share_the_gradient),
+    ("a_silent_window_stays_silent_without_k", kinks::a_silent_window_stays_silent_without_k),
+];
+
+/// Each question of the CPU and the emulator, and of the GPU of this machine: ignored where there is none.
+fn main() -> ExitCode {
+    let mut tests = vec![harness::test(
+        "a_plan_that_shares_memory_changes_no_bit",
+        sharing::a_plan_that_shares_memory_changes_no_bit,
+    )];
+    for &(name, question) in QUESTIONS {
+        let ask = move || {
+            question(&device::here());
+            Ok(())
+        };
+        tests.push(Trial::test(name, ask));
+        let ask = move || {
+            Ok(match device::cuda() {
+                Ok(devices) => {
+                    question(&devices);
+                    Completion::Completed
+                }
+                Err(reason) => Completion::ignored_with(reason),
+            })
+        };
+        tests.push(Trial::ignorable_test(format!("{name}_on_cuda"), ask));
     }
+    harness::main(tests)
+}
+
+/// Asks every device: `ask` adds what it finds to the report.
+fn of_every_device(devices: &[Device], question: &str, ask: impl Fn(&Device, &mut Report)) {
+    let reports = devices.iter().map(|device| {
+        let mut report = Report::new(question, device);
+        ask(device, &mut report);
+        report
+    });
+    finish(reports.collect());
+}
+
+fn finish(reports: Vec<Report>) {
+    assert!(!reports.is_empty(), "no device was asked");
+    let failures: Vec<String> = reports.into_iter().filter_map(Report::finish).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 /// Values of a case that a device which checks every access is asked about.
@@ -41,12 +101,13 @@ const SMALL: usize = 8_000;
 
 /// Asks every device about every case, with numbers as its precision keeps them. `truth` is what is wanted, found once.
 fn of_every_case<T>(
+    devices: &[Device],
     question: &str,
     is_asked: impl Fn(&Device) -> bool,
     truth: impl Fn(&Problem) -> T,
     ask: impl Fn(&Device, &Problem, &T, &mut Report),
 ) {
-    let devices = device::all();
+    let mut all = Vec::new();
     for precision in Precision::ALL {
         let devices: Vec<&Device> =
             devices.iter().filter(|device| device.precision == precision && is_asked(device)).collect();
@@ -54,8 +115,8 @@ fn of_every_case<T>(
             continue;
         }
         let mut reports: Vec<Report> = devices.iter().map(|device| Report::new(question, device)).collect();
-        for case in cases::all() {
-            let problem = case.problem_in(precision);
+        for case in problem::wanted() {
+            let problem = Problem::of(case, precision);
             let truth = truth(&problem);
             for (device, report) in devices.iter().zip(&mut reports) {
                 if !device.checked || problem.len() <= SMALL {
@@ -63,6 +124,7 @@ fn of_every_case<T>(
                 }
             }
         }
-        reports.into_iter().for_each(Report::finish);
+        all.append(&mut reports);
     }
+    finish(all);
 }

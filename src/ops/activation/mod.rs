@@ -1,5 +1,7 @@
 //! `relu` (max(x, 0)) and `sigmoid` (1 / (1 + exp(-x))), as layers and as the `activation` of filter layers.
 
+pub mod cases;
+
 use super::gpu::{self, GpuBackward, GpuForward};
 use super::parallel::zip_values;
 use super::simd::{add, dispatch};

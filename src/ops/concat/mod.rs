@@ -6,6 +6,7 @@ use crate::device::Recorder;
 use crate::settings::Mistake;
 use serde::Deserialize;
 
+pub mod cases;
 mod cuda;
 
 #[derive(Debug, Deserialize)]

@@ -13,6 +13,7 @@ use crate::device::{Gpu, Recorder};
 use crate::settings::{Mistake, within};
 use serde::Deserialize;
 
+pub mod cases;
 mod cpu;
 pub(crate) mod cuda;
 

@@ -11,6 +11,7 @@ use crate::rng::{philox, to_unit};
 use crate::settings::{Mistake, limits, within};
 use serde::Deserialize;
 
+pub mod cases;
 mod cuda;
 
 limits! {

@@ -3,6 +3,8 @@
 //! A sample's values lie together in memory whatever their layout, so this is a 1x1 filter over a 1x1 map; only the
 //! order of the weight's columns tells that files flatten C, H, W and memory H, W, C.
 
+pub mod cases;
+
 use super::activation::Activation;
 use super::conv::{Filter, yes};
 use super::{Channels, Operation, Pair, Shape, parse, single};

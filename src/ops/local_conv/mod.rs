@@ -5,6 +5,8 @@
 //! window `valid` stays inside, so its block is span * cell - kernel + 1. Blocks are laid side by side. With `grid` as
 //! large as the output every pixel has filters of its own (unshared).
 
+pub mod cases;
+
 use super::activation::Activation;
 use super::conv::{Filter, yes};
 use super::{Channels, Operation, Pair, Shape, Side, parse, single};

@@ -15,6 +15,7 @@ use crate::device::{Gpu, Recorder};
 use crate::settings::{Mistake, limits, within};
 use serde::Deserialize;
 
+pub mod cases;
 mod cuda;
 
 limits! {

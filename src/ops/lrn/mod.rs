@@ -7,6 +7,7 @@ use crate::device::Recorder;
 use crate::settings::{Mistake, limits, within};
 use serde::Deserialize;
 
+pub mod cases;
 mod cpu;
 mod cuda;
 

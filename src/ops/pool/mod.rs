@@ -11,6 +11,7 @@ use crate::settings::{Mistake, within};
 use serde::Deserialize;
 use std::ops::Range;
 
+pub mod cases;
 mod cpu;
 mod cuda;
 

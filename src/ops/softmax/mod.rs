@@ -7,6 +7,7 @@ use crate::device::Recorder;
 use crate::settings::Mistake;
 use serde::Deserialize;
 
+pub mod cases;
 mod cuda;
 
 pub(super) use cuda::group_width;

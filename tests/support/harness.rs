@@ -1,0 +1,70 @@
+//! Test programs whose tests can be ignored at run time, with the reason in the output: what needs a GPU or a tool that this
+//! machine lacks is not counted as passed.
+
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use libtest_mimic::{Arguments, Completion, Trial};
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use weft::device::Cuda;
+
+/// Tests by the names of their functions.
+#[allow(unused_macros, reason = "each test program uses a part")]
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => { vec![$(crate::harness::test(stringify!($name), $name)),*] };
+}
+
+/// A test and its name.
+pub fn test(name: &str, run: fn()) -> Trial {
+    Trial::test(name, move || {
+        run();
+        Ok(())
+    })
+}
+
+/// A test that is ignored for a reason if `needed` finds none of what it needs.
+pub fn test_with<T: 'static>(name: &str, needed: fn() -> Result<T, String>, run: fn(T)) -> Trial {
+    Trial::ignorable_test(name, move || match needed() {
+        Ok(it) => {
+            run(it);
+            Ok(Completion::Completed)
+        }
+        Err(reason) => Ok(Completion::ignored_with(reason)),
+    })
+}
+
+/// Runs what the command line asks for.
+pub fn main(tests: Vec<Trial>) -> ExitCode {
+    let arguments = Arguments::from_args();
+    VERBOSE.get_or_init(|| arguments.nocapture);
+    libtest_mimic::run(&arguments, tests).exit_code()
+}
+
+static VERBOSE: OnceLock<bool> = OnceLock::new();
+
+/// Whether tests that pass may print, with `--nocapture`.
+pub fn is_verbose() -> bool {
+    VERBOSE.get().copied().unwrap_or_default()
+}
+
+/// Whether the environment says that what `variable` stands for has to be here.
+pub fn is_required(variable: &str, value: &str) -> bool {
+    std::env::var(variable).is_ok_and(|found| found == value)
+}
+
+/// The GPU of this machine, or why a test that needs one is ignored; with `WEFT_REQUIRE_CUDA=1` that is a failure.
+pub fn cuda() -> Result<Arc<Cuda>, String> {
+    static OPENED: OnceLock<Result<Arc<Cuda>, String>> = OnceLock::new();
+    let opened = OPENED.get_or_init(|| match Cuda::open_any() {
+        Ok((_, cuda)) => Ok(Arc::new(cuda)),
+        Err(refusal) => {
+            let error = refusal.error.to_string();
+            // Without the advice: this line is repeated for each test.
+            Err(format!("no CUDA device: {}", error.split("; ").next().unwrap_or(&error)))
+        }
+    });
+    if let Err(reason) = opened {
+        assert!(!is_required("WEFT_REQUIRE_CUDA", "1"), "WEFT_REQUIRE_CUDA=1, but {reason}");
+    }
+    opened.clone()
+}
