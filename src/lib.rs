@@ -58,3 +58,8 @@ pub mod train;
 pub mod weights;
 
 pub use error::{Error, Result};
+
+/// The README's example is a test.
+#[cfg(all(doctest, feature = "image"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

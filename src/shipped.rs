@@ -44,6 +44,17 @@ fn find(table: &'static [Shipped], name: &str) -> Option<&'static Shipped> {
 }
 
 /// A file that is read: on disk, or inside the program.
+///
+/// ```
+/// use weft::net::{Net, Unknown};
+/// use weft::shipped::Source;
+///
+/// let source = Source::net("anet");
+/// let net = Net::load(&source)?;
+/// let values = net.load_parameters(source.weights()?, Unknown::Ignore)?;
+/// assert_eq!(values.len(), net.parameter_len());
+/// # Ok::<(), weft::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A path.

@@ -13,6 +13,17 @@ use crate::ops::simd::dispatch;
 pub(super) const MAX_REACH: f32 = 1_048_576.0;
 
 /// Samples windows of photos. Keeps its scratch memory from call to call: make one per thread.
+///
+/// ```
+/// use weft::data::photo::{Photo, Rect};
+/// use weft::data::resample::Resampler;
+/// use weft::net::Normalise;
+///
+/// let photo = Photo::from_fn(40, 30, |x, y| [x as u8, y as u8, 0]);
+/// let mut values = vec![0.0; 16 * 16 * 3];
+/// let window = Rect::new(3.5, -2.0, 20.0, 20.0);
+/// Resampler::default().sample(&photo, window, 16, 16, false, Normalise::default(), &mut values);
+/// ```
 #[derive(Debug, Default)]
 pub struct Resampler {
     columns: Taps,

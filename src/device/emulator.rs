@@ -28,6 +28,17 @@ pub struct Options {
 }
 
 /// The emulator as a GPU.
+///
+/// ```
+/// use std::sync::Arc;
+/// use weft::device::{Device, Emulator, EmulatorOptions, Gpu, Precision};
+///
+/// // The kernels in bf16, with every access checked, threads in an order that depends on the seed.
+/// let emulator = Emulator::new(EmulatorOptions { checked: true, seed: Some(7) });
+/// let gpu = Gpu { precision: Precision::Bf16, separate_buffers: true, ..Gpu::new(Arc::new(emulator)) };
+/// assert!(Device::Gpu(gpu).is_emulated());
+/// # Ok::<(), weft::Error>(())
+/// ```
 pub struct Emulator {
     shared: Arc<Shared>,
     properties: Properties,

@@ -13,6 +13,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// Arithmetic and storage of a net on a GPU. Sums are f32 in all of them, master weights and their gradients too.
+///
+/// ```
+/// use weft::device::Precision;
+///
+/// assert_eq!("bf16".parse::<Precision>()?.bytes(), 2);
+/// # Ok::<(), weft::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
     /// f32 multiply-adds outside the tensor cores.

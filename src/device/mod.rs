@@ -23,6 +23,17 @@ use crate::{Error, Result};
 use std::sync::Arc;
 
 /// A device that is ready.
+///
+/// ```
+/// use weft::device::{Convolution, Device, Precision};
+///
+/// let device = Device::open("cpu")?;
+/// assert_eq!(device.name(), "cpu");
+/// // The CPU computes in f32.
+/// assert!(device.with(Precision::F16, Convolution::Implicit).is_err());
+/// assert!(Device::open("tpu").is_err());
+/// # Ok::<(), weft::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub enum Device {
     /// The processor, in f32, on all threads of rayon's pool.

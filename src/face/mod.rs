@@ -69,6 +69,21 @@ impl Bundle {
 const WORKING_SIDE: usize = 1024;
 
 /// A model bundle, loaded.
+///
+/// ```
+/// use weft::data::photo::Photo;
+/// use weft::device::Device;
+/// use weft::face::Model;
+/// use weft::shipped::Folder;
+///
+/// let mut model = Model::load(Folder::model(), &Device::Cpu)?;
+/// let photo = Photo::open("tests/photos/eileen-collins.jpg")?;
+/// let Some(face) = model.locate(&photo)? else { panic!("there is a face") };
+/// let scores = model.scores(&photo, &face)?;
+/// let smiling = model.attributes()?.iter().position(|name| name == "Smiling").unwrap();
+/// assert!(scores[smiling] > 0.0);
+/// # Ok::<(), weft::Error>(())
+/// ```
 pub struct Model {
     /// What it was loaded from.
     pub bundle: Bundle,

@@ -13,6 +13,19 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// What a pass over all patches of an image computes and takes. The axes do not mix, so it is made of numbers per axis.
+///
+/// ```
+/// use weft::interweave::{Outline, patches};
+/// use weft::net::Net;
+///
+/// let net = Net::load("nets/anet.toml")?;
+/// let patches = patches(&net, 300, 300, 8)?;
+/// let outline = Outline::new(&net, patches, 8)?;
+/// // Floating-point operations of patch scanning over those of one pass.
+/// let ratio = (patches[0] * patches[1]) as f64 * net.flops() as f64 / outline.flops();
+/// assert!(patches == [27, 27] && ratio > 4.0, "{ratio}");
+/// # Ok::<(), weft::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Outline {
     /// Patches down and across.

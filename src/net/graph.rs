@@ -16,6 +16,15 @@ pub const INPUT: usize = 0;
 const LARGEST: u128 = 1 << 31;
 
 /// A bound network; independent of batch size, device and parameters' values.
+///
+/// ```
+/// use weft::net::Net;
+///
+/// let net = Net::load("nets/anet.toml")?;
+/// assert_eq!(net.spec.input.to_string(), "3x88x88");
+/// println!("{} parameters, {:.1} MFLOP a patch", net.parameter_len(), net.flops() as f64 / 1e6);
+/// # Ok::<(), weft::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Net {
     /// The description that it was bound from.

@@ -10,6 +10,15 @@ limits! {
 }
 
 /// `[normalise]` of a network file: `(pixel - mean[channel]) * scale`, for pixels of 0..=255 in the order R, G, B.
+///
+/// ```
+/// use weft::net::{Normalise, Spec};
+///
+/// let text = "name = 'n'\ninput = [3, 8, 8]\nnormalise = { mean = [104.0, 117.0, 123.0], scale = 1.0 }
+/// [[layer]]\nname = 'r'\ntype = 'relu'";
+/// assert_eq!(Spec::parse(text, "n.toml")?.normalise, Normalise { mean: [104.0, 117.0, 123.0], scale: 1.0 });
+/// # Ok::<(), weft::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Normalise {

@@ -48,6 +48,16 @@ impl Net {
     ///
     /// # Errors
     /// Missing and (unless ignored) unknown tensors by name, a shape that is not the net's.
+    ///
+    /// ```
+    /// use weft::net::{Net, Unknown};
+    ///
+    /// let net = Net::load("weights/anet.toml")?;
+    /// // The file holds the head that the net was trained with, too.
+    /// let values = net.load_parameters("weights/anet.safetensors", Unknown::Ignore)?;
+    /// assert_eq!(values.len(), net.parameter_len());
+    /// # Ok::<(), weft::Error>(())
+    /// ```
     pub fn load_parameters(&self, source: impl Into<Source>, unknown: Unknown) -> Result<Vec<f32>> {
         let source = source.into();
         let file = TensorFile::open(&source)?;

@@ -36,6 +36,16 @@ impl Purpose {
 }
 
 /// Where everything lies in the arena; ranges are in values.
+///
+/// ```
+/// use weft::net::{Net, Plan, Purpose};
+///
+/// let net = Net::load("nets/anet.toml")?;
+/// let plan = Plan::new(&net, 64, Purpose::Training)?;
+/// // Buffers that are never needed at the same time share memory.
+/// assert!(plan.len < plan.unshared);
+/// # Ok::<(), weft::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Plan {
     /// Samples of a batch.

@@ -10,6 +10,16 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// A network as written: not yet bound to shapes.
+///
+/// ```
+/// use weft::net::{LayerSpec, Net, Spec};
+///
+/// // A net up to one of its layers, with another head.
+/// let spec = Spec::load("nets/anet.toml")?.up_to("fc")?;
+/// let spec = spec.with([LayerSpec::new("head", "linear", "outputs = 5")?]);
+/// assert_eq!(Net::new(spec)?.output().c, 5);
+/// # Ok::<(), weft::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Spec {
     /// Where it came from, for messages.

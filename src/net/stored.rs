@@ -10,6 +10,18 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 ///
 /// On a GPU they are f32 masters, with weights in the storage type of the precision beside them where that is another.
 /// Nets of the same layers at other input sizes can share parameters.
+///
+/// ```
+/// use weft::device::Device;
+/// use weft::net::{Net, Parameters};
+///
+/// let net = Net::load("nets/anet.toml")?;
+/// let parameters = Parameters::on(&Device::Cpu, &net, net.initial_parameters(1))?;
+/// let shared = parameters.clone();
+/// shared.write(&vec![0.0; net.parameter_len()])?;
+/// assert!(parameters.read()?.iter().all(|value| *value == 0.0));
+/// # Ok::<(), weft::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Parameters {
     place: Place,

@@ -427,6 +427,14 @@ pub(crate) fn single(inputs: &[Shape]) -> Result<Shape, String> {
 }
 
 /// `[n, c, h, w]` to `[n, h, w, c]`.
+///
+/// ```
+/// use weft::ops::{Shape, nchw_to_nhwc};
+///
+/// let mut nhwc = [0.0; 4];
+/// nchw_to_nhwc(Shape::new(2, 1, 2), &[1.0, 2.0, 3.0, 4.0], &mut nhwc);
+/// assert_eq!(nhwc, [1.0, 3.0, 2.0, 4.0]);
+/// ```
 pub fn nchw_to_nhwc(shape: Shape, from: &[f32], to: &mut [f32]) {
     let (c, area) = (shape.c, shape.area());
     for (from, to) in from.chunks_exact(shape.len()).zip(to.chunks_exact_mut(shape.len())) {

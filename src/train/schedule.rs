@@ -37,10 +37,10 @@ pub enum Schedule {
         /// The first learning rate.
         #[serde(deserialize_with = "within::<Rate, _, _>")]
         rate: f64,
-        /// The last rate, as a share of the first.
+        /// The last learning rate.
         #[serde(default, deserialize_with = "within::<LastRate, _, _>")]
         last: f64,
-        /// Epochs over which the rate rises from 0.
+        /// Share of all steps over which the rate rises.
         #[serde(default, deserialize_with = "within::<Warmup, _, _>")]
         warmup: f64,
     },
@@ -50,7 +50,7 @@ pub enum Schedule {
         /// The first learning rate.
         #[serde(deserialize_with = "within::<Rate, _, _>")]
         rate: f64,
-        /// Epochs over which the rate rises from 0.
+        /// Share of all steps over which the rate rises.
         #[serde(default = "three_tenths", deserialize_with = "within::<Warmup, _, _>")]
         warmup: f64,
     },
@@ -67,6 +67,13 @@ fn cosine(a: f64, b: f64, t: f64) -> f64 {
 
 impl Schedule {
     /// The learning rate when the share `t` in [0, 1] of all steps is done, `epochs` being their number in epochs.
+    ///
+    /// ```
+    /// use weft::train::Schedule;
+    ///
+    /// let step = Schedule::Step { rate: 0.1, factor: 0.5, every: 2.0 };
+    /// assert_eq!([step.rate(0.0, 10.0), step.rate(0.25, 10.0)], [0.1, 0.05]);
+    /// ```
     pub fn rate(&self, t: f64, epochs: f64) -> f32 {
         (match *self {
             // A step's end may round to just below a whole number of epochs.

@@ -8,6 +8,32 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A net, its parameters and its optimizer on a device. Of a step on a GPU only the loss comes back.
+///
+/// ```
+/// use std::sync::Arc;
+/// use weft::device::Device;
+/// use weft::net::{Net, SgdConfig, Spec};
+/// use weft::ops::{Mode, Targets};
+/// use weft::train::Trainer;
+///
+/// let text = "name = 'xor'\ninput = [2, 1, 1]\nlayer = [
+///     { name = 'a', type = 'linear', outputs = 8, activation = 'relu' },
+///     { name = 'b', type = 'linear', outputs = 2 },
+///     { name = 'loss', type = 'softmax_cross_entropy' }]";
+/// let net = Arc::new(Net::new(Spec::parse(text, "xor.toml")?)?);
+/// let parameters = net.initial_parameters(1);
+/// let mut trainer = Trainer::new(&Device::Cpu, net, 4, SgdConfig::default(), parameters)?;
+/// let batch = [0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0];
+/// let targets = Targets { classes: &[0, 1, 1, 0], values: &[] };
+/// let first = trainer.forward(&batch, Mode::Training { seed: 0 }, targets)?;
+/// for step in 0..200 {
+///     trainer.update(0.1)?;
+///     trainer.forward(&batch, Mode::Training { seed: step }, targets)?;
+/// }
+/// let last = trainer.forward(&batch, Mode::Inference, targets)?;
+/// assert!(last < 0.1 * first, "{first} to {last}");
+/// # Ok::<(), weft::Error>(())
+/// ```
 pub struct Trainer {
     session: Session,
     optimizer: Sgd,

@@ -21,6 +21,15 @@ use crate::{Error, Result};
 
 /// A safetensors file, mapped (or inside the program) and checked. Tensors come in the order of their data, those without
 /// values by name.
+///
+/// ```
+/// use weft::weights::TensorFile;
+///
+/// let file = TensorFile::open("weights/anet.safetensors")?;
+/// let bias = file.require("fc.bias")?.to_f32()?;
+/// println!("{} tensors, fc.bias begins with {:?}", file.names().len(), &bias[..3]);
+/// # Ok::<(), weft::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct TensorFile {
     source: Source,

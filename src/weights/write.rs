@@ -33,6 +33,17 @@ pub struct Named<'a> {
 ///
 /// NaN and infinity are written as they are. Errors, before anything is touched: a name twice, a shape that is not
 /// its data's, another type, a finite value too large for the type. The replacement is atomic, see [`write_atomic`].
+///
+/// ```
+/// use weft::weights::{Dtype, Named, TensorFile, write};
+///
+/// let path = std::env::temp_dir().join(format!("weft-example-{}.safetensors", std::process::id()));
+/// let tensor = Named { name: "a", shape: &[2, 2], dtype: Dtype::F16, data: &[1.0, 2.0, 3.0, 4.0] };
+/// write(&path, &[tensor], &[])?;
+/// assert_eq!(TensorFile::open(&path)?.require("a")?.to_f32()?[..], [1.0, 2.0, 3.0, 4.0]);
+/// std::fs::remove_file(&path).ok();
+/// # Ok::<(), weft::Error>(())
+/// ```
 pub fn write(path: impl AsRef<Path>, tensors: &[Named<'_>], metadata: &[(String, String)]) -> Result<()> {
     let items: Vec<Item<'_>> = tensors
         .iter()

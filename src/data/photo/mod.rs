@@ -21,6 +21,15 @@ use crate::{Error, Result};
 pub use decode::{MAX_PIXELS, MAX_SIDE, is_decoding};
 
 /// 8-bit RGB, row-major, interleaved: `rgb[(y * width + x) * 3 + channel]`.
+///
+/// ```
+/// use weft::data::photo::Photo;
+///
+/// let photo = Photo::open("tests/photos/eileen-collins.jpg")?;
+/// let (small, factor) = photo.fit_within(100);
+/// assert!(small.width.max(small.height) == 100 && factor < 1.0);
+/// # Ok::<(), weft::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Photo {
     /// Pixels across.
@@ -94,6 +103,13 @@ impl Photo {
 }
 
 /// A rectangle in pixels of a photo; `x`, `y` is the upper left corner. May reach beyond the photo.
+///
+/// ```
+/// use weft::data::photo::Rect;
+///
+/// let (a, b) = (Rect::new(0.0, 0.0, 4.0, 4.0), Rect::new(2.0, 2.0, 4.0, 4.0));
+/// assert_eq!(a.iou(&b), 4.0 / 28.0);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rect {
     /// Left edge.

@@ -87,6 +87,23 @@ impl SgdConfig {
 }
 
 /// The optimizer: moves the parameters of a session by its gradients. Momentum and parameters stay on the session's device.
+///
+/// ```
+/// use std::sync::Arc;
+/// use weft::device::Device;
+/// use weft::net::{Net, Parameters, Purpose, Session, Sgd, SgdConfig, Spec};
+///
+/// let text = "name = 'one'\ninput = [2, 1, 1]\n[[layer]]\nname = 'fc'\ntype = 'linear'\noutputs = 1";
+/// let net = Arc::new(Net::new(Spec::parse(text, "one.toml")?)?);
+/// let parameters = Parameters::on(&Device::Cpu, &net, vec![1.0, 2.0, 3.0])?;
+/// let mut session = Session::new(net, &parameters, 1, Purpose::Training)?;
+/// let config = SgdConfig { momentum: 0.0, nesterov: false, weight_decay: 0.0, ..SgdConfig::default() };
+/// let mut sgd = Sgd::new(&session, config)?;
+/// session.set_gradients(&[1.0, 0.0, -1.0])?;
+/// sgd.step(&session, 0.5)?;
+/// assert_eq!(parameters.read()?, [0.5, 2.0, 3.5]);
+/// # Ok::<(), weft::Error>(())
+/// ```
 pub struct Sgd {
     kind: Kind,
 }
