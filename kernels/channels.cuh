@@ -62,6 +62,27 @@ template <class S> __device__ __forceinline__ S block_sum(S value, S* scratch) {
   return scratch[0];
 }
 
+// Joins the rows of a block of 256 threads, `width` of them along channels (a power of two, at most 256), in a fixed tree
+// order; all threads get the value of their channels. `scratch` holds 256 N values, and may be used again at once.
+template <int N, class F>
+__device__ __forceinline__ Lanes<N> over_rows(Lanes<N> v, float* scratch, unsigned width, F join) {
+  const unsigned t = threadIdx.x;
+#pragma unroll
+  for (int k = 0; k < N; k++) scratch[k * 256 + t] = v.v[k];
+  __syncthreads();
+  for (unsigned half = 128; half >= width; half /= 2) {
+    if (t < half) {
+#pragma unroll
+      for (int k = 0; k < N; k++) scratch[k * 256 + t] = join(scratch[k * 256 + t], scratch[k * 256 + t + half]);
+    }
+    __syncthreads();
+  }
+#pragma unroll
+  for (int k = 0; k < N; k++) v.v[k] = scratch[k * 256 + t % width];
+  __syncthreads();
+  return v;
+}
+
 // For maps of any layout: calls f(i, n) for the n values of this thread's pack, which begin at i; the last pack may be
 // incomplete.
 template <class T, class F> __device__ __forceinline__ void each_pack(size_t count, F f) {

@@ -5,7 +5,7 @@
 //
 //   dense_conv       Y[pixel, o] = sum over taps (i, j, c); a linear layer is a window as large as its map
 //   dense_pool       maximum or average of a window
-//   dense_copy       the pixel of each input: concat, and layers that act on single pixels
+//   dense_copy       the pixel of each input: concat, and layers that act on single pixels; places of whole maps
 //   dense_gather     whole windows [pixel][tap], for operations on whole maps
 //   dense_features   [patch][C, H, W] in f32, from the maps of the last layer
 //

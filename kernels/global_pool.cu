@@ -41,25 +41,6 @@ template <int N> struct Share {
   }
 };
 
-// Joins the rows of a block: all threads get the value of their channels.
-template <int N, class F>
-__device__ __forceinline__ Lanes<N> over_rows(Lanes<N> v, float* scratch, unsigned width, F join) {
-  const unsigned t = threadIdx.x;
-#pragma unroll
-  for (int k = 0; k < N; k++) scratch[k * 256 + t] = v.v[k];
-  __syncthreads();
-  for (unsigned half = 128; half >= width; half /= 2) {
-    if (t < half) {
-#pragma unroll
-      for (int k = 0; k < N; k++) scratch[k * 256 + t] = join(scratch[k * 256 + t], scratch[k * 256 + t + half]);
-    }
-    __syncthreads();
-  }
-#pragma unroll
-  for (int k = 0; k < N; k++) v.v[k] = scratch[k * 256 + t % width];
-  __syncthreads();
-  return v;
-}
 // Joins f(values) of a thread's places.
 template <class T, int N, class F, class J>
 __device__ __forceinline__ Lanes<N> gather(const GlobalPoolParams& p, const Share<N>& share, float start, float* scratch,

@@ -540,6 +540,41 @@ fn other_precisions_on_a_gpu_interweave_too() {
     }
 }
 
+/// Behind it patches share nothing: in the trunk, where a stride leaves places unread, and behind cells.
+#[test]
+fn an_operation_on_whole_maps_may_lie_between_others() {
+    let layers = "
+        a: conv filters=6 kernel=3 activation='sigmoid'
+        b: group_norm groups=2
+        c: max_pool kernel=2 stride=3
+        d: local_conv filters=5 kernel=2 grid=2 window='valid'
+        e: group_norm groups=1
+        f: linear outputs=4";
+    let net = net(&cases::toml([1, 3, 14, 13], layers));
+    // More patches than a tile has pixels.
+    let photo = noise(13 + 21, 14 + 19, 8);
+    let error = compare(&net, &photo, 2, WHOLE);
+    assert!(error <= 1e-5, "{error}");
+    for (checked, memory) in [(false, WHOLE), (true, 1 << 15)] {
+        let error = compare_on(&emulator(checked, 3, Precision::F32), &net, &photo, 2, memory);
+        assert!(error <= 1e-5, "on a GPU: {error}");
+    }
+    compare_on(&emulator(false, 3, Precision::F16), &net, &photo, 2, WHOLE);
+
+    let gpu = Device::Gpu(emulator(false, 4, Precision::F32));
+    let size = [20, 22];
+    let mut rng = Rng::new(3, 4);
+    let pixels: Vec<f32> = (0..2 * size[0] * size[1] * 3).map(|_| rng.normal()).collect();
+    let [found, expected] = [(&gpu, Method::OnePass), (&Device::Cpu, Method::Patchwise)].map(|(device, method)| {
+        extractor(device, &net, method, WHOLE).extract_normalised(&pixels, size, 3, 2).unwrap()
+    });
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!(is_alive(expected));
+        let error = found.error(expected);
+        assert!(error <= 1e-5, "a batch: {error}");
+    }
+}
+
 #[test]
 fn a_batch_of_images_on_a_gpu_is_its_images_one_by_one() {
     let net = shipped("anet_deepid2.toml");

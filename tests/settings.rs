@@ -11,6 +11,7 @@ use weft::device::Device;
 use weft::face::{Bundle, Model};
 use weft::locate::edge_boxes::EdgeBoxes;
 use weft::net::{Net, Parameters, Purpose, Session, Spec};
+use weft::ops::cases;
 use weft::recipe::Recipe;
 use weft::settings::Document;
 use weft::train::Config;
@@ -134,6 +135,12 @@ fn numbers_of_nets() {
     let mut files = tomls("nets");
     files.push(("all.toml".into(), ALL.into()));
     files.push(("lse.toml".into(), include_str!("../weights/lnet_o.toml").into()));
+    // Every layer type.
+    let quick = cases::all().filter(|case| case.quick).map(|case| (format!("{}.toml", case.name), case.toml()));
+    files.extend(quick.filter(|(_, text)| {
+        let net = Net::new(Spec::parse(text, "case").unwrap()).unwrap();
+        net.layers.iter().all(|layer| layer.op.target().is_none())
+    }));
     for (file, text) in files {
         let read = |text: &str| {
             run(Net::new(Spec::parse(text, &file)?)?);

@@ -117,6 +117,17 @@ class GlobalPool(nn.Module):
         return log_mean / self.sharpness
 
 
+class GroupNorm(nn.Module):
+    def __init__(self, layer, shape):
+        super().__init__()
+        self.groups, self.eps = layer["groups"], layer.get("eps", 1e-5)
+        self.weight = nn.Parameter(torch.ones(shape[0]))
+        self.bias = nn.Parameter(torch.zeros(shape[0]))
+
+    def forward(self, x):
+        return F.group_norm(x, self.groups, self.weight, self.bias, self.eps)
+
+
 class Function(nn.Module):
     """Layers without parameters or state of their own."""
 
@@ -154,6 +165,7 @@ TYPES = {
     "max_pool": Pool,
     "avg_pool": Pool,
     "global_pool": GlobalPool,
+    "group_norm": GroupNorm,
 }
 
 
@@ -236,7 +248,7 @@ class Net(nn.Module):
         """He's normal initialisation where a rectifier follows, half its variance elsewhere; biases are zero."""
         with torch.no_grad():
             for layer, module in zip(self.spec["layer"], self.layers):
-                if getattr(module, "weight", None) is None:
+                if getattr(module, "weight", None) is None or layer["type"] == "group_norm":  # which starts as the identity
                     continue
                 weight = module.weight
                 skip = 2 if layer["type"] == "local_conv" else 1  # the axes that do not count as inputs

@@ -39,7 +39,8 @@ pub struct Place {
 /// Places that compute the same function of their position.
 #[derive(Debug)]
 pub struct Class {
-    /// This axis's part of the filter bank: the row or column of the grid of cells.
+    /// This axis's part of the filter bank: the row or column of the grid of cells. Of an operation on whole maps: of its
+    /// output.
     pub region: usize,
     /// This axis's part of what an average divides by.
     pub divisor: usize,
@@ -150,7 +151,8 @@ fn window(net: &Net, layer: usize, vertical: bool, y: usize) -> Window {
             let taps = (first..end).map(|x| inside(x, along(p.pad))).collect();
             Window { region: 0, divisor: end - first, taps }
         }
-        Kind::Global => whole(size(0)),
+        // Each place is a function of its own of the whole map.
+        Kind::Global => Window { region: y, ..whole(size(0)) },
         Kind::Dropout | Kind::Pixelwise | Kind::Concat | Kind::Loss => {
             let inputs = net.layers[layer].inputs.len();
             Window { region: 0, divisor: 1, taps: (0..inputs).map(|input| Some((input, y))).collect() }

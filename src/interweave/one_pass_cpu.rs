@@ -110,7 +110,7 @@ impl OnePassCpu {
         match bound.op.kind() {
             Kind::Filter(f) => pass.filter(f, parameters[0], parameters.get(1).copied(), &mut self.scratch),
             Kind::Pool(pool) => pass.pool(pool),
-            Kind::Global => pass.global(&*bound.op, self.net.shape(bound.inputs[0]), &mut self.scratch)?,
+            Kind::Global => pass.global(&*bound.op, &parameters, &mut self.scratch)?,
             Kind::Concat | Kind::Dropout => pass.copy(),
             Kind::Pixelwise => {
                 let pixel = Shape::new(plan.values[layer + 1].channels, 1, 1);
@@ -274,13 +274,26 @@ impl<'a> Pass<'a> {
         });
     }
 
-    /// Gathers the whole map of each patch and runs the operation on it.
-    fn global(&self, op: &dyn Operation, shape: Shape, scratch: &mut [f32]) -> Result<()> {
-        let input = self.read(0);
-        for task in &self.step.tasks {
-            let tile = &mut scratch[..task.pixels.len() * shape.len()];
+    /// Gathers the whole map of each patch, runs the operation on it, and hands each place of the result to the place's class:
+    /// in all of those a pixel is a patch.
+    fn global(&self, op: &dyn Operation, params: &[&[f32]], scratch: &mut [f32]) -> Result<()> {
+        let (input, shape) = (self.read(0), op.output());
+        let [down, across] = [0, 1].map(|axis| &self.plan.outline.axes[axis][self.layer + 1].classes);
+        let (tile, results) = scratch.split_at_mut(self.step.rows * self.step.taps);
+        for task in self.step.tasks.iter().filter(|task| (task.down, task.across) == (0, 0)) {
+            let patches = task.pixels.len();
+            let (tile, results) = (&mut tile[..patches * self.step.taps], &mut results[..patches * shape.len()]);
             self.gather(task, 0, input, tile);
-            infer(op, task.pixels.len(), &[], tile, self.output(task))?;
+            infer(op, patches, params, tile, results)?;
+            for (row, a) in down.iter().enumerate() {
+                for (column, b) in across.iter().enumerate() {
+                    let from = (a.region * shape.w + b.region) * shape.c;
+                    let to = self.output(&Task { down: row, across: column, pixels: task.pixels.clone() });
+                    for (to, result) in to.chunks_exact_mut(shape.c).zip(results.chunks_exact(shape.len())) {
+                        to.copy_from_slice(&result[from..from + shape.c]);
+                    }
+                }
+            }
         }
         Ok(())
     }

@@ -225,9 +225,13 @@ impl<'a> PassWriter<'a> {
     }
 
     fn record(&mut self, layer: usize, op: &dyn Operation, n: usize, from: Ptr) -> Result<()> {
+        self.record_to(layer, op, n, [from, self.values[layer + 1]])
+    }
+
+    fn record_to(&mut self, layer: usize, op: &dyn Operation, n: usize, [from, to]: [Ptr; 2]) -> Result<()> {
         let workspace = self.writer.bytes(op.gpu_forward_workspace(n, self.gpu()))?;
         let params = self.addresses(layer);
-        self.writer.record(op, n, &params, [from, self.values[layer + 1], workspace]);
+        self.writer.record(op, n, &params, [from, to, workspace]);
         Ok(())
     }
 
@@ -438,18 +442,63 @@ impl<'a> PassWriter<'a> {
             && (0..written.across).all(|class| same(class, runs(step, class)))
     }
 
-    /// Gathers the whole map of each pixel's patch and runs the operation on it.
+    /// Gathers the whole map of each patch, runs the operation on it, and hands each place of the result to the place's class:
+    /// in all of those a pixel is a patch.
     fn global(&mut self, layer: usize, op: &dyn Operation) -> Result<()> {
-        let (mut parameters, tiles) = self.dense(layer, 0, PIXELS)?;
         let value = &self.plan.values[layer + 1];
-        let n = self.images * value.range.len() / value.channels;
+        // None where no later layer reads it.
+        let Some(map) = value.maps.first() else { return Ok(()) };
+        let (parameters, _) = self.dense(layer, 0, PIXELS)?;
+        let patches = map.rows * map.columns;
+        let (n, size) = (self.images * patches, self.gpu().precision.bytes());
         let window = self.net().shape(self.net().layers[layer].inputs[0]).len();
-        let windows = self.writer.bytes(n * window * self.gpu().precision.bytes())?;
-        parameters.y = windows;
-        let bytes = 2 * n * window * self.gpu().precision.bytes();
-        let launch = Launch::new(self.writer.to.stored("dense_gather"), [tiles, 1, self.images], BLOCK, &parameters);
-        self.writer.to.launch(launch.work(0, bytes as u64));
-        self.record(layer, op, n, windows)
+        let windows = self.writer.bytes(n * window * size)?;
+        // For the first class, whose tiles come first, as if there were no other.
+        let gather = Dense { y: windows, y_image: (patches * value.channels) as u64, ..parameters };
+        let grid = [patches.div_ceil(PIXELS), 1, self.images];
+        let launch = Launch::new(self.writer.to.stored("dense_gather"), grid, BLOCK, &gather);
+        self.writer.to.launch(launch.work(0, (2 * n * window * size) as u64));
+        if op.output().area() == 1 {
+            return self.record(layer, op, n, windows);
+        }
+        let results = self.writer.bytes(n * op.output().len() * size)?;
+        self.record_to(layer, op, n, [windows, results])?;
+        self.spread(layer, op.output(), Dense { x: results, ..parameters })
+    }
+
+    /// Copies the places of `parameters.x` [image][patch][h][w][c] to the maps of their classes.
+    fn spread(&mut self, layer: usize, shape: Shape, parameters: Dense) -> Result<()> {
+        let patches = self.plan.outline.patches;
+        // A map of what is read is a patch, one of what is written a place.
+        let [rows, columns] = [0, 1].map(|axis| -> Vec<[i32; 2]> {
+            let classes = self.plan.outline.axes[axis][layer + 1].classes.iter();
+            classes.flat_map(|class| (0..patches[axis]).map(|p| [p as i32, class.region as i32])).collect()
+        });
+        let firsts = [(&rows, patches[0]), (&columns, patches[1])];
+        let tables = Tables {
+            firsts: firsts.map(|(table, patches)| (0..table.len()).step_by(patches).collect()),
+            rows: self.writer.table(&rows)?,
+            columns: self.writer.table(&columns)?,
+            taps: [1, 1],
+        };
+        let (tiles, count) = self.tiles(layer, &tables, PIXELS)?;
+        let map = |patch: usize| MapTable { at: (patch * shape.len()) as u64, columns: shape.w as u32, unused: 0 };
+        let maps: Vec<MapTable> = (0..patches[0] * patches[1]).map(map).collect();
+        let parameters = Dense {
+            rows: tables.rows,
+            columns: tables.columns,
+            maps: self.writer.table(&maps)?,
+            tiles,
+            x_image: (maps.len() * shape.len()) as u64,
+            taps_h: 1,
+            taps_w: 1,
+            across: patches[1] as u32,
+            in_c: shape.c as u32,
+            ..parameters
+        };
+        let launch = Launch::new(self.writer.to.stored("dense_copy"), [count, 1, self.images], BLOCK, &parameters);
+        self.writer.to.launch(launch.work(0, self.touched(layer) as u64));
+        Ok(())
     }
 
     fn features(&mut self, features: Ptr) -> Result<()> {

@@ -330,7 +330,9 @@ fn tile(net: &Net, layer: usize, longest: usize, pixels: u128) -> [usize; 2] {
 /// Scratch of a layer whose output has `len` values, all threads together.
 fn scratch(op: &dyn Operation, [rows, taps]: [usize; 2], len: u128) -> u128 {
     match op.kind() {
-        Kind::Filter(_) | Kind::Global => threads() as u128 * rows as u128 * taps as u128,
+        Kind::Filter(_) => threads() as u128 * rows as u128 * taps as u128,
+        // Whole maps, and what becomes of them.
+        Kind::Global => rows as u128 * (taps + op.output().len()) as u128,
         // The map as the operation reads it, and its own scratch.
         Kind::Pixelwise => len,
         _ => 0,

@@ -30,15 +30,18 @@ pub struct NamedParameter {
 }
 
 impl Net {
-    /// Weights drawn as He et al. (ICCV 2015) propose, biases zero. Takes [`Net::parameter_bytes`]: hold them against what is
+    /// Weights drawn as He et al. (ICCV 2015) propose, biases zero, scales one. Takes [`Net::parameter_bytes`]: hold them against what is
     /// free before.
     pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
         let mut values = vec![0.0; self.parameter_len()];
         for (index, parameter) in self.parameters.iter().enumerate() {
-            if parameter.tensor.fan_in > 0 {
+            let (tensor, values) = (&parameter.tensor, &mut values[parameter.range.clone()]);
+            if tensor.fan_in > 0 {
                 let mut rng = Rng::new(seed, index as u64);
-                let deviation = (parameter.tensor.gain / parameter.tensor.fan_in as f32).sqrt();
-                values[parameter.range.clone()].fill_with(|| deviation * rng.normal());
+                let deviation = (tensor.gain / tensor.fan_in as f32).sqrt();
+                values.fill_with(|| deviation * rng.normal());
+            } else {
+                values.fill(tensor.gain);
             }
         }
         values
@@ -143,4 +146,18 @@ fn list(names: &[String]) -> String {
         text += &format!(" and {} more", names.len() - SHOWN);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::net::{Net, Spec};
+
+    #[test]
+    fn scales_start_as_one_and_biases_as_zero() {
+        let text = "name = 'n'\ninput = [2, 3, 3]\n[[layer]]\nname = 'c'\ntype = 'conv'\nfilters = 2\nkernel = 1\n\
+            [[layer]]\nname = 'g'\ntype = 'group_norm'\ngroups = 1";
+        let values = Net::new(Spec::parse(text, "test").unwrap()).unwrap().initial_parameters(1);
+        assert!(values[..4].iter().all(|weight| *weight != 0.0));
+        assert_eq!(values[4..], [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
+    }
 }

@@ -23,7 +23,7 @@ pub struct GpuForward<'a> {
     /// A [`crate::device::Step`].
     pub step: Ptr,
     pub inputs: &'a [Ptr],
-    /// Weights in the storage type, biases in f32.
+    /// Weights in the storage type; biases, and all that has no fan-in, in f32.
     pub params: &'a [Ptr],
     pub targets: GpuTargets,
     pub output: Ptr,

@@ -32,6 +32,8 @@ pub mod global_pool;
 #[doc(hidden)]
 pub mod gpu;
 #[doc(hidden)]
+pub mod group_norm;
+#[doc(hidden)]
 pub mod linear;
 #[doc(hidden)]
 pub mod local_conv;
@@ -66,6 +68,7 @@ pub const OPERATIONS: &[(&str, Build, &[Case])] = &[
     ("avg_pool", pool::build_avg, pool::cases::AVG_POOL),
     ("global_pool", global_pool::build, global_pool::cases::GLOBAL_POOL),
     ("lrn", lrn::build, lrn::cases::LRN),
+    ("group_norm", group_norm::build, group_norm::cases::GROUP_NORM),
     ("relu", activation::build_relu, activation::cases::RELU),
     ("sigmoid", activation::build_sigmoid, activation::cases::SIGMOID),
     ("linear", linear::build, linear::cases::LINEAR),
@@ -225,10 +228,11 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// From the order in files to the order in memory.
     pub order: Permutation,
-    /// Inputs that one output sums over; 0 for a bias, which starts as zeros.
+    /// Inputs that one output sums over. 0 for a bias, or a scale of a normalisation: a number per channel, which is kept in
+    /// f32 in every precision and decays as biases do.
     pub fan_in: usize,
     /// Weights start as normal draws of variance gain / fan_in: 2 where a rectifier follows and halves the outputs' power
-    /// (He et al., ICCV 2015), 1 elsewhere.
+    /// (He et al., ICCV 2015), 1 elsewhere. What has no fan-in starts as this number: 0 for a bias, 1 for a scale.
     pub gain: f32,
 }
 
@@ -393,7 +397,7 @@ pub enum Kind<'a> {
     Dropout,
     /// Acts on the channels of each place by themselves: relu, sigmoid, softmax, lrn.
     Pixelwise,
-    /// Reads the whole map of each channel.
+    /// Reads the whole map of a sample: global_pool, group_norm.
     Global,
     Concat,
     /// A loss.

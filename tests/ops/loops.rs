@@ -224,6 +224,22 @@ pub fn lrn(map: &Map, size: usize, alpha: f64, beta: f64, k: f64) -> Map {
     })
 }
 
+/// y = (x - mean) / sqrt(variance + eps) * weight + bias over a sample's group of channels at all places.
+pub fn group_norm(map: &Map, groups: usize, eps: f64, weight: &[f64], bias: &[f64]) -> Map {
+    let channels = map.c / groups;
+    let len = channels * map.h * map.w;
+    // Groups of all samples lie one after the other.
+    let moments = map.values.chunks(len).map(|values| {
+        let mean = values.iter().sum::<f64>() / len as f64;
+        (mean, values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / len as f64)
+    });
+    let moments: Vec<(f64, f64)> = moments.collect();
+    Map::of(map.shape(), |n, c, y, x| {
+        let (mean, variance) = moments[n * groups + c / channels];
+        (map.at(n, c, y, x) - mean) / (variance + eps).sqrt() * weight[c] + bias[c]
+    })
+}
+
 /// max(x, 0), after noting how far the values are from 0; those that are 0 come from a ReLU or a mask below.
 pub fn relu(map: &Map, kink: &mut f64) -> Map {
     map.values.iter().filter(|&&x| x != 0.0).for_each(|x| *kink = kink.min(x.abs()));

@@ -60,6 +60,9 @@ fn layer_output(problem: &Problem, l: usize, inputs: &[&Map], parameters: &[Vec<
             keys.number("beta", 0.75),
             keys.number("k", 1.0),
         ),
+        "group_norm" => {
+            loops::group_norm(map, keys.count("groups", 0), keys.number("eps", 1e-5), &parameters[0], &parameters[1])
+        }
         "relu" => loops::relu(map, kink),
         "sigmoid" => loops::sigmoid(map),
         "softmax" => loops::softmax(map),
