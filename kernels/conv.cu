@@ -1,9 +1,9 @@
 // Convolution with filters shared globally, within cells, or not at all, as implicit GEMM: windows are gathered while a tile
 // is loaded, so nothing the size of an im2col matrix exists. One product per bank of filters and group of channels:
 //   conv_forward   Y[pixel, o]  = X[pixel, tap] W[tap, o]        pixels of one region over all samples; taps (i, j, c)
-//   conv_data      dX[pixel, c] = dY[pixel, (r, s, o)] W^T       pixels of one residue modulo the stride, so that every tap
+//   conv_backward_data      dX[pixel, c] = dY[pixel, (r, s, o)] W^T       pixels of one residue modulo the stride, so that every tap
 //                                                                taken is one that reaches them
-//   conv_weights   dW[tap, o]   = X[pixel, tap]^T dY[pixel, o]   k runs over all pixels of the batch, in splits
+//   conv_backward_weights   dW[tap, o]   = X[pixel, tap]^T dY[pixel, o]   k runs over all pixels of the batch, in splits
 // An output pixel (y, x) belongs to the region (a, b) = (y / block_h, x / block_w), (u, v) the rest; tap (i, j) reads input pixel
 // (a cell_h + u stride_h + i - pad_h, b cell_w + v stride_w + j - pad_w) with bank a grid_w + b. One region is an ordinary
 // convolution, a region per pixel the unshared layer of DeepFace.
@@ -15,12 +15,12 @@
 
 struct Conv : Geometry {
   const void* x;
-  const void* y;   // conv_data, conv_weights: the gradient of the output
+  const void* y;   // conv_backward_data, conv_backward_weights: the gradient of the output
   const void* w;
   const float* bias;  // [bank][o], or null
   void* out;          // Y, dX (one region) or dW (f32)
   float* partial;     // f32 sums for conv_finish, conv_gather, sum_parts
-  int extent_h, extent_w;  // conv_data: pixels that one region's windows reach: the map, or a cell with its halo
+  int extent_h, extent_w;  // conv_backward_data: pixels that one region's windows reach: the map, or a cell with its halo
   int activation, splits, k_per_split, tiles_m;
   int wide_x, wide_y, wide_w;  // runs of channels, of filters: whole 16 bytes
   Divisor by_block_w, by_block_h, by_channels, by_filters, by_kernel_w;
@@ -267,7 +267,7 @@ STORAGE_KERNELS(conv_finish, Conv)
 
 // With several regions a pixel is reached from more than one: each writes f32 sums [split][bank][n][extent][c] of its own
 // pixels, and conv_gather adds them.
-template <class Math> __device__ void conv_data(const Conv& p) {
+template <class Math> __device__ void conv_backward_data(const Conv& p) {
   typedef typename Math::T T;
   Place place(p, blockIdx.x / p.tiles_m, true);
   Residue residue(p, place);
@@ -288,7 +288,7 @@ template <class Math> __device__ void conv_data(const Conv& p) {
     else ((T*)p.out)[at] = from_float<T>(value);
   });
 }
-PRODUCT_KERNELS(conv_data, Conv)
+PRODUCT_KERNELS(conv_backward_data, Conv)
 
 // dX = sum over splits and regions; a thread per value of dX.
 template <class T> __device__ void conv_gather(const Conv& p) {
@@ -315,7 +315,7 @@ template <class T> __device__ void conv_gather(const Conv& p) {
 STORAGE_KERNELS(conv_gather, Conv)
 
 // dW in f32: [bank][group][tap][o], or [split] of those for sum_parts.
-template <class Math> __device__ void conv_weights(const Conv& p) {
+template <class Math> __device__ void conv_backward_weights(const Conv& p) {
   typedef typename Math::T T;
   int batch = blockIdx.x / p.tiles_m;
   Place place(p, batch, false);
@@ -329,7 +329,7 @@ template <class Math> __device__ void conv_weights(const Conv& p) {
     if (m < a.taps && n < b.filters) out[(size_t)m * b.filters + n] = value;
   });
 }
-PRODUCT_KERNELS(conv_weights, Conv)
+PRODUCT_KERNELS(conv_backward_weights, Conv)
 
 struct Parts {
   const float* parts;
@@ -360,7 +360,7 @@ PARAMETERS(Bias, 64);
 // The way back through the activation, in place, and sums over pixels for the bias, in one reading of dY.
 // Grid: parts of a region's pixels, banks, tiles of 32 channels. A warp owns pixels, a lane a channel; eight warps' sums are
 // added in shared memory (1 KB) in order.
-template <class T> __device__ void bias_gradient(const Bias& p) {
+template <class T> __device__ void bias_backward(const Bias& p) {
   __shared__ float sums[8][32];
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c = blockIdx.z * 32 + lane, bank = blockIdx.y;
   int rows = p.n * p.block_h * p.block_w, first = blockIdx.x * p.rows_per_part;
@@ -388,4 +388,4 @@ template <class T> __device__ void bias_gradient(const Bias& p) {
     p.partial[((size_t)blockIdx.x * gridDim.y + bank) * p.out_c + c] = total;
   }
 }
-STORAGE_KERNELS(bias_gradient, Bias)
+STORAGE_KERNELS(bias_backward, Bias)

@@ -111,8 +111,8 @@ template <class T, int N> __device__ __forceinline__ void avg_backward(const Glo
   for (int k = 0; k < N; k++) d.v[k] *= 1.0f / (float)p.area;
   store_lanes<T, N>(p.out, (size_t)item * N, d);
 }
-template <class T> __device__ void global_avg_backward(const GlobalPoolParams& p) { LANES(p.lanes, avg_backward, p); }
-STORAGE_KERNELS(global_avg_backward, GlobalPoolParams)
+template <class T> __device__ void global_average_backward(const GlobalPoolParams& p) { LANES(p.lanes, avg_backward, p); }
+STORAGE_KERNELS(global_average_backward, GlobalPoolParams)
 
 // MAX: dx = dy / (number of maxima) where x is the maximum, else 0.
 // LSE: dx = dy exp(r (x - top)) / (sum of those), not exp(r (x - y)): y has been rounded to T, and r would magnify that.

@@ -87,7 +87,7 @@ impl Row {
 
 /// A profile.
 #[derive(Debug)]
-pub struct Report {
+pub struct Profile {
     pub device: String,
     pub peaks: Option<Peaks>,
     pub rows: Vec<Row>,
@@ -95,7 +95,7 @@ pub struct Report {
     pub whole: Times,
 }
 
-impl Report {
+impl Profile {
     /// Sum of the rows' medians.
     pub fn sum(&self) -> f64 {
         self.rows.iter().map(|row| row.times.median).sum()
@@ -119,7 +119,7 @@ impl Report {
 ///
 /// # Errors
 /// No memory for the batch; a launch that failed.
-pub fn profile(device: &Device, net: &Arc<Net>, n: usize, purpose: Purpose, runs: usize) -> Result<Report> {
+pub fn profile(device: &Device, net: &Arc<Net>, n: usize, purpose: Purpose, runs: usize) -> Result<Profile> {
     check(format!("{}: a batch of {n}", net.spec.place), device, net, n, purpose)?;
     let batch = Batch::draw(net, n, purpose)?;
     let runs = runs.max(1);
@@ -147,7 +147,7 @@ pub fn profile(device: &Device, net: &Arc<Net>, n: usize, purpose: Purpose, runs
     let timed = session.timed(batch.mode())?;
     let rows = timed.into_iter().zip(seconds).map(|(timed, seconds)| Row::new(timed, Times::of(seconds), device));
     let peaks = device.properties().and_then(|properties| properties.peaks);
-    Ok(Report { device: device.describe(), peaks, rows: rows.collect(), whole: Times::of(whole) })
+    Ok(Profile { device: device.describe(), peaks, rows: rows.collect(), whole: Times::of(whole) })
 }
 
 /// Whether [`profile`] has the memory for passes over `n` samples.
@@ -222,7 +222,7 @@ fn roofline(kernel: &str, work: Work, seconds: f64, peaks: Peaks) -> (f64, Roof)
 
 /// FLOP/s of the unit that a kernel multiplies on: products in other precisions than f32 use tensor cores.
 fn rate(kernel: &str, peaks: Peaks) -> f64 {
-    let is_product = ["conv_forward", "conv_data", "conv_weights", "gemm_n", "gemm_t", "dense_conv"]
+    let is_product = ["conv_forward", "conv_backward_data", "conv_backward_weights", "gemm_n", "gemm_t", "dense_conv"]
         .iter()
         .any(|name| kernel.starts_with(name));
     match kernel.rsplit('_').next() {

@@ -119,10 +119,10 @@ impl Standardiser {
     }
 
     /// The solver's answer over standardised features, as a machine over the features themselves.
-    fn fold(&self, solution: &[f64]) -> Machine {
+    fn fold(&self, solution: &[f64]) -> Separator {
         let weights: Vec<f64> = solution.iter().zip(&self.inv_std).map(|(w, &s)| w * f64::from(s)).collect();
         let shift: f64 = weights.iter().zip(&self.mean).map(|(w, &m)| w * f64::from(m)).sum();
-        Machine { bias: solution[weights.len()] - shift, weights }
+        Separator { bias: solution[weights.len()] - shift, weights }
     }
 }
 
@@ -265,7 +265,7 @@ impl Default for Options {
 
 /// What training found, attribute by attribute.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct SvmReport {
     /// Feature vectors.
     pub rows: usize,
     /// Different people.
@@ -276,7 +276,7 @@ pub struct Report {
     pub attributes: Vec<AttributeReport>,
 }
 
-/// One line of a [`Report`].
+/// One line of a [`SvmReport`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AttributeReport {
     /// Of the attribute.
@@ -293,14 +293,14 @@ pub struct AttributeReport {
     pub note: Option<String>,
 }
 
-impl Report {
+impl SvmReport {
     /// Mean of the attributes' held-out accuracies.
     pub fn mean_accuracy(&self) -> f64 {
         self.attributes.iter().map(|a| a.held_out_accuracy).sum::<f64>() / self.attributes.len().max(1) as f64
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for SvmReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let table = TextTable::new([
             text("attribute"),
@@ -346,7 +346,7 @@ pub fn train(
     identities: &[u32],
     options: &Options,
     progress: &(dyn Fn(usize) + Sync),
-) -> Result<(Svm, Report)> {
+) -> Result<(Svm, SvmReport)> {
     check_input(features, labels, names, identities, options)?;
     silence_liblinear();
     let mut cs = options.cs.clone();
@@ -359,7 +359,7 @@ pub fn train(
     let everything = vec![true; features.rows];
     let standardiser = Standardiser::fit_rows(features, &everything);
 
-    let one = |attribute: usize| -> Result<(Machine, AttributeReport)> {
+    let one = |attribute: usize| -> Result<(Separator, AttributeReport)> {
         let name = &names[attribute];
         let truth: Vec<bool> = labels.iter().skip(attribute).step_by(names.len()).copied().collect();
         let positives = truth.iter().filter(|&&t| t).count();
@@ -368,7 +368,7 @@ pub fn train(
             AttributeReport { name: name.clone(), c: 0.0, positives, held_out_accuracy: 1.0, majority, note: None };
         if positives == 0 || positives == features.rows {
             let (bias, which) = if positives == 0 { (-1.0, "no row has it") } else { (1.0, "every row has it") };
-            let machine = Machine { weights: vec![0.0; features.dims], bias };
+            let machine = Separator { weights: vec![0.0; features.dims], bias };
             return Ok((machine, AttributeReport { note: Some(format!("{which}: constant answer")), ..report }));
         }
         let mut right = vec![0usize; cs.len()];
@@ -411,7 +411,7 @@ pub fn train(
 
     let mut svm = Svm { names: names.to_vec(), weights: Vec::new(), bias: Vec::new(), c: Vec::new() };
     let identities = identities.iter().collect::<HashSet<_>>().len();
-    let mut report = Report { rows: features.rows, identities, folds, attributes: Vec::new() };
+    let mut report = SvmReport { rows: features.rows, identities, folds, attributes: Vec::new() };
     for (machine, attribute) in trained {
         svm.weights.extend(machine.weights.iter().map(|&w| w as f32));
         svm.bias.push(machine.bias as f32);
@@ -469,12 +469,12 @@ fn partition(identities: &[u32], folds: usize, seed: u64) -> (Vec<usize>, usize)
 }
 
 /// One machine over the features themselves, in the solver's precision.
-struct Machine {
+struct Separator {
     weights: Vec<f64>,
     bias: f64,
 }
 
-impl Machine {
+impl Separator {
     fn score(&self, row: &[f32]) -> f64 {
         self.bias + self.weights.iter().zip(row).map(|(w, &x)| w * f64::from(x)).sum::<f64>()
     }
@@ -557,7 +557,7 @@ mod tests {
             Features { rows: self.rows, dims: self.dims, data: &self.x }
         }
 
-        fn train(&self, options: &Options) -> (Svm, Report) {
+        fn train(&self, options: &Options) -> (Svm, SvmReport) {
             train(self.features(), &self.labels, &self.names, &self.people, options, &|_| {}).unwrap()
         }
 
@@ -628,7 +628,7 @@ mod tests {
         let weights = machine.weights.iter().map(|&w| w as f32).collect();
         let svm = Svm { names: data.names.clone(), weights, bias: vec![machine.bias as f32], c: vec![1.0] };
         let scores = svm.scores(data.features()).unwrap();
-        let explicit = Machine { weights: solution[..9].to_vec(), bias: solution[9] };
+        let explicit = Separator { weights: solution[..9].to_vec(), bias: solution[9] };
         for (row, score) in z.chunks_exact(9).zip(scores) {
             approx::assert_abs_diff_eq!(f64::from(score), explicit.score(row), epsilon = 1e-4);
         }
@@ -644,8 +644,8 @@ mod tests {
         let c = 0.1;
         let mut solution = solve(data.features(), &standardiser, &data.labels, &[true; 120], c, Vec::new()).unwrap();
         let bias = solution.pop().unwrap();
-        let machine = Machine { weights: solution, bias };
-        let gradient = |m: &Machine| {
+        let machine = Separator { weights: solution, bias };
+        let gradient = |m: &Separator| {
             let mut g: Vec<f64> = m.weights.iter().chain([&m.bias]).copied().collect();
             for (row, &t) in z.chunks_exact(4).zip(&data.labels) {
                 let y = if t { 1.0 } else { -1.0 };
@@ -658,7 +658,7 @@ mod tests {
             }
             g.iter().map(|g| g * g).sum::<f64>().sqrt()
         };
-        let start = gradient(&Machine { weights: vec![0.0; 4], bias: 0.0 });
+        let start = gradient(&Separator { weights: vec![0.0; 4], bias: 0.0 });
         let end = gradient(&machine);
         assert!(end <= TOLERANCE * start, "gradient {end} of {start}");
     }

@@ -38,9 +38,9 @@ fn launches_of_a_training_step_have_rows_totals_and_a_trace() {
     let report = folder.json(line);
     let launches = report["launches"].as_array().unwrap();
     for (kernel, layer, pass) in [
-        ("narrow_bf16", "input", "forward"),
+        ("cast_from_f32_bf16", "input", "forward"),
         ("conv_forward_bf16", "c1", "forward"),
-        ("conv_weights_bf16", "c1", "backward"),
+        ("conv_backward_weights_bf16", "c1", "backward"),
         ("gemm_tn_bf16", "fc", "backward"),
     ] {
         let of = |row: &Value| row["kernel"] == kernel && row["layer"] == layer && row["pass"] == pass;

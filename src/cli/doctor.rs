@@ -3,7 +3,7 @@
 use super::progress::Progress;
 use super::{print, print_json};
 use crate::device::Device;
-use crate::doctor::{self, Machine, Report, Row};
+use crate::doctor::{self, DoctorReport, KernelRow, Machine};
 use crate::shipped::{Folder, Source};
 use crate::text_table::{TextTable, number, text};
 use crate::{Error, Result};
@@ -149,7 +149,7 @@ fn machine_json(machine: &Machine) -> Value {
     })
 }
 
-fn row_json(row: &Row) -> Value {
+fn row_json(row: &KernelRow) -> Value {
     // JSON has no infinity.
     let finite = |x: f64| x.is_finite().then_some(x);
     json!({
@@ -164,10 +164,10 @@ fn row_json(row: &Row) -> Value {
     })
 }
 
-fn table(report: &Report, complete: bool) -> String {
+fn table(report: &DoctorReport, complete: bool) -> String {
     let columns = [text("kernel"), text("precision"), number("error"), number("tolerance"), number("share"), text("")];
     let columns = TextTable::new(columns.into_iter().chain([text("worst in")]));
-    let row = |row: &Row| {
+    let row = |row: &KernelRow| {
         vec![
             row.kernel.clone(),
             row.precision.to_string(),

@@ -10,7 +10,7 @@ use crate::eval::localisation::Localisation;
 use crate::eval::photos::Detections;
 use crate::eval::report::{self, About};
 use crate::eval::{Evaluation, Options, evaluate, paper, photos};
-use crate::face::Window;
+use crate::face::FaceWindow;
 use crate::lock::Lock;
 use crate::metrics::{Accuracy, means};
 use crate::text_table::{TextTable, number, text as text_column};
@@ -40,7 +40,7 @@ pub struct Args {
     name: Vec<String>,
     /// Which window of a face to hold against the boxes: data sets differ in what they call a face
     #[arg(long, value_enum, default_value = "face")]
-    window: Window,
+    window: FaceWindow,
     /// Measure at most N photos of the data and N backgrounds, spread evenly over each
     #[arg(long, value_name = "N")]
     limit: Option<usize>,

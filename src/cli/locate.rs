@@ -7,7 +7,7 @@ use super::say;
 use crate::Result;
 use crate::data::photo::{Photo, Rect};
 use crate::data::{boxes, draw};
-use crate::face::{Face, Model, Window};
+use crate::face::{Face, Model, FaceWindow};
 use crate::locate::Map;
 use crate::settings;
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ pub struct Args {
     threshold: Option<f32>,
     /// Which window to give
     #[arg(long, value_enum, default_value = "face")]
-    window: Window,
+    window: FaceWindow,
     /// Write the response maps of LNet_o and LNet_s over each photo into this folder, as PNG
     #[arg(long, value_name = "DIR")]
     maps: Option<PathBuf>,

@@ -3,7 +3,7 @@
 use super::numbers::{self, Size};
 use super::{DeviceArgs, print, print_json};
 use crate::net::{Net, Purpose};
-use crate::profile::{self, Report, Roof, Row};
+use crate::profile::{self, Profile, Roof, Row};
 use crate::shipped::Source;
 use crate::text_table::{TextTable, number, text};
 use crate::weights::{keep_inputs, write_atomic};
@@ -68,7 +68,7 @@ fn or_dash<T>(value: Option<T>, show: impl Fn(T) -> String) -> String {
     value.map_or_else(|| "-".into(), show)
 }
 
-fn table(report: &Report, args: &Args) -> String {
+fn table(report: &Profile, args: &Args) -> String {
     let heads =
         ["grid", "block", "regs", "shared", "occupancy", "us", "25%-75%", "MFLOP", "MB", "TFLOP/s", "GB/s", "roofline"];
     let columns = ["kernel", "layer"].map(text).into_iter().chain(heads.map(number)).chain([text("roof")]);
@@ -142,7 +142,7 @@ fn row_json(row: &Row) -> Value {
     })
 }
 
-fn document(report: &Report, args: &Args) -> Value {
+fn document(report: &Profile, args: &Args) -> Value {
     let layers = report.layers().into_iter().map(|(layer, [forward, backward])| {
         json!({ "layer": layer, "forward": forward, "backward": args.train.then_some(backward) })
     });
@@ -162,7 +162,7 @@ fn document(report: &Report, args: &Args) -> Value {
 
 /// Chrome's trace format: launches one after the other on one line, the layers they belong to on another. Each is as long
 /// as its median; microseconds.
-fn trace(report: &Report) -> Value {
+fn trace(report: &Profile) -> Value {
     let event = |name: &str, line: u32, start: f64, length: f64, more: Value| json!({ "name": name, "ph": "X", "pid": 0, "tid": line, "ts": 1e6 * start, "dur": 1e6 * length, "args": more });
     let line = |line: u32, name: &str| json!({ "name": "thread_name", "ph": "M", "pid": 0, "tid": line, "args": { "name": name } });
     let process = json!({ "name": "process_name", "ph": "M", "pid": 0, "args": { "name": report.device } });

@@ -14,7 +14,7 @@ pub fn run(path: &Path, args: &Args) -> Result<ExitCode> {
     let recipe = Recipe::load(path, &args.set)?;
     let options = Options { dry_run: args.dry_run, only: args.only.clone(), from: args.from.clone() };
     let stop = interruptible("step")?;
-    let mut report = Report::default();
+    let mut report = StepReport::default();
     let summaries =
         recipe::run(&recipe, &options, &args.device.open()?, &stop, &mut |event| report.hear(event)).map_err(named)?;
     report.finish();
@@ -28,12 +28,12 @@ pub fn run(path: &Path, args: &Args) -> Result<ExitCode> {
 
 /// Reports the steps on standard error.
 #[derive(Default)]
-struct Report {
+struct StepReport {
     photos: Option<Progress>,
     watch: Option<Watch>,
 }
 
-impl Report {
+impl StepReport {
     fn hear(&mut self, event: Event<'_>) {
         match event {
             Event::Step { name, number, of, why } => {

@@ -28,7 +28,7 @@ enum What {
 
 /// Whose features: annotated photos, and the model that looks at them.
 #[derive(clap::Args)]
-struct Faces {
+struct FaceArgs {
     /// Folder in CelebA's layout
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -51,7 +51,7 @@ struct Faces {
 #[derive(clap::Args)]
 struct Train {
     #[command(flatten)]
-    faces: Faces,
+    faces: FaceArgs,
     /// Part of the data; should be people that no network was trained on. It needs identities
     #[arg(long, value_enum, default_value = "val")]
     split: Split,
@@ -66,7 +66,7 @@ struct Train {
 #[derive(clap::Args)]
 struct Eval {
     #[command(flatten)]
-    faces: Faces,
+    faces: FaceArgs,
     /// Part of the data
     #[arg(long, value_enum, default_value = "test")]
     split: Split,
@@ -141,10 +141,10 @@ fn measure(args: &Eval) -> Result<()> {
     }
 }
 
-impl Faces {
+impl FaceArgs {
     /// The features of every face in a part of the data; `to_train` needs to know who they are. Photos that cannot be read are
     /// named and left out.
-    fn look(&self, model: &mut Model, split: Split, to_train: bool) -> Result<(CelebA, face::Faces)> {
+    fn look(&self, model: &mut Model, split: Split, to_train: bool) -> Result<(CelebA, face::FaceSamples)> {
         let celeba = CelebA::open(&self.data, self.strict)?;
         let samples = celeba.split(split)?;
         if to_train {
@@ -152,7 +152,7 @@ impl Faces {
         }
         super::report_skipped(&celeba.problems);
         let progress = Progress::new(samples.len() as u64, "photos");
-        let faces = face::Faces::look(model, &samples, self.aligned, self.strict, &mut |done| {
+        let faces = face::FaceSamples::look(model, &samples, self.aligned, self.strict, &mut |done| {
             progress.set(done as u64);
             Ok(())
         })?;

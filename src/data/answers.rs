@@ -104,9 +104,9 @@ mod tests {
     use super::*;
 
     /// Line, image and score.
-    type Found = (usize, String, Option<f32>);
+    type NameMatch = (usize, String, Option<f32>);
 
-    fn read(content: &str) -> (Vec<Found>, Vec<String>) {
+    fn read(content: &str) -> (Vec<NameMatch>, Vec<String>) {
         let mut problems = Problems::new(false);
         assert!(is_json(content.as_bytes()), "{content}");
         let rows = rows(Path::new("f"), content.as_bytes(), &mut problems).unwrap();

@@ -12,7 +12,7 @@ use csv::StringRecord;
 
 use super::answers;
 use super::folder;
-use super::names::{Found, Names, Places};
+use super::names::{NameMatch, Names, Places};
 use super::photo::Rect;
 use super::table::{self, Table};
 use super::text::{Problems, parse_box, quoted};
@@ -82,10 +82,10 @@ pub fn photos(file: &Path, names: &[&str]) -> Vec<Result<PathBuf, String>> {
     let taken: HashSet<Option<PathBuf>> = photos.iter().flatten().map(|path| places.of(path)).collect();
     for (photo, likely) in photos.iter_mut().zip(likely) {
         match (&photo, likely) {
-            (Err(_), Found::Photo(number)) if !taken.contains(&places.of(&below[number])) => {
+            (Err(_), NameMatch::Photo(number)) if !taken.contains(&places.of(&below[number])) => {
                 *photo = Ok(below[number].clone())
             }
-            (Err(why), Found::Unclear(more)) => *photo = Err(format!("{why}, and {more}")),
+            (Err(why), NameMatch::Unclear(more)) => *photo = Err(format!("{why}, and {more}")),
             _ => {}
         }
     }

@@ -22,7 +22,7 @@ const BOX_FILE: &str = "boxes.csv";
 
 /// The contents of a data folder in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Report {
+pub struct CheckReport {
     pub root: PathBuf,
     /// `celeba`, `image folder` or `boxes`.
     pub layout: &'static str,
@@ -75,9 +75,9 @@ pub type Decoded<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// Recognises the data at `root` (CelebA, a box file or a folder with `boxes.csv`, an image folder), reads all
 /// annotations, and with `decode` every image, too, on all cores. The first problem is an error if `strict`.
-pub fn check(root: impl AsRef<Path>, strict: bool, decode: Option<Decoded<'_>>) -> Result<Report> {
+pub fn check(root: impl AsRef<Path>, strict: bool, decode: Option<Decoded<'_>>) -> Result<CheckReport> {
     let root = root.as_ref();
-    let mut report = Report { root: root.to_path_buf(), ..Report::default() };
+    let mut report = CheckReport { root: root.to_path_buf(), ..CheckReport::default() };
     let mut problems = Problems::new(strict);
     // Each image and the boxes that should meet it.
     let images: Vec<(PathBuf, Vec<Rect>)>;
@@ -169,7 +169,7 @@ fn look_at(path: &Path, rects: &[Rect]) -> Option<(bool, Error)> {
     Some((true, Error::file(path, found).advise("do the boxes belong to these photos?")))
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}, {} images", self.root.display(), self.layout, self.images)?;
         let counts = [("identities", self.identities), ("classes", self.classes), ("boxes", self.boxes)];

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 /// What a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum NameMatch {
     /// The photo of this number.
     Photo(usize),
     /// None of the photos.
@@ -53,8 +53,8 @@ impl<'a> Names<'a> {
     ///
     /// The last two are likely, not certain: they give way to another name that is, and of two for one photo the one that has
     /// more in common with its path counts.
-    pub fn find(&self, names: &[&str]) -> Vec<Found> {
-        let mut found: Vec<Option<Found>> = names.iter().map(|name| self.exactly(name)).collect();
+    pub fn find(&self, names: &[&str]) -> Vec<NameMatch> {
+        let mut found: Vec<Option<NameMatch>> = names.iter().map(|name| self.exactly(name)).collect();
         if found.iter().all(Option::is_some) {
             return found.into_iter().flatten().collect();
         }
@@ -67,14 +67,14 @@ impl<'a> Names<'a> {
         let certain: HashSet<usize> = found
             .iter()
             .flatten()
-            .filter_map(|f| if let Found::Photo(number) = f { Some(*number) } else { None })
+            .filter_map(|f| if let NameMatch::Photo(number) = f { Some(*number) } else { None })
             .collect();
 
         let mut claims = HashMap::<usize, SmallVec<[usize; 1]>>::new();
         for (at, name) in names.iter().enumerate() {
             if found[at].is_none() {
                 let likely = self.by_end(name, index);
-                if let Found::Photo(number) = likely {
+                if let NameMatch::Photo(number) = likely {
                     claims.entry(number).or_default().push(at);
                 }
                 found[at] = Some(likely);
@@ -82,7 +82,7 @@ impl<'a> Names<'a> {
         }
         for (number, claims) in claims {
             if certain.contains(&number) {
-                claims.iter().for_each(|&at| found[at] = Some(Found::Unknown));
+                claims.iter().for_each(|&at| found[at] = Some(NameMatch::Unknown));
             } else if claims.len() > 1 {
                 let shared = |at: usize| shared_end(Path::new(names[at]), &index.resolved[number]);
                 let most = claims.iter().map(|&at| shared(at)).max();
@@ -93,24 +93,24 @@ impl<'a> Names<'a> {
                         [one] if *one == at => {}
                         [first, second, ..] if best.contains(&at) => {
                             let other = names[if *first == at { *second } else { *first }];
-                            found[at] = Some(Found::Unclear(format!("{other:?} fits the same photo")));
+                            found[at] = Some(NameMatch::Unclear(format!("{other:?} fits the same photo")));
                         }
-                        _ => found[at] = Some(Found::Unknown),
+                        _ => found[at] = Some(NameMatch::Unknown),
                     }
                 }
             }
         }
-        found.into_iter().map(|found| found.unwrap_or(Found::Unknown)).collect()
+        found.into_iter().map(|found| found.unwrap_or(NameMatch::Unknown)).collect()
     }
 
-    fn exactly(&self, name: &str) -> Option<Found> {
+    fn exactly(&self, name: &str) -> Option<NameMatch> {
         self.one_of(self.exact.get(name).or_else(|| self.exact.get(plain(name)?.as_str()))?)
     }
 
-    fn by_end(&self, name: &str, index: &Index) -> Found {
+    fn by_end(&self, name: &str, index: &Index) -> NameMatch {
         let parts = end(name);
         if parts.is_empty() {
-            return Found::Unknown;
+            return NameMatch::Unknown;
         }
         let end = from_end(parts.iter().map(|part| part.as_bytes()));
         let first = index.ends.partition_point(|(path, _)| path[..] < end[..]);
@@ -124,17 +124,17 @@ impl<'a> Names<'a> {
             return found;
         }
         let ends = (1..parts.len()).filter_map(|skip| self.exact.get(parts[skip..].join("/").as_str()));
-        ends.map(|numbers| self.one_of(numbers)).next().flatten().unwrap_or(Found::Unknown)
+        ends.map(|numbers| self.one_of(numbers)).next().flatten().unwrap_or(NameMatch::Unknown)
     }
 
-    fn one_of(&self, numbers: &[usize]) -> Option<Found> {
+    fn one_of(&self, numbers: &[usize]) -> Option<NameMatch> {
         match numbers {
             [] => None,
-            [number] => Some(Found::Photo(*number)),
+            [number] => Some(NameMatch::Photo(*number)),
             [a, b, others @ ..] => {
                 let others = if others.is_empty() { "" } else { " and others" };
                 let (a, b) = (self.paths[*a].display(), self.paths[*b].display());
-                Some(Found::Unclear(format!("it fits several photos: {a}, {b}{others}")))
+                Some(NameMatch::Unclear(format!("it fits several photos: {a}, {b}{others}")))
             }
         }
     }
@@ -219,7 +219,7 @@ fn shared_end(a: &Path, b: &Path) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Found::{Photo, Unknown};
+    use NameMatch::{Photo, Unknown};
 
     const PHOTOS: [(&str, &str); 5] = [
         ("x/a.jpg", "/data/images/x/a.jpg"),
@@ -229,12 +229,12 @@ mod tests {
         ("x/c.jpg", "/data/images/x/c.jpg"),
     ];
 
-    fn find(names: &[&str]) -> Vec<Found> {
+    fn find(names: &[&str]) -> Vec<NameMatch> {
         Names::new(PHOTOS.map(|(name, path)| (Some(name), Path::new(path)))).find(names)
     }
 
     #[track_caller]
-    fn assert_found(name: &str, expected: Found) {
+    fn assert_found(name: &str, expected: NameMatch) {
         assert_eq!(find(&[name]), [expected], "{name}");
     }
 
@@ -257,7 +257,9 @@ mod tests {
         for name in ["d.jpg", "z/a.jpg", "/a.jpg/", "", "..", "/", "jpg", "xa.jpg", "../z/b.jpg/q", "b.jpg/.."] {
             assert!(!matches!(find(&[name])[0], Photo(_)), "{name}");
         }
-        assert!(matches!(&find(&["a.jpg"])[0], Found::Unclear(why) if why.contains("x/a.jpg, /data/images/y/a.jpg")));
+        assert!(
+            matches!(&find(&["a.jpg"])[0], NameMatch::Unclear(why) if why.contains("x/a.jpg, /data/images/y/a.jpg"))
+        );
         assert_found("images/z/b.jpg", Unknown);
     }
 
@@ -269,7 +271,7 @@ mod tests {
         // Of two likely ones the one with more in common counts; of equals none.
         assert_eq!(find(&["/m/z/c.jpg", "/m/images/c.jpg"]), [Unknown, Photo(3)]);
         let found = find(&["/m/u/c.jpg", "/m/v/c.jpg", "y/a.jpg"]);
-        assert!(found[..2].iter().all(|f| matches!(f, Found::Unclear(_))) && found[2] == Photo(1), "{found:?}");
+        assert!(found[..2].iter().all(|f| matches!(f, NameMatch::Unclear(_))) && found[2] == Photo(1), "{found:?}");
     }
 
     #[test]
@@ -295,7 +297,7 @@ mod tests {
     fn photos_of_one_name_are_not_mistaken_for_each_other() {
         let photos = [(Some("a.jpg"), Path::new("/data/a.jpg")), (Some("a.jpg"), Path::new("/others/a.jpg"))];
         let names = Names::new(photos);
-        assert!(matches!(&names.find(&["a.jpg"])[0], Found::Unclear(_)));
+        assert!(matches!(&names.find(&["a.jpg"])[0], NameMatch::Unclear(_)));
         assert_eq!(names.find(&["data/a.jpg", "others/a.jpg"]), [Photo(0), Photo(1)]);
     }
 }

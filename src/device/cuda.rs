@@ -8,7 +8,7 @@ mod peaks;
 mod probe;
 mod staging;
 
-pub use probe::{Found, Refusal, fits, probe, properties};
+pub use probe::{DriverInfo, Refusal, fits, probe, properties};
 
 use super::driver::{Attributes, Driver, Graph, Launch, Properties, Ptr};
 use crate::{Error, Result};
@@ -55,13 +55,13 @@ struct Core {
     modules: Vec<CUmodule>,
     functions: Mutex<HashMap<String, Function>>,
     /// Held while anything is put on the stream.
-    turn: Mutex<Staging>,
+    staging: Mutex<Staging>,
     shared_per_block: u32,
 }
 
 // SAFETY: handles of the driver API may be used by any thread that binds the context, which every call here does first.
 unsafe impl Send for Core {}
-// SAFETY: as above; what is not thread-safe of the API (captures) happens under `turn`.
+// SAFETY: as above; what is not thread-safe of the API (captures) happens under the lock.
 unsafe impl Sync for Core {}
 
 /// A kernel that has been looked up.
@@ -78,7 +78,7 @@ struct Function {
 }
 
 /// Where an upload failed.
-enum Stage {
+enum UploadFault {
     /// Asking for so much pinned memory.
     Pin(usize, DriverError),
     Copy(DriverError),
@@ -143,7 +143,7 @@ impl Cuda {
             stream,
             modules: Vec::new(),
             functions: Mutex::default(),
-            turn: Mutex::default(),
+            staging: Mutex::default(),
             shared_per_block: properties.shared_per_block,
         };
         core.load(code, found)?;
@@ -153,7 +153,7 @@ impl Cuda {
 
 impl Core {
     /// Loads the images that have code for this GPU.
-    fn load(&mut self, code: Code<'_>, found: Found) -> Result<()> {
+    fn load(&mut self, code: Code<'_>, found: DriverInfo) -> Result<()> {
         self.bind()?;
         let mut unfit = None;
         for (name, image) in code.images {
@@ -174,7 +174,7 @@ impl Core {
         }
     }
 
-    fn refused_code(&self, image: &str, error: DriverError, code: Code<'_>, found: Found) -> Error {
+    fn refused_code(&self, image: &str, error: DriverError, code: Code<'_>, found: DriverInfo) -> Error {
         let [major, minor] = found.version;
         let what = format!(
             "the driver (for CUDA {major}.{minor}) refuses the code of kernels/{image}.cu, made by {}: {}",
@@ -193,10 +193,10 @@ impl Core {
     }
 
     /// The right to put work on the stream, with the context bound.
-    fn turn(&self) -> Result<MutexGuard<'_, Staging>> {
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    fn lock(&self) -> Result<MutexGuard<'_, Staging>> {
+        let guard = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         self.bind()?;
-        Ok(turn)
+        Ok(guard)
     }
 
     fn failed(&self, error: DriverError) -> Error {
@@ -251,7 +251,7 @@ impl Core {
         Ok(None)
     }
 
-    /// Puts a launch on the stream; the caller has the turn.
+    /// Puts a launch on the stream; the caller holds the lock.
     fn start(&self, launch: &Launch) -> Result<()> {
         let function = self.function(launch)?;
         let [x, y, z] = launch.grid;
@@ -266,7 +266,7 @@ impl Core {
         result.map_err(|e| blame(Error::device(launch.describe(), explain(e)), e))
     }
 
-    /// Captures what `work` puts on the stream; the caller has the turn.
+    /// Captures what `work` puts on the stream; the caller holds the lock.
     fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<CUgraphExec> {
         let failed = |e: DriverError| self.failed(e).within("graph capture");
         let stream = self.raw_stream();
@@ -310,7 +310,7 @@ impl Drop for Core {
         let _ = self.wait();
         // SAFETY: nothing runs any more, and nobody else has these.
         unsafe {
-            self.turn.get_mut().unwrap_or_else(PoisonError::into_inner).release();
+            self.staging.get_mut().unwrap_or_else(PoisonError::into_inner).release();
             for &module in &self.modules {
                 let _ = result::module::unload(module);
             }
@@ -357,19 +357,19 @@ impl Driver for Cuda {
     }
 
     fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()> {
-        let mut staging = self.core.turn()?;
+        let mut staging = self.core.lock()?;
         // SAFETY: the context is bound, and `to` lies in memory of `allocate` with room, by the trait's contract.
         unsafe { staging.upload(to.0, bytes, self.core.raw_stream()) }.map_err(|stage| match stage {
-            Stage::Pin(bytes, e) => {
+            UploadFault::Pin(bytes, e) => {
                 let what = format!("no {} of pinned host memory for uploads: {}", size(bytes as u64), explain(e));
                 Error::device(&self.core.place, what).advise("free some memory of the host")
             }
-            Stage::Copy(e) => self.core.failed(e),
+            UploadFault::Copy(e) => self.core.failed(e),
         })
     }
 
     fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()> {
-        let _turn = self.core.turn()?;
+        let _guard = self.core.lock()?;
         if !bytes.is_empty() {
             // SAFETY: `from` lies in memory of `allocate`, by the trait's contract; `bytes` is borrowed until the wait ends.
             let copied = unsafe { result::memcpy_dtoh_async(bytes, from.0, self.core.raw_stream()) };
@@ -382,7 +382,7 @@ impl Driver for Cuda {
     }
 
     fn launch(&self, launch: &Launch) -> Result<()> {
-        let _turn = self.core.turn()?;
+        let _guard = self.core.lock()?;
         self.core.start(launch)
     }
 
@@ -392,7 +392,7 @@ impl Driver for Cuda {
     }
 
     fn capture(&self, launches: &[Launch]) -> Result<Box<dyn Graph>> {
-        let _turn = self.core.turn()?;
+        let _guard = self.core.lock()?;
         // Code may be loaded on first use, which a capture does not allow.
         launches.iter().try_for_each(|launch| self.core.function(launch).map(|_| ()))?;
         let executable = self.core.record(|| launches.iter().try_for_each(|launch| self.core.start(launch)))?;
@@ -404,7 +404,7 @@ impl Driver for Cuda {
     }
 
     fn time(&self, launches: &[Launch]) -> Result<Vec<f64>> {
-        let _turn = self.core.turn()?;
+        let _guard = self.core.lock()?;
         launches.iter().try_for_each(|launch| self.core.function(launch).map(|_| ()))?;
         let events = Events::new(&self.core, launches.len() + 1)?;
         // As one graph, so that short kernels do not wait for the host between them.
@@ -558,12 +558,12 @@ struct Captured {
     name: String,
 }
 
-// SAFETY: as for `Core`; it is launched in turn only.
+// SAFETY: as for `Core`; it is launched under the lock only.
 unsafe impl Send for Captured {}
 
 impl Graph for Captured {
     fn launch(&self) -> Result<()> {
-        let _turn = self.core.turn()?;
+        let _guard = self.core.lock()?;
         // SAFETY: an executable graph and a stream of this context.
         let result = unsafe { result::graph::launch(self.executable, self.core.raw_stream()) };
         result.map_err(|e| blame(Error::device(&self.name, explain(e)), e))
@@ -572,7 +572,7 @@ impl Graph for Captured {
 
 impl Drop for Captured {
     fn drop(&mut self) {
-        if let Ok(_turn) = self.core.turn() {
+        if let Ok(_guard) = self.core.lock() {
             let _ = self.core.wait();
             // SAFETY: it does not run any more.
             let _ = unsafe { result::graph::exec_destroy(self.executable) };

@@ -7,11 +7,11 @@
 pub mod standalone;
 mod tally;
 
-pub use tally::{Row, Tally};
+pub use tally::{KernelRow, Tally};
 
 use crate::Result;
 #[cfg(feature = "cuda")]
-use crate::device::cuda::{self, Found};
+use crate::device::cuda::{self, DriverInfo};
 use crate::device::{ARCHITECTURES, Convolution, Device, Gpu, Launch, NVCC, Precision, Properties};
 use crate::net::{Net, Parameters, Purpose, Session, Spec};
 use crate::ops::cases::{self, Case};
@@ -42,7 +42,7 @@ impl Machine {
     #[cfg(feature = "cuda")]
     pub fn look() -> Self {
         let found = cuda::probe();
-        let gpus = |found: &Found| {
+        let gpus = |found: &DriverInfo| {
             let all = (0..found.devices).filter_map(|ordinal| cuda::properties(ordinal, *found).ok());
             all.map(|gpu| (gpu.clone(), cuda::fits(gpu.capability, ARCHITECTURES))).collect()
         };
@@ -65,14 +65,14 @@ impl Machine {
 
 /// What came out.
 #[derive(Debug)]
-pub struct Report {
+pub struct DoctorReport {
     /// One per kernel and precision.
-    pub rows: Vec<Row>,
+    pub rows: Vec<KernelRow>,
     /// Kernels that no case ran on this device: those of other capabilities, or a gap in the list.
     pub unused: Vec<String>,
 }
 
-impl Report {
+impl DoctorReport {
     pub fn failed(&self) -> usize {
         self.rows.iter().filter(|row| !row.holds()).count()
     }
@@ -99,7 +99,7 @@ fn net(case: &Case) -> Result<Net> {
 }
 
 /// Runs all cases whose name `wanted` takes on a device; `done` hears how many are.
-pub fn check(gpu: &Gpu, wanted: impl Fn(&str) -> bool, done: impl Fn(u64)) -> Report {
+pub fn check(gpu: &Gpu, wanted: impl Fn(&str) -> bool, done: impl Fn(u64)) -> DoctorReport {
     let mut tally = Tally::new();
     let mut count = 0;
     let mut next = || {
@@ -126,7 +126,7 @@ pub fn check(gpu: &Gpu, wanted: impl Fn(&str) -> bool, done: impl Fn(u64)) -> Re
     let rows = tally.into_rows();
     let ran: BTreeSet<&str> = rows.iter().map(|row| row.kernel.as_str()).collect();
     let unused = gpu.driver.kernels().into_iter().filter(|kernel| !ran.contains(kernel.as_str())).collect();
-    Report { rows, unused }
+    DoctorReport { rows, unused }
 }
 
 /// For a failure before any kernel is known.

@@ -29,7 +29,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("optimizer", optimizer),
 ];
 
-/// `narrow`, `widen` and `fill`: to the storage type and back, with a ragged end.
+/// `cast_from_f32`, `cast_to_f32` and `fill`: to the storage type and back, with a ragged end.
 fn conversion(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     const COUNT: usize = 1003;
     let mut rng = Rng::new(1, 0);
@@ -40,8 +40,8 @@ fn conversion(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     let mut to = Recorder::new(gpu);
     to.label("conversion");
     gpu::fill(&mut to, f32::NAN, stored.ptr, COUNT);
-    gpu::narrow(&mut to, from.ptr, stored.ptr, COUNT);
-    gpu::widen(&mut to, stored.ptr, back.ptr, COUNT);
+    gpu::cast_from_f32(&mut to, from.ptr, stored.ptr, COUNT);
+    gpu::cast_to_f32(&mut to, stored.ptr, back.ptr, COUNT);
     run(gpu, &to.launches)?;
     let bytes = gpu.precision.bytes();
     let want: Vec<f32> = match bytes {
@@ -52,7 +52,7 @@ fn conversion(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
 
     let mut to = Recorder::new(gpu);
     gpu::fill(&mut to, 0.5, stored.ptr, COUNT);
-    gpu::widen(&mut to, stored.ptr, back.ptr, COUNT);
+    gpu::cast_to_f32(&mut to, stored.ptr, back.ptr, COUNT);
     run(gpu, &to.launches)?;
     tally.same(&to.launches, "conversion", &gpu.download(back.ptr, COUNT)?, &[0.5; COUNT]);
     Ok(())

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// What was found of one kernel in one precision.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
+pub struct KernelRow {
     pub kernel: String,
     pub precision: Precision,
     /// The error's norm as a share of the tensor's, or the largest error as a share of its largest value: whichever takes
@@ -19,7 +19,7 @@ pub struct Row {
     pub failure: Option<String>,
 }
 
-impl Row {
+impl KernelRow {
     /// The error as a share of its tolerance.
     pub fn share(&self) -> f64 {
         // Where nothing may differ, anything is too much.
@@ -34,7 +34,7 @@ impl Row {
 /// Rows by kernel and precision.
 #[derive(Debug)]
 pub struct Tally {
-    rows: BTreeMap<(String, usize), Row>,
+    rows: BTreeMap<(String, usize), KernelRow>,
     precision: Precision,
 }
 
@@ -72,7 +72,7 @@ impl Tally {
 
     fn add(&mut self, launches: &[Launch], case: &str, error: f64, tolerance: f64, failure: Option<String>) {
         for launch in launches {
-            let row = Row {
+            let row = KernelRow {
                 kernel: launch.kernel.clone(),
                 precision: self.precision,
                 error,
@@ -90,7 +90,7 @@ impl Tally {
         }
     }
 
-    pub(super) fn into_rows(self) -> Vec<Row> {
+    pub(super) fn into_rows(self) -> Vec<KernelRow> {
         self.rows.into_values().collect()
     }
 }

@@ -44,7 +44,7 @@ pub struct Mistake {
 }
 
 /// A photo as it is measured.
-pub struct Seen<'a> {
+pub struct Measured<'a> {
     pub name: &'a str,
     pub photo: &'a Photo,
     pub boxes: &'a [Rect],
@@ -78,7 +78,7 @@ impl Gallery {
     ///
     /// # Errors
     /// A picture that cannot be compressed.
-    pub fn see(&mut self, seen: &Seen, outcome: &Outcome) -> Result<()> {
+    pub fn see(&mut self, seen: &Measured, outcome: &Outcome) -> Result<()> {
         let score = outcome.answer.map(|(_, score)| score);
         let answer = || seen.example(outcome.answer, outcome.iou);
         if !seen.boxes.is_empty() {
@@ -96,7 +96,14 @@ impl Gallery {
     ///
     /// # Errors
     /// A picture that cannot be compressed.
-    pub fn see_mistake(&mut self, seen: &Seen, window: (Rect, f32), a: usize, name: &str, score: f32) -> Result<()> {
+    pub fn see_mistake(
+        &mut self,
+        seen: &Measured,
+        window: (Rect, f32),
+        a: usize,
+        name: &str,
+        score: f32,
+    ) -> Result<()> {
         let mistake = || Ok(Mistake { attribute: name.into(), score, example: seen.example(Some(window), 0.0)? });
         self.mistakes[a].offer([score.abs(), 0.0], mistake)
     }
@@ -114,7 +121,7 @@ impl Gallery {
     }
 }
 
-impl Seen<'_> {
+impl Measured<'_> {
     fn example(&self, window: Option<(Rect, f32)>, iou: f32) -> Result<Example> {
         let (small, scale) = self.photo.fit_within(SIDE);
         let Photo { width, height, .. } = small;
@@ -185,7 +192,7 @@ mod tests {
     fn boxes_are_in_pixels_of_the_small_picture() {
         let photo = Photo::from_fn(720, 360, |x, _| [(x / 3) as u8; 3]);
         let boxes = [Rect::new(100.0, 100.0, 200.0, 200.0)];
-        let seen = Seen { name: "a", photo: &photo, boxes: &boxes };
+        let seen = Measured { name: "a", photo: &photo, boxes: &boxes };
         let example = seen.example(Some((Rect::new(-50.0, 0.0, 100.0, 100.0), 1.0)), 0.0).unwrap();
         assert_eq!((example.width, example.height), (360, 180));
         assert_eq!(example.truth, [Rect::new(50.0, 50.0, 100.0, 100.0)]);

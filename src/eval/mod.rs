@@ -15,10 +15,10 @@ pub mod report;
 use crate::data::Problems;
 use crate::data::photo::{Photo, Rect};
 use crate::data::prefetch::Prefetch;
-use crate::face::{Face, Model, Window};
+use crate::face::{Face, Model, FaceWindow};
 use crate::metrics::{Accuracy, accuracies};
 use crate::{Error, Result};
-use examples::{Examples, Gallery, Seen};
+use examples::{Examples, Gallery, Measured};
 use histogram::Histogram;
 use localisation::{Localisation, Scene, Tally};
 use photos::{Detections, Item, Photos};
@@ -57,7 +57,7 @@ pub struct Options {
     /// Keep examples for the page.
     pub examples: bool,
     /// Which window of a face is held against the boxes.
-    pub window: Window,
+    pub window: FaceWindow,
 }
 
 /// Runs the chain on the photos, and takes `others`' windows on the same. `progress` hears how many of how many are done,
@@ -183,7 +183,7 @@ impl<'a> Walk<'a> {
             self.found.images += 1;
             self.found.without_face += usize::from(answer.is_none());
         }
-        let seen = Seen { name: &item.name, photo, boxes: boxes.as_deref().unwrap_or_default() };
+        let seen = Measured { name: &item.name, photo, boxes: boxes.as_deref().unwrap_or_default() };
         if boxes.is_some() {
             self.localise(model.threshold(), number, &windows, &seen)?;
         }
@@ -212,7 +212,7 @@ impl<'a> Walk<'a> {
         Ok((item.background || !inside.is_empty()).then_some(inside))
     }
 
-    fn localise(&mut self, threshold: f32, number: usize, windows: &[(Rect, f32)], seen: &Seen) -> Result<()> {
+    fn localise(&mut self, threshold: f32, number: usize, windows: &[(Rect, f32)], seen: &Measured) -> Result<()> {
         let (size, boxes) = ((seen.photo.width, seen.photo.height), seen.boxes);
         let outcome = Scene { size, boxes, windows }.matched(threshold);
         self.tallies[0].add(boxes.len(), &outcome);
@@ -223,7 +223,7 @@ impl<'a> Walk<'a> {
         self.gallery.as_mut().map_or(Ok(()), |gallery| gallery.see(seen, &outcome))
     }
 
-    fn classify(&mut self, model: &mut Model, answer: Option<&Face>, truth: &[bool], seen: &Seen) -> Result<()> {
+    fn classify(&mut self, model: &mut Model, answer: Option<&Face>, truth: &[bool], seen: &Measured) -> Result<()> {
         let scores = answer.map(|face| model.scores(seen.photo, face)).transpose()?;
         for (a, attribute) in self.common.iter().enumerate() {
             let (score, truth) = (scores.as_ref().map(|scores| scores[attribute.model]), truth[attribute.data]);

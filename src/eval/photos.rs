@@ -2,7 +2,7 @@
 //! on them.
 
 use crate::data::celeba::{CelebA, Sample, Split};
-use crate::data::names::{Found, Names, Places};
+use crate::data::names::{NameMatch, Names, Places};
 use crate::data::photo::Rect;
 use crate::data::{Problems, boxes, folder};
 use crate::{Error, Result};
@@ -197,26 +197,26 @@ impl Detections {
         // A name that cannot be written is that of no line.
         let known =
             photos.items.iter().map(|item| (item.path.to_str().map(|_| item.name.as_str()), item.path.as_path()));
-        let found: HashMap<&str, Found> = names.iter().copied().zip(Names::new(known).find(&names)).collect();
+        let found: HashMap<&str, NameMatch> = names.iter().copied().zip(Names::new(known).find(&names)).collect();
 
         let mut windows = vec![Vec::new(); photos.items.len()];
         let (mut looked_at, mut unknown, mut unclear) = (vec![false; photos.items.len()], Vec::new(), HashSet::new());
         for row in &rows {
             match &found[row.image.as_str()] {
-                Found::Photo(number) => match row.detection() {
+                NameMatch::Photo(number) => match row.detection() {
                     Ok(window) => {
                         windows[*number].extend(window);
                         looked_at[*number] = true;
                     }
                     Err(error) => problems.report(error.within(format_args!("{}:{}", file.display(), row.line)))?,
                 },
-                Found::Unclear(why) => {
+                NameMatch::Unclear(why) => {
                     if unclear.insert(&row.image) {
                         let error = at_line(file, row.line, format!("image {:?}: {why}", row.image));
                         problems.report(error.advise("write the path as the annotations do"))?;
                     }
                 }
-                Found::Unknown => unknown.push(row),
+                NameMatch::Unknown => unknown.push(row),
             }
         }
         if !looked_at.contains(&true) {

@@ -3,16 +3,16 @@
 //! (paper, Fig. 2).
 
 mod features;
-mod machines;
+mod training;
 mod window;
 
 pub use features::{Anet, FaceFeatures};
-pub use machines::{Faces, Seen};
-pub use window::Window;
+pub use training::{FaceSample, FaceSamples};
+pub use window::FaceWindow;
 
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
-use crate::locate::{Found, Localiser, Locate, Map, Sight};
+use crate::locate::{CalibrationSample, Detection, Localiser, Locate, Map};
 use crate::settings::{Document, Mistake};
 use crate::shipped::{Folder, Source};
 use crate::svm::{self, Svm};
@@ -30,7 +30,7 @@ pub struct Bundle {
     pub locate: Locate,
     /// How features are extracted.
     pub anet: Anet,
-    /// The linear machines; `weft svm train` writes them.
+    /// The linear training; `weft svm train` writes them.
     pub svm: PathBuf,
     /// Where the values stand.
     #[serde(skip)]
@@ -178,14 +178,14 @@ impl Model {
     ///
     /// # Errors
     /// No memory.
-    pub fn sights(&mut self, photo: &Photo, core: Rect) -> Result<[Vec<Sight>; 2]> {
+    pub fn calibration_samples(&mut self, photo: &Photo, core: Rect) -> Result<[Vec<CalibrationSample>; 2]> {
         let (small, scale) = photo.fit_within(WORKING_SIDE);
         let [x, y, width, height] = [core.x, core.y, core.width, core.height].map(|pixels| pixels * scale);
-        self.localiser.sights(&small, Rect::new(x, y, width, height))
+        self.localiser.calibration_samples(&small, Rect::new(x, y, width, height))
     }
 
     /// From pixels of a photo that was scaled by `scale` to those of the original.
-    fn face(&self, Found { head, core, score, maps }: Found, scale: f32) -> Face {
+    fn face(&self, Detection { head, core, score, maps }: Detection, scale: f32) -> Face {
         let up = |r: Rect| Rect::new(r.x / scale, r.y / scale, r.width / scale, r.height / scale);
         let maps = maps.map(|map| Map {
             origin: (map.origin.0 / scale, map.origin.1 / scale),

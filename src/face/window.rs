@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
-pub enum Window {
+pub enum FaceWindow {
     /// The box of the face itself
     #[default]
     Face,
@@ -23,7 +23,7 @@ pub enum Window {
     Frame,
 }
 
-impl Window {
+impl FaceWindow {
     /// As in a file.
     pub fn name(self) -> &'static str {
         match self {

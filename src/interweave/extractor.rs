@@ -11,7 +11,7 @@ use super::plan::{Plan, patches};
 use crate::data::photo::Photo;
 use crate::device::Launch;
 use crate::memory;
-use crate::net::{Net, Normalise, Parameters, Place};
+use crate::net::{Location, Net, Normalise, Parameters};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -185,10 +185,10 @@ impl Extractor {
         };
         let engine: Box<dyn Engine> = match (&build, options.method, parameters.place()) {
             (_, Method::Patchwise, _) => Box::new(Patchwise::new(net.clone(), parameters, options.batch)?),
-            (Some(build), _, Place::Cpu(values)) => Box::new(MapsCpu::new(build.clone(), values.clone())),
-            (Some(build), _, Place::Gpu(stored)) => Box::new(MapsGpu::new(build.clone(), stored.clone())),
-            (None, _, Place::Cpu(values)) => Box::new(OnePassCpu::new(net.clone(), values.clone())),
-            (None, _, Place::Gpu(stored)) => Box::new(OnePassGpu::new(net.clone(), stored.clone())),
+            (Some(build), _, Location::Cpu(values)) => Box::new(MapsCpu::new(build.clone(), values.clone())),
+            (Some(build), _, Location::Gpu(stored)) => Box::new(MapsGpu::new(build.clone(), stored.clone())),
+            (None, _, Location::Cpu(values)) => Box::new(OnePassCpu::new(net.clone(), values.clone())),
+            (None, _, Location::Gpu(stored)) => Box::new(OnePassGpu::new(net.clone(), stored.clone())),
         };
         Ok(Self { net, options, build, engine })
     }

@@ -25,13 +25,13 @@ use std::collections::HashMap;
 #[derive(Debug)]
 pub struct Axis {
     /// Of each place of the value, for a patch by itself; `None` where no later layer reads it.
-    pub places: Vec<Option<Place>>,
+    pub places: Vec<Option<Position>>,
     pub classes: Vec<Class>,
 }
 
-/// Place y of patch P has the value of class `class` at position P + `offset`.
+/// Position y of patch P has the value of class `class` at position P + `offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Position {
     pub class: usize,
     pub offset: i64,
 }
@@ -121,20 +121,20 @@ pub fn numbers(positions: &[i64], below: &[i64], distance: i64) -> Vec<u32> {
 }
 
 /// What place `y` of a layer reads along one axis.
-struct Window {
+struct TapWindow {
     region: usize,
     divisor: usize,
     /// Input number and place of each tap; `None` in padding.
     taps: Vec<Option<(usize, usize)>>,
 }
 
-fn window(net: &Net, layer: usize, vertical: bool, y: usize) -> Window {
+fn window(net: &Net, layer: usize, vertical: bool, y: usize) -> TapWindow {
     let along = |pair: Pair| if vertical { pair.h } else { pair.w };
     let size = |input: usize| {
         let shape = net.shape(net.layers[layer].inputs[input]);
         if vertical { shape.h } else { shape.w }
     };
-    let whole = |size: usize| Window { region: 0, divisor: 1, taps: (0..size).map(|x| Some((0, x))).collect() };
+    let whole = |size: usize| TapWindow { region: 0, divisor: 1, taps: (0..size).map(|x| Some((0, x))).collect() };
     let inside = |x: usize, pad: usize| x.checked_sub(pad).filter(|x| *x < size(0)).map(|x| (0, x));
     match net.layers[layer].op.kind() {
         Kind::Filter(f) if f.flattened.is_some() => whole(size(0)),
@@ -142,18 +142,18 @@ fn window(net: &Net, layer: usize, vertical: bool, y: usize) -> Window {
             let (region, u) = (y / along(f.block), y % along(f.block));
             let first = region * along(f.cell) + u * along(f.stride);
             let taps = (first..first + along(f.kernel)).map(|x| inside(x, along(f.pad))).collect();
-            Window { region, divisor: 1, taps }
+            TapWindow { region, divisor: 1, taps }
         }
         Kind::Pool(p) => {
             let first = y * along(p.stride);
             let end = (first + along(p.kernel)).min(size(0) + 2 * along(p.pad));
             let taps = (first..end).map(|x| inside(x, along(p.pad))).collect();
-            Window { region: 0, divisor: end - first, taps }
+            TapWindow { region: 0, divisor: end - first, taps }
         }
         Kind::Global => whole(size(0)),
         Kind::Dropout | Kind::Pixelwise | Kind::Concat | Kind::Loss => {
             let inputs = net.layers[layer].inputs.len();
-            Window { region: 0, divisor: 1, taps: (0..inputs).map(|input| Some((input, y))).collect() }
+            TapWindow { region: 0, divisor: 1, taps: (0..inputs).map(|input| Some((input, y))).collect() }
         }
     }
 }
@@ -175,7 +175,7 @@ pub fn axes(net: &Net, vertical: bool) -> Vec<Axis> {
     let mut axes: Vec<Axis> = Vec::with_capacity(values);
     let pixels = read[0].iter().enumerate();
     axes.push(Axis::new(
-        pixels.map(|(x, read)| read.then_some(Place { class: 0, offset: x as i64 })).collect(),
+        pixels.map(|(x, read)| read.then_some(Position { class: 0, offset: x as i64 })).collect(),
         vec![(0, 1, Vec::new())],
     ));
     for (layer, read) in read[1..].iter().enumerate() {
@@ -186,17 +186,17 @@ pub fn axes(net: &Net, vertical: bool) -> Vec<Axis> {
             if !*read {
                 return None;
             }
-            let Window { region, divisor, taps } = window(net, layer, vertical, y);
+            let TapWindow { region, divisor, taps } = window(net, layer, vertical, y);
             let below = taps.iter().map(|tap| tap.and_then(|(input, x)| axes[inputs[input]].places[x]));
-            let below: Vec<Option<Place>> = below.collect();
+            let below: Vec<Option<Position>> = below.collect();
             let offset = below.iter().flatten().next().map_or(0, |first| first.offset);
-            let tap = |place: Place| Tap { class: place.class, distance: place.offset - offset };
+            let tap = |place: Position| Tap { class: place.class, distance: place.offset - offset };
             let key = (region, divisor, below.into_iter().map(|place| place.map(tap)).collect::<Vec<_>>());
             let class = *known.entry(key.clone()).or_insert_with(|| {
                 classes.push(key);
                 classes.len() - 1
             });
-            Some(Place { class, offset })
+            Some(Position { class, offset })
         };
         let places = read.iter().enumerate().map(place).collect();
         axes.push(Axis::new(places, classes));
@@ -208,7 +208,7 @@ pub fn axes(net: &Net, vertical: bool) -> Vec<Axis> {
 type Key = (usize, usize, Vec<Option<Tap>>);
 
 impl Axis {
-    fn new(places: Vec<Option<Place>>, classes: Vec<Key>) -> Self {
+    fn new(places: Vec<Option<Position>>, classes: Vec<Key>) -> Self {
         let mut offsets = vec![Vec::new(); classes.len()];
         for place in places.iter().flatten() {
             offsets[place.class].push(place.offset);

@@ -271,7 +271,7 @@ impl MapsWriter<'_> {
         }
         let wide = self.writer.bytes(4 * count)?;
         self.writer.to.label("features");
-        gpu::widen(&mut self.writer.to, from, wide, count);
+        gpu::cast_to_f32(&mut self.writer.to, from, wide, count);
         Ok(wide)
     }
 

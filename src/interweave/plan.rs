@@ -92,7 +92,7 @@ pub struct LayerPlan {
     /// Horizontal taps of each class across, runs of them joined that lie together in memory.
     pub runs: Vec<Vec<Run>>,
     /// What the windows of each map are gathered from, [classes down, classes across].
-    pub windows: Vec<Window>,
+    pub windows: Vec<GatherWindow>,
     /// Parts of the maps for a thread to take.
     pub tasks: Vec<Task>,
     /// Most rows of a task.
@@ -119,7 +119,7 @@ pub struct Run {
 
 /// How the windows of a map's pixels are gathered.
 #[derive(Debug, Default)]
-pub struct Window {
+pub struct GatherWindow {
     pub segments: Vec<Segment>,
     /// Segments that are gathered at once and make one matrix product.
     pub parts: Vec<Part>,
@@ -128,7 +128,7 @@ pub struct Window {
 /// Values that lie together in every window of a map, and in what it reads.
 #[derive(Debug, Clone)]
 pub struct Segment {
-    /// Place in the window.
+    /// Position in the window.
     pub tap: usize,
     pub len: usize,
     /// Vertical tap, and number of the run across.
@@ -440,12 +440,12 @@ impl Plan {
         lines: &[Vec<Option<Link>>],
         runs: &[Vec<Run>],
         most: usize,
-    ) -> Vec<Window> {
+    ) -> Vec<GatherWindow> {
         let value = &self.values[input];
         let channels = value.channels / groups;
         let window = |lines: &Vec<Option<Link>>, runs: &Vec<Run>| {
             let width: usize = runs.iter().map(|run| run.len).sum();
-            let mut window = Window::default();
+            let mut window = GatherWindow::default();
             for group in 0..groups {
                 let mut first = window.segments.len();
                 for (i, line) in lines.iter().enumerate() {
@@ -482,7 +482,7 @@ impl Plan {
     }
 }
 
-impl Window {
+impl GatherWindow {
     /// The segments from `first` on become a part.
     fn close(&mut self, group: usize, first: usize) {
         let (begin, end) = (&self.segments[first], &self.segments[self.segments.len() - 1]);

@@ -80,7 +80,7 @@ impl<'a> Writer<'a> {
     /// `count` values from f32 as they are stored, at `to`.
     pub fn store(&mut self, from: Ptr, to: Ptr, count: usize) {
         self.to.label("input");
-        gpu::narrow(&mut self.to, from, to, count);
+        gpu::cast_from_f32(&mut self.to, from, to, count);
     }
 
     /// An operation on `n` samples, with parameters at `params`.

@@ -4,8 +4,8 @@
 //! place of a level's map stands for a position and a size: together the levels are one sparse response map, and its
 //! density peaks are faces.
 
-use super::calibrate::Sight;
-use super::density::{Kernel, Peak, Place};
+use super::calibrate::CalibrationSample;
+use super::density::{DensityPoint, Kernel, Peak};
 use super::edge_boxes::EdgeBoxes;
 use super::{Channel, Map, Responder, Response, SummedArea};
 use crate::Result;
@@ -49,9 +49,9 @@ pub struct Locate {
     /// How the answer becomes boxes.
     pub boxes: Boxes,
     /// The first stage: head and shoulders in the photo.
-    pub lnet_o: Stage,
+    pub lnet_o: StageConfig,
     /// The second stage: the face in a window of the first.
-    pub lnet_s: Stage,
+    pub lnet_s: StageConfig,
 }
 
 /// Where LNet_s looks.
@@ -95,7 +95,7 @@ pub struct Shape {
 /// A net of the cascade and how it looks.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Stage {
+pub struct StageConfig {
     /// The net and the channel that is read.
     pub response: Response,
     /// Levels: the longer side of what it looks at, in pixels of its input.
@@ -140,19 +140,19 @@ impl Locate {
 /// The two nets.
 pub struct Localiser {
     config: Locate,
-    coarse: Eye,
-    fine: Eye,
+    coarse: LnetStage,
+    fine: LnetStage,
 }
 
 /// A net and how it looks.
-struct Eye {
+struct LnetStage {
     responder: Responder,
-    stage: Stage,
+    stage: StageConfig,
 }
 
 /// A face in a photo, in pixels of the photo.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct Detection {
     /// Head and shoulders.
     pub head: Rect,
     /// The square in the middle of the face that boxes are measured in.
@@ -176,9 +176,9 @@ impl Localiser {
     /// # Errors
     /// As [`Responder::load`].
     pub fn load(config: &Locate, folder: &Folder, device: &Device) -> Result<Self> {
-        let eye = |stage: &Stage| {
+        let eye = |stage: &StageConfig| {
             let responder = Responder::load(&stage.response, folder, device)?;
-            Ok(Eye { responder, stage: stage.clone() })
+            Ok(LnetStage { responder, stage: stage.clone() })
         };
         let (coarse, fine) = (eye(&config.lnet_o)?, eye(&config.lnet_s)?);
         Ok(Self { coarse, fine, config: config.clone() })
@@ -188,7 +188,7 @@ impl Localiser {
     ///
     /// # Errors
     /// No memory for the nets' maps; maps that are not finite.
-    pub fn detect(&mut self, photo: &Photo, least: f32) -> Result<Vec<Found>> {
+    pub fn detect(&mut self, photo: &Photo, least: f32) -> Result<Vec<Detection>> {
         let levels = self.coarse.look(photo, photo.bounds())?;
         let mut peaks = match self.config.proposals {
             Proposals::Peaks => self.coarse.stage.peaks(&levels),
@@ -201,20 +201,20 @@ impl Localiser {
                 seen.extend(self.look_at(photo, peak)?);
             }
             suppress(&mut seen, |seen| seen.peak);
-            peaks = seen.iter().map(|seen: &Seen| seen.peak).collect();
+            peaks = seen.iter().map(|seen: &Candidate| seen.peak).collect();
         }
         seen.retain(|seen| seen.peak.score >= least);
-        let found = seen.into_iter().map(|Seen { peak, head, levels: fine }| {
-            let map = |eye: &Eye, levels| eye.stage.best_level(levels, peak.width).map.clone();
+        let found = seen.into_iter().map(|Candidate { peak, head, levels: fine }| {
+            let map = |eye: &LnetStage, levels| eye.stage.best_level(levels, peak.width).map.clone();
             let maps = [map(&self.coarse, &levels), map(&self.fine, &fine)];
-            Found { head, core: square(&peak, peak.width), score: peak.score, maps }
+            Detection { head, core: square(&peak, peak.width), score: peak.score, maps }
         });
         Ok(found.collect())
     }
 
     /// The edge boxes of the greatest mean response, each in the level that fits it best; one where several share a place.
     fn best_edge_boxes(&self, photo: &Photo, levels: &[Level]) -> Result<Vec<Peak>> {
-        let Stage { floor, peaks, .. } = self.coarse.stage;
+        let StageConfig { floor, peaks, .. } = self.coarse.stage;
         let shape = self.config.boxes.face;
         let tables: Vec<(f32, SummedArea)> =
             levels.iter().map(|level| (self.coarse.stage.size(level), SummedArea::new(&level.map, floor))).collect();
@@ -234,7 +234,7 @@ impl Localiser {
     }
 
     /// What LNet_s sees of a face in the window of head and shoulders around it; `None` if nothing responds.
-    fn look_at(&mut self, photo: &Photo, peak: Peak) -> Result<Option<Seen>> {
+    fn look_at(&mut self, photo: &Photo, peak: Peak) -> Result<Option<Candidate>> {
         let window = square(&peak, self.config.head * peak.width);
         let Some(head) = slid_inside(window, photo) else { return Ok(None) };
         let levels = self.fine.look(photo, head)?;
@@ -244,7 +244,7 @@ impl Localiser {
             p.score * (-distance / 2.0).exp()
         };
         let best = self.fine.stage.peaks(&levels).into_iter().max_by(|a, b| near(a).total_cmp(&near(b)));
-        Ok(best.map(|peak| Seen { peak, head, levels }))
+        Ok(best.map(|peak| Candidate { peak, head, levels }))
     }
 
     /// What both nets see of a face whose place is known: LNet_o in the whole photo, LNet_s in windows of head and shoulders
@@ -252,13 +252,13 @@ impl Localiser {
     ///
     /// # Errors
     /// No memory for the nets' maps.
-    pub fn sights(&mut self, photo: &Photo, core: Rect) -> Result<[Vec<Sight>; 2]> {
-        let whole = Sight { levels: self.coarse.look(photo, photo.bounds())?, core };
+    pub fn calibration_samples(&mut self, photo: &Photo, core: Rect) -> Result<[Vec<CalibrationSample>; 2]> {
+        let whole = CalibrationSample { levels: self.coarse.look(photo, photo.bounds())?, core };
         let mut near = Vec::new();
         for doubt in DOUBTS {
             let window = core.scaled_about_center(self.config.head * doubt);
             if let Some(head) = slid_inside(window, photo) {
-                near.push(Sight { levels: self.fine.look(photo, head)?, core });
+                near.push(CalibrationSample { levels: self.fine.look(photo, head)?, core });
             }
         }
         Ok([vec![whole], near])
@@ -284,7 +284,7 @@ impl Localiser {
 }
 
 /// A face as LNet_s sees it.
-struct Seen {
+struct Candidate {
     peak: Peak,
     head: Rect,
     levels: Vec<Level>,
@@ -309,7 +309,7 @@ pub(super) struct Level {
     pub(super) zoom: f32,
 }
 
-impl Eye {
+impl LnetStage {
     fn look(&mut self, photo: &Photo, window: Rect) -> Result<Vec<Level>> {
         let level = |&side: &usize| {
             let zoom = side as f32 / window.width.max(window.height);
@@ -320,7 +320,7 @@ impl Eye {
     }
 }
 
-impl Stage {
+impl StageConfig {
     /// Natural logarithm of the width of a face that a level responds to most, pixels of the photo.
     fn size(&self, level: &Level) -> f32 {
         (self.width / level.zoom).ln()
@@ -328,7 +328,7 @@ impl Stage {
 
     /// Where the response gathers: faces, best first.
     pub(super) fn peaks(&self, levels: &[Level]) -> Vec<Peak> {
-        let places: Vec<Place> = levels.iter().flat_map(|level| self.places(level)).collect();
+        let places: Vec<DensityPoint> = levels.iter().flat_map(|level| self.places(level)).collect();
         let [position, size] = self.spread;
         let mut peaks = Kernel { position, size }.peaks(&places, self.peaks);
         for peak in &mut peaks {
@@ -338,9 +338,9 @@ impl Stage {
         peaks
     }
 
-    fn places(&self, level: &Level) -> impl Iterator<Item = Place> {
+    fn places(&self, level: &Level) -> impl Iterator<Item = DensityPoint> {
         let (Map { width, values, origin, step, .. }, size) = (&level.map, self.size(level));
-        values.iter().enumerate().map(move |(i, value)| Place {
+        values.iter().enumerate().map(move |(i, value)| DensityPoint {
             x: origin.0 + step.0 * (i % width) as f32,
             y: origin.1 + step.1 * (i / width) as f32,
             size,

@@ -4,7 +4,7 @@
 
 /// A place of a response map, in pixels of the photo.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Place {
+pub struct DensityPoint {
     pub x: f32,
     pub y: f32,
     /// Natural logarithm of the width of a face that this place would respond to most.
@@ -43,27 +43,27 @@ const SHIFTS: usize = 4;
 
 impl Kernel {
     /// Squared distance in standard deviations. Positions are compared at the sizes' geometric mean.
-    fn squared(&self, a: &Place, b: &Place) -> f32 {
+    fn squared(&self, a: &DensityPoint, b: &DensityPoint) -> f32 {
         let scale = self.position * ((a.size + b.size) / 2.0).exp();
         let (dx, dy, ds) = ((a.x - b.x) / scale, (a.y - b.y) / scale, (a.size - b.size) / self.size);
         dx * dx + dy * dy + ds * ds
     }
 
-    fn weight(&self, a: &Place, b: &Place) -> f32 {
+    fn weight(&self, a: &DensityPoint, b: &DensityPoint) -> f32 {
         (-0.5 * self.squared(a, b)).exp()
     }
 
     /// The peaks of `places`, at most `most`: those of the greatest product of density and distance to a denser place.
-    pub fn peaks(&self, places: &[Place], most: usize) -> Vec<Peak> {
-        let dense: Vec<&Place> = places.iter().filter(|place| place.response > 0.0).collect();
-        let density = |a: &&Place| dense.iter().map(|b| b.response * self.weight(a, b)).sum::<f32>();
-        let mut order: Vec<(f32, &Place)> = dense.iter().map(|place| (density(place), *place)).collect();
+    pub fn peaks(&self, places: &[DensityPoint], most: usize) -> Vec<Peak> {
+        let dense: Vec<&DensityPoint> = places.iter().filter(|place| place.response > 0.0).collect();
+        let density = |a: &&DensityPoint| dense.iter().map(|b| b.response * self.weight(a, b)).sum::<f32>();
+        let mut order: Vec<(f32, &DensityPoint)> = dense.iter().map(|place| (density(place), *place)).collect();
         order.sort_by(|a, b| b.0.total_cmp(&a.0));
         let separation = |rank: usize| {
             let denser = order[..rank].iter().map(|(_, place)| self.squared(order[rank].1, place));
             denser.fold(f32::INFINITY, f32::min).sqrt()
         };
-        let mut peaks: Vec<(f32, &Place)> = (0..order.len())
+        let mut peaks: Vec<(f32, &DensityPoint)> = (0..order.len())
             .map(|rank| (separation(rank), order[rank]))
             .filter(|(separation, _)| *separation >= SEPARATION)
             .map(|(separation, (density, place))| (density * separation.min(FAR), place))
@@ -74,7 +74,7 @@ impl Kernel {
     }
 
     /// From the densest place to the middle of the density around it.
-    fn climb(&self, mut at: Place, dense: &[&Place], places: &[Place]) -> Peak {
+    fn climb(&self, mut at: DensityPoint, dense: &[&DensityPoint], places: &[DensityPoint]) -> Peak {
         for _ in 0..SHIFTS {
             let mut sums = [0.0; 4];
             for place in dense {
@@ -88,7 +88,7 @@ impl Kernel {
                 // Between places too far apart for the kernel.
                 break;
             }
-            at = Place { x: x / weight, y: y / weight, size: size / weight, ..at };
+            at = DensityPoint { x: x / weight, y: y / weight, size: size / weight, ..at };
         }
         let (mut gathered, mut window) = (0.0, 0.0);
         for place in places {
@@ -107,7 +107,7 @@ mod tests {
     const KERNEL: Kernel = Kernel { position: 0.5, size: 0.3 };
 
     /// Places 8 pixels apart on four levels of size, responding to faces at `(x, y, width)`.
-    fn places(faces: &[(f32, f32, f32)]) -> Vec<Place> {
+    fn places(faces: &[(f32, f32, f32)]) -> Vec<DensityPoint> {
         let mut places = Vec::new();
         for size in [20.0_f32, 28.0, 40.0, 56.0].map(f32::ln) {
             for (x, y) in (0..20).flat_map(|y| (0..25).map(move |x| (8.0 * x as f32, 8.0 * y as f32))) {
@@ -116,7 +116,7 @@ mod tests {
                     3.0 * (-2.0 * far - 4.0 * (size - width.ln()).powi(2)).exp() - 0.4
                 };
                 let response = faces.iter().map(near).fold(0.0, f32::max);
-                places.push(Place { x, y, size, response });
+                places.push(DensityPoint { x, y, size, response });
             }
         }
         places

@@ -13,8 +13,8 @@ mod response;
 mod window;
 
 #[doc(hidden)]
-pub use calibrate::{Fit, Sight};
-pub use cascade::{Boxes, Found, Localiser, Locate, Proposals, Shape, Shift, Stage, Threshold, Widths};
+pub use calibrate::{CalibrationSample, Fit};
+pub use cascade::{Boxes, Detection, Localiser, Locate, Proposals, Shape, Shift, StageConfig, Threshold, Widths};
 pub use response::{Channel, Map, Responder, Response};
 #[doc(hidden)]
 pub use window::SummedArea;

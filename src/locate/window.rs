@@ -21,7 +21,7 @@ impl SummedArea {
     /// The table of what exceeds `floor`, interpolated bilinearly between the middles of places.
     pub fn new(map: &Map, floor: f32) -> Self {
         let (values, height, width) = upsampled(map, floor);
-        // Place (0, 0) of the map covers half a step around its middle.
+        // DensityPoint (0, 0) of the map covers half a step around its middle.
         let corner = (map.origin.0 - map.step.0 / 2.0, map.origin.1 - map.step.1 / 2.0);
         let density = (FINE as f32 / map.step.0, FINE as f32 / map.step.1);
         Self { height, width, table: summed_area(&values, height, width), corner, density }

@@ -25,4 +25,4 @@ pub use session::{Session, Timed};
 pub use sgd::{Sgd, SgdConfig};
 pub use spec::{LayerSpec, Spec};
 pub use stored::Parameters;
-pub(crate) use stored::{CpuParameters, Place};
+pub(crate) use stored::{CpuParameters, Location};

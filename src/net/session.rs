@@ -2,7 +2,7 @@
 
 use super::cpu::CpuPass;
 use super::gpu::GpuPass;
-use super::stored::Place;
+use super::stored::Location;
 use super::{Net, Parameters, Plan, Purpose};
 use crate::device::{Attributes, Launch, Work};
 use crate::ops::{Kind, Mode, Targets};
@@ -86,8 +86,8 @@ impl Session {
     pub fn new(net: Arc<Net>, parameters: &Parameters, n: usize, purpose: Purpose) -> Result<Self> {
         parameters.check(&net)?;
         let pass = match parameters.place() {
-            Place::Cpu(_) => Pass::Cpu(Box::new(CpuPass::new(net.clone(), n, purpose)?)),
-            Place::Gpu(stored) => Pass::Gpu(Box::new(GpuPass::new(net.clone(), stored.clone(), n, purpose)?)),
+            Location::Cpu(_) => Pass::Cpu(Box::new(CpuPass::new(net.clone(), n, purpose)?)),
+            Location::Gpu(stored) => Pass::Gpu(Box::new(GpuPass::new(net.clone(), stored.clone(), n, purpose)?)),
         };
         Ok(Self { net, parameters: parameters.clone(), pass, last: None })
     }
@@ -146,9 +146,9 @@ impl Session {
     pub fn forward(&mut self, mode: Mode, targets: Targets<'_>) -> Result<()> {
         self.start(mode, targets)?;
         match (&mut self.pass, self.parameters.place()) {
-            (Pass::Cpu(pass), Place::Cpu(parameters)) => pass.forward(&parameters.read(), mode, targets, |_| ()),
+            (Pass::Cpu(pass), Location::Cpu(parameters)) => pass.forward(&parameters.read(), mode, targets, |_| ()),
             (Pass::Gpu(pass), _) => pass.forward(mode, targets)?,
-            (Pass::Cpu(_), Place::Gpu(_)) => unreachable!("a session runs where its parameters are"),
+            (Pass::Cpu(_), Location::Gpu(_)) => unreachable!("a session runs where its parameters are"),
         }
         Ok(())
     }
@@ -189,11 +189,11 @@ impl Session {
     pub fn backward(&mut self, cotangent: Option<&[f32]>) -> Result<()> {
         let (last, mode) = Self::last(&self.last, &self.net)?;
         match (&mut self.pass, self.parameters.place()) {
-            (Pass::Cpu(pass), Place::Cpu(parameters)) => {
+            (Pass::Cpu(pass), Location::Cpu(parameters)) => {
                 pass.backward(&parameters.read(), mode, last.targets(), cotangent, |_| ())
             }
             (Pass::Gpu(pass), _) => pass.backward(mode, cotangent),
-            (Pass::Cpu(_), Place::Gpu(_)) => unreachable!("a session runs where its parameters are"),
+            (Pass::Cpu(_), Location::Gpu(_)) => unreachable!("a session runs where its parameters are"),
         }
     }
 
@@ -362,7 +362,7 @@ impl Session {
         }
         self.set_input(batch)?;
         self.start(mode, targets)?;
-        let (Pass::Cpu(pass), Place::Cpu(parameters)) = (&mut self.pass, self.parameters.place()) else {
+        let (Pass::Cpu(pass), Location::Cpu(parameters)) = (&mut self.pass, self.parameters.place()) else {
             unreachable!("a session runs where its parameters are")
         };
         let parameters = parameters.read();

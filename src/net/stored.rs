@@ -24,12 +24,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// ```
 #[derive(Clone)]
 pub struct Parameters {
-    place: Place,
+    place: Location,
 }
 
 /// Where they lie.
 #[derive(Clone)]
-pub(crate) enum Place {
+pub(crate) enum Location {
     Cpu(CpuParameters),
     Gpu(Arc<GpuParameters>),
 }
@@ -57,8 +57,8 @@ impl Parameters {
     pub fn on(device: &Device, net: &Net, values: Vec<f32>) -> Result<Self> {
         check_len(net, values.len())?;
         let place = match device {
-            Device::Cpu => Place::Cpu(CpuParameters(Arc::new(RwLock::new(values)))),
-            Device::Gpu(gpu) => Place::Gpu(Arc::new(GpuParameters::new(gpu, net, &values)?)),
+            Device::Cpu => Location::Cpu(CpuParameters(Arc::new(RwLock::new(values)))),
+            Device::Gpu(gpu) => Location::Gpu(Arc::new(GpuParameters::new(gpu, net, &values)?)),
         };
         Ok(Self { place })
     }
@@ -69,21 +69,21 @@ impl Parameters {
     /// They are not.
     pub(crate) fn check(&self, net: &Net) -> Result<()> {
         match &self.place {
-            Place::Cpu(values) => check_len(net, values.read().len()),
-            Place::Gpu(stored) if stored.fit(net) => Ok(()),
-            Place::Gpu(_) => Err(Error::network(&net.spec.place, "these are the parameters of another net")),
+            Location::Cpu(values) => check_len(net, values.read().len()),
+            Location::Gpu(stored) if stored.fit(net) => Ok(()),
+            Location::Gpu(_) => Err(Error::network(&net.spec.place, "these are the parameters of another net")),
         }
     }
 
-    pub(crate) fn place(&self) -> &Place {
+    pub(crate) fn place(&self) -> &Location {
         &self.place
     }
 
     /// The device that they are on.
     pub fn device(&self) -> Device {
         match &self.place {
-            Place::Cpu(_) => Device::Cpu,
-            Place::Gpu(parameters) => Device::Gpu(parameters.gpu().clone()),
+            Location::Cpu(_) => Device::Cpu,
+            Location::Gpu(parameters) => Device::Gpu(parameters.gpu().clone()),
         }
     }
 
@@ -93,8 +93,8 @@ impl Parameters {
     /// A launch that failed.
     pub fn read(&self) -> Result<Vec<f32>> {
         match &self.place {
-            Place::Cpu(values) => Ok(values.read().clone()),
-            Place::Gpu(parameters) => parameters.read(),
+            Location::Cpu(values) => Ok(values.read().clone()),
+            Location::Gpu(parameters) => parameters.read(),
         }
     }
 
@@ -104,8 +104,8 @@ impl Parameters {
     /// A launch that failed.
     pub fn read_rounded(&self) -> Result<Vec<f32>> {
         match &self.place {
-            Place::Cpu(_) => self.read(),
-            Place::Gpu(parameters) => parameters.read_rounded(),
+            Location::Cpu(_) => self.read(),
+            Location::Gpu(parameters) => parameters.read_rounded(),
         }
     }
 
@@ -115,7 +115,7 @@ impl Parameters {
     /// A vector of another length; a launch that failed.
     pub fn write(&self, values: &[f32]) -> Result<()> {
         match &self.place {
-            Place::Cpu(own) => {
+            Location::Cpu(own) => {
                 let mut own = own.write();
                 let (given, needed) = (values.len(), own.len());
                 if given != needed {
@@ -127,7 +127,7 @@ impl Parameters {
                 own.copy_from_slice(values);
                 Ok(())
             }
-            Place::Gpu(parameters) => parameters.write(values),
+            Location::Gpu(parameters) => parameters.write(values),
         }
     }
 }

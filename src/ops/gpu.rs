@@ -113,17 +113,17 @@ pub fn accumulate(to: &mut Recorder<'_>, x: Ptr, out: Ptr, count: usize) {
 }
 
 /// From f32 to the storage type.
-pub fn narrow(to: &mut Recorder<'_>, x: Ptr, out: Ptr, count: usize) {
+pub fn cast_from_f32(to: &mut Recorder<'_>, x: Ptr, out: Ptr, count: usize) {
     let parameters = Pointwise { x, y: Ptr::NULL, out, count: count as u64, activation: 0, unused: 0 };
     let bytes = count * (4 + to.precision().bytes());
-    to.launch(Launch::new(to.stored("narrow"), cover(count), BLOCK, &parameters).work(0, bytes as u64));
+    to.launch(Launch::new(to.stored("cast_from_f32"), cover(count), BLOCK, &parameters).work(0, bytes as u64));
 }
 
 /// From the storage type to f32.
-pub fn widen(to: &mut Recorder<'_>, x: Ptr, out: Ptr, count: usize) {
+pub fn cast_to_f32(to: &mut Recorder<'_>, x: Ptr, out: Ptr, count: usize) {
     let parameters = Pointwise { x, y: Ptr::NULL, out, count: count as u64, activation: 0, unused: 0 };
     let bytes = count * (4 + to.precision().bytes());
-    to.launch(Launch::new(to.stored("widen"), cover(count), BLOCK, &parameters).work(0, bytes as u64));
+    to.launch(Launch::new(to.stored("cast_to_f32"), cover(count), BLOCK, &parameters).work(0, bytes as u64));
 }
 
 /// `count` times `value` in the storage type.

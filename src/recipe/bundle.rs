@@ -1,10 +1,10 @@
 //! `kind = "bundle"`: a model bundle from a template of `model.toml` and files from anywhere. Weights are converted.
 
-use super::file::Place;
+use super::file::KeyPath;
 use super::{Done, Tools, Work};
 use crate::error::At;
 use crate::face::{self, BUNDLE, Model};
-use crate::ingredients::Ingredients;
+use crate::provenance::Provenance;
 use crate::settings::{Change, Document, Mistake, Step, read_text};
 use crate::weights::{Dtype, convert, sweep, write_atomic};
 use crate::{Error, Result};
@@ -51,7 +51,7 @@ impl From<Float> for Dtype {
 impl Bundle {
     /// # Errors
     /// A name that is none of a file in the bundle's own folder; values that no bundle may have.
-    pub fn checked(self, output: &Path, place: Place<'_>) -> Result<Self> {
+    pub fn checked(self, output: &Path, place: KeyPath<'_>) -> Result<Self> {
         let plain = |name: &str| Path::new(name).file_name().is_some_and(|file| file == name) && !name.starts_with('.');
         if let Some(name) =
             self.files.keys().find(|name| !plain(name) || [BUNDLE, super::record::FILE].contains(&name.as_str()))
@@ -80,8 +80,8 @@ impl Work for Bundle {
         std::iter::once(("template".into(), self.template.clone())).chain(files).collect()
     }
 
-    fn ingredients(&self) -> Result<Ingredients> {
-        let mut list = Ingredients::default();
+    fn provenance(&self) -> Result<Provenance> {
+        let mut list = Provenance::default();
         list.file("template", &self.template)?;
         for (name, path) in &self.files {
             list.file(format!("files.{name}"), path)?;

@@ -5,9 +5,9 @@ use crate::data::Problems;
 use crate::data::celeba::Split;
 use crate::eval::document::document;
 use crate::eval::{Options, evaluate, photos};
-use crate::face::{Model, Window};
-use crate::ingredients::Ingredients;
+use crate::face::{Model, FaceWindow};
 use crate::metrics::means;
+use crate::provenance::Provenance;
 use crate::weights::{sweep, write_atomic};
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -22,7 +22,7 @@ pub struct Eval {
     split: Option<Split>,
     /// Held against the boxes.
     #[serde(default)]
-    window: Window,
+    window: FaceWindow,
 }
 
 const FILE: &str = "eval.json";
@@ -32,8 +32,8 @@ impl Work for Eval {
         vec![("model".into(), self.model.clone()), ("data".into(), self.data.clone())]
     }
 
-    fn ingredients(&self) -> Result<Ingredients> {
-        let mut list = Ingredients::default();
+    fn provenance(&self) -> Result<Provenance> {
+        let mut list = Provenance::default();
         inputs::model(&mut list, &self.model)?;
         inputs::photos(&mut list, &photos::open(&self.data, self.split, &mut Problems::new(false))?)?;
         list.set("window", self.window.name());

@@ -2,7 +2,7 @@
 //! `{name}` in any value is the folder of an earlier step.
 
 use super::{Options, Work, bundle, calibrate, eval, locate, scenes, svm, train};
-use crate::ingredients::Ingredients;
+use crate::provenance::Provenance;
 use crate::settings::{Change, Document, Mistake, Step as At, Way, from_table, read_text};
 use crate::weights::resolved;
 use crate::{Error, Result};
@@ -28,8 +28,8 @@ pub(super) struct Step {
 
 impl Step {
     /// What its work is made of, and which work it is.
-    pub fn ingredients(&self) -> Result<Ingredients> {
-        let mut list = self.work.ingredients()?;
+    pub fn provenance(&self) -> Result<Provenance> {
+        let mut list = self.work.provenance()?;
         list.set("kind", self.kind);
         Ok(list)
     }
@@ -49,14 +49,14 @@ const LONGEST: usize = 1 << 16;
 
 /// Where a step stands in its file.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct KeyPath<'a> {
     document: &'a Document,
     /// From 0 on.
     number: usize,
     name: &'a str,
 }
 
-impl Place<'_> {
+impl KeyPath<'_> {
     fn way(self) -> Way {
         vec![At::Key("step".into()), At::Index(self.number)]
     }
@@ -130,7 +130,7 @@ impl Recipe {
         }
         let names = steps.iter().enumerate().map(|(number, step)| {
             let name = (number + 1).to_string();
-            name_of(step).map_err(|found| Place { document: &document, number, name: &name }.error(&found.into()))
+            name_of(step).map_err(|found| KeyPath { document: &document, number, name: &name }.error(&found.into()))
         });
         let names = names.collect::<Result<Vec<String>>>()?;
         if let Some(change) = inner.iter().find(|change| !names.contains(&change.keys[0])) {
@@ -154,7 +154,7 @@ impl Recipe {
                 let table = [At::Key("step".into()), At::Index(number)];
                 document.comes_from(table.into_iter().chain(keys).collect(), &change.origin);
             }
-            let step = self.step(&output, Place { document: &document, number, name }, step, &names)?;
+            let step = self.step(&output, KeyPath { document: &document, number, name }, step, &names)?;
             self.steps.push(step);
         }
         self.output = output;
@@ -171,7 +171,7 @@ impl Recipe {
         &self.output
     }
 
-    fn step(&self, output: &Path, place: Place<'_>, mut table: Table, names: &[String]) -> Result<Step> {
+    fn step(&self, output: &Path, place: KeyPath<'_>, mut table: Table, names: &[String]) -> Result<Step> {
         let wrong = |mistake: Mistake| place.error(&mistake);
         if self.steps.iter().any(|step| step.name == place.name) {
             return Err(wrong(Mistake::at("name", "occurs twice; names of steps must differ")));

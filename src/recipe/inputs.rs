@@ -4,7 +4,7 @@ use crate::Result;
 use crate::data::celeba::{CelebA, Split};
 use crate::error::At;
 use crate::eval::photos::Photos;
-use crate::ingredients::{Fingerprint, Ingredients};
+use crate::provenance::{Fingerprint, Provenance};
 use std::fs;
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub fn bundle_files(folder: &Path) -> Result<Vec<String>> {
 }
 
 /// Adds every file of a bundle.
-pub fn model(list: &mut Ingredients, folder: &Path) -> Result<()> {
+pub fn model(list: &mut Provenance, folder: &Path) -> Result<()> {
     for name in bundle_files(folder)? {
         list.file(format!("model/{name}"), folder.join(&name))?;
     }
@@ -31,7 +31,7 @@ pub fn model(list: &mut Ingredients, folder: &Path) -> Result<()> {
 }
 
 /// Adds the photos in some splits and all that is known about them.
-pub fn data(list: &mut Ingredients, root: &Path, splits: &[Split]) -> Result<()> {
+pub fn data(list: &mut Provenance, root: &Path, splits: &[Split]) -> Result<()> {
     let celeba = CelebA::open(root, false)?;
     let mut print = Fingerprint::default();
     print.text(&celeba.attribute_names.join(" "));
@@ -47,7 +47,7 @@ pub fn data(list: &mut Ingredients, root: &Path, splits: &[Split]) -> Result<()>
 }
 
 /// Adds photos to be measured and all that is known about them.
-pub fn photos(list: &mut Ingredients, photos: &Photos) -> Result<()> {
+pub fn photos(list: &mut Provenance, photos: &Photos) -> Result<()> {
     let mut print = Fingerprint::default();
     for photo in &photos.items {
         let known = format!("{:?} {:?}", photo.boxes, photo.attributes);

@@ -21,8 +21,8 @@ pub use record::Record;
 
 use crate::data::celeba::CelebA;
 use crate::device::Device;
-use crate::ingredients::Ingredients;
 use crate::lock::Lock;
+use crate::provenance::Provenance;
 use crate::train as training;
 use crate::weights::{make_folder, sweep};
 use crate::{Error, Result};
@@ -38,7 +38,7 @@ trait Work {
     fn reads(&self) -> Vec<(String, PathBuf)>;
 
     /// Everything that shapes what it writes.
-    fn ingredients(&self) -> Result<Ingredients>;
+    fn provenance(&self) -> Result<Provenance>;
 
     /// Does it. Every file is written to `folder` as a whole or not at all.
     fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done>;
@@ -143,7 +143,7 @@ pub struct Summary {
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum State {
-    /// It was done before, from the same ingredients.
+    /// It was done before, from the same provenance.
     Unchanged {
         result: String,
         bytes: u64,
@@ -222,7 +222,7 @@ fn verdict(step: &Step, planned: &BTreeSet<&str>) -> Result<Verdict> {
     if !before.is_empty() {
         return Ok(Verdict::Due(format!("after {}, if that changes its files", before.join(" and "))));
     }
-    let differences = record.ingredients.differences(&step.ingredients()?);
+    let differences = record.provenance.differences(&step.provenance()?);
     if !differences.is_empty() {
         return Ok(Verdict::Due(differences));
     }
@@ -237,7 +237,7 @@ fn carry_out(step: &Step, tools: &mut Tools<'_>) -> Result<String> {
     if tools.stop.load(Ordering::Relaxed) {
         return Err(tools.interrupted("before its beginning".into()));
     }
-    let ingredients = step.ingredients()?;
+    let provenance = step.provenance()?;
     make_folder(&step.folder)?;
     let done = step.work.run(&step.folder, tools)?;
     // Read after the work: a training step may have moved an old folder away.
@@ -245,6 +245,6 @@ fn carry_out(step: &Step, tools: &mut Tools<'_>) -> Result<String> {
         old.remove_leftovers(&step.folder, &done.files)?;
     }
     sweep(&step.folder, &[record::FILE]);
-    Record::write(&step.folder, ingredients, &done)?;
+    Record::write(&step.folder, provenance, &done)?;
     Ok(done.result)
 }

@@ -2,7 +2,7 @@
 
 use super::Done;
 use crate::error::At;
-use crate::ingredients::{Ingredients, hash_of};
+use crate::provenance::{Provenance, hash_of};
 use crate::weights::write_atomic;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -11,16 +11,17 @@ use std::fs;
 use std::path::{Component, Path};
 
 pub const FILE: &str = "step.json";
-/// Goes up when steps start to give other results from the same ingredients, so that they are done again.
+/// Goes up when steps start to give other results from the same provenance, so that they are done again.
 const VERSION: u32 = 1;
 
 /// The record of a step that is done.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Record {
     version: u32,
-    /// Hash of all ingredients.
+    /// Hash of all provenance.
     hash: String,
-    pub ingredients: Ingredients,
+    #[serde(rename = "ingredients")]
+    pub provenance: Provenance,
     /// Hashes of the files that were written, by name.
     files: BTreeMap<String, String>,
     /// Their sizes together.
@@ -46,7 +47,7 @@ impl Record {
             Err(e) => return Err(format!("{FILE}: {e}")),
         };
         match serde_json::from_str::<Self>(&text) {
-            Ok(record) if record.version == VERSION && record.hash == record.ingredients.hash() => {
+            Ok(record) if record.version == VERSION && record.hash == record.provenance.hash() => {
                 match record.files.keys().find(|name| !lies_below(name)) {
                     Some(name) => Err(format!("{FILE} names {name:?}, which is no file of the step")),
                     None => Ok(Some(record)),
@@ -61,15 +62,15 @@ impl Record {
     ///
     /// # Errors
     /// Files that cannot be read or written.
-    pub(super) fn write(folder: &Path, ingredients: Ingredients, done: &Done) -> Result<()> {
+    pub(super) fn write(folder: &Path, provenance: Provenance, done: &Done) -> Result<()> {
         let (mut files, mut bytes) = (BTreeMap::new(), 0);
         for name in &done.files {
             let path = folder.join(name);
             bytes += fs::metadata(&path).at(&path)?.len();
             files.insert(name.clone(), hash_of(path)?);
         }
-        let (hash, result) = (ingredients.hash(), done.result.clone());
-        let record = Self { version: VERSION, hash, ingredients, files, bytes, result };
+        let (hash, result) = (provenance.hash(), done.result.clone());
+        let record = Self { version: VERSION, hash, provenance, files, bytes, result };
         let path = folder.join(FILE);
         let text = serde_json::to_string_pretty(&record).map_err(|e| Error::file(&path, e))?;
         write_atomic(path, |file| writeln!(file, "{text}"))
@@ -103,13 +104,13 @@ mod tests {
     #[test]
     fn a_record_that_names_files_elsewhere_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
-        let ingredients = Ingredients::default();
+        let provenance = Provenance::default();
         for (name, used) in
             [("net.toml", true), ("images/1.jpg", true), ("../net.toml", false), ("/dev/zero", false), ("", false)]
         {
             let files = BTreeMap::from([(name.to_string(), "sha256:00".to_string())]);
-            let (hash, ingredients) = (ingredients.hash(), ingredients.clone());
-            let record = Record { version: VERSION, hash, ingredients, files, bytes: 0, result: String::new() };
+            let (hash, provenance) = (provenance.hash(), provenance.clone());
+            let record = Record { version: VERSION, hash, provenance, files, bytes: 0, result: String::new() };
             fs::write(folder.path().join(FILE), serde_json::to_string(&record).unwrap()).unwrap();
             match Record::read(folder.path()) {
                 Ok(record) => assert!(used && record.is_some(), "{name}"),

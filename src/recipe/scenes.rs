@@ -6,7 +6,7 @@ use crate::data::scenes::{BOXES, Config, write};
 use crate::data::{Problems, folder};
 use crate::error::At;
 use crate::eval::photos;
-use crate::ingredients::{Fingerprint, Ingredients};
+use crate::provenance::{Fingerprint, Provenance};
 use crate::settings::{limits, within};
 use crate::train::Seed;
 use serde::Deserialize;
@@ -40,8 +40,8 @@ impl Work for Scenes {
         vec![("photos".into(), self.photos.clone()), ("backgrounds".into(), self.backgrounds.clone())]
     }
 
-    fn ingredients(&self) -> Result<Ingredients> {
-        let mut list = Ingredients::default();
+    fn provenance(&self) -> Result<Provenance> {
+        let mut list = Provenance::default();
         inputs::photos(&mut list, &photos::open(&self.photos, None, &mut Problems::new(true))?)?;
         let mut print = Fingerprint::default();
         // What is passed over there is told by the run.

@@ -5,8 +5,8 @@ use super::bundle::copy;
 use super::{Done, Event, Tools, Work, inputs};
 use crate::data::celeba::Split;
 use crate::error::At;
-use crate::face::{self, BUNDLE, Faces, Model};
-use crate::ingredients::Ingredients;
+use crate::face::{self, BUNDLE, FaceSamples, Model};
+use crate::provenance::Provenance;
 use crate::settings::within;
 use crate::train::Seed;
 use crate::weights::sweep;
@@ -33,8 +33,8 @@ impl Work for Svm {
         vec![("model".into(), self.model.clone()), ("data".into(), self.data.clone())]
     }
 
-    fn ingredients(&self) -> Result<Ingredients> {
-        let mut list = Ingredients::default();
+    fn provenance(&self) -> Result<Provenance> {
+        let mut list = Provenance::default();
         inputs::model(&mut list, &self.model)?;
         inputs::data(&mut list, &self.data, &[self.split])?;
         list.set("aligned", self.aligned);
@@ -60,8 +60,9 @@ impl Work for Svm {
         let celeba = tools.annotations(&self.data)?;
         let samples = celeba.split(self.split)?;
         celeba.require_identities(&samples, "choosing C on held-out people")?;
-        let faces =
-            Faces::look(&mut model, &samples, self.aligned, false, &mut |done| tools.photos(done, samples.len()))?;
+        let faces = FaceSamples::look(&mut model, &samples, self.aligned, false, &mut |done| {
+            tools.photos(done, samples.len())
+        })?;
         (tools.tell)(Event::Skipped(&faces.unreadable));
         let (without, names) = (faces.without, &celeba.attribute_names);
         let (machines, report) =

@@ -1,11 +1,11 @@
 //! `kind = "train"`: one run from a training file, whose values `set` may change. The folder of the step is its output.
 
-use super::file::Place;
+use super::file::KeyPath;
 use super::{Done, Event, Tools, Work};
 use crate::Result;
 use crate::error::At;
-use crate::ingredients::Ingredients;
 use crate::lock::Lock;
+use crate::provenance::Provenance;
 use crate::settings::{Change, Mistake};
 use crate::train::{self, CHECKPOINT, Config};
 use serde::Deserialize;
@@ -44,7 +44,7 @@ pub fn into_file(changes: &mut [Change]) {
 impl Train {
     /// # Errors
     /// As [`Config::load`]; an output of its own.
-    pub fn load(keys: Keys, folder: &Path, place: Place<'_>) -> Result<Self> {
+    pub fn load(keys: Keys, folder: &Path, place: KeyPath<'_>) -> Result<Self> {
         if keys.set.contains_key("output") {
             return Err(place.error(&Mistake::at("set.output", "is the step's own folder; remove it")));
         }
@@ -61,13 +61,13 @@ impl Work for Train {
         self.config.reads().into_iter().map(|(key, path)| (key.to_string(), path.to_path_buf())).collect()
     }
 
-    fn ingredients(&self) -> Result<Ingredients> {
-        train::ingredients(&self.config)
+    fn provenance(&self) -> Result<Provenance> {
+        train::provenance(&self.config)
     }
 
     fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done> {
         let checkpoint = folder.join(CHECKPOINT);
-        if checkpoint.exists() && train::made_of(&checkpoint)? != self.ingredients()? {
+        if checkpoint.exists() && train::provenance_of(&checkpoint)? != self.provenance()? {
             // Not from under a run at work.
             drop(Lock::take(folder, "a recipe")?);
             let to = free_name(folder);

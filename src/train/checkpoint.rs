@@ -2,8 +2,8 @@
 //! masks, learning rate) is a function of the seed and the step, so a resumed run goes on as if it had never stopped.
 
 use super::Validation;
-use crate::ingredients::Ingredients;
 use crate::net::Net;
+use crate::provenance::Provenance;
 use crate::weights::{Dtype, Named, TensorFile};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub struct State {
     /// Steps done.
     pub step: usize,
     /// What must not change between stop and resume.
-    pub run: Ingredients,
+    pub run: Provenance,
     /// Sum and number of the losses since the last line of the log.
     pub losses: (f64, usize),
     /// Least validation loss so far.
@@ -60,7 +60,7 @@ pub fn save(path: &Path, net: &Net, parameters: &[f32], momentum: &[f32], state:
 ///
 /// # Errors
 /// A file that is unreadable, cut short, or no checkpoint.
-pub fn made_of(path: &Path) -> Result<Ingredients> {
+pub fn provenance_of(path: &Path) -> Result<Provenance> {
     Ok(open(path)?.1.run)
 }
 
@@ -77,8 +77,8 @@ fn open(path: &Path) -> Result<(TensorFile, State)> {
 /// Reads a checkpoint of a run made of `run` into parameters and momentum.
 ///
 /// # Errors
-/// As [`made_of`]; a checkpoint of another run, which names what differs; tensors that are missing or do not fit.
-pub fn load(path: &Path, net: &Net, run: &Ingredients, parameters: &mut [f32], momentum: &mut [f32]) -> Result<State> {
+/// As [`provenance_of`]; a checkpoint of another run, which names what differs; tensors that are missing or do not fit.
+pub fn load(path: &Path, net: &Net, run: &Provenance, parameters: &mut [f32], momentum: &mut [f32]) -> Result<State> {
     let (file, state) = open(path)?;
     let differences = state.run.differences(run);
     if !differences.is_empty() {

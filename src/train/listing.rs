@@ -5,7 +5,7 @@ use super::network::Network;
 use super::source::{Item, Source};
 use super::view::Cutter;
 use crate::Result;
-use crate::ingredients::{Fingerprint, Ingredients};
+use crate::provenance::{Fingerprint, Provenance};
 use std::path::Path;
 
 /// Everything that shapes the weights of a run, except the device and its number of threads: all settings but where, when
@@ -13,7 +13,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// As [`super::run`] before its first step.
-pub fn ingredients(config: &Config) -> Result<Ingredients> {
+pub fn provenance(config: &Config) -> Result<Provenance> {
     let source = Source::open(config)?;
     let network = Network::new(config, &source)?;
     let cutter = Cutter::new(config, &source, &network.net.spec)?;
@@ -21,8 +21,8 @@ pub fn ingredients(config: &Config) -> Result<Ingredients> {
 }
 
 /// The same from what is open already.
-pub(super) fn list(config: &Config, source: &Source, network: &Network, cutter: &Cutter) -> Result<Ingredients> {
-    let mut list = Ingredients::default();
+pub(super) fn list(config: &Config, source: &Source, network: &Network, cutter: &Cutter) -> Result<Provenance> {
+    let mut list = Provenance::default();
     list.settings(config)?;
     let mut net = Fingerprint::default();
     net.text(&network.trained.to_toml());

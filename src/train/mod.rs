@@ -26,12 +26,12 @@ mod view;
 
 #[cfg(feature = "face")]
 #[doc(hidden)]
-pub use checkpoint::{FILE as CHECKPOINT, State, load as load_checkpoint, made_of, save as save_checkpoint};
+pub use checkpoint::{FILE as CHECKPOINT, State, load as load_checkpoint, provenance_of, save as save_checkpoint};
 #[cfg(feature = "face")]
 pub use config::{Config, Count, Data, Seed, Stage, View};
 #[cfg(feature = "face")]
 #[doc(hidden)]
-pub use listing::ingredients;
+pub use listing::provenance;
 #[cfg(feature = "face")]
 #[doc(hidden)]
 pub use network::{HEAD, Network};

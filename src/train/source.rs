@@ -3,7 +3,7 @@
 use super::config::{Config, Data, Stage};
 use crate::data::celeba::{CelebA, Sample, Split};
 use crate::data::folder::ImageFolder;
-use crate::data::names::{Found, Names};
+use crate::data::names::{NameMatch, Names};
 use crate::data::photo::Rect;
 use crate::data::{Problems, boxes};
 use crate::{Error, Result};
@@ -195,11 +195,11 @@ fn regions(file: &Path, celeba: &CelebA, problems: &mut Problems) -> Result<Hash
     for ((name, line, rect), found) in named.into_iter().zip(found) {
         let at_line = |found| Error::new(format_args!("{}:{line}", file.display()), found);
         match found {
-            Found::Photo(number) => {
+            NameMatch::Photo(number) => {
                 regions.entry(celeba.samples[number].name.clone()).or_insert(rect);
             }
-            Found::Unknown => unknown.push((name, line)),
-            Found::Unclear(why) => {
+            NameMatch::Unknown => unknown.push((name, line)),
+            NameMatch::Unclear(why) => {
                 let error = at_line(format!("image {name:?}: {why}"));
                 problems.report(error.advise("write the path as the annotations do"))?;
             }

@@ -2,8 +2,8 @@
 
 use super::tensors::file;
 use serde_json::json;
-use weft::ingredients::Ingredients;
 use weft::net::{Net, Spec};
+use weft::provenance::Provenance;
 use weft::svm::Svm;
 use weft::train::{State, save_checkpoint};
 use weft::weights::{Dtype, Named, TAGS, write};
@@ -353,8 +353,8 @@ pub fn svm() -> Vec<Vec<u8>> {
 }
 
 /// What the run of the checkpoints here is made of.
-pub fn ingredients() -> Ingredients {
-    let mut run = Ingredients::default();
+pub fn provenance() -> Provenance {
+    let mut run = Provenance::default();
     run.set("batch", 8);
     run.set("net", "sha256:00");
     run.set("schedule.rate", 0.1);
@@ -366,7 +366,7 @@ pub fn checkpoint() -> Vec<Vec<u8>> {
     let values = net.initial_parameters(2);
     let state = |step: usize, best: Option<f64>| State {
         step,
-        run: ingredients(),
+        run: provenance(),
         losses: (1.25, 3),
         best,
         validation: None,
@@ -435,7 +435,7 @@ pub fn bundle() -> Vec<Vec<u8>> {
 
 pub fn record() -> Vec<Vec<u8>> {
     let record = |names: &[&str]| {
-        let run = ingredients();
+        let run = provenance();
         let files: serde_json::Map<_, _> = names.iter().map(|name| (name.to_string(), "sha256:00".into())).collect();
         json!({
             "version": 1, "hash": run.hash(), "ingredients": run, "files": files, "bytes": 12, "result": "accuracy 90.00 %",

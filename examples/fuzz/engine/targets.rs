@@ -11,10 +11,10 @@ use weft::data::photo::{MAX_PIXELS, MAX_SIDE, Photo, Rect};
 use weft::data::{Problems, check, table};
 use weft::device::Device;
 use weft::eval::photos::{self, Detections, Photos};
-use weft::face::{BUNDLE, Bundle, Model, Window};
-use weft::ingredients::Ingredients;
+use weft::face::{BUNDLE, Bundle, Model, FaceWindow};
 use weft::interweave;
 use weft::net::{Net, Parameters, Plan, PlanTable, Purpose, Session, Spec, Unknown};
+use weft::provenance::Provenance;
 use weft::recipe::{Recipe, Record, is_recipe};
 use weft::svm::{self, Svm};
 use weft::train::{self, Config};
@@ -235,10 +235,10 @@ pub fn svm(bench: &mut Bench, input: &[u8]) -> Outcome {
 /// A checkpoint, and the same again.
 pub fn checkpoint(bench: &mut Bench, input: &[u8]) -> Outcome {
     let path = bench.put("checkpoint.safetensors", input)?;
-    train::made_of(&path)?;
+    train::provenance_of(&path)?;
     let net = &bench.net;
     let mut values = [vec![0.0; net.parameter_len()], vec![0.0; net.parameter_len()]];
-    let run = seeds::ingredients();
+    let run = seeds::provenance();
     let [parameters, momentum] = &mut values;
     let state = train::load_checkpoint(&path, net, &run, parameters, momentum)?;
     if bench.one_in(4) {
@@ -334,7 +334,7 @@ pub fn training(bench: &mut Bench, input: &[u8]) -> Outcome {
             return broken(format!("the rate is no rate: {rate} after {share} of 4 parts"));
         }
     }
-    let mut settings = Ingredients::default();
+    let mut settings = Provenance::default();
     settings.settings(&config)?;
     if is_recipe(&path) || settings.hash().is_empty() || config.reads().is_empty() {
         return broken("it is taken for a recipe, or for nothing");
@@ -364,7 +364,7 @@ pub fn bundle(bench: &mut Bench, input: &[u8]) -> Outcome {
         return Ok(());
     }
     for face in model.detect(&bench.photo, model.threshold())?.iter().take(2) {
-        let windows = [Window::Face, Window::Celeba, Window::Inner, Window::Head, Window::Frame];
+        let windows = [FaceWindow::Face, FaceWindow::Celeba, FaceWindow::Inner, FaceWindow::Head, FaceWindow::Frame];
         let rects = windows.map(|window| window.of(face, &model));
         if !rects.iter().all(finite) || !face.score.is_finite() {
             return broken(format!("a face is not finite: {rects:?} with the score {}", face.score));

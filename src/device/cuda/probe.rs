@@ -75,7 +75,7 @@ impl From<Error> for Refusal {
 
 /// The driver, once it has been found and started.
 #[derive(Debug, Clone, Copy)]
-pub struct Found {
+pub struct DriverInfo {
     /// Newest CUDA it supports, `[12, 8]`.
     pub version: [u32; 2],
     /// Number of GPUs, one at least.
@@ -86,13 +86,13 @@ pub struct Found {
 ///
 /// # Errors
 /// No library, one that is too old, no device, and what to do.
-pub fn probe() -> Result<Found, Refusal> {
+pub fn probe() -> Result<DriverInfo, Refusal> {
     // Belt and braces: what follows calls only what is there.
     catch_unwind(AssertUnwindSafe(find))
         .unwrap_or_else(|_| Err(Error::device("cuda", "the driver cannot be used").into()))
 }
 
-fn find() -> Result<Found, Refusal> {
+fn find() -> Result<DriverInfo, Refusal> {
     // SAFETY: libcuda may be loaded at any time.
     if !unsafe { sys::is_culib_present() } {
         let error = Error::device("cuda", "no NVIDIA driver here (libcuda.so.1 was not found)");
@@ -119,7 +119,7 @@ fn find() -> Result<Found, Refusal> {
     };
     result::init().map_err(|e| if e.0 == CUresult::CUDA_ERROR_NO_DEVICE { none() } else { failed(e).into() })?;
     match result::device::get_count() {
-        Ok(count @ 1..) => Ok(Found { version: numbers, devices: count as usize }),
+        Ok(count @ 1..) => Ok(DriverInfo { version: numbers, devices: count as usize }),
         Ok(_) => Err(none()),
         Err(e) if e.0 == CUresult::CUDA_ERROR_NO_DEVICE => Err(none()),
         Err(e) => Err(failed(e).into()),
@@ -136,7 +136,7 @@ pub(super) fn has(name: &str) -> bool {
 ///
 /// # Errors
 /// No such device.
-pub fn properties(ordinal: usize, found: Found) -> Result<Properties> {
+pub fn properties(ordinal: usize, found: DriverInfo) -> Result<Properties> {
     let place = format!("cuda:{ordinal}");
     if ordinal >= found.devices {
         let there = match found.devices {

@@ -1,7 +1,7 @@
 //! Uploads through pinned memory: bytes are copied into a ring that the copy engine reads, so the caller's buffer is free
 //! at once and the host does not wait for the GPU until it has filled the ring.
 
-use super::Stage;
+use super::UploadFault;
 use cudarc::driver::result::{self, DriverError, event};
 use cudarc::driver::sys::{CUevent, CUevent_flags, CUstream};
 use std::collections::VecDeque;
@@ -31,23 +31,23 @@ impl Staging {
     ///
     /// # Safety
     /// The context is bound to this thread, `stream` is its, and `to` has room.
-    pub unsafe fn upload(&mut self, to: u64, bytes: &[u8], stream: CUstream) -> Result<(), Stage> {
+    pub unsafe fn upload(&mut self, to: u64, bytes: &[u8], stream: CUstream) -> Result<(), UploadFault> {
         // SAFETY: by the caller's promise; a piece is written only when its last copy has ended.
         unsafe {
             for (index, piece) in bytes.chunks(PIECE).enumerate() {
                 let (ring, range) = self.reserve(piece.len())?;
                 let place = std::slice::from_raw_parts_mut(ring.as_ptr().add(range.start), piece.len());
                 place.copy_from_slice(piece);
-                result::memcpy_htod_async(to + (index * PIECE) as u64, place, stream).map_err(Stage::Copy)?;
+                result::memcpy_htod_async(to + (index * PIECE) as u64, place, stream).map_err(UploadFault::Copy)?;
                 let event = match self.idle.pop() {
                     Some(event) => event,
-                    None => event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(Stage::Copy)?,
+                    None => event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(UploadFault::Copy)?,
                 };
                 if let Err(e) = event::record(event, stream) {
                     // Without an event only a wait tells when the piece may be reused.
                     self.idle.push(event);
-                    result::stream::synchronize(stream).map_err(Stage::Copy)?;
-                    return Err(Stage::Copy(e));
+                    result::stream::synchronize(stream).map_err(UploadFault::Copy)?;
+                    return Err(UploadFault::Copy(e));
                 }
                 self.pieces.push_back((range, event));
             }
@@ -59,14 +59,14 @@ impl Staging {
     ///
     /// # Safety
     /// The context is bound to this thread.
-    unsafe fn reserve(&mut self, len: usize) -> Result<(NonNull<u8>, Range<usize>), Stage> {
+    unsafe fn reserve(&mut self, len: usize) -> Result<(NonNull<u8>, Range<usize>), UploadFault> {
         let ring = match self.ring {
             Some(ring) => ring,
             None => {
                 // SAFETY: pinned memory that `release` gives back.
-                let pinned = unsafe { result::malloc_host(RING, 0) }.map_err(|e| Stage::Pin(RING, e))?;
+                let pinned = unsafe { result::malloc_host(RING, 0) }.map_err(|e| UploadFault::Pin(RING, e))?;
                 let failed = DriverError(cudarc::driver::sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY);
-                *self.ring.insert(NonNull::new(pinned.cast()).ok_or(Stage::Pin(RING, failed))?)
+                *self.ring.insert(NonNull::new(pinned.cast()).ok_or(UploadFault::Pin(RING, failed))?)
             }
         };
         let start = if self.head + len <= RING { self.head } else { 0 };
@@ -76,7 +76,7 @@ impl Staging {
             let Some((_, event)) = self.pieces.pop_front() else { break };
             self.idle.push(event);
             // SAFETY: an event of this context.
-            unsafe { event::synchronize(event) }.map_err(Stage::Copy)?;
+            unsafe { event::synchronize(event) }.map_err(UploadFault::Copy)?;
         }
         self.head = range.end.next_multiple_of(64);
         Ok((ring, range))

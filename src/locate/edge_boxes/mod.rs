@@ -14,7 +14,7 @@ pub use edges::{EdgeDetector, Edges, GradientEdges};
 pub use grid::grid;
 
 use self::groups::Groups;
-use self::score::{Scorer, Window};
+use self::score::{Scorer, ScoredWindow};
 use crate::data::photo::{Photo, Rect};
 use crate::settings::Mistake;
 use crate::{Error, Result};
@@ -130,7 +130,7 @@ impl EdgeBoxes {
         let mut scorer = Scorer::new(&groups, self.kappa);
         let found = search::search(&mut scorer, small.height, small.width, self);
         let (sx, sy) = (photo.width as f32 / small.width as f32, photo.height as f32 / small.height as f32);
-        let full = |Window { x0, y0, x1, y1 }: Window| {
+        let full = |ScoredWindow { x0, y0, x1, y1 }: ScoredWindow| {
             Rect::new(x0 as f32 * sx, y0 as f32 * sy, (x1 - x0) as f32 * sx, (y1 - y0) as f32 * sy)
         };
         Ok(found.into_iter().map(|(window, score)| (full(window), score)).collect())

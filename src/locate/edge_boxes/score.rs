@@ -18,14 +18,14 @@ use crate::data::photo::Rect;
 
 /// Whole pixels [x0, x1) x [y0, y1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
+pub struct ScoredWindow {
     pub x0: usize,
     pub y0: usize,
     pub x1: usize,
     pub y1: usize,
 }
 
-impl Window {
+impl ScoredWindow {
     pub fn width(&self) -> usize {
         self.x1 - self.x0
     }
@@ -54,9 +54,9 @@ impl Window {
 pub struct Scorer<'a> {
     groups: &'a Groups,
     /// Magnitudes of groups, each at its pixel.
-    by_group: Table,
+    by_group: WeightTable,
     /// Magnitudes of edges.
-    by_pixel: Table,
+    by_pixel: WeightTable,
     rows: Lines,
     columns: Lines,
     /// 1 / (2 n^kappa) for a box of width + height = n.
@@ -90,8 +90,8 @@ impl<'a> Scorer<'a> {
         let scale = (0..=height + width).map(|n| 0.5 / (n as f32).powf(kappa)).collect();
         Self {
             groups,
-            by_group: Table::new(&at_pixel, height, width),
-            by_pixel: Table::new(&groups.magnitude, height, width),
+            by_group: WeightTable::new(&at_pixel, height, width),
+            by_pixel: WeightTable::new(&groups.magnitude, height, width),
             rows: Lines::new(height, width, |y, x| groups.ids[y * width + x]),
             columns: Lines::new(width, height, |x, y| groups.ids[y * width + x]),
             scale,
@@ -102,7 +102,7 @@ impl<'a> Scorer<'a> {
     }
 
     /// The score of a box inside the picture, or `None` if it does not exceed `floor`.
-    pub fn score(&mut self, window: Window, floor: f32) -> Option<f32> {
+    pub fn score(&mut self, window: ScoredWindow, floor: f32) -> Option<f32> {
         let scale = self.scale[window.width() + window.height()];
         let least = floor / scale;
         let mut sum = self.by_group.sum(window) - self.by_pixel.sum(window.middle());
@@ -119,7 +119,7 @@ impl<'a> Scorer<'a> {
     }
 
     /// Marks the groups on the border as lost and queues them; returns the magnitude that the box loses.
-    fn leave_border(&mut self, window: Window) -> f32 {
+    fn leave_border(&mut self, window: ScoredWindow) -> f32 {
         let Self { rows, columns, marks, queue, serial, .. } = self;
         queue.clear();
         let mut lost = 0.0;
@@ -145,7 +145,7 @@ impl<'a> Scorer<'a> {
 
     /// Follows affinities from the queued groups to the inside and subtracts from `sum` what is lost; `None` as soon as
     /// no more than `least` is left.
-    fn spread(&mut self, window: Window, mut sum: f32, least: f32) -> Option<f32> {
+    fn spread(&mut self, window: ScoredWindow, mut sum: f32, least: f32) -> Option<f32> {
         let Self { groups, marks, queue, serial, .. } = self;
         let mut done = 0;
         while let Some(&id) = queue.get(done) {
@@ -180,13 +180,13 @@ fn mark(group: &Group) -> Mark {
 }
 
 /// A summed-area table (Crow, 1984).
-struct Table {
+struct WeightTable {
     pitch: usize,
     /// [height + 1, width + 1]: entry (y, x) is the sum of all above and left of it.
     sums: Vec<f64>,
 }
 
-impl Table {
+impl WeightTable {
     fn new(values: &[f32], height: usize, width: usize) -> Self {
         let pitch = width + 1;
         let mut sums = vec![0.0; (height + 1) * pitch];
@@ -201,9 +201,9 @@ impl Table {
     }
 
     #[inline]
-    fn sum(&self, window: Window) -> f32 {
+    fn sum(&self, window: ScoredWindow) -> f32 {
         let at = |y: usize, x: usize| self.sums[y * self.pitch + x];
-        let Window { x0, y0, x1, y1 } = window;
+        let ScoredWindow { x0, y0, x1, y1 } = window;
         (at(y1, x1) - at(y1, x0) - at(y0, x1) + at(y0, x0)) as f32
     }
 }

@@ -2,7 +2,7 @@
 //! them, then non-maximum suppression (section 3.3).
 
 use super::EdgeBoxes;
-use super::score::{Scorer, Window};
+use super::score::{Scorer, ScoredWindow};
 use crate::data::photo::Rect;
 
 /// The local search ends when its steps are shorter than this, in pixels.
@@ -10,7 +10,7 @@ const LEAST_STEP: usize = 2;
 
 /// The best windows of a picture of `height` x `width` pixels and their scores, best first; none overlaps a better one
 /// by more than `beta`.
-pub(super) fn search(scorer: &mut Scorer<'_>, height: usize, width: usize, config: &EdgeBoxes) -> Vec<(Window, f32)> {
+pub(super) fn search(scorer: &mut Scorer<'_>, height: usize, width: usize, config: &EdgeBoxes) -> Vec<(ScoredWindow, f32)> {
     let mut found = Vec::new();
     slide(height, width, config, |window| {
         if let Some(score) = scorer.score(window, config.floor) {
@@ -28,13 +28,13 @@ pub(super) fn search(scorer: &mut Scorer<'_>, height: usize, width: usize, confi
 }
 
 /// Best first; equal scores keep their order.
-fn rank(windows: &mut [(Window, f32)]) {
+fn rank(windows: &mut [(ScoredWindow, f32)]) {
     windows.sort_by(|a, b| b.1.total_cmp(&a.1));
 }
 
 /// Calls `visit` with windows of all places, sizes and aspect ratios, neighbours of which have an intersection over
 /// union of `alpha`.
-pub(super) fn slide(height: usize, width: usize, config: &EdgeBoxes, mut visit: impl FnMut(Window)) {
+pub(super) fn slide(height: usize, width: usize, config: &EdgeBoxes, mut visit: impl FnMut(ScoredWindow)) {
     let alpha = config.alpha;
     let longer = height.max(width) as f32;
     let sides = geometric(config.size.map(|share| share * longer), (1.0 / alpha).sqrt());
@@ -45,7 +45,7 @@ pub(super) fn slide(height: usize, width: usize, config: &EdgeBoxes, mut visit: 
             let (w, h) = (pixels(side / aspect.sqrt(), width), pixels(side * aspect.sqrt(), height));
             let columns = places(w, width, alpha);
             for y0 in places(h, height, alpha) {
-                columns.iter().for_each(|&x0| visit(Window { x0, y0, x1: x0 + w, y1: y0 + h }));
+                columns.iter().for_each(|&x0| visit(ScoredWindow { x0, y0, x1: x0 + w, y1: y0 + h }));
             }
         }
     }
@@ -75,12 +75,12 @@ fn step(length: usize, alpha: f32) -> f32 {
 /// and are halved.
 fn refine(
     scorer: &mut Scorer<'_>,
-    mut window: Window,
+    mut window: ScoredWindow,
     mut score: f32,
     height: usize,
     width: usize,
     alpha: f32,
-) -> (Window, f32) {
+) -> (ScoredWindow, f32) {
     let mut step_x = step(window.width(), alpha) as usize / 2;
     let mut step_y = step(window.height(), alpha) as usize / 2;
     while step_x.max(step_y) >= LEAST_STEP {
@@ -101,31 +101,31 @@ fn refine(
 
 /// The window with one side (left, top, right, bottom) moved; `None` if it cannot.
 fn moved(
-    window: Window,
+    window: ScoredWindow,
     side: usize,
     outward: bool,
     [dx, dy]: [usize; 2],
     height: usize,
     width: usize,
-) -> Option<Window> {
-    let Window { x0, y0, x1, y1 } = window;
+) -> Option<ScoredWindow> {
+    let ScoredWindow { x0, y0, x1, y1 } = window;
     let moved = match (side, outward) {
-        (0, true) => Window { x0: x0.saturating_sub(dx), ..window },
-        (0, false) => Window { x0: x0 + dx, ..window },
-        (1, true) => Window { y0: y0.saturating_sub(dy), ..window },
-        (1, false) => Window { y0: y0 + dy, ..window },
-        (2, true) => Window { x1: (x1 + dx).min(width), ..window },
-        (2, false) => Window { x1: x1.saturating_sub(dx), ..window },
-        (_, true) => Window { y1: (y1 + dy).min(height), ..window },
-        (_, false) => Window { y1: y1.saturating_sub(dy), ..window },
+        (0, true) => ScoredWindow { x0: x0.saturating_sub(dx), ..window },
+        (0, false) => ScoredWindow { x0: x0 + dx, ..window },
+        (1, true) => ScoredWindow { y0: y0.saturating_sub(dy), ..window },
+        (1, false) => ScoredWindow { y0: y0 + dy, ..window },
+        (2, true) => ScoredWindow { x1: (x1 + dx).min(width), ..window },
+        (2, false) => ScoredWindow { x1: x1.saturating_sub(dx), ..window },
+        (_, true) => ScoredWindow { y1: (y1 + dy).min(height), ..window },
+        (_, false) => ScoredWindow { y1: y1.saturating_sub(dy), ..window },
     };
     (moved != window && moved.x0 < moved.x1 && moved.y0 < moved.y1).then_some(moved)
 }
 
 /// From best to worst, keeps what overlaps nothing kept by more than `beta`, `count` at most. While `beta` exceeds 0.5,
 /// each window kept multiplies it by `eta`: the first ones may lie close together, later ones must find new places.
-fn suppress(ranked: &[(Window, f32)], mut beta: f32, eta: f32, count: usize) -> Vec<(Window, f32)> {
-    let mut kept: Vec<(Window, f32)> = Vec::new();
+fn suppress(ranked: &[(ScoredWindow, f32)], mut beta: f32, eta: f32, count: usize) -> Vec<(ScoredWindow, f32)> {
+    let mut kept: Vec<(ScoredWindow, f32)> = Vec::new();
     let mut rects: Vec<Rect> = Vec::new();
     for &(window, score) in ranked {
         if kept.len() == count {

@@ -92,16 +92,16 @@ fn affinity_is_one_along_a_line_and_none_across() {
 fn a_box_around_an_ellipse_scores_more_than_shifted_ones() {
     let groups = groups_of(&ellipse(160, 140, (80.0, 70.0), (24.0, 32.0)));
     let mut scorer = Scorer::new(&groups, 1.5);
-    let around = Window { x0: 53, y0: 35, x1: 108, y1: 106 };
+    let around = ScoredWindow { x0: 53, y0: 35, x1: 108, y1: 106 };
     let best = scorer.score(around, 0.0).expect("the ellipse scores");
     for (dx, dy) in [(12, 0), (-12, 0), (0, 15), (0, -15), (12, 15), (30, 0)] {
         let moved = |v: usize, by: i32| (v as i32 + by) as usize;
-        let Window { x0, y0, x1, y1 } = around;
-        let window = Window { x0: moved(x0, dx), y0: moved(y0, dy), x1: moved(x1, dx), y1: moved(y1, dy) };
+        let ScoredWindow { x0, y0, x1, y1 } = around;
+        let window = ScoredWindow { x0: moved(x0, dx), y0: moved(y0, dy), x1: moved(x1, dx), y1: moved(y1, dy) };
         let score = scorer.score(window, 0.0).unwrap_or(0.0);
         assert!(score < 0.6 * best, "moved by {dx}, {dy}: {score} of {best}");
     }
-    let wide = scorer.score(Window { x0: 20, y0: 10, x1: 140, y1: 130 }, 0.0).expect("a wide box scores");
+    let wide = scorer.score(ScoredWindow { x0: 20, y0: 10, x1: 140, y1: 130 }, 0.0).expect("a wide box scores");
     assert!(wide < best, "looser boxes score less");
 }
 
@@ -112,7 +112,7 @@ fn what_continues_a_contour_across_the_border_is_lost() {
     for x in (20..32).chain(33..45).chain(46..58) {
         draw(&mut edges, x, 12, 0.0);
     }
-    let window = Window { x0: 10, y0: 8, x1: 70, y1: 50 };
+    let window = ScoredWindow { x0: 10, y0: 8, x1: 70, y1: 50 };
     let groups = Groups::new(&edges, 2.0);
     assert_eq!(groups.groups.len(), 4);
     let whole = Scorer::new(&groups, 1.5).score(window, 0.0).expect("a line inside");
@@ -129,8 +129,8 @@ fn what_continues_a_contour_across_the_border_is_lost() {
 }
 
 /// The score by the formulas of section 3.2, with no table and no list.
-fn plain_score(groups: &Groups, window: Window, gamma: f32, kappa: f32) -> f64 {
-    let Window { x0, y0, x1, y1 } = window;
+fn plain_score(groups: &Groups, window: ScoredWindow, gamma: f32, kappa: f32) -> f64 {
+    let ScoredWindow { x0, y0, x1, y1 } = window;
     let pixels = |f: &mut dyn FnMut(usize, usize, usize)| {
         (0..groups.height)
             .for_each(|y| (0..groups.width).for_each(|x| f(x, y, groups.ids[y * groups.width + x] as usize)))
@@ -218,7 +218,7 @@ proptest! {
         for _ in 0..12 {
             let (x0, y0) = (rng.below(width), rng.below(height));
             let (x1, y1) = (x0 + 1 + rng.below(width - x0), y0 + 1 + rng.below(height - y0));
-            let window = Window { x0, y0, x1, y1 };
+            let window = ScoredWindow { x0, y0, x1, y1 };
             let expected = plain_score(&groups, window, gamma, kappa);
             // What one box leaves behind must not reach the next.
             let tolerance = 1e-5 * (1.0 + expected.abs());

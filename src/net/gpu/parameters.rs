@@ -15,7 +15,7 @@ const ALIGN: usize = 64;
 /// at other sizes share them.
 pub(crate) struct GpuParameters {
     gpu: Gpu,
-    tensors: Vec<Tensor>,
+    tensors: Vec<StoredTensor>,
     master: Memory,
     stored: Option<Memory>,
     len: usize,
@@ -24,7 +24,7 @@ pub(crate) struct GpuParameters {
 
 /// A tensor's place in the CPU's flat vector and in device memory, in values.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Tensor {
+pub(crate) struct StoredTensor {
     pub flat: Range<usize>,
     pub start: usize,
     /// Kept in the storage type, too: weights, not biases.
@@ -44,7 +44,7 @@ impl GpuParameters {
         let mut to = Recorder::new(gpu);
         to.label("parameters");
         if let Some(stored) = &stored {
-            gpu::narrow(&mut to, master.ptr, stored.ptr, len);
+            gpu::cast_from_f32(&mut to, master.ptr, stored.ptr, len);
         }
         let narrow = Mutex::new(Program::new(to.launches));
         let this = Self { gpu: gpu.clone(), tensors, master, stored, len, narrow };
@@ -57,7 +57,7 @@ impl GpuParameters {
     }
 
     /// Where each of the net's tensors lies.
-    pub fn tensors(&self) -> &[Tensor] {
+    pub fn tensors(&self) -> &[StoredTensor] {
         &self.tensors
     }
 
@@ -108,7 +108,7 @@ impl GpuParameters {
     pub fn read_like(&self, from: Ptr) -> Result<Vec<f32>> {
         let spread: Vec<f32> = self.gpu.download(from, self.len)?;
         let mut flat = memory::zeroed(self.tensors.last().map_or(0, |tensor| tensor.flat.end), "parameters")?;
-        for Tensor { flat: range, start, .. } in &self.tensors {
+        for StoredTensor { flat: range, start, .. } in &self.tensors {
             flat[range.clone()].copy_from_slice(&spread[*start..start + range.len()]);
         }
         Ok(flat)
@@ -127,7 +127,7 @@ impl GpuParameters {
             ));
         }
         let mut spread: Vec<f32> = memory::zeroed(self.len, "parameters")?;
-        for Tensor { flat: range, start, .. } in &self.tensors {
+        for StoredTensor { flat: range, start, .. } in &self.tensors {
             spread[*start..start + range.len()].copy_from_slice(&flat[range.clone()]);
         }
         self.gpu.driver.upload(to, bytemuck::cast_slice(&spread))
@@ -150,7 +150,7 @@ impl GpuParameters {
             Precision::Bf16 => half::bf16::from_bits(bits).to_f32(),
             _ => half::f16::from_bits(bits).to_f32(),
         };
-        for Tensor { flat: range, start, .. } in &self.tensors {
+        for StoredTensor { flat: range, start, .. } in &self.tensors {
             let halves = &halves[*start..start + range.len()];
             flat[range.clone()].iter_mut().zip(halves).for_each(|(to, bits)| *to = widen(*bits));
         }
@@ -159,7 +159,7 @@ impl GpuParameters {
 
     /// Addresses of tensors: weights as they are multiplied, biases in f32.
     pub fn addresses(&self, tensors: Range<usize>) -> Vec<Ptr> {
-        let address = |tensor: &Tensor| match &self.stored {
+        let address = |tensor: &StoredTensor| match &self.stored {
             Some(stored) if tensor.is_weight => stored.ptr.offset(self.gpu.precision.bytes() * tensor.start),
             _ => self.master.ptr.offset(4 * tensor.start),
         };
@@ -167,12 +167,12 @@ impl GpuParameters {
     }
 }
 
-fn tensors(net: &Net) -> (Vec<Tensor>, usize) {
+fn tensors(net: &Net) -> (Vec<StoredTensor>, usize) {
     let mut len = 0;
     let place = |parameter: &NetParameter| {
         let start = len;
         len = (len + parameter.range.len()).next_multiple_of(ALIGN);
-        Tensor { flat: parameter.range.clone(), start, is_weight: parameter.tensor.fan_in > 0 }
+        StoredTensor { flat: parameter.range.clone(), start, is_weight: parameter.tensor.fan_in > 0 }
     };
     (net.parameters.iter().map(place).collect(), len)
 }

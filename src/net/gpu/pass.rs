@@ -103,7 +103,7 @@ impl GpuPass {
         let input = self.memory.address(&self.plan.values[INPUT])?;
         // f32 batches are uploaded in place.
         if gpu.precision.bytes() < 4 {
-            gpu::narrow(&mut to, self.staging.ptr, input, net.value_len(INPUT, n));
+            gpu::cast_from_f32(&mut to, self.staging.ptr, input, net.value_len(INPUT, n));
         }
         for (l, layer) in net.layers.iter().enumerate() {
             to.label(&layer.name);

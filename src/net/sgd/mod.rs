@@ -4,7 +4,7 @@
 mod cpu;
 mod gpu;
 
-use super::stored::Place;
+use super::stored::Location;
 use super::{Net, Session};
 use crate::device::Launch;
 use crate::settings::{limits, within};
@@ -61,7 +61,7 @@ impl Default for SgdConfig {
 
 /// How a parameter tensor moves.
 #[derive(Debug)]
-pub(super) struct Tensor {
+pub(super) struct TensorRule {
     /// In the flat vector of all parameters.
     pub range: Range<usize>,
     pub rate_factor: f32,
@@ -73,11 +73,11 @@ impl SgdConfig {
     ///
     /// # Errors
     /// A rate factor for a layer that the net does not have.
-    pub(super) fn tensors(&self, net: &Net) -> Result<Vec<Tensor>> {
+    pub(super) fn tensors(&self, net: &Net) -> Result<Vec<TensorRule>> {
         for layer in self.rate_factors.keys() {
             net.position(layer).map_err(|e: Error| e.within("rate_factors"))?;
         }
-        let tensors = net.parameters.iter().map(|p| Tensor {
+        let tensors = net.parameters.iter().map(|p| TensorRule {
             range: p.range.clone(),
             rate_factor: self.rate_factors.get(&net.layers[p.layer].name).copied().unwrap_or(1.0),
             decay: if p.tensor.fan_in > 0 || self.decay_bias { self.weight_decay } else { 0.0 },
@@ -140,7 +140,7 @@ impl Sgd {
     pub fn step(&mut self, session: &Session, rate: f32) -> Result<()> {
         let other = || Error::network(&session.net().spec.place, "the optimizer was made for another session");
         match (&mut self.kind, session.parameters().place()) {
-            (Kind::Cpu(sgd), Place::Cpu(parameters)) => {
+            (Kind::Cpu(sgd), Location::Cpu(parameters)) => {
                 let gradients = session.cpu_gradients().ok_or_else(other)?;
                 let mut parameters = parameters.write();
                 if gradients.len() != parameters.len() || gradients.len() != sgd.momentum.len() {
@@ -149,7 +149,7 @@ impl Sgd {
                 sgd.step(&mut parameters, gradients, rate);
                 Ok(())
             }
-            (Kind::Gpu(sgd), Place::Gpu(_)) => {
+            (Kind::Gpu(sgd), Location::Gpu(_)) => {
                 // Its launches name the session's memory.
                 let owns = |pass: &&super::gpu::GpuPass| pass.gradients_at() == sgd.gradients_at();
                 session.gpu_pass().filter(owns).ok_or_else(other)?;

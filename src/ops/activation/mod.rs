@@ -55,7 +55,7 @@ impl Activation {
     }
 
     /// Turns the gradient of the output into that of the sum, given the output.
-    pub fn unapply(self, output: &[f32], gradient: &mut [f32]) {
+    pub fn apply_backward(self, output: &[f32], gradient: &mut [f32]) {
         match self {
             Self::None => {}
             Self::Relu => dispatch!({
@@ -124,7 +124,7 @@ impl Operation for Layer {
     fn backward(&self, pass: Backward<'_, '_>) {
         let Some(d_input) = &mut pass.d_inputs[0] else { return };
         d_input.copy_from_slice(pass.d_output);
-        zip_values(pass.output, d_input, |y, d| self.activation.unapply(y, d));
+        zip_values(pass.output, d_input, |y, d| self.activation.apply_backward(y, d));
     }
 
     fn record_forward(&self, pass: GpuForward<'_>, to: &mut Recorder<'_>) {

@@ -273,11 +273,11 @@ pub fn forward(f: &Filter, pass: Forward<'_>) {
 }
 
 pub fn backward(f: &Filter, pass: Backward<'_, '_>) {
-    let (mut weight_gradient, mut bias_gradient) = (None, None);
+    let (mut weight_gradient, mut bias_backward) = (None, None);
     for (index, gradient) in pass.d_params.iter_mut().enumerate() {
-        if index == 0 { weight_gradient = Some(&mut **gradient) } else { bias_gradient = Some(&mut **gradient) }
+        if index == 0 { weight_gradient = Some(&mut **gradient) } else { bias_backward = Some(&mut **gradient) }
     }
-    finish_gradient(f, pass.n, pass.output, pass.d_output, bias_gradient, pass.workspace);
+    finish_gradient(f, pass.n, pass.output, pass.d_output, bias_backward, pass.workspace);
     if let Some(d_weights) = weight_gradient {
         backward_weights(f, pass.n, pass.inputs[0], pass.d_output, d_weights, pass.workspace);
     }
@@ -310,7 +310,7 @@ fn finish_gradient(
         // SAFETY: as above.
         let gradient = unsafe { d_output.slice(pixels.start * c..pixels.end * c) };
         if f.activation != Activation::None {
-            f.activation.unapply(&output[pixels.start * c..pixels.end * c], gradient);
+            f.activation.apply_backward(&output[pixels.start * c..pixels.end * c], gradient);
         }
         sums.fill(0.0);
         dispatch!({

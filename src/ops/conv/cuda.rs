@@ -505,7 +505,7 @@ fn record_bias(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorder<'_>) {
     let outputs = n * f.output.len();
     let passes = if f.activation == Activation::None { 1 } else { 3 };
     let launch =
-        Launch::new(to.stored("bias_gradient"), [parts, f.banks(), f.output.c.div_ceil(32)], BLOCK, &parameters);
+        Launch::new(to.stored("bias_backward"), [parts, f.banks(), f.output.c.div_ceil(32)], BLOCK, &parameters);
     to.launch(launch.work(2 * outputs as u64, (passes * outputs * to.precision().bytes()) as u64));
     if f.bias {
         record_sum(to, pass.workspace, pass.d_params[1], f.banks() * f.output.c, parts);
@@ -529,7 +529,7 @@ fn record_implicit_backward(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorde
     let mut parameters = f.parameters_at(n, spread, to.gpu);
     (parameters.x, parameters.y) = (pass.inputs[0], pass.d_output);
     (parameters.out, parameters.partial) = (pass.d_params[0], pass.workspace);
-    let name = format!("conv_weights_{}", to.precision().math());
+    let name = format!("conv_backward_weights_{}", to.precision().math());
     let launch = Launch::new(name, spread.grid(), THREADS, &parameters).shared(shared(to.gpu, false, false));
     to.launch(launch.work(flops, (bytes * (inputs + outputs) + 4 * weights) as u64));
     if spread.splits > 1 {
@@ -541,7 +541,7 @@ fn record_implicit_backward(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorde
     let mut parameters = f.parameters_at(n, spread, to.gpu);
     (parameters.y, parameters.w) = (pass.d_output, pass.params[0]);
     (parameters.out, parameters.partial) = (d_input, pass.workspace);
-    let name = format!("conv_data_{}", to.precision().math());
+    let name = format!("conv_backward_data_{}", to.precision().math());
     let launch = Launch::new(name, spread.grid(), THREADS, &parameters).shared(shared(to.gpu, true, true));
     to.launch(launch.work(flops, (bytes * (inputs + outputs + weights)) as u64));
     let parts = spread.splits * f.banks();

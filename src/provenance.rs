@@ -1,4 +1,4 @@
-//! What a result is made of: settings as they are, files and data by a hash of their content. Equal ingredients give equal
+//! What a result is made of: settings as they are, files and data by a hash of their content. Equal provenance give equal
 //! results, so a run may go on from, and a recipe may keep, what was made of the same ones.
 
 use crate::error::At;
@@ -13,14 +13,14 @@ use std::path::Path;
 /// Names and values, in the order of the names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Ingredients(BTreeMap<String, Value>);
+pub struct Provenance(BTreeMap<String, Value>);
 
 /// Marks a value that is a hash.
 const HASH: &str = "sha256:";
 /// Differences that a message shows.
 const SHOWN: usize = 4;
 
-impl Ingredients {
+impl Provenance {
     /// Adds one value.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) {
         self.0.insert(name.into(), value.into());
@@ -112,7 +112,7 @@ impl Fingerprint {
         Ok(self.text(&path.file_name().unwrap_or_default().to_string_lossy()).text(&size.to_string()))
     }
 
-    /// As it stands in [`Ingredients`].
+    /// As it stands in [`Provenance`].
     pub fn finish(self) -> String {
         let digits: String = self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{HASH}{digits}")
@@ -147,10 +147,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn of(document: Value) -> Ingredients {
-        let mut ingredients = Ingredients::default();
-        ingredients.settings(&document).unwrap();
-        ingredients
+    fn of(document: Value) -> Provenance {
+        let mut provenance = Provenance::default();
+        provenance.settings(&document).unwrap();
+        provenance
     }
 
     #[test]

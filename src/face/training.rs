@@ -1,14 +1,14 @@
-//! From annotated photos to the linear machines of a bundle: the features of every face, and the training on them.
+//! From annotated photos to the linear SVMs of a bundle: the features of every face, and the training on them.
 
 use super::Model;
 use crate::data::celeba::Sample;
 use crate::data::photo::Photo;
-use crate::svm::{self, Features, Options, Report, Svm};
+use crate::svm::{self, Features, Options, Svm, SvmReport};
 use crate::{Error, Result};
 use std::path::Path;
 
 /// One face and what is known about it.
-pub struct Seen {
+pub struct FaceSample {
     /// [patches, dims]
     pub features: Vec<f32>,
     /// Whether the face has each attribute.
@@ -19,16 +19,16 @@ pub struct Seen {
 
 /// What was seen in annotated photos.
 #[derive(Default)]
-pub struct Faces {
+pub struct FaceSamples {
     /// Of each face.
-    pub seen: Vec<Seen>,
+    pub seen: Vec<FaceSample>,
     /// Photos in which nothing responded.
     pub without: usize,
     /// Photos that could not be read.
     pub unreadable: Vec<Error>,
 }
 
-impl Faces {
+impl FaceSamples {
     /// The features of the face in each photo; of all of the photo, if it is `aligned`. `progress` hears how many are
     /// done, and an error of it ends the work.
     ///
@@ -47,7 +47,7 @@ impl Faces {
                 Ok(None) => faces.without += 1,
                 Ok(Some(features)) => {
                     let (attributes, identity) = (sample.attributes.clone(), sample.identity);
-                    faces.seen.push(Seen { features, attributes, identity });
+                    faces.seen.push(FaceSample { features, attributes, identity });
                 }
                 Err(error) if strict => return Err(error),
                 Err(error) => faces.unreadable.push(error),
@@ -57,7 +57,7 @@ impl Faces {
         Ok(faces)
     }
 
-    /// One machine for each of the attributes `names`, over features of length `dims`; its C is chosen on held-out people.
+    /// One SVM for each of the attributes `names`, over features of length `dims`; its C is chosen on held-out people.
     /// `progress` hears how many are done.
     ///
     /// # Errors
@@ -68,8 +68,8 @@ impl Faces {
         names: &[String],
         seed: u64,
         progress: &(dyn Fn(usize) + Sync),
-    ) -> Result<(Svm, Report)> {
-        let patches = |face: &Seen| face.features.len() / dims;
+    ) -> Result<(Svm, SvmReport)> {
+        let patches = |face: &FaceSample| face.features.len() / dims;
         let identities: Option<Vec<u32>> =
             self.seen.iter().flat_map(|face| vec![face.identity; patches(face)]).collect();
         let identities = identities.ok_or_else(|| {
