@@ -11,7 +11,7 @@ pub const STEP: f64 = 1e-6;
 
 /// Of tensors with more values, as many as this are looked at: half of them the largest, for a maximum's gradient is zero
 /// elsewhere, half of them drawn.
-const VALUES: usize = 200;
+const VALUES: usize = 80;
 
 /// A tensor's gradient at some places, by central differences.
 struct Slopes {
