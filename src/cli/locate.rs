@@ -7,7 +7,7 @@ use super::say;
 use crate::Result;
 use crate::data::photo::{Photo, Rect};
 use crate::data::{boxes, draw};
-use crate::face::{Face, Model, FaceWindow};
+use crate::face::{Face, FaceWindow, Model};
 use crate::locate::Map;
 use crate::settings;
 use serde_json::{Value, json};

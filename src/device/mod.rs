@@ -77,6 +77,16 @@ impl Device {
         self.gpu().is_some_and(|gpu| gpu.driver.properties().peaks.is_none())
     }
 
+    /// Batch sizes worth trying where the fastest is wanted, smallest first.
+    pub fn batches(&self) -> &'static [usize] {
+        match self {
+            Self::Cpu => &[8, 16, 32, 64],
+            // The emulator's time says nothing about a batch.
+            Self::Gpu(_) if self.is_emulated() => &[8],
+            Self::Gpu(_) => &[32, 128, 512, 1024],
+        }
+    }
+
     /// Host threads that results depend on: sums over a batch are split among them on the CPU. 0 on a GPU.
     pub fn threads(&self) -> usize {
         if self.gpu().is_some() { 0 } else { rayon::current_num_threads() }

@@ -15,7 +15,7 @@ pub mod report;
 use crate::data::Problems;
 use crate::data::photo::{Photo, Rect};
 use crate::data::prefetch::Prefetch;
-use crate::face::{Face, Model, FaceWindow};
+use crate::face::{Face, FaceWindow, Model};
 use crate::metrics::{Accuracy, accuracies};
 use crate::{Error, Result};
 use examples::{Examples, Gallery, Measured};

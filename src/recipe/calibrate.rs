@@ -7,7 +7,7 @@ use crate::data::Problems;
 use crate::data::celeba::Split;
 use crate::data::photo::Photo;
 use crate::eval::photos::{self, Photos};
-use crate::face::{BUNDLE, Model, FaceWindow};
+use crate::face::{BUNDLE, FaceWindow, Model};
 use crate::locate::{CalibrationSample, Fit, StageConfig};
 use crate::provenance::Provenance;
 use crate::settings::{Mistake, limits, within};

@@ -5,7 +5,7 @@ use crate::data::Problems;
 use crate::data::celeba::Split;
 use crate::eval::document::document;
 use crate::eval::{Options, evaluate, photos};
-use crate::face::{Model, FaceWindow};
+use crate::face::{FaceWindow, Model};
 use crate::metrics::means;
 use crate::provenance::Provenance;
 use crate::weights::{sweep, write_atomic};

@@ -5,7 +5,7 @@ use crate::Result;
 use crate::data::boxes;
 use crate::data::celeba::Split;
 use crate::data::photo::Photo;
-use crate::face::{Model, FaceWindow};
+use crate::face::{FaceWindow, Model};
 use crate::provenance::Provenance;
 use crate::weights::{sweep, write_atomic};
 use serde::Deserialize;

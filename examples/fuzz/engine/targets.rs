@@ -11,7 +11,7 @@ use weft::data::photo::{MAX_PIXELS, MAX_SIDE, Photo, Rect};
 use weft::data::{Problems, check, table};
 use weft::device::Device;
 use weft::eval::photos::{self, Detections, Photos};
-use weft::face::{BUNDLE, Bundle, Model, FaceWindow};
+use weft::face::{BUNDLE, Bundle, FaceWindow, Model};
 use weft::interweave;
 use weft::net::{Net, Parameters, Plan, PlanTable, Purpose, Session, Spec, Unknown};
 use weft::provenance::Provenance;

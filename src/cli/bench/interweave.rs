@@ -53,14 +53,9 @@ pub struct Args {
     plot: Option<PathBuf>,
 }
 
-/// Batches that patch scanning is tried with.
-const BATCHES: [usize; 4] = [8, 16, 32, 64];
-/// The same on a GPU.
-const GPU_BATCHES: [usize; 4] = [32, 128, 512, 1024];
-
 pub fn run(args: &Args) -> Result<()> {
     let device = args.device.open()?;
-    if args.layers && device.gpu().is_some() {
+    if args.layers && device.threads() == 0 {
         return Err(Error::new("--layers", "times layers on the CPU only").advise("use weft profile on a GPU"));
     }
     if let Some(plot) = &args.plot {
@@ -147,17 +142,13 @@ impl Bench {
         };
         let scanner = |batch: usize| extractor(Method::Patchwise, batch);
         // Patch scanning at its best: the batch that is fastest on a part of the image.
-        // On a GPU it must fill the largest batch.
-        let along = if device.gpu().is_none() { 7 } else { 31 };
+        let batches = device.batches();
+        let largest = batches.iter().copied().max().unwrap_or(1);
+        // A square of patches that fills the largest batch.
+        let along = largest.isqrt().max(8) - 1;
         let side = |size: usize, patch: usize| size.min(patch + along * stride);
         let input = net.spec.input;
         let part = Photo::from_fn(side(image[1], input.w), side(image[0], input.h), |x, y| photo.pixel(x, y));
-        let batches = match device.gpu() {
-            None => &BATCHES[..],
-            // The emulator's time is no measure of a batch.
-            Some(_) if device.is_emulated() => &BATCHES[..1],
-            Some(_) => &GPU_BATCHES[..],
-        };
         let mut best = (f64::INFINITY, scanner(batches[0])?, batches[0]);
         for &batch in batches {
             let mut scanner = scanner(batch)?;

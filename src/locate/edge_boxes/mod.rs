@@ -14,7 +14,7 @@ pub use edges::{EdgeDetector, Edges, GradientEdges};
 pub use grid::grid;
 
 use self::groups::Groups;
-use self::score::{Scorer, ScoredWindow};
+use self::score::{ScoredWindow, Scorer};
 use crate::data::photo::{Photo, Rect};
 use crate::settings::Mistake;
 use crate::{Error, Result};

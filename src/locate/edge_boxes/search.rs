@@ -2,7 +2,7 @@
 //! them, then non-maximum suppression (section 3.3).
 
 use super::EdgeBoxes;
-use super::score::{Scorer, ScoredWindow};
+use super::score::{ScoredWindow, Scorer};
 use crate::data::photo::Rect;
 
 /// The local search ends when its steps are shorter than this, in pixels.
@@ -10,7 +10,12 @@ const LEAST_STEP: usize = 2;
 
 /// The best windows of a picture of `height` x `width` pixels and their scores, best first; none overlaps a better one
 /// by more than `beta`.
-pub(super) fn search(scorer: &mut Scorer<'_>, height: usize, width: usize, config: &EdgeBoxes) -> Vec<(ScoredWindow, f32)> {
+pub(super) fn search(
+    scorer: &mut Scorer<'_>,
+    height: usize,
+    width: usize,
+    config: &EdgeBoxes,
+) -> Vec<(ScoredWindow, f32)> {
     let mut found = Vec::new();
     slide(height, width, config, |window| {
         if let Some(score) = scorer.score(window, config.floor) {
