@@ -93,7 +93,7 @@ impl FaceFeatures {
         let net = Arc::new(Net::new(Spec::load(&path)?.up_to(&config.layer)?)?);
         config.check(&net).map_err(|mistake| bundle.mistake(&mistake))?;
         let weights = folder.join(&config.weights);
-        let parameters = net.load_parameters(&weights, Unknown::Ignore)?;
+        let parameters = net.load_parameters(&weights, Unknown::Ignore)?.values;
         let dims = net.output().len();
         let [height, width] = config.frame;
         let parameters = Parameters::on(device, &net, parameters)?;
