@@ -51,8 +51,8 @@ fn find(table: &'static [Shipped], name: &str) -> Option<&'static Shipped> {
 ///
 /// let source = Source::net("anet");
 /// let net = Net::load(&source)?;
-/// let values = net.load_parameters(source.weights()?, Unknown::Ignore)?;
-/// assert_eq!(values.len(), net.parameter_len());
+/// let loaded = net.load_parameters(source.weights()?, Unknown::Ignore)?;
+/// assert_eq!(loaded.values.len(), net.parameter_len());
 /// # Ok::<(), weft::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]

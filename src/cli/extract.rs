@@ -106,7 +106,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let ([image], Some(path)) = (&photos[..], &args.output) {
         keep_inputs("--output", path, reads.iter().chain([image]))?;
     }
-    let parameters = Parameters::on(&args.device.open()?, &net, net.load_parameters(&weights, unknown)?)?;
+    let loaded = net.load_parameters(&weights, unknown)?;
+    if !loaded.ignored.is_empty() {
+        say(format_args!("{}: not used: {}", weights, loaded.ignored.join(", ")));
+    }
+    let parameters = Parameters::on(&args.device.open()?, &net, loaded.values)?;
     let options = ExtractorOptions { method: args.method.into(), ..ExtractorOptions::default() };
     let mut extractor = Extractor::new(net.clone(), &parameters, options)?;
     if let [image] = &photos[..] {

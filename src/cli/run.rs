@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let largest = (0..=net.layers.len()).map(|value| net.shape(value).len() as u128).max().unwrap_or(0);
         net.batch_bytes(n) + 8 * n as u128 * largest + 2 * net.answer_bytes(n) + copies * net.parameter_bytes()
     })?;
-    let parameters = net.load_parameters(&weights, super::unknown(&weights))?;
+    let parameters = net.load_parameters(&weights, super::unknown(&weights))?.values;
     let targets = read_targets(&net, &file, n)?;
     let targets = Targets { classes: &targets.0, values: &targets.1 };
 

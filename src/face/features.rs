@@ -95,7 +95,7 @@ impl FaceFeatures {
         let net = Arc::new(Net::new(Spec::load(folder.file(&config.net)?)?.up_to(&config.layer)?)?);
         config.check(&net).map_err(|mistake| bundle.mistake(&mistake))?;
         let weights = folder.file(&config.weights)?;
-        let parameters = net.load_parameters(&weights, Unknown::Ignore)?;
+        let parameters = net.load_parameters(&weights, Unknown::Ignore)?.values;
         let dims = net.output().len();
         let [height, width] = config.frame;
         let parameters = Parameters::on(device, &net, parameters)?;

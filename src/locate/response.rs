@@ -105,7 +105,7 @@ impl Responder {
         let spec = Spec::load(&file)?.up_to(&config.layer)?.convolutional()?;
         let net = Net::new(spec)?;
         let weights = folder.file(&config.weights)?;
-        let parameters = net.load_parameters(&weights, Unknown::Ignore)?;
+        let parameters = net.load_parameters(&weights, Unknown::Ignore)?.values;
         let tags = TensorFile::open(&weights)?.metadata().get(TAGS).cloned().unwrap_or_default();
         let tags = table::fields(&tags);
         // Tags name the channels of the head; another layer's channels have no names.

@@ -18,7 +18,7 @@ mod stored;
 pub(crate) use gpu::PlanMemory;
 pub use graph::{INPUT, Layer, Net, NetParameter};
 pub use normalise::Normalise;
-pub use parameters::{NamedParameter, Unknown};
+pub use parameters::{Loaded, NamedParameter, Unknown};
 pub(crate) use plan::Buffers;
 pub use plan::{Plan, Purpose, Table as PlanTable};
 pub use session::{Session, Timed};

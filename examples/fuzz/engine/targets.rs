@@ -207,7 +207,7 @@ pub fn weights(bench: &mut Bench, input: &[u8]) -> Outcome {
         }
     }
     let unknown = [Unknown::Refuse, Unknown::Ignore][bench.way(2)];
-    let parameters = bench.net.load_parameters(&path, unknown)?;
+    let parameters = bench.net.load_parameters(&path, unknown)?.values;
     if parameters.len() != bench.net.parameter_len() {
         return broken("a parameter is missing");
     }

@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     let parameters = match &args.weights {
-        Some(path) => net.load_parameters(path, Unknown::Ignore)?,
+        Some(path) => net.load_parameters(path, Unknown::Ignore)?.values,
         None => net.initial_parameters(1),
     };
     let mut rows = Vec::new();

@@ -16,6 +16,7 @@ mod tiff;
 mod webp;
 
 use super::resample::Resampler;
+use crate::net::Normalise;
 use crate::{Error, Result};
 #[cfg(feature = "image")]
 pub use decode::{MAX_PIXELS, MAX_SIDE, is_decoding};
@@ -82,6 +83,11 @@ impl Photo {
     /// The rectangle of the whole photo.
     pub fn bounds(&self) -> Rect {
         Rect::new(0.0, 0.0, self.width as f32, self.height as f32)
+    }
+
+    /// The pixels as the input of a net, `[height, width, 3]`: `net.spec.normalise` says how.
+    pub fn normalised(&self, Normalise { mean, scale }: Normalise) -> Vec<f32> {
+        self.rgb.iter().zip(mean.iter().cycle()).map(|(&pixel, mean)| (f32::from(pixel) - mean) * scale).collect()
     }
 
     /// The photo at another size, antialiased; the aspect ratio may change.
