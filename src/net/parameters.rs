@@ -1,5 +1,5 @@
-//! Parameters lie in one flat vector, each tensor in the order its operation wants. Here they are made, read from files
-//! and turned back into files' order.
+//! Parameters are one flat vector, each tensor in the memory order of its operation. This module initialises them, reads them
+//! from files and converts them back to file order.
 
 use super::Net;
 use crate::memory;
@@ -14,11 +14,11 @@ use std::path::Path;
 pub enum Unknown {
     /// An error that names them.
     Refuse,
-    /// For a net without the head it was trained with.
+    /// Ignored: for a net without the head it was trained with.
     Ignore,
 }
 
-/// One parameter (or its gradient) in files' order.
+/// One parameter (or its gradient) in file order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedParameter {
     /// `<layer>.weight` or `<layer>.bias`.
@@ -30,8 +30,8 @@ pub struct NamedParameter {
 }
 
 impl Net {
-    /// Weights drawn as He et al. (ICCV 2015) propose, biases zero. Takes [`Net::parameter_bytes`]: hold them against what is
-    /// free before.
+    /// Weights initialised as in He et al. (ICCV 2015), biases zero. Allocates [`Net::parameter_bytes`]: compare them with the
+    /// free memory first.
     pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
         let mut values = vec![0.0; self.parameter_len()];
         for (index, parameter) in self.parameters.iter().enumerate() {
@@ -47,13 +47,13 @@ impl Net {
     /// Reads all parameters from a file.
     ///
     /// # Errors
-    /// Missing and (unless ignored) unknown tensors by name, a shape that is not the net's.
+    /// Missing and (unless ignored) unknown tensors by name, a shape that differs from the net's.
     ///
     /// ```
     /// use weft::net::{Net, Unknown};
     ///
     /// let net = Net::load("weights/anet.toml")?;
-    /// // The file holds the head that the net was trained with, too.
+    /// // The file also holds the head that the net was trained with.
     /// let values = net.load_parameters("weights/anet.safetensors", Unknown::Ignore)?;
     /// assert_eq!(values.len(), net.parameter_len());
     /// # Ok::<(), weft::Error>(())
@@ -77,7 +77,7 @@ impl Net {
         Ok(values)
     }
 
-    /// Reads the tensors that file and net share; returns the names of those that the file lacks.
+    /// Reads the tensors that file and net share; returns the names of those missing from the file.
     ///
     /// # Errors
     /// A shape or type that does not fit.
@@ -103,7 +103,7 @@ impl Net {
         Ok(missing)
     }
 
-    /// A flat vector (parameters or gradients) as tensors in files' order.
+    /// A flat vector (parameters or gradients) as tensors in file order.
     pub fn named(&self, values: &[f32]) -> Vec<NamedParameter> {
         let tensors = self.parameters.iter().map(|parameter| {
             let mut file = vec![0.0; parameter.range.len()];
@@ -128,8 +128,8 @@ impl Net {
     }
 }
 
-/// Whether a tensor of a file can be a parameter: of the same shape, or a linear layer's weights for a convolution over all
-/// of its input, which lie in the same order.
+/// Whether a tensor of a file can be used as a parameter: of the same shape, or a linear layer's weights for a convolution over
+/// all of its input, whose values are in the same order.
 fn fits(file: &[usize], parameter: &[usize]) -> bool {
     file == parameter
         || matches!((file, parameter), ([o, i], [filters, c, h, w]) if o == filters && Some(*i) == c.checked_mul(h * w))
