@@ -5,8 +5,8 @@
 //! window `valid` stays inside, so its block is span * cell - kernel + 1. Blocks are laid side by side. With `grid` as
 //! large as the output every pixel has its own filters (unshared).
 //!
-//! Kernels: kernels/conv.cu (weight gradient: `conv_backward_weights_*`); launches: src/ops/conv/cuda.rs; CPU: src/ops/conv/cpu.rs
-//! (weight gradient: `backward_weights`); reference: tests/ops/loops.rs; cases: cases.rs.
+//! Kernels: kernels/conv.cu (weight gradient: `conv_backward_weights_*`); launches: src/ops/conv/cuda.rs; CPU:
+//! src/ops/conv/cpu.rs (weight gradient: `backward_weights`); reference: tests/ops/loops.rs; cases: cases.rs.
 
 pub mod cases;
 
