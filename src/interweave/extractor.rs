@@ -21,8 +21,8 @@ pub enum Method {
     /// In one pass over the image, without computing anything twice.
     #[default]
     OnePass,
-    /// The interweaved operation exactly as in section 2.2 of the paper: interweaved maps are written and convolved. Supports nets
-    /// of the paper's architecture and strides that are multiples of the trunk's.
+    /// The interweaved operation exactly as in section 2.2 of the paper: interweaved maps are written and convolved.
+    /// Supports nets of the paper's architecture and strides that are multiples of the trunk's.
     Maps,
     /// Patch scanning: the net runs on every patch separately, in batches.
     Patchwise,
