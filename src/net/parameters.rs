@@ -1,5 +1,5 @@
-//! Parameters lie in one flat vector, each tensor in the order its operation wants. Here they are made, read from files
-//! and turned back into files' order.
+//! Parameters are one flat vector, each tensor in the memory order of its operation. This module initialises them, reads them
+//! from files and converts them back to file order.
 
 use super::Net;
 use crate::memory;
@@ -14,7 +14,7 @@ use std::path::Path;
 pub enum Unknown {
     /// An error that names them.
     Refuse,
-    /// For a net without the head it was trained with.
+    /// Ignored: for a net without the head it was trained with.
     Ignore,
 }
 
@@ -29,7 +29,7 @@ pub struct Loaded {
     pub missing: Vec<String>,
 }
 
-/// One parameter (or its gradient) in files' order.
+/// One parameter (or its gradient) in file order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedParameter {
     /// `<layer>.weight` or `<layer>.bias`.
@@ -41,8 +41,8 @@ pub struct NamedParameter {
 }
 
 impl Net {
-    /// Weights drawn as He et al. (ICCV 2015) propose, biases zero. Takes [`Net::parameter_bytes`]: hold them against what is
-    /// free before.
+    /// Weights initialised as in He et al. (ICCV 2015), biases zero. Allocates [`Net::parameter_bytes`]: compare them with the
+    /// free memory first.
     pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
         let mut values = vec![0.0; self.parameter_len()];
         for (index, parameter) in self.parameters.iter().enumerate() {
@@ -59,13 +59,13 @@ impl Net {
     /// the net does not have.
     ///
     /// # Errors
-    /// Missing and (unless ignored) unknown tensors by name, a shape that is not the net's.
+    /// Missing and (unless ignored) unknown tensors by name, a shape that differs from the net's.
     ///
     /// ```
     /// use weft::net::{Net, Unknown};
     ///
     /// let net = Net::load("weights/anet.toml")?;
-    /// // The file holds the head that the net was trained with, too.
+    /// // The file also holds the head that the net was trained with.
     /// let loaded = net.load_parameters("weights/anet.safetensors", Unknown::Ignore)?;
     /// assert_eq!(loaded.values.len(), net.parameter_len());
     /// println!("not used: {}", loaded.ignored.join(", "));
@@ -120,7 +120,7 @@ impl Net {
         Ok(Loaded { values, ignored, missing })
     }
 
-    /// A flat vector (parameters or gradients) as tensors in files' order.
+    /// A flat vector (parameters or gradients) as tensors in file order.
     pub fn named(&self, values: &[f32]) -> Vec<NamedParameter> {
         let tensors = self.parameters.iter().map(|parameter| {
             let mut file = vec![0.0; parameter.range.len()];
@@ -145,8 +145,8 @@ impl Net {
     }
 }
 
-/// Whether a tensor of a file can be a parameter: of the same shape, or a linear layer's weights for a convolution over all
-/// of its input, which lie in the same order.
+/// Whether a tensor of a file can be used as a parameter: of the same shape, or a linear layer's weights for a convolution over
+/// all of its input, whose values are in the same order.
 fn fits(file: &[usize], parameter: &[usize]) -> bool {
     file == parameter
         || matches!((file, parameter), ([o, i], [filters, c, h, w]) if o == filters && Some(*i) == c.checked_mul(h * w))

@@ -1,4 +1,4 @@
-//! Parameters where a net runs.
+//! Parameters on the device that a net runs on.
 
 use super::Net;
 use super::gpu::GpuParameters;
@@ -6,9 +6,9 @@ use crate::device::Device;
 use crate::{Error, Result};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// A net's parameters on a device. Clones share them: what an optimizer changes is seen by every session on them.
+/// A net's parameters on a device. Clones share them: an optimizer's changes are visible to every session that uses them.
 ///
-/// On a GPU they are f32 masters, with weights in the storage type of the precision beside them where that is another.
+/// On a GPU they are f32 masters, plus the weights in the storage type of the precision if that is not f32.
 /// Nets of the same layers at other input sizes can share parameters.
 ///
 /// ```
@@ -27,7 +27,7 @@ pub struct Parameters {
     place: Location,
 }
 
-/// Where they lie.
+/// Where they are stored.
 #[derive(Clone)]
 pub(crate) enum Location {
     Cpu(CpuParameters),
@@ -49,7 +49,7 @@ impl CpuParameters {
 }
 
 impl Parameters {
-    /// Brings the flat parameter vector of `net` to a device; [`Net::load_parameters`] and [`Net::initial_parameters`] give
+    /// Copies the flat parameter vector of `net` to a device; [`Net::load_parameters`] and [`Net::initial_parameters`] return
     /// one.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl Parameters {
         Ok(Self { place })
     }
 
-    /// Whether they are the parameters of a net of the same layers.
+    /// Checks that they are the parameters of a net of the same layers.
     ///
     /// # Errors
     /// They are not.
@@ -98,7 +98,7 @@ impl Parameters {
         }
     }
 
-    /// The flat vector as it is multiplied: weights rounded to the storage type of the device's precision.
+    /// The flat vector as used in products: weights rounded to the storage type of the device's precision.
     ///
     /// # Errors
     /// A launch that failed.

@@ -1,5 +1,5 @@
-//! Uploads through pinned memory: bytes are copied into a ring that the copy engine reads, so the caller's buffer is free
-//! at once and the host does not wait for the GPU until it has filled the ring.
+//! Uploads through pinned memory: bytes are copied into a ring buffer that the copy engine reads, so the caller's buffer can
+//! be reused on return and the host does not wait for the GPU until the ring is full.
 
 use super::UploadFault;
 use cudarc::driver::result::{self, DriverError, event};
@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::ptr::NonNull;
 
-/// Bytes of the ring, and of the largest piece of it: four of those are on their way at once.
+/// Bytes of the ring, and of its largest piece: four of those can be in flight at once.
 const RING: usize = 32 << 20;
 const PIECE: usize = RING / 4;
 
@@ -17,9 +17,9 @@ const PIECE: usize = RING / 4;
 pub struct Staging {
     ring: Option<NonNull<u8>>,
     head: usize,
-    /// Pieces on their way, oldest first, with the event behind their copy.
+    /// Pieces in flight, oldest first, with the event recorded after their copy.
     pieces: VecDeque<(Range<usize>, CUevent)>,
-    /// Events that wait for use.
+    /// Unused events.
     idle: Vec<CUevent>,
 }
 
@@ -30,7 +30,7 @@ impl Staging {
     /// Copies `bytes` to device address `to` in the order of `stream`.
     ///
     /// # Safety
-    /// The context is bound to this thread, `stream` is its, and `to` has room.
+    /// The context is bound to this thread, `stream` belongs to it, and `to` has room.
     pub unsafe fn upload(&mut self, to: u64, bytes: &[u8], stream: CUstream) -> Result<(), UploadFault> {
         // SAFETY: by the caller's promise; a piece is written only when its last copy has ended.
         unsafe {
@@ -44,7 +44,7 @@ impl Staging {
                     None => event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(UploadFault::Copy)?,
                 };
                 if let Err(e) = event::record(event, stream) {
-                    // Without an event only a wait tells when the piece may be reused.
+                    // Without an event, only a wait tells when the piece can be reused.
                     self.idle.push(event);
                     result::stream::synchronize(stream).map_err(UploadFault::Copy)?;
                     return Err(UploadFault::Copy(e));
@@ -55,7 +55,7 @@ impl Staging {
         Ok(())
     }
 
-    /// A free range of the ring, waiting for copies out of it.
+    /// A free range of the ring; waits for copies out of it.
     ///
     /// # Safety
     /// The context is bound to this thread.
@@ -82,18 +82,18 @@ impl Staging {
         Ok((ring, range))
     }
 
-    /// Gives everything back.
+    /// Frees everything.
     ///
     /// # Safety
-    /// The context is bound to this thread, and nothing is on its way.
+    /// The context is bound to this thread, and nothing is in flight.
     pub unsafe fn release(&mut self) {
         let events = self.idle.drain(..).chain(self.pieces.drain(..).map(|(_, event)| event));
         for event in events {
-            // SAFETY: made by `upload`, used by nobody else.
+            // SAFETY: created by `upload`, not used anywhere else.
             let _ = unsafe { event::destroy(event) };
         }
         if let Some(ring) = self.ring.take() {
-            // SAFETY: made by `reserve`.
+            // SAFETY: allocated by `reserve`.
             let _ = unsafe { result::free_host(ring.as_ptr().cast()) };
         }
     }

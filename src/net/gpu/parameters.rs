@@ -8,10 +8,10 @@ use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Tensors begin at multiples of this many values, so that 16-byte loads are aligned in every storage type.
+/// Tensors begin at multiples of this number of values, so that 16-byte loads are aligned in every storage type.
 const ALIGN: usize = 64;
 
-/// A net's parameters on a GPU: f32 masters, and weights in the storage type where that is another. Nets of the same layers
+/// A net's parameters on a GPU: f32 masters, plus weights in the storage type if that is not f32. Nets of the same layers
 /// at other sizes share them.
 pub(crate) struct GpuParameters {
     gpu: Gpu,
@@ -22,12 +22,12 @@ pub(crate) struct GpuParameters {
     narrow: Mutex<Program>,
 }
 
-/// A tensor's place in the CPU's flat vector and in device memory, in values.
+/// A tensor's offsets in the CPU's flat vector and in device memory, in values.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StoredTensor {
     pub flat: Range<usize>,
     pub start: usize,
-    /// Kept in the storage type, too: weights, not biases.
+    /// Kept in the storage type as well: weights, not biases.
     pub is_weight: bool,
 }
 
@@ -56,7 +56,7 @@ impl GpuParameters {
         &self.gpu
     }
 
-    /// Where each of the net's tensors lies.
+    /// Ranges of the net's tensors.
     pub fn tensors(&self) -> &[StoredTensor] {
         &self.tensors
     }
@@ -66,12 +66,12 @@ impl GpuParameters {
         self.master.ptr
     }
 
-    /// The same in the storage type, if that is another.
+    /// The same in the storage type, if that is not f32.
     pub fn stored(&self) -> Option<Ptr> {
         self.stored.as_ref().map(|memory| memory.ptr)
     }
 
-    /// Values in device memory, with the space between tensors.
+    /// Values in device memory, padding between tensors included.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -101,7 +101,7 @@ impl GpuParameters {
         self.read_like(self.master.ptr)
     }
 
-    /// A buffer of f32 laid out as the parameters, as the CPU's flat vector.
+    /// Reads a buffer of f32 laid out as the parameters, as the CPU's flat vector.
     ///
     /// # Errors
     /// A launch that failed.
@@ -114,7 +114,7 @@ impl GpuParameters {
         Ok(flat)
     }
 
-    /// Writes the CPU's flat vector into a buffer of f32 laid out as the parameters, zeros between tensors.
+    /// Writes the CPU's flat vector into a buffer of f32 laid out as the parameters, with zeros between tensors.
     ///
     /// # Errors
     /// A launch that failed.
@@ -138,7 +138,7 @@ impl GpuParameters {
         self.tensors == tensors(net).0
     }
 
-    /// The parameters as they are multiplied: rounded to the storage type where that is another.
+    /// The parameters as used in products: rounded to the storage type if that is not f32.
     ///
     /// # Errors
     /// A launch that failed.
@@ -157,7 +157,7 @@ impl GpuParameters {
         Ok(flat)
     }
 
-    /// Addresses of tensors: weights as they are multiplied, biases in f32.
+    /// Addresses of tensors: weights in the storage type, biases in f32.
     pub fn addresses(&self, tensors: Range<usize>) -> Vec<Ptr> {
         let address = |tensor: &StoredTensor| match &self.stored {
             Some(stored) if tensor.is_weight => stored.ptr.offset(self.gpu.precision.bytes() * tensor.start),

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 limits! {
-    /// The share of the last step's movement that is kept.
+    /// The fraction of the previous update that is kept.
     Momentum: f32 = 0.0, 0.9999;
     Decay: f32 = 0.0, 1.0;
     Norm: f32 = 0.0, 1e9;
@@ -28,20 +28,20 @@ limits! {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SgdConfig {
-    /// Share of the last step's movement that is kept.
+    /// Fraction of the previous update that is kept.
     #[serde(deserialize_with = "within::<Momentum, _, _>")]
     pub momentum: f32,
-    /// Nesterov's form of momentum.
+    /// Nesterov momentum.
     pub nesterov: bool,
     /// Applied to weights; biases are not decayed unless `decay_bias`.
     #[serde(deserialize_with = "within::<Decay, _, _>")]
     pub weight_decay: f32,
     /// Whether weight decay applies to biases.
     pub decay_bias: bool,
-    /// Gradients are scaled down to this norm if they are longer; 0 turns it off.
+    /// Gradients with a larger norm are scaled down to this norm; 0 disables clipping.
     #[serde(deserialize_with = "within::<Norm, _, _>")]
     pub clip_norm: f32,
-    /// Factors of the learning rate by layer name; 0 freezes a layer.
+    /// Learning-rate factors by layer name; 0 freezes a layer.
     #[serde(deserialize_with = "within::<RateFactor, _, _>")]
     pub rate_factors: BTreeMap<String, f32>,
 }
@@ -59,10 +59,10 @@ impl Default for SgdConfig {
     }
 }
 
-/// How a parameter tensor moves.
+/// How a parameter tensor is updated.
 #[derive(Debug)]
 pub(super) struct TensorRule {
-    /// In the flat vector of all parameters.
+    /// Range in the flat vector of all parameters.
     pub range: Range<usize>,
     pub rate_factor: f32,
     pub decay: f32,
@@ -86,7 +86,7 @@ impl SgdConfig {
     }
 }
 
-/// The optimizer: moves the parameters of a session by its gradients. Momentum and parameters stay on the session's device.
+/// The optimizer: updates the parameters of a session by its gradients. Momentum and parameters stay on the session's device.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -114,10 +114,10 @@ enum Kind {
 }
 
 impl Sgd {
-    /// For the parameters of `session`, without momentum.
+    /// An optimizer for the parameters of `session`, with zero momentum.
     ///
     /// # Errors
-    /// A rate factor for a layer that the net does not have; a session for forward passes only; no memory.
+    /// A rate factor for a layer that the net does not have; a session for forward passes only; out of memory.
     pub fn new(session: &Session, config: SgdConfig) -> Result<Self> {
         let net = session.net();
         if !session.plan().purpose.is_backward() {
@@ -133,10 +133,10 @@ impl Sgd {
         Ok(Self { kind })
     }
 
-    /// One step at learning rate `rate`, by the gradients of the last backward pass.
+    /// One step at learning rate `rate`, with the gradients of the last backward pass.
     ///
     /// # Errors
-    /// A session that the optimizer was not made for; a launch that failed.
+    /// A session that the optimizer was not created for; a launch that failed.
     pub fn step(&mut self, session: &Session, rate: f32) -> Result<()> {
         let other = || Error::network(&session.net().spec.place, "the optimizer was made for another session");
         match (&mut self.kind, session.parameters().place()) {
@@ -150,7 +150,7 @@ impl Sgd {
                 Ok(())
             }
             (Kind::Gpu(sgd), Location::Gpu(_)) => {
-                // Its launches name the session's memory.
+                // Its launches hold addresses of the session's memory.
                 let owns = |pass: &&super::gpu::GpuPass| pass.gradients_at() == sgd.gradients_at();
                 session.gpu_pass().filter(owns).ok_or_else(other)?;
                 sgd.step(rate)

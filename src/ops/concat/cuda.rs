@@ -1,4 +1,4 @@
-//! Concatenation on a GPU: kernels/concat.cu, a launch per input.
+//! Concatenation on a GPU: kernels/concat.cu, one launch per input.
 
 use super::Concat;
 use crate::device::{Launch, Ptr, Recorder};

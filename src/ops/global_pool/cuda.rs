@@ -25,7 +25,7 @@ pub fn backward(op: &GlobalPool, pass: &GpuBackward<'_>, to: &mut Recorder<'_>) 
     }
 }
 
-/// A block per sample and tile of channels, or a thread per pack.
+/// One block per sample and tile of channels, or one thread per pack.
 fn launch(op: &GlobalPool, name: &str, tiled: bool, n: usize, tensors: [Ptr; 3], to: &mut Recorder<'_>) {
     let (c, [x, dy, out]) = (op.input.c, tensors);
     let lanes = lanes(to.precision(), c, &tensors);

@@ -3,7 +3,10 @@
 //! weight `[grid^2, filters, c, kh, kw]`, bias `[grid^2, filters]`; bank (a, b) reads `span` x `span` cells of the input
 //! from cell (a, b) on. CellWindow `halo` reads the kernel - 1 pixels beyond its cells too, so its block is span * cell;
 //! window `valid` stays inside, so its block is span * cell - kernel + 1. Blocks are laid side by side. With `grid` as
-//! large as the output every pixel has filters of its own (unshared).
+//! large as the output every pixel has its own filters (unshared).
+//!
+//! Kernels: kernels/conv.cu (weight gradient: `conv_backward_weights_*`); launches: src/ops/conv/cuda.rs; CPU:
+//! src/ops/conv/cpu.rs (weight gradient: `backward_weights`); reference: tests/ops/loops.rs; cases: cases.rs.
 
 pub mod cases;
 
