@@ -1,5 +1,5 @@
-//! Nothing that a person gives or makes is lost: results never share a name or replace an input, a folder has one writer,
-//! answers are written as they come and interrupted work goes on.
+//! No input or result of a user is lost: results never share a name or replace an input, a folder has one writer, answers are
+//! written as they become available and interrupted work continues.
 #![cfg(unix)]
 
 mod support;
@@ -39,7 +39,7 @@ fn images(document: &str) -> Vec<String> {
     list.iter().map(|answer| answer["image"].as_str().unwrap().to_string()).collect()
 }
 
-/// The lines of standard error without those that tell the progress of a slow machine.
+/// The lines of standard error, excluding those that report the progress of a slow machine.
 fn said(stderr: &str) -> Vec<&str> {
     stderr.lines().filter(|line| !(line.contains("/s, ") && line.ends_with(" left"))).collect()
 }
@@ -52,7 +52,7 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
-/// Waits until a file holds `text`.
+/// Waits until a file contains `text`.
 #[track_caller]
 fn wait_for(file: &Path, text: &str, child: &mut Child) {
     let began = Instant::now();
@@ -75,7 +75,7 @@ fn pictures_of_photos_with_equal_names_keep_their_folders() {
         "{stderr}"
     );
     assert_eq!(listing(&folder, "out"), ["x/a.png", "y/a.png"]);
-    // What an earlier run of the same command left is replaced, under the same names.
+    // Output of an earlier run of the same command is replaced, under the same names.
     folder.weft("predict x/a.png y/a.png --annotate out --jsonl");
     assert_eq!(listing(&folder, "out"), ["x/a.png", "y/a.png"]);
     let output = folder.weft("locate x/a.png y/a.png --maps maps --jsonl");
@@ -157,7 +157,7 @@ fn a_folder_has_one_training_at_a_time() {
     mini::write(&folder);
     let run = "train anet-train.toml --resume --set epochs=100000 --set checkpoint_every=1 --set output=run";
     let mut first = folder.command(run).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    // Only a run that left a checkpoint can be told from another run afterwards.
+    // Only a run that left a checkpoint can be distinguished from another run afterwards.
     wait_for(&folder.path("run/checkpoint.safetensors"), "", &mut first);
     for resume in ["", " --resume"] {
         let line = run.replace(" --resume", resume);
@@ -167,7 +167,7 @@ fn a_folder_has_one_training_at_a_time() {
             &[&who, " since 20", " UTC: a training run, ", "wait for it, stop it, or choose another folder"],
         );
     }
-    // The lock dies with its process, however that dies.
+    // The lock is released with its process, however that ends.
     first.kill().unwrap();
     first.wait().unwrap();
     let output = folder.weft(&run.replace("epochs=100000", "epochs=100001"));
@@ -219,7 +219,7 @@ fn a_full_or_closed_standard_error_costs_no_result() {
             assert_eq!(images(&stdout), ["nope.png", "a.png"], "{command} {redirection}");
         }
     }
-    // The other way round, the error is said.
+    // In the opposite case, the error is reported.
     let Output { code, stderr, .. } = shell(&folder, "weft predict a.png --json >/dev/full");
     assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{stderr}");
     assert!(stderr.starts_with("weft: standard output: "), "{stderr}");
@@ -298,7 +298,7 @@ fn interrupted_answers_are_on_disk_and_go_on() {
             let output = folder.weft(&format!("{line} --resume"));
             assert_eq!(output.code, Some(0), "{}", output.stderr);
             assert!(answers(&file) == whole, "{file} differs from an undisturbed run");
-            // All is there: nothing is done and nothing changes.
+            // All answers exist: nothing is done and nothing changes.
             assert_eq!(folder.weft(&format!("{line} --resume")).code, Some(0));
             assert!(answers(&file) == whole);
         }

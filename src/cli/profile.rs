@@ -1,4 +1,4 @@
-//! `weft profile`: a table of where the time of a net goes, one row per launch.
+//! `weft profile`: a table of where a net spends its time, one row per launch.
 
 use super::numbers::{self, Size};
 use super::{DeviceArgs, print, print_json};
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Show where the time of a network goes: each launch, its time, and its share of what the device could do.
+/// Show where a network spends its time: each launch, its time, and its share of the device's peak.
 #[derive(clap::Args)]
 pub struct Args {
     #[arg(value_parser = super::net(), help = super::NET)]
@@ -22,13 +22,13 @@ pub struct Args {
     batch: usize,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Forward and backward
+    /// Profile both forward and backward
     #[arg(long)]
     train: bool,
     /// Input size, as 300x300 (height x width)
     #[arg(long, value_name = "HxW")]
     size: Option<Size>,
-    /// Times everything so often
+    /// Number of measured repetitions
     #[arg(long, default_value_t = 20, value_parser = numbers::runs())]
     runs: usize,
     /// Write the launches as a Chrome trace (chrome://tracing, ui.perfetto.dev)
@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `-` where nobody knows.
+/// `-` for an unknown value.
 fn or_dash<T>(value: Option<T>, show: impl Fn(T) -> String) -> String {
     value.map_or_else(|| "-".into(), show)
 }
@@ -160,8 +160,8 @@ fn document(report: &Profile, args: &Args) -> Value {
     })
 }
 
-/// Chrome's trace format: launches one after the other on one line, the layers they belong to on another. Each is as long
-/// as its median; microseconds.
+/// Chrome's trace format: consecutive launches on one track and the layers they belong to on another. Durations are medians, in
+/// microseconds.
 fn trace(report: &Profile) -> Value {
     let event = |name: &str, line: u32, start: f64, length: f64, more: Value| json!({ "name": name, "ph": "X", "pid": 0, "tid": line, "ts": 1e6 * start, "dur": 1e6 * length, "args": more });
     let line = |line: u32, name: &str| json!({ "name": "thread_name", "ph": "M", "pid": 0, "tid": line, "args": { "name": name } });

@@ -1,4 +1,4 @@
-//! `weft train RECIPE`: what the steps of a recipe tell, and what became of them.
+//! `weft train RECIPE`: reports what the steps of a recipe do and their results.
 
 use super::progress::Progress;
 use super::train::{Args, Watch};
@@ -65,14 +65,14 @@ impl StepReport {
         }
     }
 
-    /// The step is over.
+    /// Ends the report of a step.
     fn finish(&mut self) {
         self.photos.take().into_iter().for_each(Progress::finish);
         self.watch.take().into_iter().for_each(Watch::finish);
     }
 }
 
-/// A line per step: name, seconds of this call, result.
+/// One line per step: name, seconds in this call, result.
 fn table(summaries: &[Summary]) -> String {
     let line = |Summary { name, state, .. }: &Summary| {
         let (time, result) = match state {
@@ -92,7 +92,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// A step that is asked for by name and is not there, as the option that names it.
+/// An error about a requested step that does not exist, naming the option that requested it.
 fn named(error: Error) -> Error {
     let is_option = ["only ", "from "].iter().any(|option| error.message().place().starts_with(option));
     if is_option { error.as_option() } else { error }

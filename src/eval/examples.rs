@@ -1,5 +1,5 @@
-//! Photos to look at: a handful of the best, the worst and the most confidently wrong. However many photos are measured, only
-//! these are kept, small and compressed.
+//! Example photos: a handful of the best, the worst and the most confidently wrong ones. However many photos are measured, only
+//! these are kept, downscaled and compressed.
 
 use super::localisation::Outcome;
 use crate::Result;
@@ -8,20 +8,20 @@ use crate::error::At;
 use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 
-/// How many of each kind.
+/// Number of examples of each kind.
 const KEPT: usize = 8;
-/// How many wrong attributes, each of another attribute.
+/// Number of wrong attribute predictions, at most one per attribute.
 const MISTAKES: usize = 12;
-/// Longer side of a picture, pixels.
+/// Longer side of an example picture, in pixels.
 const SIDE: usize = 360;
 const JPEG_QUALITY: u8 = 80;
 
-/// A photo, made small, and what was found in it.
+/// A downscaled photo, and the detections in it.
 #[derive(Debug, Clone)]
 pub struct Example {
     pub name: String,
     pub jpeg: Vec<u8>,
-    /// Pixels of the picture; the boxes are in these.
+    /// Size of the picture in pixels; the boxes use the same coordinates.
     pub width: usize,
     pub height: usize,
     /// True boxes.
@@ -30,36 +30,36 @@ pub struct Example {
     pub found: Option<Rect>,
     /// The window's score.
     pub score: Option<f32>,
-    /// Overlap of the window with the box that it fits best.
+    /// Overlap of the window with its best-matching box.
     pub iou: f32,
 }
 
-/// An attribute that was answered wrongly.
+/// A wrongly predicted attribute.
 #[derive(Debug, Clone)]
 pub struct Mistake {
     pub attribute: String,
-    /// Of the attribute; positive says present.
+    /// Score of the attribute; positive means present.
     pub score: f32,
     pub example: Example,
 }
 
-/// A photo as it is measured.
+/// A photo under evaluation.
 pub struct Measured<'a> {
     pub name: &'a str,
     pub photo: &'a Photo,
     pub boxes: &'a [Rect],
 }
 
-/// Keeps the examples.
+/// Collects the examples.
 pub struct Gallery {
     best: Top<Example>,
     worst: Top<Example>,
     false_positives: Top<Example>,
-    /// The most confident of each attribute.
+    /// The most confident mistake for each attribute.
     mistakes: Vec<Top<Mistake>>,
 }
 
-/// The examples of an evaluation, the most telling of each kind first.
+/// The examples of an evaluation, the most informative of each kind first.
 #[derive(Debug, Clone, Default)]
 pub struct Examples {
     pub best: Vec<Example>,
@@ -74,7 +74,7 @@ impl Gallery {
         Self { best: Top::new(KEPT), worst: Top::new(KEPT), false_positives: Top::new(KEPT), mistakes }
     }
 
-    /// Sees how the faces of a photo were found.
+    /// Records how the faces of a photo were found.
     ///
     /// # Errors
     /// A picture that cannot be compressed.
@@ -83,7 +83,7 @@ impl Gallery {
         let answer = || seen.example(outcome.answer, outcome.iou);
         if !seen.boxes.is_empty() {
             self.best.offer([outcome.iou, 0.0], answer)?;
-            // Of the windows that miss, the most confident.
+            // Among the windows that miss, the most confident ones.
             self.worst.offer([-outcome.iou, score.unwrap_or(f32::NEG_INFINITY)], answer)?;
         }
         if let Some(&(rect, score, _)) = outcome.windows.iter().find(|(_, _, right)| !right) {
@@ -92,7 +92,7 @@ impl Gallery {
         Ok(())
     }
 
-    /// Sees that an attribute was answered wrongly for the face in `window`.
+    /// Records that an attribute was predicted wrongly for the face in `window`.
     ///
     /// # Errors
     /// A picture that cannot be compressed.
@@ -143,7 +143,7 @@ impl Measured<'_> {
     }
 }
 
-/// The entries with the greatest keys, these first; of equal ones the earlier.
+/// The entries with the largest keys, in descending order; ties go to the earlier one.
 struct Top<T> {
     size: usize,
     entries: Vec<([f32; 2], T)>,
@@ -154,7 +154,7 @@ impl<T> Top<T> {
         Self { size, entries: Vec::new() }
     }
 
-    /// Makes the entry only if it is kept.
+    /// Calls `make` only if the entry is kept.
     fn offer(&mut self, key: [f32; 2], make: impl FnOnce() -> Result<T>) -> Result<()> {
         let beats = |other: &[f32; 2]| key[0].total_cmp(&other[0]).then(key[1].total_cmp(&other[1])).is_gt();
         let place = self.entries.partition_point(|(other, _)| !beats(other));

@@ -1,19 +1,19 @@
 //! Density peaks (Rodriguez and Laio, *Clustering by fast search and find of density peaks*, Science 2014) of a sparse
-//! response map. A place that responds is a point in position and size; a face is a point that is denser than all others
-//! around it and far from any denser one. Where several faces share a window, each has its own peak.
+//! response map. A cell that responds is a point in position and size; a face is a point that is denser than all others around it
+//! and far from any denser one. Where several faces share a window, each has its own peak.
 
-/// A place of a response map, in pixels of the photo.
+/// A point of a response map, in pixels of the photo.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DensityPoint {
     pub x: f32,
     pub y: f32,
-    /// Natural logarithm of the width of a face that this place would respond to most.
+    /// Natural logarithm of the face width that this point would respond to most.
     pub size: f32,
-    /// What its response exceeds the floor by; 0 where it does not.
+    /// Response above the floor; 0 where it does not exceed the floor.
     pub response: f32,
 }
 
-/// How far a place is felt.
+/// Kernel bandwidth.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernel {
     /// Standard deviation in position, in face widths.
@@ -25,24 +25,24 @@ pub struct Kernel {
 /// A peak of the density.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Peak {
-    /// Its middle, pixels of the photo.
+    /// Its centre, in pixels of the photo.
     pub x: f32,
     pub y: f32,
-    /// Width of the face, pixels of the photo.
+    /// Width of the face, in pixels of the photo.
     pub width: f32,
-    /// Mean response around it, weighted by the kernel: the response gathered there over the size of the window.
+    /// Kernel-weighted mean response around it: the accumulated response divided by the size of the window.
     pub score: f32,
 }
 
-/// Distance, in standard deviations, that a peak keeps from any denser place.
+/// Minimum distance of a peak from any denser point, in standard deviations.
 const SEPARATION: f32 = 3.0;
-/// A peak farther than this gains nothing more over a near one.
+/// Distance beyond which a peak gains nothing over a nearer one.
 const FAR: f32 = 6.0;
-/// Steps of the mean shift from the densest place to the middle of the density.
+/// Number of mean-shift steps from the densest point to the centre of the density.
 const SHIFTS: usize = 4;
 
 impl Kernel {
-    /// Squared distance in standard deviations. Positions are compared at the sizes' geometric mean.
+    /// Squared distance in standard deviations. Positions are compared at the geometric mean of the two sizes.
     fn squared(&self, a: &DensityPoint, b: &DensityPoint) -> f32 {
         let scale = self.position * ((a.size + b.size) / 2.0).exp();
         let (dx, dy, ds) = ((a.x - b.x) / scale, (a.y - b.y) / scale, (a.size - b.size) / self.size);
@@ -53,7 +53,7 @@ impl Kernel {
         (-0.5 * self.squared(a, b)).exp()
     }
 
-    /// The peaks of `places`, at most `most`: those of the greatest product of density and distance to a denser place.
+    /// The peaks of `places`, at most `most`: those with the largest product of density and distance to a denser point.
     pub fn peaks(&self, places: &[DensityPoint], most: usize) -> Vec<Peak> {
         let dense: Vec<&DensityPoint> = places.iter().filter(|place| place.response > 0.0).collect();
         let density = |a: &&DensityPoint| dense.iter().map(|b| b.response * self.weight(a, b)).sum::<f32>();
@@ -73,7 +73,7 @@ impl Kernel {
         peaks.into_iter().map(|(_, place)| self.climb(*place, &dense, places)).collect()
     }
 
-    /// From the densest place to the middle of the density around it.
+    /// Mean shift from the densest point to the centre of the density around it.
     fn climb(&self, mut at: DensityPoint, dense: &[&DensityPoint], places: &[DensityPoint]) -> Peak {
         for _ in 0..SHIFTS {
             let mut sums = [0.0; 4];
@@ -85,7 +85,7 @@ impl Kernel {
             }
             let [weight, x, y, size] = sums;
             if weight <= 0.0 {
-                // Between places too far apart for the kernel.
+                // Between points too far from each other for the kernel.
                 break;
             }
             at = DensityPoint { x: x / weight, y: y / weight, size: size / weight, ..at };
@@ -106,7 +106,7 @@ mod tests {
 
     const KERNEL: Kernel = Kernel { position: 0.5, size: 0.3 };
 
-    /// Places 8 pixels apart on four levels of size, responding to faces at `(x, y, width)`.
+    /// Points 8 pixels from each other at four levels of size, responding to faces at `(x, y, width)`.
     fn places(faces: &[(f32, f32, f32)]) -> Vec<DensityPoint> {
         let mut places = Vec::new();
         for size in [20.0_f32, 28.0, 40.0, 56.0].map(f32::ln) {

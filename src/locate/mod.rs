@@ -1,5 +1,5 @@
-//! Where faces are: response maps of nets that were trained on tags of whole images only (paper, section 2.1), and the
-//! search for the windows in which the response gathers.
+//! Face localisation: response maps of nets that were trained only on tags of whole images (paper, section 2.1), and the search
+//! for the windows in which the response is concentrated.
 
 mod calibrate;
 mod cascade;

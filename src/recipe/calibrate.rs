@@ -1,5 +1,5 @@
-//! `kind = "calibrate"`: the bundle with the constants of its two LNets, and its threshold, fitted to photos whose faces are
-//! known and to photos without any; the step's folder becomes the bundle with them.
+//! `kind = "calibrate"`: fits the constants of a bundle's two LNets, and its threshold, to photos whose faces are known and to
+//! photos without faces; the step's folder becomes the calibrated bundle.
 
 use super::bundle::{copy, edit, put};
 use super::{Done, Event, Tools, Work, inputs};
@@ -18,7 +18,7 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 limits! {
-    /// Windows per photo.
+    /// Number of windows per photo.
     PerPhoto: f32 = 0.0, 1000.0;
 }
 
@@ -28,16 +28,16 @@ pub struct Calibrate {
     model: PathBuf,
     /// Photos with boxes.
     data: PathBuf,
-    /// Of data in CelebA's layout.
+    /// Split of data in CelebA's layout.
     split: Option<Split>,
-    /// What the boxes hold.
+    /// What the boxes enclose.
     window: FaceWindow,
-    /// Photos without a face; the threshold stays if there are none.
+    /// Photos without a face; without any, the threshold is unchanged.
     backgrounds: Option<PathBuf>,
-    /// As many photos and as many backgrounds at most, spread evenly over each.
+    /// Maximum number of photos, and of backgrounds, sampled evenly from each.
     #[serde(default = "all", deserialize_with = "within::<Count, _, _>")]
     limit: usize,
-    /// Windows per background that may reach the threshold.
+    /// Number of windows per background that may reach the threshold.
     #[serde(default = "half", deserialize_with = "within::<PerPhoto, _, _>")]
     false_positives: f32,
 }
@@ -108,7 +108,7 @@ impl Work for Calibrate {
         let shape = self.window.shape(&model.bundle).expect("checked");
         let mut calibration_samples = [const { Vec::<CalibrationSample>::new() }; 2];
         for (done, item) in faces.iter().enumerate() {
-            // A photo of several faces would be a sight of one and a riddle of the others.
+            // In a photo with several faces, responses to the others would distort the sample.
             if let Some([(rect, _)]) = item.boxes.as_deref() {
                 match Photo::open(&item.path) {
                     Ok(photo) => {
@@ -170,7 +170,7 @@ impl Work for Calibrate {
     }
 }
 
-/// The least threshold, in thousandths, that no more than `allowed` of the scores reach.
+/// The smallest threshold, in thousandths, that at most `allowed` of the scores reach.
 fn threshold(scores: &mut [f32], allowed: usize) -> f64 {
     scores.sort_by(|a, b| b.total_cmp(a));
     scores.get(allowed).map_or(0.0, |score| f64::from((score * 1e3).floor() + 1.0) / 1e3)

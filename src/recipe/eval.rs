@@ -1,4 +1,4 @@
-//! `kind = "eval"`: a model measured on annotated photos, as `weft eval --json` says it.
+//! `kind = "eval"`: evaluates a model on annotated photos; the result is the output of `weft eval --json`.
 
 use super::{Done, Event, Tools, Work, inputs};
 use crate::data::Problems;
@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 pub struct Eval {
     model: PathBuf,
     data: PathBuf,
-    /// Of data in CelebA's layout.
+    /// Split of data in CelebA's layout.
     split: Option<Split>,
-    /// Held against the boxes.
+    /// The window that is compared with the boxes.
     #[serde(default)]
     window: FaceWindow,
 }

@@ -1,4 +1,4 @@
-//! What several kinds of steps read: models and annotated photos.
+//! Inputs shared by several kinds of steps: models and annotated photos.
 
 use crate::Result;
 use crate::data::celeba::{CelebA, Split};
@@ -8,7 +8,7 @@ use crate::provenance::{Fingerprint, Provenance};
 use std::fs;
 use std::path::Path;
 
-/// Names of the files of a bundle, sorted: all in its folder that are not hidden, but for a step's own record.
+/// Names of the files of a bundle, sorted: all files in its folder that are not hidden, except a step's own record.
 pub fn bundle_files(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).at(folder)? {
@@ -30,7 +30,7 @@ pub fn model(list: &mut Provenance, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Adds the photos in some splits and all that is known about them.
+/// Adds the photos of some splits and all of their annotations.
 pub fn data(list: &mut Provenance, root: &Path, splits: &[Split]) -> Result<()> {
     let celeba = CelebA::open(root, false)?;
     let mut print = Fingerprint::default();
@@ -46,7 +46,7 @@ pub fn data(list: &mut Provenance, root: &Path, splits: &[Split]) -> Result<()> 
     Ok(())
 }
 
-/// Adds photos to be measured and all that is known about them.
+/// Adds photos to be measured and all of their annotations.
 pub fn photos(list: &mut Provenance, photos: &Photos) -> Result<()> {
     let mut print = Fingerprint::default();
     for photo in &photos.items {
@@ -57,7 +57,7 @@ pub fn photos(list: &mut Provenance, photos: &Photos) -> Result<()> {
     Ok(())
 }
 
-/// The seed of a step that names none.
+/// The seed of a step that does not specify one.
 pub fn seed() -> u64 {
     1
 }

@@ -1,4 +1,4 @@
-//! `kind = "locate"`: the windows that a model finds in photos, as a box file with a row for every photo that can be read.
+//! `kind = "locate"`: the windows that a model finds in photos, as a box file with a row for every readable photo.
 
 use super::{Done, Event, Tools, Work, inputs};
 use crate::Result;

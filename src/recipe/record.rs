@@ -1,4 +1,4 @@
-//! `step.json`: what went into a step and what came out of it.
+//! `step.json`: the inputs and outputs of a step.
 
 use super::Done;
 use crate::error::At;
@@ -11,26 +11,26 @@ use std::fs;
 use std::path::{Component, Path};
 
 pub const FILE: &str = "step.json";
-/// Goes up when steps start to give other results from the same provenance, so that they are done again.
+/// Incremented when steps start to produce different results from the same provenance, so that they are run again.
 const VERSION: u32 = 1;
 
-/// The record of a step that is done.
+/// The record of a completed step.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Record {
     version: u32,
-    /// Hash of all provenance.
+    /// Hash of the whole provenance.
     hash: String,
     #[serde(rename = "ingredients")]
     pub provenance: Provenance,
     /// Hashes of the files that were written, by name.
     files: BTreeMap<String, String>,
-    /// Their sizes together.
+    /// Total size of these files.
     pub bytes: u64,
-    /// How it went, in a few words.
+    /// A short description of the result.
     pub result: String,
 }
 
-/// Whether a name leads to a file in or below the step's folder: what others name is neither read nor removed.
+/// Whether a name denotes a file in or below the step's folder: any other file is neither read nor removed.
 fn lies_below(name: &str) -> bool {
     !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
 }
@@ -39,7 +39,7 @@ impl Record {
     /// The record in a step's folder, if there is one.
     ///
     /// # Errors
-    /// One that cannot be used, and why.
+    /// A record that cannot be used, with the reason.
     pub fn read(folder: &Path) -> Result<Option<Self>, String> {
         let text = match fs::read_to_string(folder.join(FILE)) {
             Ok(text) => text,
@@ -58,7 +58,7 @@ impl Record {
         }
     }
 
-    /// Writes the record of a step that is done.
+    /// Writes the record of a completed step.
     ///
     /// # Errors
     /// Files that cannot be read or written.
@@ -76,13 +76,13 @@ impl Record {
         write_atomic(path, |file| writeln!(file, "{text}"))
     }
 
-    /// A file that is no longer what the step wrote.
+    /// A file that is missing or differs from what the step wrote.
     pub fn missing(&self, folder: &Path) -> Option<&str> {
         let changed = |(name, hash): &(&String, &String)| hash_of(folder.join(name)).ok().as_ref() != Some(*hash);
         self.files.iter().find(changed).map(|(name, _)| name.as_str())
     }
 
-    /// Removes what the step wrote when it was recorded, but no longer writes; files that were changed since stay.
+    /// Removes files that the step wrote according to its record but no longer writes; files modified since then stay.
     ///
     /// # Errors
     /// A file that cannot be removed.

@@ -1,4 +1,4 @@
-//! `kind = "scenes"`: photos with known boxes, pasted into photos of other things, as `weft data scenes` does it.
+//! `kind = "scenes"`: photos with known boxes, pasted into other photos, like `weft data scenes`.
 
 use super::{Done, Event, Tools, Work, inputs};
 use crate::Result;
@@ -44,7 +44,7 @@ impl Work for Scenes {
         let mut list = Provenance::default();
         inputs::photos(&mut list, &photos::open(&self.photos, None, &mut Problems::new(true))?)?;
         let mut print = Fingerprint::default();
-        // What is passed over there is told by the run.
+        // The run itself reports what is skipped there.
         for photo in folder::photos(&self.backgrounds, &mut Problems::new(false))? {
             print.photo(&photo)?;
         }

@@ -1,5 +1,5 @@
-//! `kind = "svm"`: the linear machines of a model, trained on the faces that it finds; the step's folder becomes the bundle
-//! with them.
+//! `kind = "svm"`: the linear SVMs of a model, trained on the faces that it finds; the step's folder becomes the bundle with
+//! them.
 
 use super::bundle::copy;
 use super::{Done, Event, Tools, Work, inputs};
@@ -19,9 +19,9 @@ use std::path::{Path, PathBuf};
 pub struct Svm {
     model: PathBuf,
     data: PathBuf,
-    /// People that no network was trained on.
+    /// Split with people that no network was trained on.
     split: Split,
-    /// The photos are aligned faces: nothing is located.
+    /// Whether the photos are aligned faces: localisation is skipped.
     #[serde(default)]
     aligned: bool,
     #[serde(default = "inputs::seed", deserialize_with = "within::<Seed, _, _>")]
@@ -51,7 +51,7 @@ impl Work for Svm {
         }
         files.push(machines.clone());
         sweep(folder, &files.iter().map(String::as_str).collect::<Vec<_>>());
-        // Machines of an earlier ANet may not fit this one.
+        // SVMs of a previous ANet may not fit this one.
         let path = folder.join(&machines);
         if path.exists() {
             std::fs::remove_file(&path).at(&path)?;

@@ -1,11 +1,11 @@
-//! Which boxes are scored: a sliding window over place, size and aspect ratio, then a local search from the best of
-//! them, then non-maximum suppression (section 3.3).
+//! The search for high-scoring boxes: a sliding window over position, size and aspect ratio, then a local search from the best
+//! candidates, then non-maximum suppression (section 3.3).
 
 use super::EdgeBoxes;
 use super::score::{ScoredWindow, Scorer};
 use crate::data::photo::Rect;
 
-/// The local search ends when its steps are shorter than this, in pixels.
+/// The local search ends when its step is shorter than this, in pixels.
 const LEAST_STEP: usize = 2;
 
 /// The best windows of a picture of `height` x `width` pixels and their scores, best first; none overlaps a better one
@@ -23,7 +23,7 @@ pub(super) fn search(
         }
     });
     rank(&mut found);
-    // Neighbours of the sliding window climb to the same window: only the best of them need to.
+    // Neighbouring windows converge to the same window: only the best of them need to be refined.
     let mut found = suppress(&found, config.beta.min(config.alpha), 1.0, config.refined);
     for (window, score) in &mut found {
         (*window, *score) = refine(scorer, *window, *score, height, width, config.alpha);
@@ -32,13 +32,13 @@ pub(super) fn search(
     suppress(&found, config.beta, config.eta, config.count)
 }
 
-/// Best first; equal scores keep their order.
+/// Sorts best first; equal scores keep their order.
 fn rank(windows: &mut [(ScoredWindow, f32)]) {
     windows.sort_by(|a, b| b.1.total_cmp(&a.1));
 }
 
-/// Calls `visit` with windows of all places, sizes and aspect ratios, neighbours of which have an intersection over
-/// union of `alpha`.
+/// Calls `visit` with windows of all positions, sizes and aspect ratios such that neighbours have an intersection over union of
+/// `alpha`.
 pub(super) fn slide(height: usize, width: usize, config: &EdgeBoxes, mut visit: impl FnMut(ScoredWindow)) {
     let alpha = config.alpha;
     let longer = height.max(width) as f32;
@@ -56,14 +56,14 @@ pub(super) fn slide(height: usize, width: usize, config: &EdgeBoxes, mut visit: 
     }
 }
 
-/// Values from `least` to `most`, at most a factor of `ratio` apart, evenly.
+/// Values from `least` to `most`, evenly spaced on a logarithmic scale, with a ratio of at most `ratio` between neighbours.
 fn geometric([least, most]: [f32; 2], ratio: f32) -> Vec<f32> {
     let steps = ((most / least).ln() / ratio.ln() - 1e-3).ceil().max(0.0);
     let value = |step: usize| if steps > 0.0 { least * (most / least).powf(step as f32 / steps) } else { least };
     (0..=steps as usize).map(value).collect()
 }
 
-/// Places of a window of `length` along an axis of `size` pixels, from end to end, neighbours overlapping by an
+/// Positions of a window of `length` along an axis of `size` pixels, from end to end, with neighbours overlapping by an
 /// intersection over union of `alpha`.
 fn places(length: usize, size: usize, alpha: f32) -> Vec<usize> {
     let room = size - length;
@@ -71,13 +71,13 @@ fn places(length: usize, size: usize, alpha: f32) -> Vec<usize> {
     (0..=steps).map(|i| (room * i + steps / 2) / steps.max(1)).collect()
 }
 
-/// Moving a window of `length` by this many pixels leaves an intersection over union of `alpha`.
+/// The shift, in pixels, at which a window of `length` still overlaps itself by an intersection over union of `alpha`.
 fn step(length: usize, alpha: f32) -> f32 {
     (length as f32 * (1.0 - alpha) / (1.0 + alpha)).max(1.0)
 }
 
-/// Moves the four sides, one after the other, as long as the score grows; steps start at half of the sliding window's
-/// and are halved.
+/// Moves the four sides, one after the other, as long as the score increases; steps start at half of the sliding window's and are
+/// halved.
 fn refine(
     scorer: &mut Scorer<'_>,
     mut window: ScoredWindow,
@@ -104,7 +104,7 @@ fn refine(
     (window, score)
 }
 
-/// The window with one side (left, top, right, bottom) moved; `None` if it cannot.
+/// The window with one side (left, top, right, bottom) moved; `None` if that is impossible.
 fn moved(
     window: ScoredWindow,
     side: usize,
@@ -127,8 +127,8 @@ fn moved(
     (moved != window && moved.x0 < moved.x1 && moved.y0 < moved.y1).then_some(moved)
 }
 
-/// From best to worst, keeps what overlaps nothing kept by more than `beta`, `count` at most. While `beta` exceeds 0.5,
-/// each window kept multiplies it by `eta`: the first ones may lie close together, later ones must find new places.
+/// From best to worst, keeps windows that overlap no kept window by more than `beta`, at most `count`. While `beta` exceeds 0.5,
+/// each kept window multiplies it by `eta`: the first ones may be close together, later ones must be elsewhere.
 fn suppress(ranked: &[(ScoredWindow, f32)], mut beta: f32, eta: f32, count: usize) -> Vec<(ScoredWindow, f32)> {
     let mut kept: Vec<(ScoredWindow, f32)> = Vec::new();
     let mut rects: Vec<Rect> = Vec::new();
