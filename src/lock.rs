@@ -1,5 +1,5 @@
-//! One writer per folder: an advisory lock (`flock`) that the operating system releases when its process ends, however it
-//! ends.
+//! One writer per folder: an advisory lock (`flock`), which the operating system releases when its process ends for any
+//! reason.
 
 use crate::error::At;
 use crate::weights::make_folder;
@@ -8,24 +8,24 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Name of the lock's file in the folder. It says who holds the lock; only the lock itself counts, not that the file is there.
+/// Name of the lock file in the folder. It names the holder of the lock; only the lock itself counts, not the file's existence.
 const FILE: &str = ".lock";
 
-/// Holds a folder until it is dropped or the process ends.
+/// Holds the lock of a folder until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
     /// Closing it releases the lock.
     _file: File,
-    /// The folder was made for this lock; if nothing was written there it goes again.
+    /// The folder was created for this lock; it is removed again if nothing was written to it.
     made: Option<PathBuf>,
 }
 
 impl Lock {
-    /// Takes the lock of a folder, which is made if it is missing. `work` says what is done there, for those who come second.
+    /// Locks a folder, which is created if it is missing. `work` describes the activity, for other processes that try.
     ///
     /// # Errors
-    /// Another process holds it: who, and since when. A folder that cannot be made or written to, or is on a file system
+    /// Another process holds it: which, and since when. A folder that cannot be created or written to, or is on a file system
     /// without locks.
     pub fn take(folder: impl AsRef<Path>, work: &str) -> Result<Self> {
         let folder = folder.as_ref();
@@ -43,7 +43,7 @@ impl Lock {
                         .advise("choose a folder on a file system with locks, so that no two programs write there"));
                 }
             }
-            // The holder before removed its file between our opening and locking it: lock the one that is there now.
+            // The previous holder removed its file between our open and lock: lock the file that is there now.
             if !is_at(&file, &path) {
                 continue;
             }
@@ -54,10 +54,10 @@ impl Lock {
     }
 }
 
-/// Whether a folder holds anything besides a lock.
+/// Whether a folder contains anything besides a lock.
 ///
 /// # Errors
-/// A folder that cannot be read; one that is missing is empty.
+/// An unreadable folder; a missing one counts as empty.
 pub fn holds_files(folder: impl AsRef<Path>) -> Result<bool> {
     let folder = folder.as_ref();
     match fs::read_dir(folder) {
@@ -68,19 +68,19 @@ pub fn holds_files(folder: impl AsRef<Path>) -> Result<bool> {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Removed while it is still held, so that whoever opened it meanwhile sees that it is gone. A file that stays does no harm.
+        // Removed while still locked, so that a process that has opened it notices that it is gone. A leftover is harmless.
         let _ = fs::remove_file(&self.path);
         if let Some(folder) = &self.made {
-            // Fails, as it should, if something was written.
+            // Fails, as intended, if something was written.
             let _ = fs::remove_dir(folder);
         }
     }
 }
 
-/// The error of whoever comes second.
+/// The error for the process that finds the folder locked.
 fn held(folder: &Path, file: &mut File) -> Error {
     let mut who = String::new();
-    // The holder may be about to write its line.
+    // The holder may not have written its line yet.
     let _ = file.take(4096).read_to_string(&mut who);
     let who = if who.trim().is_empty() { "another process" } else { who.trim() };
     Error::file(folder, format!("in use by {who}")).advise("wait for it, stop it, or choose another folder")
@@ -93,7 +93,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     matches!((file.metadata().map(id), fs::metadata(path).map(id)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// ` on NAME`, for folders that several machines share.
+/// ` on NAME`, for folders on a network file system.
 fn host() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname").map_or(String::new(), |name| format!(" on {}", name.trim()))
 }

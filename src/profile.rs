@@ -1,6 +1,6 @@
-//! Where the time of a pass goes: each launch of a net's program by itself, many times, against what the GPU could do at
-//! best (the roofline: the larger of its FLOPs over the unit's rate and its bytes over the bandwidth). On the CPU the same
-//! per operation.
+//! Profiles of a pass: each launch of a net's program is timed separately, many times, and compared with the GPU's limit (the
+//! roofline: the larger of its FLOPs over the unit's rate and its bytes over the bandwidth). On the CPU, the same per
+//! operation.
 
 use crate::Result;
 use crate::device::{Attributes, Device, Launch, Peaks, Work};
@@ -11,22 +11,22 @@ use crate::rng::Rng;
 use std::fmt::Display;
 use std::sync::Arc;
 
-/// Passes before anything is measured.
+/// Warm-up passes before measuring.
 const WARM_UP: usize = 3;
-/// Graphs that are started in a row where a pass is timed as a whole, so that the host's share disappears.
+/// Graphs started back to back when a whole pass is timed, so that the host's overhead vanishes.
 const IN_A_ROW: usize = 10;
 
-/// Repeated times of one thing, in seconds.
+/// Repeated timings of one thing, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Times {
     pub median: f64,
-    /// A quarter of the runs is below, a quarter above.
+    /// First and third quartile.
     pub low: f64,
     pub high: f64,
 }
 
 impl Times {
-    /// Of at least one run.
+    /// From at least one run.
     fn of(mut seconds: Vec<f64>) -> Self {
         seconds.sort_by(f64::total_cmp);
         let at = |share: f64| {
@@ -37,7 +37,7 @@ impl Times {
     }
 }
 
-/// What bounds a launch.
+/// What limits a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Roof {
     Compute,
@@ -53,13 +53,13 @@ pub struct Row {
     pub is_backward: bool,
     pub times: Times,
     pub work: Work,
-    /// Of a kernel.
+    /// Resources of a kernel.
     pub launch: Option<Launch>,
-    /// What the compiler made of it, where a driver tells.
+    /// Resource usage of the compiled kernel, if the driver reports it.
     pub attributes: Option<Attributes>,
-    /// Resident threads as a share of what a multiprocessor holds.
+    /// Occupancy: resident threads as a fraction of a multiprocessor's maximum.
     pub occupancy: Option<f64>,
-    /// The least time it could take over the time it took, and what that is bound by.
+    /// Roofline time divided by measured time, and the limiting resource.
     pub roofline: Option<(f64, Roof)>,
 }
 
@@ -91,7 +91,7 @@ pub struct Profile {
     pub device: String,
     pub peaks: Option<Peaks>,
     pub rows: Vec<Row>,
-    /// The whole pass at once: as a graph on a GPU.
+    /// The whole pass: as a graph on a GPU.
     pub whole: Times,
 }
 
@@ -101,7 +101,7 @@ impl Profile {
         self.rows.iter().map(|row| row.times.median).sum()
     }
 
-    /// Layers in the order in which they first ran, with forward and backward seconds.
+    /// Layers in the order of their first run, with forward and backward seconds.
     pub fn layers(&self) -> Vec<(&str, [f64; 2])> {
         let mut layers: Vec<(&str, [f64; 2])> = Vec::new();
         for row in &self.rows {
@@ -115,10 +115,10 @@ impl Profile {
     }
 }
 
-/// Times passes over `n` samples of noise, `runs` times: forward, and backward if the purpose has one.
+/// Times passes over `n` samples of noise, `runs` times: forward, and backward if the purpose includes it.
 ///
 /// # Errors
-/// No memory for the batch; a launch that failed.
+/// Out of memory for the batch; a launch that failed.
 pub fn profile(device: &Device, net: &Arc<Net>, n: usize, purpose: Purpose, runs: usize) -> Result<Profile> {
     check(format!("{}: a batch of {n}", net.spec.place), device, net, n, purpose)?;
     let batch = Batch::draw(net, n, purpose)?;
@@ -130,7 +130,7 @@ pub fn profile(device: &Device, net: &Arc<Net>, n: usize, purpose: Purpose, runs
     if batch.training {
         session.backward(batch.cotangent.as_deref())?;
     }
-    // The emulator needs no warming, and is slow.
+    // The emulator needs no warm-up, and is slow.
     let (warm_up, repeats) = if device.is_emulated() { (0, 1) } else { (WARM_UP, IN_A_ROW) };
     let mut time = || session.time(&batch.input, batch.mode(), batch.targets(), batch.cotangent.as_deref(), repeats);
     for _ in 0..warm_up.min(runs) {
@@ -150,21 +150,21 @@ pub fn profile(device: &Device, net: &Arc<Net>, n: usize, purpose: Purpose, runs
     Ok(Profile { device: device.describe(), peaks, rows: rows.collect(), whole: Times::of(whole) })
 }
 
-/// Whether [`profile`] has the memory for passes over `n` samples.
+/// Checks that there is memory for [`profile`] passes over `n` samples.
 ///
 /// # Errors
 /// `what` needs more than is free: how much, and the largest batch that would fit.
 pub fn check(what: impl Display, device: &Device, net: &Net, n: usize, purpose: Purpose) -> Result<()> {
-    // Beside the session: the batch, its targets, a cotangent and parameters.
+    // In addition to the session: the batch, its targets, a cotangent and parameters.
     net.fit(what, device, n, purpose, |n| net.batch_bytes(n) + net.answer_bytes(n) + net.parameter_bytes())
 }
 
-/// Numbers to compute on: no zeros, which some hardware is quicker with.
+/// Input values: no zeros, on which some hardware is faster.
 struct Batch {
     input: Vec<f32>,
     classes: Vec<u32>,
     values: Vec<f32>,
-    /// None where a loss is last.
+    /// None if the last layer is a loss.
     cotangent: Option<Vec<f32>>,
     training: bool,
 }
@@ -205,14 +205,14 @@ impl Batch {
     }
 }
 
-/// `len` draws.
+/// `len` random values.
 fn fill<T>(len: usize, mut draw: impl FnMut() -> T) -> Result<Vec<T>> {
     let mut values = memory::reserve(len, "a batch")?;
     values.extend((0..len).map(|_| draw()));
     Ok(values)
 }
 
-/// The least time over the time taken.
+/// Roofline time divided by measured time.
 fn roofline(kernel: &str, work: Work, seconds: f64, peaks: Peaks) -> (f64, Roof) {
     let compute = work.flops as f64 / rate(kernel, peaks);
     let memory = work.bytes as f64 / peaks.memory;
@@ -220,7 +220,7 @@ fn roofline(kernel: &str, work: Work, seconds: f64, peaks: Peaks) -> (f64, Roof)
     (compute.max(memory) / seconds.max(f64::MIN_POSITIVE), roof)
 }
 
-/// FLOP/s of the unit that a kernel multiplies on: products in other precisions than f32 use tensor cores.
+/// FLOP/s of the unit that a kernel uses for products: tensor cores in all precisions but f32.
 fn rate(kernel: &str, peaks: Peaks) -> f64 {
     let is_product = ["conv_forward", "conv_backward_data", "conv_backward_weights", "gemm_n", "gemm_t", "dense_conv"]
         .iter()

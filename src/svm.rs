@@ -1,12 +1,12 @@
-//! Forty attributes from one feature vector: a linear SVM each (*Deep Learning Face Attributes in the Wild*, section
+//! Forty attributes from one feature vector: one linear SVM each (*Deep Learning Face Attributes in the Wild*, section
 //! 2.2), solved by LIBLINEAR.
 //!
-//! The one idea: all machines together are one affine map. Training standardises the features and then folds the
+//! All SVMs together are one affine map. Training standardises the features and then folds the
 //! standardisation into the weights, so scoring is a matrix product and a file holds one matrix and one vector.
 //!
 //! The solver is LIBLINEAR's primal trust-region Newton method (`-s 2`: L2-regularised, squared hinge loss). Its dual
-//! solver shuffles with the C library's `rand`, which threads share: that one would give other weights on every run.
-//! The primal one draws nothing.
+//! solver shuffles with the C library's `rand`, whose state all threads share, so its weights would differ from run to run.
+//! The primal solver is deterministic.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -26,7 +26,7 @@ use crate::text_table::{TextTable, number, text};
 use crate::weights::{Dtype, Named, TensorFile, write};
 use crate::{Error, Result};
 
-/// LIBLINEAR's own default for this solver: the gradient, relative to the one at zero, at which it stops.
+/// LIBLINEAR's default for this solver: stop at this gradient norm, relative to the one at zero.
 const TOLERANCE: f64 = 0.01;
 /// Feature vectors that a thread scores at a time.
 const TILE: usize = 128;
@@ -36,7 +36,7 @@ const PARTITION_STREAM: u64 = 0x5356_4d00;
 /// Feature vectors, row-major [rows, dims].
 #[derive(Debug, Clone, Copy)]
 pub struct Features<'a> {
-    /// Feature vectors.
+    /// Number of feature vectors.
     pub rows: usize,
     /// Length of a feature vector.
     pub dims: usize,
@@ -68,7 +68,7 @@ pub struct Standardiser {
 }
 
 impl Standardiser {
-    /// Mean and variance of the rows. Errors: a shape that is not the data's, no rows.
+    /// Mean and variance of the rows. Errors: a shape that does not match the data, no rows.
     pub fn fit(features: Features<'_>) -> Result<Self> {
         features.check()?;
         if features.rows == 0 {
@@ -95,7 +95,7 @@ impl Standardiser {
                 high[d] = high[d].max(x);
             }
         }
-        // Rounding can give a constant feature a tiny variance, so constancy is read from the extremes.
+        // Rounding can give a constant feature a tiny variance, so constancy is determined from the extremes.
         let inv_std = (0..features.dims)
             .map(|d| (1.0 / variance[d].sqrt()) as f32)
             .enumerate()
@@ -104,7 +104,7 @@ impl Standardiser {
         Self { mean: mean.iter().map(|&m| m as f32).collect(), inv_std }
     }
 
-    /// `(x - mean) * inv_std`, [rows, dims]. Errors: a shape that is not the data's, or of other dims.
+    /// `(x - mean) * inv_std`, [rows, dims]. Errors: a shape that does not match the data, or other dims.
     pub fn apply(&self, features: Features<'_>) -> Result<Vec<f32>> {
         features.check()?;
         if features.dims != self.mean.len() {
@@ -118,7 +118,7 @@ impl Standardiser {
         row.iter().zip(&self.mean).zip(&self.inv_std).map(|((&x, &m), &s)| (x - m) * s)
     }
 
-    /// The solver's answer over standardised features, as a machine over the features themselves.
+    /// The solver's result over standardised features, as an SVM over the original features.
     fn fold(&self, solution: &[f64]) -> Separator {
         let weights: Vec<f64> = solution.iter().zip(&self.inv_std).map(|(w, &s)| w * f64::from(s)).collect();
         let shift: f64 = weights.iter().zip(&self.mean).map(|(w, &m)| w * f64::from(m)).sum();
@@ -126,7 +126,7 @@ impl Standardiser {
     }
 }
 
-/// One linear machine per attribute: score = weight . features + bias, present where the score is positive.
+/// One linear SVM per attribute: score = weight . features + bias, present where the score is positive.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Svm {
     /// `[attributes]`
@@ -135,7 +135,7 @@ pub struct Svm {
     pub weights: Vec<f32>,
     /// `[attributes]`
     pub bias: Vec<f32>,
-    /// `[attributes]`; 0 where no machine was trained.
+    /// `[attributes]`; 0 where no SVM was trained.
     pub c: Vec<f32>,
 }
 
@@ -145,7 +145,7 @@ impl Svm {
         self.weights.len() / self.names.len().max(1)
     }
 
-    /// Scores, [rows, attributes]. Errors: a shape that is not the data's, or of other dims than the machines'.
+    /// Scores, [rows, attributes]. Errors: a shape that does not match the data, or other dims than the SVMs'.
     pub fn scores(&self, features: Features<'_>) -> Result<Vec<f32>> {
         features.check()?;
         if features.dims != self.dims() {
@@ -186,7 +186,7 @@ impl Svm {
         )
     }
 
-    /// Reads what [`Svm::save`] wrote. Errors: a missing tensor, shapes or names that disagree, a value that is not
+    /// Reads a file of [`Svm::save`]. Errors: a missing tensor, inconsistent shapes or names, a value that is not
     /// finite.
     pub fn load(source: impl Into<Source>) -> Result<Self> {
         let file = TensorFile::open(source)?;
@@ -227,7 +227,7 @@ impl Svm {
 /// Mean of the scores over the patches of each image (section 2.2): [images * patches, attributes] to [images,
 /// attributes].
 ///
-/// Errors: lengths that do not divide.
+/// Errors: lengths that are not multiples.
 pub fn average_over_patches(scores: &[f32], attributes: usize, patches_per_image: usize) -> Result<Vec<f32>> {
     let per_image = attributes.saturating_mul(patches_per_image);
     if per_image == 0 || !scores.len().is_multiple_of(per_image) {
@@ -241,55 +241,55 @@ pub fn average_over_patches(scores: &[f32], attributes: usize, patches_per_image
     Ok(scores.chunks_exact(per_image).flat_map(|image| (0..attributes).map(move |a| mean(image, a))).collect())
 }
 
-/// How to train.
+/// Training options.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Costs to choose from.
+    /// Candidate costs.
     pub cs: Vec<f64>,
-    /// Parts, two or more, into which the identities fall; each part in turn is held out. Fewer identities make fewer
-    /// parts.
+    /// Number of folds, two or more, into which the identities are split; each fold is held out once. With fewer identities
+    /// there are fewer folds.
     pub folds: usize,
     /// Seed of that partition.
     pub seed: u64,
-    /// Threads; 0 takes those of the process. Each holds a copy of the features in LIBLINEAR's form, 16 bytes a
+    /// Threads; 0 uses those of the process. Each holds a copy of the features in LIBLINEAR's form, 16 bytes per
     /// value, twice while it is built.
     pub threads: usize,
 }
 
 impl Default for Options {
-    /// 10^-4 to 10^-1 in half decades (larger ones take longest, and of forty attributes of faces one chose one), five folds.
+    /// 10^-4 to 10^-1 in half decades (larger ones take longest, and of forty face attributes only one chose one), five folds.
     fn default() -> Self {
         Self { cs: (0..7).map(|i| 10f64.powf(-4.0 + 0.5 * f64::from(i))).collect(), folds: 5, seed: 0, threads: 0 }
     }
 }
 
-/// What training found, attribute by attribute.
+/// Results of training, per attribute.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SvmReport {
-    /// Feature vectors.
+    /// Number of feature vectors.
     pub rows: usize,
-    /// Different people.
+    /// Number of people.
     pub identities: usize,
-    /// Parts of the cross-validation.
+    /// Number of folds of the cross-validation.
     pub folds: usize,
-    /// Of each attribute.
+    /// Results of each attribute.
     pub attributes: Vec<AttributeReport>,
 }
 
-/// One line of a [`SvmReport`].
+/// One line of an [`SvmReport`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AttributeReport {
-    /// Of the attribute.
+    /// Name of the attribute.
     pub name: String,
-    /// The chosen cost; 0 where no machine was trained.
+    /// The chosen cost; 0 where no SVM was trained.
     pub c: f64,
-    /// Rows, of all, that have the attribute.
+    /// Rows that have the attribute.
     pub positives: usize,
-    /// Share of the rows classified rightly, with the chosen cost, by a machine that never saw the person.
+    /// Fraction of the rows classified correctly, with the chosen cost, by an SVM that was not trained on the person.
     pub held_out_accuracy: f64,
-    /// Share of the larger class: what a constant answer reaches.
+    /// Fraction of the larger class: the accuracy of a constant answer.
     pub majority: f64,
-    /// What is unusual about it.
+    /// Anything unusual about it.
     pub note: Option<String>,
 }
 
@@ -327,18 +327,18 @@ impl fmt::Display for SvmReport {
     }
 }
 
-/// Trains one machine per attribute.
+/// Trains one SVM per attribute.
 ///
-/// `labels` [rows, attributes], `identities` `[rows]`: who is on each row. Whole identities are held out, so nobody is
-/// on both sides. Each attribute's C is the one most accurate on those held out, over all folds (the smaller one of
-/// equals); then its machine is trained on everything. Features are standardised, always by the training side alone.
+/// `labels` [rows, attributes], `identities` `[rows]`: the person on each row. Whole identities are held out, so no person
+/// is on both sides. Each attribute's C is the most accurate one on held-out identities, over all folds (the smaller one in
+/// a tie); then its SVM is trained on all rows. Features are standardised, always by the training side alone.
 /// An attribute that all rows have, or none, gets weight 0 and bias 1 or -1, and a note. The same input gives the
 /// same weights, whatever the number of threads.
 ///
-/// `progress` hears how many attributes are done, from any thread.
+/// `progress` receives the number of attributes completed, from any thread.
 ///
-/// Errors: shapes that disagree, fewer than two identities, a feature that is not finite, options out of range, a
-/// name twice.
+/// Errors: inconsistent shapes, fewer than two identities, a feature that is not finite, options out of range, a
+/// duplicate name.
 pub fn train(
     features: Features<'_>,
     labels: &[bool],
@@ -374,7 +374,7 @@ pub fn train(
         let mut right = vec![0usize; cs.len()];
         for (k, standardiser) in standardisers.iter().enumerate() {
             let used: Vec<bool> = fold_of.iter().map(|&f| f != k).collect();
-            // Each cost starts from the solution of the one below, as in LIBLINEAR's own search (`train -C`).
+            // Each cost starts from the solution of the next smaller one, as in LIBLINEAR's own search (`train -C`).
             let mut solution = Vec::new();
             for (&c, right) in cs.iter().zip(&mut right) {
                 solution = solve(features, standardiser, &truth, &used, c, solution).map_err(|e| e.within(name))?;
@@ -458,8 +458,8 @@ fn check_input(f: Features<'_>, labels: &[bool], names: &[String], identities: &
     Ok(())
 }
 
-/// The fold of each row, and how many folds there are: identities are shuffled and dealt out in turn, so a person's
-/// rows share a fold.
+/// The fold of each row, and the number of folds: identities are shuffled and dealt round-robin, so a person's
+/// rows are in the same fold.
 fn partition(identities: &[u32], folds: usize, seed: u64) -> (Vec<usize>, usize) {
     let mut people: Vec<u32> = identities.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
     Rng::new(seed, PARTITION_STREAM).shuffle(&mut people);
@@ -468,7 +468,7 @@ fn partition(identities: &[u32], folds: usize, seed: u64) -> (Vec<usize>, usize)
     (identities.iter().map(|person| fold_of[person]).collect(), folds)
 }
 
-/// One machine over the features themselves, in the solver's precision.
+/// One SVM over the original features, in the solver's precision.
 struct Separator {
     weights: Vec<f64>,
     bias: f64,
@@ -480,8 +480,8 @@ impl Separator {
     }
 }
 
-/// Weights over standardised features and, last, the bias: [dims + 1]. Solved over the rows where `used`, from
-/// `start` if it is not empty. If all rows are of one class the answer is constant.
+/// Weights over standardised features, then the bias: [dims + 1]. Solved over the rows where `used`, from
+/// `start` if it is not empty. If all rows are of one class, the result is constant.
 fn solve(
     features: Features<'_>,
     standardiser: &Standardiser,
@@ -500,7 +500,7 @@ fn solve(
     let rows = features.iter().zip(used).filter(|&(_, &u)| u);
     let x = rows.map(|(row, _)| (1..).zip(standardiser.row(row).map(f64::from)).collect()).collect();
     let fail = |e: &dyn fmt::Display| Error::new("LIBLINEAR", e);
-    // Not `from_dense_features`: in liblinear 1.0.0 it takes the number of rows for the number of features.
+    // Not `from_dense_features`: in liblinear 1.0.0 it mistakes the number of rows for the number of features.
     let input = TrainingInput::from_sparse_features(y, x).map_err(|e| fail(&e))?;
     let mut builder = liblinear::Builder::new();
     builder.problem().input_data(input).bias(1.0);
@@ -516,7 +516,7 @@ fn solve(
     Ok(weights.chain([model.label_bias(0)]).collect())
 }
 
-/// LIBLINEAR prints to standard output, which is for results. The switch is a global, so it is thrown once, before
+/// LIBLINEAR prints to standard output, which is reserved for results. The switch is global, so it is set once, before
 /// any thread trains.
 fn silence_liblinear() {
     static ONCE: Once = Once::new();
@@ -528,7 +528,7 @@ mod tests {
     use super::*;
     use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, prop_assume, proptest};
 
-    /// `rows` feature vectors, three rows a person; attribute `a` is the sign of feature `a` with `noise` of the
+    /// `rows` feature vectors, three rows per person; attribute `a` is the sign of feature `a` with `noise` of the
     /// labels flipped. Features are shifted and scaled unevenly, and the last one is constant.
     struct Data {
         rows: usize,
@@ -571,7 +571,7 @@ mod tests {
     #[test]
     fn separable_data_is_separated() {
         let mut data = Data::new(300, 6, 3, 0.0);
-        // A margin, so that a finite C can reach every row.
+        // With a margin, so that a finite C can classify every row.
         for (row, labels) in data.x.chunks_exact_mut(6).zip(data.labels.chunks_exact(3)) {
             (0..3).for_each(|a| row[a] += if labels[a] { 3.0 } else { -3.0 });
         }
