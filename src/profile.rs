@@ -53,7 +53,7 @@ pub struct Row {
     pub is_backward: bool,
     pub times: Times,
     pub work: Work,
-    /// Resources of a kernel.
+    /// `None` on the CPU.
     pub launch: Option<Launch>,
     /// Resource usage of the compiled kernel, if the driver reports it.
     pub attributes: Option<Attributes>,
