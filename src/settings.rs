@@ -129,7 +129,7 @@ impl<L: Limit> Visitor<'_> for One<L> {
     }
 }
 
-/// The element type of containers that are nested in others.
+/// An element of a container, read with the range `L`; containers may be nested.
 struct Inner<L, T>(T, PhantomData<L>);
 
 impl<'de, L: Limit, T: Within<L>> Deserialize<'de> for Inner<L, T> {
