@@ -286,7 +286,7 @@ fn mask_seed(seed: u64, step: usize) -> u64 {
     (u64::from(rng.word()) << 32) | u64::from(rng.word())
 }
 
-/// The batches of `steps`, prepared ahead of the loop, with one worker thread per four of the machine's threads.
+/// The batches of `steps`, prepared ahead of the loop, by one worker per four threads of rayon's pool.
 fn batches(
     config: &Config,
     cutter: Arc<Cutter>,
