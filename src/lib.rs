@@ -1,7 +1,7 @@
 //! Weft: convolutional networks with globally shared, locally shared and unshared filters, and the face-attribute
 //! system of *Deep Learning Face Attributes in the Wild* (Liu, Luo, Wang, Tang, ICCV 2015) on top of them.
 //!
-//! Imports go down this list only:
+//! Imports only go down this list:
 //! `cli -> doctor, profile, recipe -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
 //! device, provenance, lock -> weights -> memory, rng, settings, chart, text_table -> shipped -> error`.
 

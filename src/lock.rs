@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Name of the lock file in the folder. It names the holder; only the lock itself counts, not the existence of the file.
 const FILE: &str = ".lock";
 
-/// Holds a folder until it is dropped or the process ends.
+/// Holds the lock of a folder until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
@@ -53,7 +53,7 @@ impl Lock {
     }
 }
 
-/// Whether a folder holds anything besides a lock.
+/// Whether a folder contains anything besides a lock.
 ///
 /// # Errors
 /// A folder that cannot be read; a missing folder counts as empty.

@@ -11,7 +11,7 @@ use crate::rng::Rng;
 use std::fmt::Display;
 use std::sync::Arc;
 
-/// Passes before anything is measured.
+/// Warm-up passes before measuring.
 const WARM_UP: usize = 3;
 /// Number of consecutive graph launches when timing a whole pass, so that host overhead disappears.
 const IN_A_ROW: usize = 10;

@@ -15,7 +15,7 @@ use std::path::Path;
 #[serde(transparent)]
 pub struct Provenance(BTreeMap<String, Value>);
 
-/// Marks a value that is a hash.
+/// Prefix of a value that is a hash.
 const HASH: &str = "sha256:";
 /// Number of differences listed in a message.
 const SHOWN: usize = 4;

@@ -569,7 +569,7 @@ mod tests {
     #[test]
     fn separable_data_is_separated() {
         let mut data = Data::new(300, 6, 3, 0.0);
-        // A margin, so that a finite C can reach every row.
+        // With a margin, so that a finite C can classify every row.
         for (row, labels) in data.x.chunks_exact_mut(6).zip(data.labels.chunks_exact(3)) {
             (0..3).for_each(|a| row[a] += if labels[a] { 3.0 } else { -3.0 });
         }

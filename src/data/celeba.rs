@@ -138,7 +138,7 @@ pub struct CelebA {
     pub samples: Vec<Sample>,
     /// Problems, in the order found, and notices; if read strictly, only the latter.
     pub problems: Vec<Error>,
-    /// Number of photos in the partition file, whether their split is valid or not.
+    /// Number of samples that the partition file lists, with or without a valid split.
     partitioned: usize,
 }
 
@@ -243,7 +243,7 @@ impl CelebA {
     }
 }
 
-/// Notice that a file lists only some of the photos, if so.
+/// An error if a file lists only some of the photos.
 fn partial(file: &Path, listed: usize, photos: usize) -> Option<Error> {
     let found = || format!("covers {} of {} photos: was it cut short?", grouped(listed), grouped(photos));
     (listed < photos).then(|| Error::file(file, found()).advise("get the whole file"))

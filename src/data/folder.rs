@@ -91,7 +91,7 @@ impl ImageFolder {
     }
 }
 
-/// The photos in a folder and in all folders below it, whatever their classes, sorted. Hidden files are passed over.
+/// The photos in a folder and in all folders below it, whatever their classes, sorted. Hidden files are skipped.
 ///
 /// # Errors
 /// An unreadable root, no photos; if `problems` is strict, the first entry that must be skipped.

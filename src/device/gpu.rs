@@ -142,8 +142,8 @@ impl Gpu {
 
     /// Memory for `bytes` bytes, contents undefined.
     ///
+    /// # Errors
     /// Out of memory: what was requested and what is free.
-    /// Out of memory: what was asked for and what is free.
     pub fn memory(&self, bytes: usize) -> Result<Memory> {
         let ptr = self.driver.allocate(bytes.max(16))?;
         Ok(Memory { driver: self.driver.clone(), ptr })

@@ -198,7 +198,7 @@ impl CpuPass {
         }
         for (&value, extra) in layer.inputs.iter().zip(extra) {
             if let (Some(extra), Some(total)) = (extra, &plan.gradients[value]) {
-                // SAFETY: the extra buffer and the gradient are live together, so they are disjoint; the above borrows have ended.
+                // SAFETY: the extra buffer and the gradient are live together, hence disjoint; the above borrows have ended.
                 let (extra, total) = unsafe { (arena.get(extra), arena.get_mut(total)) };
                 total.iter_mut().zip(extra).for_each(|(t, e)| *t += e);
             }

@@ -41,8 +41,8 @@ impl Purpose {
 /// use weft::net::{Net, Plan, Purpose};
 ///
 /// let net = Net::load("nets/anet.toml")?;
+/// let plan = Plan::new(&net, 64, Purpose::Training)?;
 /// // Buffers that are never live at the same time share memory.
-/// // Buffers that are never needed at the same time share memory.
 /// assert!(plan.len < plan.unshared);
 /// # Ok::<(), weft::Error>(())
 /// ```

@@ -333,7 +333,7 @@ pub trait Operation: fmt::Debug + Send + Sync {
     /// Shape of the output of one sample; a loss gives one value for the whole batch ([`Operation::target`]).
     fn output(&self) -> Shape;
 
-    /// Parameter tensors, in the order in which passes supply them.
+    /// Parameter tensors, in the order of the passes' `params`.
     fn parameters(&self) -> Vec<Parameter> {
         Vec::new()
     }

@@ -1,4 +1,4 @@
-//! What a run's result is made of.
+//! Provenance of a run's result.
 
 use super::config::Config;
 use super::network::Network;
@@ -8,8 +8,8 @@ use crate::Result;
 use crate::provenance::{Fingerprint, Provenance};
 use std::path::Path;
 
-/// Everything that shapes the weights of a run, except the device and its number of threads: all settings but where, when
-/// and how often results are written; the net; the initial weights; the photos with their regions and tags.
+/// Everything that determines the weights of a run, except the device and its number of threads: all settings except where,
+/// when and how often results are written; the net; the initial weights; the photos with their regions and tags.
 ///
 /// # Errors
 /// As [`super::run`] before its first step.
@@ -20,7 +20,7 @@ pub fn provenance(config: &Config) -> Result<Provenance> {
     list(config, &source, &network, &cutter)
 }
 
-/// The same from what is open already.
+/// The same from inputs that are already open.
 pub(super) fn list(config: &Config, source: &Source, network: &Network, cutter: &Cutter) -> Result<Provenance> {
     let mut list = Provenance::default();
     list.settings(config)?;

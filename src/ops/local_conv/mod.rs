@@ -1,7 +1,7 @@
 //! `type = "local_conv"`: filters shared within the cells of a grid (paper section 2.2, "locally shared filters").
 //!
 //! weight `[grid^2, filters, c, kh, kw]`, bias `[grid^2, filters]`; bank (a, b) reads `span` x `span` cells of the input
-//! from cell (a, b) on. CellWindow `halo` reads the kernel - 1 pixels beyond its cells too, so its block is span * cell;
+//! from cell (a, b) on. Window `halo` reads the kernel - 1 pixels beyond its cells too, so its block is span * cell;
 //! window `valid` stays inside, so its block is span * cell - kernel + 1. Blocks are laid side by side. With `grid` as
 //! large as the output every pixel has its own filters (unshared).
 //!
