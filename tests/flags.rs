@@ -63,9 +63,9 @@ fn extract_layer_gives_that_layers_values_of_each_patch() {
     let (photo, Normalise { mean, scale }) = (noise(20, 17), Normalise::default());
     let (stride, row, column) = (4, 2, 1);
     let mut patch = Vec::new();
-    for c in 0..3 {
+    for (c, mean) in mean.into_iter().enumerate() {
         for (y, x) in (0..9).flat_map(|y| (0..8).map(move |x| (y, x))) {
-            patch.push((f32::from(photo.pixel(column * stride + x, row * stride + y)[c]) - mean[c]) * scale);
+            patch.push((f32::from(photo.pixel(column * stride + x, row * stride + y)[c]) - mean) * scale);
         }
     }
     folder.tensors("in", &[("input", &[1, 3, 9, 8], &patch)]);

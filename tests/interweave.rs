@@ -484,7 +484,7 @@ fn every_operation_is_interweaved_or_refused_by_name() {
         let photo = noise(net.spec.input.w + 7, net.spec.input.h + 5, 2);
         if net.layers.iter().any(|layer| layer.op.target().is_some()) {
             let mut pass = extractor(&Device::Cpu, &net, Method::OnePass, WHOLE);
-            let error = pass.extract(&photo, 2).err().expect(case.name).to_string();
+            let error = pass.extract(&photo, 2).expect_err(case.name).to_string();
             assert!(error.contains("loss"), "case {}: {error}", case.name);
             refused += 1;
         } else if !tells_patches_apart(&net) {

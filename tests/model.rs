@@ -105,7 +105,7 @@ fn odd_pictures_are_pictures() {
     image::RgbImage::from_fn(1, 1, |_, _| image::Rgb([9; 3])).save(folder.path("tiny.png")).unwrap();
     image::RgbImage::from_fn(3000, 4, |x, y| image::Rgb([gradient(x, y); 3])).save(folder.path("long.png")).unwrap();
     image::RgbImage::new(2600, 1900).save(folder.path("black.png")).unwrap();
-    let document = folder.slow_json("predict grey.png deep.png tiny.png long.png black.png --json");
+    let document = folder.json("predict grey.png deep.png tiny.png long.png black.png --json");
     for (image, (width, height)) in
         document.as_array().unwrap().iter().zip([(60, 50), (60, 50), (1, 1), (3000, 4), (2600, 1900)])
     {
@@ -205,7 +205,7 @@ fn bench_predict_says_where_the_time_goes() {
         bundle = bundle.replace(from, to);
     }
     folder.write("m/model.toml", bundle);
-    let document = folder.slow_json(&format!("bench predict {PHOTO} --model m --rounds 1 --device simt --json"));
+    let document = folder.json(&format!("bench predict {PHOTO} --model m --rounds 1 --device simt --json"));
     assert!(document["device"].as_str().unwrap().contains("emulator"), "{}", document["device"]);
 }
 
@@ -252,13 +252,13 @@ fn machines_are_trained_and_measured_on_other_faces() {
     for (name, seed) in [("d", 5), ("others", 6)] {
         folder.ok(&format!("data synth {name} --images 100 --identities 100 --width 64 --height 64 --seed {seed}"));
     }
-    let report = folder.slow_json("svm train --data d --split train --aligned --model m --json");
+    let report = folder.json("svm train --data d --split train --aligned --model m --json");
     assert!(number(&report["held_out_accuracy"]) > 0.5, "{report}");
-    let document = folder.slow_json("svm eval --data others --split train --aligned --model m --json");
+    let document = folder.json("svm eval --data others --split train --aligned --model m --json");
     // One half is chance level, however rare an attribute is. Hair is large; most other attributes are small in 64 pixels.
     assert!(number(&document["balanced_accuracy"]) > 0.52, "{document}");
     assert!(number(&document["per_attribute"]["Black_Hair"]["balanced_accuracy"]) > 0.7, "{document}");
-    let document = folder.slow_json("eval --data d --split train --model m --json");
+    let document = folder.json("eval --data d --split train --model m --json");
     // Four patches per photo, and their mirror images.
     assert_eq!(document["images"].as_u64().map(|images| 8 * images), report["rows"].as_u64());
     assert!(document["per_attribute"]["Smiling"]["accuracy"].is_number(), "{document}");

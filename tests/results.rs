@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use support::{Folder, Output, PHOTO, mini};
+use support::{Folder, Output, PHOTO, mini, said};
 use weft::data::photo::Photo;
 use weft::lock::Lock;
 
@@ -31,17 +31,12 @@ fn shell(folder: &Folder, line: &str) -> Output {
     let weft = env!("CARGO_BIN_EXE_weft");
     let output = Command::new("sh").args(["-c", &line.replace("weft", weft)]).current_dir(&folder.0).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Output { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Output { code: output.status.code(), stdout: text(output.stdout), stderr: said(&text(output.stderr)) }
 }
 
 fn images(document: &str) -> Vec<String> {
     let list: Vec<Value> = serde_json::from_str(document).unwrap_or_else(|e| panic!("{e}: {document}"));
     list.iter().map(|answer| answer["image"].as_str().unwrap().to_string()).collect()
-}
-
-/// The lines of standard error, excluding those that report the progress of a slow machine.
-fn said(stderr: &str) -> Vec<&str> {
-    stderr.lines().filter(|line| !(line.contains("/s, ") && line.ends_with(" left"))).collect()
 }
 
 fn listing(folder: &Folder, name: &str) -> Vec<String> {
@@ -79,7 +74,7 @@ fn pictures_of_photos_with_equal_names_keep_their_folders() {
     folder.weft("predict x/a.png y/a.png --annotate out --jsonl");
     assert_eq!(listing(&folder, "out"), ["x/a.png", "y/a.png"]);
     let output = folder.weft("locate x/a.png y/a.png --maps maps --jsonl");
-    assert_eq!((output.code, said(&output.stderr).len()), (Some(0), 1), "{}", output.stderr);
+    assert_eq!((output.code, output.stderr.lines().count()), (Some(0), 1), "{}", output.stderr);
     assert_eq!(listing(&folder, "maps"), ["x/a.lnet_o.png", "x/a.lnet_s.png", "y/a.lnet_o.png", "y/a.lnet_s.png"]);
 }
 
@@ -231,7 +226,7 @@ fn a_decoder_that_panics_is_one_line() {
     let broken = Path::new(support::ROOT).join("tests/fuzz/regressions/png/decoder-panics-on-a-short-palette");
     fs::copy(broken, folder.path("short.png")).unwrap();
     let Output { code, stderr, .. } = folder.weft("predict short.png --json");
-    assert_eq!((code, said(&stderr).len()), (Some(1), 1), "{stderr}");
+    assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{stderr}");
     assert!(stderr.starts_with("weft: short.png: the decoder failed on it; "), "{stderr}");
 }
 
