@@ -31,7 +31,7 @@ impl Engine for MapsCpu {
     fn run(&mut self, job: Job, images: &Images<'_>, put: PutImage<'_>) -> Result<()> {
         let build = &self.build;
         let memory = budget(job.memory, memory::available());
-        let piece = build.piece(job, memory, |work| bytes(work))?;
+        let piece = build.piece(job, memory, bytes)?;
         let work = Work::new(build, piece.patches, piece.stride)?;
         let pass = Pass { build, work: &work, parameters: &self.parameters.read() };
         for image in 0..images.count {
