@@ -1,4 +1,4 @@
-//! The parts of the interweaved operation and of patch scanning: `cargo bench`.
+//! Benchmarks of the parts of the interweaved operation and of patch scanning: `cargo bench`.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;

@@ -1,11 +1,11 @@
-// Neighbouring values as f32 numbers. Activations are NHWC and channels contiguous, so a thread owns N neighbouring
-// channels of a pixel: N is Pack<T>::N where channels and addresses allow (one access of 16 bytes), else 1. The launcher
-// decides (`lanes` of src/ops/gpu.rs), and a kernel has both paths in it (LANES). A launch has fewer than 2^32 threads, so
-// that places are found by divisions of 32 bits.
+// Adjacent values as f32 numbers. Activations are NHWC and channels contiguous, so a thread owns N adjacent channels of a
+// pixel: N is Pack<T>::N where channel counts and addresses allow (one 16-byte access), else 1. The launcher
+// decides (`lanes` of src/ops/gpu.rs), and a kernel contains both paths (LANES). A launch has fewer than 2^32 threads, so
+// positions are computed with 32-bit divisions.
 #pragma once
 #include "weft.cuh"
 
-// N numbers, as they lie in a Pack or by themselves.
+// N numbers, as a Pack or individually.
 template <int N> struct Lanes {
   float v[N];
 };
@@ -42,16 +42,16 @@ template <int N> __device__ __forceinline__ Lanes<N> all_lanes(float x) {
   return lanes;
 }
 
-// Calls body<T, N>(p) with the N that the launcher chose.
+// Calls body<T, N>(p) with the N chosen by the launcher.
 #define LANES(lanes, body, p) \
   if ((lanes) == 1) body<T, 1>(p); \
   else body<T, Pack<T>::N>(p)
 
-// The larger one; NaN wins, and stays.
+// The maximum; NaN wins, and stays.
 __device__ __forceinline__ float maximum(float m, float x) { return x <= m || m != m ? m : x; }
 
-// Sum over the block's 256 threads in a fixed tree order; all threads get it. `scratch` holds 256 values, and may be used
-// again only after another barrier.
+// Sum over the block's 256 threads in a fixed tree order; all threads get it. `scratch` holds 256 values, and may be reused
+// only after another barrier.
 template <class S> __device__ __forceinline__ S block_sum(S value, S* scratch) {
   scratch[threadIdx.x] = value;
   __syncthreads();

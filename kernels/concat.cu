@@ -1,8 +1,8 @@
-// Copies a run of channels from one map of equal height and width to another: concat forward one input at a time, and
-// backward the other way round.
+// Copies a run of channels between two maps of equal height and width: concat forward one input at a time, and backward in
+// the opposite direction.
 //
 // Layout: [pixels, from_c] and [pixels, to_c]; channels [from, from + c) go to [to, to + c). A thread owns a pack (or one
-// value) of the run; blocks of 256 threads, no shared memory. Exact: values are copied as they are stored.
+// value) of the run; blocks of 256 threads, no shared memory. Exact: values are copied unchanged.
 #include "channels.cuh"
 
 struct CopyChannels {

@@ -1,33 +1,33 @@
 // Convolution with filters shared globally, within cells, or not at all, as implicit GEMM: windows are gathered while a tile
-// is loaded, so nothing the size of an im2col matrix exists. One product per bank of filters and group of channels:
-//   conv_forward   Y[pixel, o]  = X[pixel, tap] W[tap, o]        pixels of one region over all samples; taps (i, j, c)
-//   conv_data      dX[pixel, c] = dY[pixel, (r, s, o)] W^T       pixels of one residue modulo the stride, so that every tap
-//                                                                taken is one that reaches them
-//   conv_weights   dW[tap, o]   = X[pixel, tap]^T dY[pixel, o]   k runs over all pixels of the batch, in splits
-// An output pixel (y, x) belongs to the region (a, b) = (y / block_h, x / block_w), (u, v) the rest; tap (i, j) reads input pixel
-// (a cell_h + u stride_h + i - pad_h, b cell_w + v stride_w + j - pad_w) with bank a grid_w + b. One region is an ordinary
-// convolution, a region per pixel the unshared layer of DeepFace.
+// is loaded, so no im2col matrix is ever materialised. One product per bank of filters and group of channels:
+//   conv_forward           Y[pixel, o]  = X[pixel, tap] W[tap, o]        pixels of one region over all samples; taps (i, j, c)
+//   conv_backward_data     dX[pixel, c] = dY[pixel, (r, s, o)] W^T       pixels of one residue modulo the stride, so that only
+//                                                                        taps that reach them are visited
+//   conv_backward_weights  dW[tap, o]   = X[pixel, tap]^T dY[pixel, o]   k runs over all pixels of the batch, in splits
+// An output pixel (y, x) belongs to the region (a, b) = (y / block_h, x / block_w), with (u, v) the remainders; tap (i, j) reads
+// input pixel (a cell_h + u stride_h + i - pad_h, b cell_w + v stride_w + j - pad_w) with bank a grid_w + b. One region is an
+// ordinary convolution, a region per pixel the unshared layer of DeepFace.
 //
-// Layouts: X, Y NHWC; W [bank][group][i][j][c / groups][o / groups]. Grid: (tiles of m) * (bank, group[, residue]), tiles of n, splits;
-// see product.cuh. Tolerance: 1e-6 f32, 2e-3 tf32, 1e-2 16-bit.
+// Layouts: X, Y NHWC; W [bank][group][i][j][c / groups][o / groups]. Grid: (tiles of m) * (bank, group[, residue]), tiles of n,
+// splits; see product.cuh. Tolerance: 1e-6 f32, 2e-3 tf32, 1e-2 16-bit.
 #include "geometry.cuh"
 #include "product.cuh"
 
 struct Conv : Geometry {
   const void* x;
-  const void* y;   // conv_data, conv_weights: the gradient of the output
+  const void* y;   // conv_backward_data, conv_backward_weights: the gradient of the output
   const void* w;
   const float* bias;  // [bank][o], or null
   void* out;          // Y, dX (one region) or dW (f32)
-  float* partial;     // f32 sums for conv_finish, conv_gather, sum_parts
-  int extent_h, extent_w;  // conv_data: pixels that one region's windows reach: the map, or a cell with its halo
+  float* partial;     // f32 partial sums for conv_finish, conv_gather, sum_parts
+  int extent_h, extent_w;  // conv_backward_data: pixels covered by the windows of one region: the map, or a cell with its halo
   int activation, splits, k_per_split, tiles_m;
-  int wide_x, wide_y, wide_w;  // runs of channels, of filters: whole 16 bytes
+  int wide_x, wide_y, wide_w;  // runs of channels, of filters: whole 16-byte units
   Divisor by_block_w, by_block_h, by_channels, by_filters, by_kernel_w;
 };
 PARAMETERS(Conv, 224);
 
-// The bank, group and residue of a block.
+// Bank, group and residue of a block.
 struct Place {
   int bank, group, phase_y, phase_x;
   __device__ __forceinline__ Place(const Conv& p, int number, bool phases) {
@@ -41,7 +41,7 @@ struct Place {
   }
 };
 
-constexpr int NOWHERE = 1 << 29;  // added to any coordinate it leaves every map, and cannot overflow
+constexpr int NOWHERE = 1 << 29;  // added to any coordinate it is outside of every map, and cannot overflow
 
 // Pixels of a region in the order (sample, u, v).
 struct Pixel {
@@ -53,10 +53,10 @@ struct Pixel {
   }
 };
 
-// X[pixel, tap]: `pixels` along the rows of the product and taps along k, or the other way round.
+// X[pixel, tap]: `pixels` along the rows of the product and taps along k, or vice versa.
 template <class T> struct Window {
   const Conv& p;
-  const T* base;  // of the group's channels
+  const T* base;  // first of the group's channels
   int top, left, pixels, taps, channels;
   struct OfPixel { const T* sample; int y, x; };
   struct OfTap { int i, j, c; };
@@ -139,7 +139,7 @@ template <class T> struct Gradients {
   __device__ __forceinline__ const T* anywhere() const { return (const T*)p.y; }
 };
 
-// The input pixels of one residue modulo the stride, and the taps that reach them. In windows' own coordinates (pad added)
+// The input pixels of one residue modulo the stride, and the taps that reach them. In padded coordinates
 // pixel q stride + phase is reached by tap r stride + phase from output pixel q - r.
 struct Residue {
   int first_y, first_x, q_y, q_x, rows, columns, taps_y, taps_x;
@@ -149,7 +149,7 @@ struct Residue {
   }
   __device__ static __forceinline__ void axis(int pad, int stride, int extent, int kernel, int phase, int& first, int& q,
                                               int& count, int& taps) {
-    int at = pad + (phase - pad % stride + stride) % stride;  // the first at least `pad` of this residue
+    int at = pad + (phase - pad % stride + stride) % stride;  // the first position of this residue that is at least `pad`
     first = at - pad, q = at / stride;
     count = first < extent ? (extent - first - 1) / stride + 1 : 0;
     taps = phase < kernel ? (kernel - phase - 1) / stride + 1 : 0;
@@ -247,7 +247,7 @@ template <class Math> __device__ void conv_forward(const Conv& p) {
 }
 PRODUCT_KERNELS(conv_forward, Conv)
 
-// Y = activation(sum over splits + bias); a thread per value of Y.
+// Y = activation(sum over splits + bias); one thread per value of Y.
 template <class T> __device__ void conv_finish(const Conv& p) {
   size_t i = global_thread(), pixels = (size_t)p.n * p.out_h * p.out_w;
   if (i >= pixels * p.out_c) return;
@@ -265,9 +265,9 @@ template <class T> __device__ void conv_finish(const Conv& p) {
 }
 STORAGE_KERNELS(conv_finish, Conv)
 
-// With several regions a pixel is reached from more than one: each writes f32 sums [split][bank][n][extent][c] of its own
-// pixels, and conv_gather adds them.
-template <class Math> __device__ void conv_data(const Conv& p) {
+// With several regions a pixel is reached from more than one: each writes f32 sums [split][bank][n][extent][c] of its pixels,
+// and conv_gather adds them.
+template <class Math> __device__ void conv_backward_data(const Conv& p) {
   typedef typename Math::T T;
   Place place(p, blockIdx.x / p.tiles_m, true);
   Residue residue(p, place);
@@ -288,9 +288,9 @@ template <class Math> __device__ void conv_data(const Conv& p) {
     else ((T*)p.out)[at] = from_float<T>(value);
   });
 }
-PRODUCT_KERNELS(conv_data, Conv)
+PRODUCT_KERNELS(conv_backward_data, Conv)
 
-// dX = sum over splits and regions; a thread per value of dX.
+// dX = sum over splits and regions; one thread per value of dX.
 template <class T> __device__ void conv_gather(const Conv& p) {
   size_t i = global_thread(), pixels = (size_t)p.n * p.in_h * p.in_w;
   if (i >= pixels * p.in_c) return;
@@ -315,7 +315,7 @@ template <class T> __device__ void conv_gather(const Conv& p) {
 STORAGE_KERNELS(conv_gather, Conv)
 
 // dW in f32: [bank][group][tap][o], or [split] of those for sum_parts.
-template <class Math> __device__ void conv_weights(const Conv& p) {
+template <class Math> __device__ void conv_backward_weights(const Conv& p) {
   typedef typename Math::T T;
   int batch = blockIdx.x / p.tiles_m;
   Place place(p, batch, false);
@@ -329,7 +329,7 @@ template <class Math> __device__ void conv_weights(const Conv& p) {
     if (m < a.taps && n < b.filters) out[(size_t)m * b.filters + n] = value;
   });
 }
-PRODUCT_KERNELS(conv_weights, Conv)
+PRODUCT_KERNELS(conv_backward_weights, Conv)
 
 struct Parts {
   const float* parts;
@@ -349,18 +349,18 @@ extern "C" __global__ void sum_parts_f32(const Parts p) {
 }
 
 struct Bias {
-  const void* y;     // null where there is no activation
-  void* dy;          // becomes the gradient of the sums
-  float* partial;    // [part][bank][o], or null where there is no bias
+  const void* y;     // null without an activation
+  void* dy;          // overwritten with the gradient of the sums
+  float* partial;    // [part][bank][o], or null without a bias
   int n, out_h, out_w, out_c, grid_h, grid_w, block_h, block_w;
   int activation, rows_per_part;
 };
 PARAMETERS(Bias, 64);
 
-// The way back through the activation, in place, and sums over pixels for the bias, in one reading of dY.
-// Grid: parts of a region's pixels, banks, tiles of 32 channels. A warp owns pixels, a lane a channel; eight warps' sums are
-// added in shared memory (1 KB) in order.
-template <class T> __device__ void bias_gradient(const Bias& p) {
+// Backward through the activation, in place, and sums over pixels for the bias, in one pass over dY.
+// Grid: parts of a region's pixels, banks, tiles of 32 channels. A warp owns pixels, a lane a channel; the sums of eight warps
+// are added in shared memory (1 KB) in order.
+template <class T> __device__ void bias_backward(const Bias& p) {
   __shared__ float sums[8][32];
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c = blockIdx.z * 32 + lane, bank = blockIdx.y;
   int rows = p.n * p.block_h * p.block_w, first = blockIdx.x * p.rows_per_part;
@@ -388,4 +388,4 @@ template <class T> __device__ void bias_gradient(const Bias& p) {
     p.partial[((size_t)blockIdx.x * gridDim.y + bank) * p.out_c + c] = total;
   }
 }
-STORAGE_KERNELS(bias_gradient, Bias)
+STORAGE_KERNELS(bias_backward, Bias)

@@ -1,7 +1,7 @@
 // The interweaved operation in one pass: a layer over the dense maps of its classes (src/interweave/geometry.rs). A map's pixel
-// reads taps that lie in maps of the layer below, of which class and at which place two tables say, one for rows and one for
-// columns; a window across the border of two cells is gathered from two maps while a tile is loaded, and nothing interweaved is
-// ever written. All maps of a layer, all images of a batch, are one launch: a table says which tile belongs to which map.
+// reads taps in maps of the layer below, whose class and position are given by two tables, one for rows and one for columns; a
+// window across the border of two cells is gathered from two maps while a tile is loaded, and no interweaved map is ever
+// written. All maps of a layer and all images of a batch are one launch: a table assigns tiles to maps.
 //
 //   dense_conv       Y[pixel, o] = sum over taps (i, j, c); a linear layer is a window as large as its map
 //   dense_pool       maximum or average of a window
@@ -13,7 +13,7 @@
 // memory and tolerance as product.cuh. The others: tiles, 1, images; no shared memory, one rounding of the storage type.
 #include "product.cuh"
 
-// A map of the value that is read: its first value, and pixels of a row.
+// A map of the value that is read: its first value, and its row pitch in pixels.
 struct Map {
   unsigned long long at;
   int columns, unused;
@@ -57,7 +57,7 @@ struct Pixel {
 template <class T> struct Reader {
   const Dense& p;
   const Tile& tile;
-  const T* x;  // of the image
+  const T* x;  // first value of the image
   __device__ __forceinline__ Reader(const Dense& p, const Tile& tile, int image)
       : p(p), tile(tile), x((const T*)p.x + image * p.x_image) {}
   __device__ __forceinline__ Pixel pixel(int index) const {
@@ -122,7 +122,7 @@ template <class Math> __device__ void dense_conv(const Dense& p) {
 }
 PRODUCT_KERNELS(dense_conv, Dense)
 
-// Y = activation(sum over splits); a thread per value.
+// Y = activation(sum over splits); one thread per value.
 template <class T> __device__ void dense_finish(const Dense& p) {
   size_t i = global_thread(), count = (size_t)p.images * p.y_image;
   if (i >= count) return;
@@ -132,7 +132,7 @@ template <class T> __device__ void dense_finish(const Dense& p) {
 }
 STORAGE_KERNELS(dense_finish, Dense)
 
-// Calls f(pixel, channel) for the values of a tile, neighbouring threads on neighbouring channels.
+// Calls f(pixel, channel) for the values of a tile, adjacent threads on adjacent channels.
 template <class F> __device__ __forceinline__ void each_value(const Dense& p, const Tile& tile, int channels, F f) {
   int count = min(p.tile, tile.pixels - tile.first) * channels;
   for (int i = threadIdx.x; i < count; i += blockDim.x) f(tile.first + i / channels, i % channels);
@@ -158,7 +158,7 @@ template <class T> __device__ void dense_pool(const Dense& p) {
 }
 STORAGE_KERNELS(dense_pool, Dense)
 
-// Channels first_c .. of each pixel; tap (i, i) is input i, of which taps_h - 1 is the last.
+// Channels first_c .. of each pixel; tap (i, i) is input i, and taps_h - 1 is the last one.
 template <class T> __device__ void dense_copy(const Dense& p) {
   const Tile& tile = p.tiles[blockIdx.x];
   Reader<T> reader(p, tile, blockIdx.z);

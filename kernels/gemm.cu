@@ -1,9 +1,9 @@
-// Matrix products of linear layers, of 1x1 convolutions, and of convolutions through im2col, row-major, in batches:
+// Matrix products of linear layers, of 1x1 convolutions, and of convolutions through im2col, row-major, batched:
 //   gemm_nn  C[m, n] = A[m, k] B[k, n]     forward
 //   gemm_nt  C[m, n] = A[m, k] B[n, k]^T   gradient of the input
 //   gemm_tn  C[m, n] = A[k, m]^T B[k, n]   gradient of the weights (C in f32)
-// C is finished with bias and rectifier in the storage type, or, with several splits of k, left as f32 sums
-// [split][batch][m][n] for gemm_finish, which adds them in order and knows every activation.
+// C gets bias and rectifier and is stored in the storage type, or, with several splits of k, is left as f32 partial sums
+// [split][batch][m][n] for gemm_finish, which adds them in order and supports every activation.
 //
 // Grid: (tiles of m) * batch, tiles of n, splits; see product.cuh. Tolerance: 1e-6 f32, 2e-3 tf32, 1e-2 16-bit.
 #include "product.cuh"
@@ -14,7 +14,7 @@ struct Gemm {
   const float* bias;  // [batch][n], or null
   void* c;
   float* partial;  // used if there is more than one split
-  size_t a_batch, b_batch, c_batch;  // values from one matrix of the batch to the next
+  size_t a_batch, b_batch, c_batch;  // values between adjacent matrices of the batch
   int m, n, k;
   int lda, ldb, ldc;
   int activation, splits, k_per_split, tiles_m;
@@ -50,7 +50,7 @@ PRODUCT_KERNELS(gemm_nn, Gemm)
 PRODUCT_KERNELS(gemm_nt, Gemm)
 PRODUCT_KERNELS(gemm_tn, Gemm)
 
-// c = activation(sum over splits + bias); a thread per value of [batch][m][n].
+// c = activation(sum over splits + bias); one thread per value of [batch][m][n].
 template <class T> __device__ void gemm_finish(const Gemm& p) {
   size_t i = global_thread(), matrix = (size_t)p.m * p.n, count = matrix * p.tiles_m;  // here tiles_m is the batch
   if (i >= count) return;

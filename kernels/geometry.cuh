@@ -1,4 +1,4 @@
-// Where a convolution reads: shared by the implicit and the explicit way. Mirrored in src/ops/conv/cuda.rs.
+// Geometry of a convolution, common to the implicit and the explicit algorithm. Mirrored in src/ops/conv/cuda.rs.
 #pragma once
 #include "weft.cuh"
 
@@ -7,7 +7,7 @@ struct Geometry {
   int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w;
   int groups;
   int grid_h, grid_w;    // regions
-  int cell_h, cell_w;    // input pixels from one region to the next
+  int cell_h, cell_w;    // input pixels between adjacent regions
   int block_h, block_w;  // output pixels of a region
 };
 PARAMETERS(Geometry, 80);

@@ -1,7 +1,7 @@
 // global_pool: one value per channel from a whole map, by mean, maximum, or log(mean(exp(r x))) / r.
 //
 // Layout: x [n, area, c], y [n, c]. A block of 256 threads owns `width` packs of channels (or channels) of one sample;
-// 256 / width rows of threads stride over the places, and the rows are reduced in shared memory (1 KB per channel of a
+// 256 / width rows of threads stride over the positions, and the rows are reduced in shared memory (1 KB per channel of a
 // pack) in one fixed tree order. Backward of the mean: a thread owns a pack of the flat map, no shared memory.
 // NaN wins a maximum; equal maxima share the gradient equally.
 // Tolerance: f32 sums, rounded once.
@@ -23,7 +23,7 @@ PARAMETERS(GlobalPoolParams, 56);
 // As enum Mode of src/ops/global_pool.
 enum { AVG, MAX, LSE };
 
-// What a thread of a block owns: its sample, its first channel, and its first place.
+// What a thread of a block owns: its sample, its first channel, and its first position.
 template <int N> struct Share {
   unsigned sample, channel, row, rows;
   bool alive;
@@ -41,7 +41,7 @@ template <int N> struct Share {
   }
 };
 
-// Joins f(values) of a thread's places.
+// Reduces f(values) over a thread's positions.
 template <class T, int N, class F, class J>
 __device__ __forceinline__ Lanes<N> gather(const GlobalPoolParams& p, const Share<N>& share, float start, float* scratch,
                                            F f, J join) {
@@ -69,7 +69,7 @@ template <class T, int N> __device__ __forceinline__ void pool_forward(const Glo
   } else {
     y = gather<T, N>(p, share, -INFINITY, scratch, same, [](float a, float b) { return maximum(a, b); });
     if (p.mode == LSE) {
-      // Shifted by the largest value, so that no exponential overflows.
+      // Shifted by the maximum, so that no exponential overflows.
       const Lanes<N> top = y;
       const auto shifted = [&](float x, int k) { return expf(r * (x - top.v[k])); };
       const Lanes<N> sum = gather<T, N>(p, share, 0.0f, scratch, shifted, add);
@@ -92,11 +92,11 @@ template <class T, int N> __device__ __forceinline__ void avg_backward(const Glo
   for (int k = 0; k < N; k++) d.v[k] *= 1.0f / (float)p.area;
   store_lanes<T, N>(p.out, (size_t)item * N, d);
 }
-template <class T> __device__ void global_avg_backward(const GlobalPoolParams& p) { LANES(p.lanes, avg_backward, p); }
-STORAGE_KERNELS(global_avg_backward, GlobalPoolParams)
+template <class T> __device__ void global_average_backward(const GlobalPoolParams& p) { LANES(p.lanes, avg_backward, p); }
+STORAGE_KERNELS(global_average_backward, GlobalPoolParams)
 
 // MAX: dx = dy / (number of maxima) where x is the maximum, else 0.
-// LSE: dx = dy exp(r (x - top)) / (sum of those), not exp(r (x - y)): y has been rounded to T, and r would magnify that.
+// LSE: dx = dy exp(r (x - top)) / (sum of those), not exp(r (x - y)): y has been rounded to T, and r would magnify that error.
 template <class T, int N> __device__ __forceinline__ void pool_backward(const GlobalPoolParams& p) {
   __shared__ float scratch[N * 256];
   const Share<N> share(p);

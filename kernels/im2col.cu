@@ -1,7 +1,7 @@
-// The explicit way: windows written out as a matrix, then one plain product (gemm.cu). The simple truth beside the implicit
-// convolution, and what people come to compare with.
+// Explicit im2col: windows are written out as a matrix, followed by one plain product (gemm.cu). A simple reference for the
+// implicit convolution, and the usual baseline.
 //   im2col   cols[bank][group][pixel][tap]   from X
-//   col2im   X's gradient                    from cols' gradient: each pixel gathers what reaches it, in order
+//   col2im   X's gradient                    from cols' gradient: each pixel gathers all contributions, in order
 //   regions  [bank][group][pixel][o]         from Y's layout, and back with bias and activation
 // A thread owns one value of the result. f32, f16, bf16 storage.
 #include "geometry.cuh"
@@ -34,7 +34,7 @@ template <class T> __device__ void im2col(const Im2col& p) {
 }
 STORAGE_KERNELS(im2col, Im2col)
 
-// dX[i] = sum over banks and taps of the gradients of cols that were copied from it.
+// dX[i] = sum over banks and taps of the gradients of the values of cols that were copied from it.
 template <class T> __device__ void col2im(const Im2col& p) {
   size_t i = global_thread();
   if (i >= (size_t)p.n * p.in_h * p.in_w * p.in_c) return;
@@ -61,7 +61,7 @@ template <class T> __device__ void col2im(const Im2col& p) {
 }
 STORAGE_KERNELS(col2im, Im2col)
 
-// Where value i of Y's layout lies among [bank][group][pixel][o].
+// Position of value i of Y's layout within [bank][group][pixel][o].
 __device__ __forceinline__ size_t in_regions(const Im2col& p, size_t i, int& bank, int& channel) {
   int filters = p.out_c / p.groups;
   channel = (int)(i % p.out_c);

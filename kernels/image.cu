@@ -1,12 +1,12 @@
-// Batches of network input out of photos: windows of RGB bytes, mirrored if asked, normalised, as [n, h, w, 3] in T.
+// Batches of network input from photos: windows of RGB bytes, optionally mirrored, normalised, as [n, h, w, 3] in T.
 //
-// Layout: photos are [height, width, 3] bytes, one after the other in one buffer; a table has a window for each sample. Pixels
-// beyond a photo repeat its edge.
-// `crop`: windows on whole pixels, of the size of the output. A thread owns 16 bytes of the output.
+// Layout: photos are [height, width, 3] bytes, concatenated in one buffer; a table has one window per sample. Outside of a
+// photo, its edge pixels are repeated.
+// `crop`: pixel-aligned windows of the size of the output. A thread owns 16 bytes of the output.
 // `sample_windows`: any window, as src/data/resample.rs: a separable triangle filter one output pixel wide when shrinking and
-// one input pixel wide when enlarging (bilinear interpolation). A thread owns an output pixel and weighs all pixels under the
-// filter. Weights are found in double and rounded to f32, sums run along rows, then down, as there; the one difference is that
-// taps beyond an edge are added one by one instead of as one weight.
+// one input pixel wide when enlarging (bilinear interpolation). A thread owns an output pixel and weights all pixels under the
+// filter. Weights are computed in double and rounded to f32, sums run along rows, then down, as there; the one difference is
+// that taps beyond an edge are added one by one instead of as one weight.
 // Blocks of 256 threads, no shared memory. Tolerance: f32 sums, rounded once; crops are exact in f32.
 #include "channels.cuh"
 

@@ -1,11 +1,11 @@
-// The paper's interweaved maps, written out: for one bank (a, b) of the second local layer and all phases, cells of the
-// response maps of the first one, put side by side into tiles.
+// The paper's interweaved maps, written to memory: for one bank (a, b) of the second local layer and all phases, cells of the
+// response maps of the first layer, placed side by side in tiles.
 //
 // Layout: responses [grid h * grid w, h, w, c], one map per bank of the first layer; maps [phases down, phases across, map h,
 // map w, c]. Tile (i, j) of the maps of phase (p, q) belongs to patch (p + i * period, q + j * period); its quarter (da, db) is
-// cut from response map (a + da, b + db) at the patch's place. Tiles of patches beyond the last one are padded with zeros.
+// cut from response map (a + da, b + db) at the patch's position. Tiles of patches beyond the last one are filled with zeros.
 // A thread owns a pack of channels of one pixel of a map (or one channel); blocks of 256 threads, no shared memory.
-// Exact: values are copied as they are stored.
+// Exact: values are copied unchanged.
 #include "channels.cuh"
 
 struct InterweaveParams {
@@ -13,11 +13,11 @@ struct InterweaveParams {
   void* maps;
   unsigned phases_h, phases_w;      // maps
   unsigned map_h, map_w, c;
-  unsigned a, b, grid_w;            // the bank, and banks of a row of the first layer
+  unsigned a, b, grid_w;            // the bank, and banks per row of the first layer
   unsigned cell_h, cell_w;
   unsigned tile_h, tile_w;
-  unsigned period_h, period_w;      // patches from one tile to the next
-  unsigned step_h, step_w;          // places of a response map from one patch to the next
+  unsigned period_h, period_w;      // patches between adjacent tiles
+  unsigned step_h, step_w;          // positions of a response map between adjacent patches
   unsigned patches_h, patches_w;
   unsigned h, w;                    // of a response map
   unsigned lanes;
@@ -53,16 +53,16 @@ template <class T> __device__ void interweave(const InterweaveParams& p) {
 }
 STORAGE_KERNELS(interweave, InterweaveParams)
 
-// The way back: the block of a bank of the second local layer, out of the tiles of its values over those maps.
+// The inverse: extracts the block of a bank of the second local layer from the tiles of its values over those maps.
 //
 // Layout: maps as above, [phases down, phases across, map h, map w, c]; patches [patches down, patches across, h, w, c], whose
-// block at (top, left) is written. The rest as above.
+// block at (top, left) is written. Otherwise as above.
 struct UnweaveParams {
   const void* maps;
   void* patches;
   unsigned phases_w, map_h, map_w, c;
-  unsigned tile_h, tile_w;          // places of a map from one tile to the next
-  unsigned period_h, period_w;      // patches from one tile to the next
+  unsigned tile_h, tile_w;          // positions of a map between adjacent tiles
+  unsigned period_h, period_w;      // patches between adjacent tiles
   unsigned patches_h, patches_w;
   unsigned block_h, block_w, top, left;
   unsigned h, w;                    // of a patch

@@ -1,12 +1,12 @@
 // The losses: softmax cross-entropy, sigmoid cross-entropy, similarity. Forward: each block writes the sum of its terms in
-// double, then one block adds those up; every order is fixed, so a loss repeats bit for bit. Backward reads the gradient of
-// the loss, one f32, and gives that of the loss's input.
+// double, then one block adds those; every order is fixed, so a loss is bitwise reproducible. Backward reads the gradient of
+// the loss, one f32, and writes the gradient of the loss's input.
 //
 // Layouts: x [pixels, c] (similarity: features [n, d]), classes u32 [pixels] or [n], values f32 as x.
 // - softmax cross-entropy: a group of lanes owns a pixel, as in softmax.cu.
-// - sigmoid cross-entropy: threads stride over the values; backward, a thread owns a pack.
-// - similarity: a thread owns a pack of features (or one) of a sample and walks the other samples of its identity. Distances
-//   are summed pair by pair, not about a mean, so features that are close lose nothing.
+// - sigmoid cross-entropy: threads stride over the values; in backward, a thread owns a pack.
+// - similarity: a thread owns a pack of features (or one) of a sample and iterates over the other samples of its identity.
+//   Distances are summed pair by pair, not about a mean, so features that are close lose no precision.
 // Blocks of 256 threads; 2 KB of shared memory for sums. `partial` and the input must not overlap.
 // Tolerance: terms in f32 or better, sums in double, gradients rounded once.
 #include "softmax.cuh"
@@ -15,7 +15,7 @@ struct LossParams {
   const void* x;
   const void* targets;  // classes (u32) or values (f32)
   const float* seed;    // backward: gradient of the loss
-  double* partial;      // sums of the blocks; similarity: the number of pairs before them
+  double* partial;      // sums of the blocks; similarity: preceded by the number of pairs
   void* out;            // backward: gradient of x
   size_t count;         // pixels, values or samples
   unsigned c;           // channels or features
@@ -35,7 +35,7 @@ struct LossSum {
 };
 PARAMETERS(LossSum, 40);
 
-// loss = weight * sum of partial / count; 0 without a pair. One block.
+// loss = weight * sum of partial / count; 0 without any pair. One block.
 extern "C" __global__ void loss_sum_f32(const LossSum p) {
   __shared__ double scratch[256];
   double sum = 0.0;
@@ -46,7 +46,7 @@ extern "C" __global__ void loss_sum_f32(const LossSum p) {
   *p.loss = p.weight * (float)(count == 0.0 ? 0.0 : sum / count);
 }
 
-// The block's sum goes to partial[at].
+// Writes the block's sum to partial[at].
 __device__ __forceinline__ void put_sum(double term, double* partial, unsigned at) {
   __shared__ double scratch[256];
   const double sum = block_sum(term, scratch);
@@ -116,7 +116,7 @@ template <class T> __device__ void sigmoid_cross_entropy_backward(const LossPara
 }
 STORAGE_KERNELS(sigmoid_cross_entropy_backward, LossParams)
 
-// partial[0] = number of pairs of samples of one identity. One block.
+// partial[0] = number of pairs of samples with the same identity. One block.
 extern "C" __global__ void similarity_pairs_f32(const LossParams p) {
   const unsigned* classes = (const unsigned*)p.targets;
   double pairs = 0.0;
@@ -142,7 +142,7 @@ template <class T, int N> __device__ __forceinline__ void distances(const LossPa
   }
   put_sum((double)sum, p.partial, 1 + blockIdx.x);
 }
-// Sums of squared distances of all pairs.
+// Sums of squared distances over all pairs.
 template <class T> __device__ void similarity_forward(const LossParams& p) { LANES(p.lanes, distances, p); }
 STORAGE_KERNELS(similarity_forward, LossParams)
 

@@ -2,8 +2,8 @@
 //
 // Layout: [pixels, c]. A thread owns a pack of channels of one pixel (or one channel); blocks of 256 threads over the
 // flat map, no shared memory. For the usual window of five channels and packs, a thread also reads the pack before and
-// the pack after: a window reaches two channels, and backward needs the windows of two channels more; all loads are 16
-// bytes wide and neighbours come from the cache. Other windows are loops over single values.
+// the pack after: a window covers two channels on either side, and backward needs the windows of two more; all loads are 16
+// bytes wide and neighbours are cached. Other windows use loops over single values.
 // Tolerance: f32 sums, rounded once; the power is two square roots for beta = 0.75, else powf.
 #include "channels.cuh"
 
@@ -21,7 +21,7 @@ struct LrnParams {
 };
 PARAMETERS(LrnParams, 64);
 
-// Where k is 0, a window of zeros must not become NaN. NaN stays what it is.
+// With k = 0, an all-zero window must not become NaN. NaN propagates.
 __device__ __forceinline__ float at_least_tiny(float s) { return s < 1.17549435e-38f ? 1.17549435e-38f : s; }
 
 __device__ __forceinline__ float power(float s, float beta) {
@@ -32,7 +32,7 @@ __device__ __forceinline__ float power(float s, float beta) {
   return powf(s, -beta);
 }
 
-// A pack with its neighbours, zeros where the pixel ends: value k of the pack stands at v[N + k].
+// A pack with its neighbours, zeros beyond the pixel: value k of the pack is v[N + k].
 template <int N> struct Near {
   float v[3 * N];
 };
@@ -87,7 +87,7 @@ template <class T> __device__ void lrn_forward(const LrnParams& p) {
 }
 STORAGE_KERNELS(lrn_forward, LrnParams)
 
-// dx = dy / s^beta - 2 alpha beta / size x * (sum over the windows j that hold the channel of dy_j y_j / s_j)
+// dx = dy / s^beta - 2 alpha beta / size x * (sum over the windows j that contain the channel of dy_j y_j / s_j)
 template <class T> __device__ void lrn_backward(const LrnParams& p) {
   constexpr int N = Pack<T>::N;
   const unsigned item = (unsigned)global_thread(), channel = item % (p.c / p.lanes) * p.lanes;
@@ -98,7 +98,7 @@ template <class T> __device__ void lrn_backward(const LrnParams& p) {
     const T* x = (const T*)p.x + (i - channel);
     const T* y = (const T*)p.y + (i - channel);
     const T* dy = (const T*)p.dy + (i - channel);
-    // Channel i lies in the windows of the channels from i - (size - 1) / 2 on: the window turned round.
+    // Channel i is in the windows of the channels from i - (size - 1) / 2 on: the mirrored window.
     const unsigned before = (p.size - 1) / 2, begin = channel > before ? channel - before : 0;
     const unsigned end = min(channel + (p.size - before), p.c);
     float sum = 0.0f;

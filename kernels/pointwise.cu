@@ -1,6 +1,6 @@
-// Functions of single values: activations as layers, conversion between storage types, sums of gradients.
+// Elementwise functions: activations as layers, casts between storage types, sums of gradients.
 //
-// Layout: any. A thread owns 16 bytes of the storage type; a block of 256 threads owns 256 of those. No shared memory.
+// Layout: any. A thread owns 16 bytes of the storage type; a block of 256 threads owns 256 packs. No shared memory.
 // Memory-bound: each value is read and written once. Tolerance: one rounding of the storage type.
 #include "channels.cuh"
 
@@ -48,19 +48,19 @@ template <class T> __device__ void accumulate(const Pointwise& p) {
 }
 STORAGE_KERNELS(accumulate, Pointwise)
 
-// out (T) = x (f32): a batch or weights on their way in
-template <class T> __device__ void narrow(const Pointwise& p) {
+// out (T) = x (f32): a batch or weights after their upload
+template <class T> __device__ void cast_from_f32(const Pointwise& p) {
   size_t i = global_thread();
   if (i < p.count) ((T*)p.out)[i] = from_float<T>(((const float*)p.x)[i]);
 }
-STORAGE_KERNELS(narrow, Pointwise)
+STORAGE_KERNELS(cast_from_f32, Pointwise)
 
-// out (f32) = x (T): values on their way out
-template <class T> __device__ void widen(const Pointwise& p) {
+// out (f32) = x (T): values before their download
+template <class T> __device__ void cast_to_f32(const Pointwise& p) {
   size_t i = global_thread();
   if (i < p.count) ((float*)p.out)[i] = to_float(((const T*)p.x)[i]);
 }
-STORAGE_KERNELS(widen, Pointwise)
+STORAGE_KERNELS(cast_to_f32, Pointwise)
 
 struct Fill {
   void* out;

@@ -1,12 +1,12 @@
 // max_pool and avg_pool, forward and backward.
 //
 // Layout: input [n, h, w, c], output [n, oh, ow, c]. A thread owns the channels of one pack (or one channel) of one
-// output pixel, backward of one input pixel, and walks the windows: all reads of neighbouring threads are neighbours.
+// output pixel, backward of one input pixel, and iterates over the windows: adjacent threads read adjacent addresses.
 // Blocks of 256 threads over the flat map, no shared memory.
 //
-// Backward gathers: an input pixel asks each window that holds it, in row order, so there are no atomics and the sum has
-// one order. A maximum that stands several times in a window passes its gradient to the first, so a pixel that equals
-// the maximum looks at those before it.
+// Backward gathers: an input pixel visits each window that contains it, in row order, so there are no atomics and the order
+// of the sum is fixed. If the maximum occurs several times in a window, the gradient goes to the first occurrence, so a pixel
+// that equals the maximum checks those before it.
 // Tolerance: max forward is exact; averages and sums of gradients are f32, rounded once.
 #include "channels.cuh"
 
@@ -24,7 +24,7 @@ struct PoolParams {
 };
 PARAMETERS(PoolParams, 88);
 
-// What one window covers along an axis: input places [begin, end), and the length that an average divides by.
+// What one window covers along an axis: input positions [begin, end), and the length that an average divides by.
 struct Reach {
   unsigned begin, end, length;
 };
@@ -32,7 +32,7 @@ __device__ __forceinline__ Reach reach(unsigned at, unsigned kernel, unsigned st
   unsigned start = at * stride, stop = min(start + kernel, size + 2 * pad);
   return {start > pad ? start - pad : 0, min(stop > pad ? stop - pad : 0, size), stop - start};
 }
-// The windows that hold input place `at`: [begin, end).
+// The windows that contain input position `at`: [begin, end).
 __device__ __forceinline__ Reach holders(unsigned at, unsigned kernel, unsigned stride, unsigned pad, unsigned count) {
   unsigned place = at + pad;
   return {place < kernel ? 0 : (place - kernel) / stride + 1, min(place / stride + 1, count), 0};

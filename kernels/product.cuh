@@ -1,16 +1,17 @@
 // The tile engine behind every convolution and linear layer: C[m, n] = sum over k of A[m, k] B[k, n].
 //
-// A block of 128 threads owns a 128 x 64 tile of C. It walks over k in steps of 64 bytes (16 f32 or 32 16-bit values); three
-// steps have a place in shared memory, two of them on their way as cp.async copies of 16 bytes, so one __syncthreads a step is
-// enough. Where the values come from is an Operand's business: a matrix, windows of a map gathered while they are loaded
-// (implicit GEMM: no im2col matrix exists), the gradients that reach an input pixel. An operand that runs along k lies in shared memory as [row][k], one that runs along
-// its rows as [k][row]; both ways are read without bank conflicts, so nothing is ever transposed:
+// A block of 128 threads owns a 128 x 64 tile of C. It iterates over k in steps of 64 bytes (16 f32 or 32 16-bit values);
+// shared memory has slots for three steps, two of them in flight as cp.async copies of 16 bytes, so one __syncthreads per
+// step is enough. An Operand defines the source of the values: a matrix, windows of a map gathered while they are loaded
+// (implicit GEMM: no im2col matrix exists), the gradients that reach an input pixel. An operand contiguous along k is stored
+// in shared memory as [row][k], one contiguous along its rows as [k][row]; both are read without bank conflicts, so nothing
+// is ever transposed:
 //   [row][k + pad]  rows are 80 bytes apart: 8 rows begin at 8 different multiples of 4 banks
 //   [k][row + 8]    lines are 8 (or, of 16-bit values, 4) banks apart modulo 32
-// The arithmetic is a Math: f32 multiply-adds (8 x 8 a thread) or mma.sync with f32 sums (4 warps of 64 x 32).
+// A Math defines the arithmetic: f32 multiply-adds (8 x 8 per thread) or mma.sync with f32 sums (4 warps of 64 x 32).
 //
 // Shared memory: 46,080 bytes at most, dynamic. Order of the sums: k ascending within a split; splits are added in order by
-// another kernel. No atomics: the same input gives the same bits.
+// another kernel. No atomics: results are bitwise reproducible.
 #pragma once
 #include "weft.cuh"
 
@@ -30,10 +31,10 @@ __device__ __forceinline__ int split_off(int& n, Divisor d) {
   return rest;
 }
 
-// Where one operand of a block lies in shared memory, and how it gets there. An Operand gives
-//   K_INNER          whether values that follow each other in memory follow along k
-//   wide             whether 16 bytes of them always lie together and are wholly inside or outside
-//   Row row(int)     what must be known of a row (of a column, for B), once
+// Shared-memory layout of one operand of a block, and how it is loaded. An Operand defines
+//   K_INNER          whether adjacent values in memory are adjacent along k
+//   wide             whether 16 bytes of them are always contiguous and entirely inside or outside
+//   Row row(int)     what must be known of a row (of a column, for B), computed once
 //   Step step(int)   what must be known of a k
 //   at(Row, Step)    the value's address, null for a zero
 template <class T, int ROWS, class Operand> struct Loader {
@@ -41,7 +42,7 @@ template <class T, int ROWS, class Operand> struct Loader {
   static constexpr int N = 16 / sizeof(T), STEP = 64 / sizeof(T), COUNT = ROWS * 4 / THREADS;
   static constexpr int LINE = K_INNER ? STEP + N : ROWS + 8;
   static constexpr int SIZE = K_INNER ? ROWS * LINE : STEP * LINE;
-  static constexpr int ACROSS = K_INNER ? 4 : ROWS / N;  // packs of a line
+  static constexpr int ACROSS = K_INNER ? 4 : ROWS / N;  // packs per line
 
   const Operand& operand;
   const int first, inner, line;  // the first row; this thread's pack within a line, and its first line
@@ -105,7 +106,7 @@ template <class T, int ROWS, class Operand> struct Loader {
   }
 };
 
-// A matrix whose lines run along k, or along its rows.
+// A matrix whose lines are along k, or along its rows.
 template <class T, bool INNER> struct Matrix {
   static constexpr bool K_INNER = INNER;
   const T* base;
@@ -122,7 +123,7 @@ template <class T, bool INNER> struct Matrix {
   __device__ __forceinline__ const T* anywhere() const { return base; }
 };
 
-// ---- f32 multiply-adds: a thread owns 8 x 8 values of C. Four k at a time, 16 bytes a read, whichever way the tile lies.
+// ---- f32 multiply-adds: a thread owns 8 x 8 values of C. Four k at a time, 16-byte reads, for either layout of the tile.
 struct MathF32 {
   typedef float T;
   float sum[8][8] = {};
@@ -237,7 +238,7 @@ template <class Value> struct Math16 {
     int lane = Warp::lane(), l8 = lane % 8, l16 = lane % 16, upper = lane / 16 * 8, odd = lane / 8 % 2 * 8;
 #pragma unroll
     for (int k = 0; k < A::STEP; k += 16) {
-      uint32_t fa[4][4], fb[2][4];  // of B two tiles at a time
+      uint32_t fa[4][4], fb[2][4];  // for B two tiles at a time
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         int m = Warp::m() + 16 * i;
@@ -297,7 +298,7 @@ __device__ __forceinline__ void product(const OperandA& a, const OperandB& b, in
   int stage = 0, next = STAGES - 1;
   for (int k = k0; k < k1; k += A::STEP) {
     cp_async_wait<STAGES - 2>();
-    __syncthreads();  // this step has arrived, and everyone is done with the step whose place is filled next
+    __syncthreads();  // this step has arrived, and all threads are done with the slot that is filled next
     load(next, k + (STAGES - 1) * A::STEP);
     next = next == STAGES - 1 ? 0 : next + 1;
     math.template multiply<A, B>(tiles + stage * STAGE, tiles + stage * STAGE + A::SIZE);
@@ -307,7 +308,7 @@ __device__ __forceinline__ void product(const OperandA& a, const OperandB& b, in
   math.template each<A, B>([&](int m, int n, float value) { store(m0 + m, n0 + n, value); });
 }
 
-// One entry point per precision around the template name<Math>. At least two blocks on a multiprocessor: up to 255 registers.
+// One entry point per precision around the template name<Math>. At least two blocks per multiprocessor: up to 255 registers.
 #define PRODUCT_KERNELS(name, Params)                                                                              \
   extern "C" __global__ void __launch_bounds__(THREADS, 2) name##_f32(const Params p) { name<MathF32>(p); }        \
   extern "C" __global__ void __launch_bounds__(THREADS) name##_tf32(const Params p) { name<MathTf32>(p); }         \

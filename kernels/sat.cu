@@ -1,9 +1,9 @@
-// Summed-area tables of response maps (Crow, SIGGRAPH 1984): the sum over any window is then four reads.
+// Summed-area tables of response maps (Crow, SIGGRAPH 1984): the sum over any window then takes four reads.
 //
 // Layout: x [n, h, w, c] in T; response f32 [n, h, w], one channel or the mean of all; table f64 [n, fine h + 1, fine w + 1],
-// where entry (y, x) is the sum of all values above and left of it. Values are what exceeds the floor, interpolated bilinearly
-// to `fine` points per place, as src/locate/window.rs does.
-// Three launches: `response`, a warp per place, lanes over channels; `sat_rows`, a block of 256 threads per row, which scans
+// where entry (y, x) is the sum of all values above and to the left. Values are the part above the floor, interpolated
+// bilinearly to `fine` points per response-map cell, as in src/locate/window.rs.
+// Three launches: `response`, a warp per cell, lanes over channels; `sat_rows`, a block of 256 threads per row, which scans
 // 256 values at a time in shared memory (4 KB); `sat_columns`, a thread per column, top down.
 // Tolerance: the mean in f32; sums in double, in one fixed order.
 #include "channels.cuh"
@@ -45,7 +45,7 @@ template <class T> __device__ void response(const ResponseParams& p) {
 }
 STORAGE_KERNELS(response, ResponseParams)
 
-// Where fine point `at` lies between two places.
+// Position of fine point `at` between two response-map cells.
 struct Between {
   unsigned low, high;
   float part;
@@ -97,7 +97,7 @@ extern "C" __global__ void sat_rows_f32(const SatParams p) {
   }
 }
 
-// Adds the rows up.
+// Accumulates the rows.
 extern "C" __global__ void sat_columns_f32(const SatParams p) {
   const unsigned height = p.h * p.fine, pitch = p.w * p.fine + 1;
   const unsigned item = (unsigned)global_thread(), sample = item / pitch, x = item % pitch;

@@ -1,15 +1,15 @@
-// Stochastic gradient descent with momentum, Nesterov's variant, weight decay, rates per tensor and a limit to the norm of
-// the gradient: all parameters of a net in one launch.
+// Stochastic gradient descent with momentum, Nesterov's variant, weight decay, learning-rate factors per tensor and clipping
+// of the gradient norm: all parameters of a net in one launch.
 //
-// Layout: parameters, gradients and momentum are flat f32 with gaps between tensors, `stored` alike in T. A table cuts the
-// tensors into chunks of at most 4096 values; a block of 256 threads owns a chunk, a thread 16 bytes of f32 at a time. What
-// lies in the gaps is neither read nor written. `stored` gets the rounded parameters where T is a 16-bit type.
-// The norm: a block per chunk sums squares in double, then one block adds these up; both in a fixed order. 2 KB of shared
+// Layout: parameters, gradients and momentum are flat f32 with gaps between tensors, `stored` likewise in T. A table splits the
+// tensors into chunks of at most 4096 values; a block of 256 threads owns a chunk, a thread 16 bytes of f32 at a time. The
+// gaps are neither read nor written. `stored` receives the rounded parameters if T is a 16-bit type.
+// The norm: one block per chunk sums squares in double, then one block adds these; both in a fixed order. 2 KB of shared
 // memory for the sums.
 // Tolerance: f32 arithmetic in the order of src/train/sgd.rs; the norm in double.
 #include "channels.cuh"
 
-// At most 4096 values of one tensor; the first at a multiple of four.
+// At most 4096 values of one tensor; the first index is a multiple of four.
 struct SgdChunk {
   unsigned start, count;
   float rate_factor;  // 0: frozen
@@ -21,10 +21,10 @@ struct SgdParams {
   float* parameters;
   const float* gradients;
   float* momentum;
-  void* stored;            // not with f32
+  void* stored;            // unused with f32
   const SgdChunk* chunks;
-  const Step* step;        // the rate
-  const double* squares;   // squared norm of the gradient; null: no limit
+  const Step* step;        // holds the learning rate
+  const double* squares;   // squared norm of the gradient; null: no clipping
   float momentum_factor;
   float clip_norm;
   int nesterov;
@@ -35,7 +35,7 @@ PARAMETERS(SgdParams, 72);
 struct SquareSum {
   const float* values;
   const SgdChunk* chunks;
-  double* partial;  // a sum per chunk
+  double* partial;  // one sum per chunk
   double* total;
   size_t count;     // chunks
 };

@@ -1,8 +1,8 @@
 // Softmax along the channels of each pixel, forward and backward.
 //
-// Layout: [pixels, c]. A group of `width` neighbouring lanes of a warp (1 to 32, a power of two) owns a pixel and strides
-// over its channels, a pack or one channel at a time; its sums are shuffled together in one fixed order. A block of 256
-// threads owns 256 / width pixels; no shared memory. The largest value is subtracted first, so nothing overflows.
+// Layout: [pixels, c]. A group of `width` adjacent lanes of a warp (1 to 32, a power of two) owns a pixel and strides
+// over its channels, a pack or one channel at a time; its sums are combined by shuffles in a fixed order. A block of 256
+// threads owns 256 / width pixels; no shared memory. The maximum is subtracted first, so nothing overflows.
 // Tolerance: f32 sums, rounded once.
 #include "softmax.cuh"
 

@@ -1,4 +1,4 @@
-// What softmax and its cross-entropy share: a group of lanes that owns the channels of a pixel.
+// Common parts of softmax and its cross-entropy: a group of lanes that owns the channels of a pixel.
 #pragma once
 #include "channels.cuh"
 

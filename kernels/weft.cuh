@@ -1,7 +1,7 @@
-// What all kernels share. Activations are NHWC in storage type T: float, half or nv_bfloat16; arithmetic is f32.
+// Definitions common to all kernels. Activations are NHWC in storage type T: float, half or nv_bfloat16; arithmetic is f32.
 //
 // Every kernel takes one parameter struct by value, mirrored in src/ops/<op>/cuda.rs (kernel_parameters!); PARAMETERS
-// asserts the size that is asserted there, too. Pointers in it are `const void*` where T varies.
+// asserts the same size as the mirror. Pointers in it are `const void*` where T varies.
 #pragma once
 #include "simt.cuh"
 
@@ -34,7 +34,7 @@ template <class T> __device__ __forceinline__ void store_pack(T* p, const Pack<T
   *reinterpret_cast<Pack<T>*>(p) = v;
 }
 
-// The number of this thread in the grid; grids and blocks are one-dimensional where this is used.
+// The index of this thread in the grid; grids and blocks are one-dimensional where this is used.
 __device__ __forceinline__ size_t global_thread() { return (size_t)blockIdx.x * blockDim.x + threadIdx.x; }
 
 // As src/device/gpu.rs: what changes from step to step.
@@ -52,16 +52,16 @@ __device__ __forceinline__ float sigmoid(float x) {
   float e = expf(-fabsf(x));
   return x >= 0.0f ? 1.0f / (1.0f + e) : e / (1.0f + e);
 }
-// Written so that NaN passes.
+// Written so that NaN propagates.
 __device__ __forceinline__ float activate(float x, int activation) {
   if (activation == RELU) return x <= 0.0f ? 0.0f : x;
   return activation == SIGMOID ? sigmoid(x) : x;
 }
-// What the kernels of products do themselves: a sigmoid unrolled 64 times would only make them large.
+// Activations that product kernels apply themselves: a sigmoid unrolled 64 times would only make them large.
 __device__ __forceinline__ float rectify(float x, int activation) {
   return activation == RELU && x <= 0.0f ? 0.0f : x;
 }
-// From the gradient of the output y to that of the sum.
+// Converts the gradient of the output y to the gradient of the sum.
 __device__ __forceinline__ float deactivate(float gradient, float y, int activation) {
   if (activation == RELU) return y <= 0.0f ? 0.0f : gradient;
   return activation == SIGMOID ? gradient * (y * (1.0f - y)) : gradient;

@@ -1,7 +1,7 @@
-//! Charts as SVG, all drawn by plotters: lines, histograms and dot plots, and the canvas that other pictures are drawn on.
+//! Charts as SVG, all drawn by plotters: lines, histograms and dot plots, and the canvas used by other pictures.
 //!
-//! A chart has the colours of a light page. `eval/report.css` knows them by their values and gives them others on a dark one.
-//! Series differ in their dashes, too, for print without colour.
+//! Charts use the colours of a light page. `eval/report.css` matches them by value and substitutes others on a dark page. Series
+//! also differ in their dashes, for print without colour.
 
 use crate::{Error, Result};
 use plotters::coord::Shift;
@@ -12,10 +12,10 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Plotters counts whole pixels: a chart is drawn this many times as large as it is shown.
+/// Plotters works in whole pixels, so a chart is drawn this many times larger than it is shown.
 pub const FINE: u32 = 4;
 
-/// Colours of series, of text, of axes and of the lines behind.
+/// Colours of series, text, axes and grid lines.
 pub const COLOURS: [RGBColor; 6] = [
     RGBColor(11, 114, 133),
     RGBColor(217, 72, 15),
@@ -27,24 +27,24 @@ pub const COLOURS: [RGBColor; 6] = [
 pub const INK: RGBColor = RGBColor(27, 31, 36);
 pub const MUTED: RGBColor = RGBColor(92, 102, 112);
 pub const RULE: RGBColor = RGBColor(221, 226, 231);
-/// What the chart lies on: the fill of rings.
+/// Page background, also the fill of rings.
 pub const PAGE: RGBColor = RGBColor(255, 255, 255);
 
-/// Dash and gap of a series; the first is solid.
+/// Dash and gap of each series; the first is solid.
 const DASHES: [Option<[u32; 2]>; 4] = [None, Some([7, 4]), Some([2, 3]), Some([13, 3])];
-/// Height of the title, of a line of the legend, and of a row of a dot plot.
+/// Heights of the title, of a legend line, and of a row of a dot plot.
 const TITLE: u32 = 30;
 const LEGEND: u32 = 19;
 const ROW: u32 = 17;
 const WIDTH: u32 = 520;
-/// Of the part below the legend.
+/// Height of the part below the legend.
 const HEIGHT: u32 = 330;
-/// Length of a line in the legend.
+/// Length of a line sample in the legend.
 const SAMPLE: i32 = 28;
 
-/// What drawing into memory may fail with.
+/// The error type of drawing into memory.
 type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
-/// Where charts are drawn.
+/// An area in which charts are drawn.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// A length in pixels of the picture.
@@ -52,32 +52,32 @@ pub const fn px(length: u32) -> i32 {
     (FINE * length) as i32
 }
 
-/// Text of a size in pixels of the picture.
+/// Text style with a font size in pixels of the picture.
 pub fn font(size: f64) -> TextStyle<'static> {
     ("sans-serif", size * f64::from(FINE)).into_font().color(&INK)
 }
 
-/// A line as wide as given, in pixels of the picture.
+/// A line style with the given width in pixels of the picture.
 pub fn stroke(colour: RGBColor, width: f64) -> ShapeStyle {
     ShapeStyle::from(colour).stroke_width((width * f64::from(FINE)).round() as u32)
 }
 
-/// A picture of a page as a file of its own.
+/// Turns an SVG picture embedded in a page into a standalone file.
 pub fn standalone(svg: &str) -> String {
     svg.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1)
 }
 
-/// A picture of a size in pixels, to stand in a page. `title` is what it is called where it cannot be seen.
+/// A picture with the given size in pixels, to be embedded in a page. `title` is its accessible name.
 ///
 /// # Errors
-/// What `draw` says.
+/// Any error of `draw`.
 pub fn picture(title: &str, [width, height]: [u32; 2], draw: impl FnOnce(&Area<'_>) -> Drawn) -> Result<String> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (FINE * width, FINE * height)).into_drawing_area();
         draw(&area).and_then(|()| Ok(area.present()?)).map_err(|e| Error::new(format!("chart {title}"), e))?;
     }
-    // The first line is the root with the size that it was drawn in.
+    // The first line is the root element with the size at which it was drawn.
     let content = svg.split_once('\n').map_or("", |(_, content)| content);
     Ok(format!(
         "<svg class=\"chart\" role=\"img\" width=\"{width}\" height=\"{height}\" \
@@ -92,25 +92,25 @@ pub fn picture(title: &str, [width, height]: [u32; 2], draw: impl FnOnce(&Area<'
 #[derive(Clone)]
 pub struct Axis<'a> {
     pub label: &'a str,
-    /// The first end may be the greater one.
+    /// The first end may be the larger one.
     pub range: [f64; 2],
     pub ticks: Vec<f64>,
-    /// Logarithmic; what lies below the range, as 0 does, is drawn at its lower end.
+    /// Logarithmic; values below the range, such as 0, are drawn at its lower end.
     pub log: bool,
     pub labels: Labels<'a>,
 }
 
-/// What the ticks of an axis are called.
+/// Tick labels of an axis.
 #[derive(Clone)]
 pub enum Labels<'a> {
     Numbers,
     Percent,
-    /// That of tick i is name i.
+    /// Tick i is labelled with name i.
     Names(Vec<Cow<'a, str>>),
 }
 
 impl Axis<'_> {
-    /// Where a value lies in 0..=1.
+    /// Position of a value in 0..=1.
     fn place(&self, value: f64) -> f64 {
         let on = |v: f64| if self.log { v.max(self.range[0]).log10() } else { v };
         let [first, last] = self.range.map(on);
@@ -127,7 +127,7 @@ impl Ranged for Axis<'_> {
     }
 
     fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        // Lines between the ticks are not drawn.
+        // Minor grid lines are not drawn.
         if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
     }
 
@@ -161,25 +161,25 @@ pub struct Frame<'a> {
     pub y: Axis<'a>,
 }
 
-/// A line of a chart.
+/// A line in a chart.
 pub struct Line<'a> {
-    /// In the legend; `None` for a line that goes with another.
+    /// Name in the legend; `None` for a line that belongs to another one.
     pub name: Option<Cow<'a, str>>,
     pub points: Vec<[f64; 2]>,
-    /// Which colour and dashes.
+    /// Selects colour and dashes.
     pub series: usize,
-    /// In pixels.
+    /// Width in pixels.
     pub width: f64,
-    /// Whether its points are marked: they were measured, and what lies between was not.
+    /// Whether its points are marked: they were measured, the values in between were not.
     pub dots: bool,
-    /// A place on it that is marked.
+    /// A marked point on the line.
     pub mark: Option<[f64; 2]>,
 }
 
 /// A row of a dot plot.
 pub struct Dots<'a> {
     pub name: &'a str,
-    /// Where the row's line begins (a ring) and ends (a disc), and what it is compared with (a diamond).
+    /// Start (a ring) and end (a disc) of the row's line, and the value it is compared with (a diamond).
     pub from: f64,
     pub to: f64,
     pub beside: Option<f64>,
@@ -194,39 +194,39 @@ pub fn log_ticks(low: f64, high: f64) -> Vec<f64> {
     ticks.filter(|t| (low * 0.999..=high * 1.001).contains(t)).collect()
 }
 
-/// Round numbers between two, some five of them.
+/// About five round numbers between two values.
 pub fn linear_ticks(low: f64, high: f64) -> Vec<f64> {
     let least = ((high - low) / 5.0).max(1e-9);
     let power = least.log10().floor() as i32;
     let unit = 10f64.powi(power);
     let digit = [1, 2, 5].into_iter().find(|&digit| digit as f64 * unit >= least).unwrap_or(10);
     let step = digit as f64 * unit;
-    // Ends that are ticks but for rounding count.
+    // Ends that are ticks up to rounding are included.
     let (first, last) = ((low / step - 1e-6).ceil() as i64, (high / step + 1e-6).floor() as i64);
     (first..=last).map(|i| decimal(i * digit, power)).collect()
 }
 
-/// `digits` times the power of ten; by way of text, so that it is the number nearest to what a label says.
+/// `digits` times the power of ten, converted through text so that it is the number closest to the label.
 fn decimal(digits: i64, power: i32) -> f64 {
     format!("{digits}e{power}").parse().unwrap_or(f64::NAN)
 }
 
-/// What is drawn at a place, in pixels.
+/// Draws something at a position in pixels.
 type Shape<'a> = dyn Fn(&Area<'_>, (i32, i32)) -> Drawn + 'a;
 
-/// An entry of a legend, and how its sample is drawn from a place on.
+/// A legend entry, and how its sample is drawn from a given position.
 struct Entry<'a> {
     name: Cow<'a, str>,
     sample: Box<Shape<'a>>,
 }
 
-/// Room on the left for the labels of the vertical axis, and for the ticks of both.
+/// Margins for the labels of the vertical axis (left) and for the ticks of both axes.
 const LEFT: u32 = 64;
 const BELOW: u32 = 46;
 
 type Plane<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis<'a>, Axis<'a>>>;
 
-/// Title, legend and axes: what is under the values.
+/// Draws title, legend and axes, below the values.
 fn framed<'a, 'b>(
     area: &'a Area<'b>,
     frame: &Frame<'a>,
@@ -260,7 +260,8 @@ fn framed<'a, 'b>(
     Ok(plane)
 }
 
-/// Where a value lies in its area, in pixels: plotters counts from the corner of the picture and draws from that of the area.
+/// Position of a value within its area, in pixels: plotters returns coordinates relative to the picture but draws relative to the
+/// area.
 fn placed(area: &Area<'_>, plane: &Plane<'_, '_>, point: (f64, f64)) -> (i32, i32) {
     let ((x, y), (left, top)) = (plane.backend_coord(&point), area.get_base_pixel());
     (x - left, y - top)
@@ -272,7 +273,7 @@ fn title(area: &Area<'_>, title: &str) -> Drawn {
     Ok(area.draw(&Text::new(title.to_string(), middle, style.pos(Pos::new(HPos::Center, VPos::Center))))?)
 }
 
-/// A line through places in pixels, dashed as a series is.
+/// A line through points in pixels, with the dashes of a series.
 fn dashed(area: &Area<'_>, points: Vec<(i32, i32)>, series: usize, width: f64) -> Drawn {
     let style = stroke(COLOURS[series % COLOURS.len()], width);
     match DASHES[series % DASHES.len()] {
@@ -285,14 +286,14 @@ fn dashed(area: &Area<'_>, points: Vec<(i32, i32)>, series: usize, width: f64) -
 /// Lines over two axes.
 ///
 /// # Errors
-/// None that is known of: plotters draws into memory.
+/// None known: plotters draws into memory.
 pub fn lines(frame: &Frame<'_>, lines: &[Line<'_>]) -> Result<String> {
     let legend = lines.iter().filter(|line| line.name.is_some()).count() as u32;
     let size = [WIDTH, TITLE + legend * LEGEND + HEIGHT];
     picture(frame.title, size, |area| draw_lines(area, frame, lines))
 }
 
-/// Two charts of lines beside each other, as a file of its own.
+/// Two line charts next to each other, as a standalone file.
 ///
 /// # Errors
 /// As [`lines`].
@@ -343,7 +344,7 @@ fn ring(area: &Area<'_>, at: (i32, i32), radius: f64, colour: RGBColor) -> Drawn
     Ok(area.draw(&Circle::new(at, radius, stroke(colour, 2.0)))?)
 }
 
-/// Histograms of the same bins over each other: names and values, from `low` on, each bin `width` wide. `cut` is marked.
+/// Overlaid histograms with common bins: names and values, starting at `low`, each bin `width` wide. `cut` is marked.
 ///
 /// # Errors
 /// As [`lines`].
@@ -392,12 +393,12 @@ pub fn histograms(
     })
 }
 
-/// A row per entry on a common percent axis. `legend` names ring, disc and diamond.
+/// One row per entry on a common percent axis. `legend` names ring, disc and diamond.
 ///
 /// # Errors
 /// As [`lines`].
 pub fn dots(title: &str, legend: [&str; 3], rows: &[Dots<'_>]) -> Result<String> {
-    /// Room for the names of the rows, and for the ticks above and below them.
+    /// Margins for the names of the rows, and for the ticks above and below them.
     const NAMES: u32 = 168;
     const TICKS: u32 = 24;
     const STEM: RGBColor = COLOURS[0];
@@ -422,7 +423,7 @@ pub fn dots(title: &str, legend: [&str; 3], rows: &[Dots<'_>]) -> Result<String>
         self::title(area, title)?;
         let room = |name: &str| 34 + 8 * name.chars().count() as u32;
         let shown = if beside { 3 } else { 2 };
-        // Above the rows where it fits, else farther left.
+        // Above the rows where it fits, otherwise farther left.
         let wide: u32 = legend.iter().take(shown).map(|name| room(name)).sum();
         let mut left = NAMES.min(WIDTH.saturating_sub(wide));
         let shapes: [&Shape<'_>; 3] = [&start, &disc, &diamond];
@@ -462,7 +463,7 @@ pub fn dots(title: &str, legend: [&str; 3], rows: &[Dots<'_>]) -> Result<String>
     })
 }
 
-/// Text as it may stand in HTML and XML, in attributes too. Control characters, which they do not have, become U+FFFD.
+/// Escapes text for HTML and XML, including attributes. Control characters, which these do not allow, become U+FFFD.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -520,7 +521,7 @@ mod tests {
     fn a_dot_plot_has_a_row_per_entry() {
         let row = |name, beside| Dots { name, from: 0.8, to: 0.9, beside };
         let svg = dots("t", ["from", "to", "beside"], &[row("a", Some(0.95)), row("b", None)]).unwrap();
-        // Rings are two circles; one of each stands in the legend.
+        // A ring consists of two circles; one of each is in the legend.
         assert_eq!([svg.matches("<circle").count(), svg.matches("<polyline").count()], [9, 2 + 2], "{svg}");
         assert!(svg.contains("\na\n") && svg.contains("\nb\n"), "{svg}");
     }

@@ -1,15 +1,15 @@
-//! The one error type. Every message has the same three parts, so that one line is enough:
-//! *where* (a file, a layer, an argument), *what* was found there, and *what to do*.
+//! The crate's error type. Every message has the same three parts, so that one line is enough:
+//! *where* (a file, a layer, an argument), *what* was found there, and *what to do* about it.
 
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::{fmt, io};
 
-/// Result of everything in this crate that can fail.
+/// Result of every fallible function in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, by kind, with a message that a user can act on: `place: found; advice`, on one line.
+/// An error by kind, with a message that a user can act on: `place: found; advice`, on one line.
 ///
 /// ```
 /// use weft::Error;
@@ -26,18 +26,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The system cannot read or write something.
+    /// The operating system cannot read or write something.
     #[error("{message}")]
     Io {
         /// Where, and what to do.
         message: Message,
-        /// What the system says.
+        /// The operating system's error.
         source: Arc<io::Error>,
     },
-    /// A file whose content is not what it has to be.
+    /// A file with invalid content.
     #[error("{0}")]
     Format(Message),
-    /// An argument or a setting that makes no sense, by itself or with others.
+    /// An invalid argument or setting, or an invalid combination of them.
     #[error("{0}")]
     Argument(Message),
     /// A network that cannot be bound, or tensors that do not fit it.
@@ -46,15 +46,15 @@ pub enum Error {
     /// A device that cannot be used, or a launch that failed.
     #[error("{0}")]
     Device(Message),
-    /// More memory is needed than there is.
+    /// More memory is needed than is free.
     #[error("{0}")]
     Memory(Message),
-    /// Another process works in the same folder.
+    /// Another process is using the same folder.
     #[error("{0}")]
     Busy(Message),
 }
 
-/// The parts of an error's message.
+/// The parts of an error message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     place: String,
@@ -77,19 +77,19 @@ impl Message {
         &self.found
     }
 
-    /// What can be done about it; may be empty.
+    /// What the user can do about it; may be empty.
     pub fn advice(&self) -> &str {
         &self.advice
     }
 }
 
 impl Error {
-    /// An argument or a setting: `found` says what is wrong at `place`.
+    /// An argument or a setting: `found` describes the problem at `place`.
     pub fn new(place: impl fmt::Display, found: impl fmt::Display) -> Self {
         Self::Argument(Message::new(place, found))
     }
 
-    /// A file whose content is wrong.
+    /// A file with invalid content.
     pub fn file(path: impl AsRef<Path>, found: impl fmt::Display) -> Self {
         Self::Format(Message::new(path.as_ref().display(), found))
     }
@@ -109,17 +109,17 @@ impl Error {
         Self::Device(Message::new(place, found))
     }
 
-    /// Too little memory.
+    /// Not enough memory.
     pub fn memory(place: impl fmt::Display, found: impl fmt::Display) -> Self {
         Self::Memory(Message::new(place, found))
     }
 
-    /// A folder that another process works in.
+    /// A folder that another process is using.
     pub fn busy(path: impl AsRef<Path>, found: impl fmt::Display) -> Self {
         Self::Busy(Message::new(path.as_ref().display(), found))
     }
 
-    /// Broken TOML in `text`, which `place` names: adds the line.
+    /// Invalid TOML in `text`, which `place` names: adds the line.
     pub fn toml(place: impl fmt::Display, text: &str, error: &toml::de::Error) -> Self {
         let line =
             error.span().map_or(1, |span| 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
@@ -158,7 +158,7 @@ impl Error {
         self
     }
 
-    /// Puts an outer place in front: an error from a layer becomes one from a file's layer.
+    /// Prepends an outer place: an error from a layer becomes one from a file's layer.
     #[must_use]
     pub fn within(mut self, place: impl fmt::Display) -> Self {
         let message = self.message_mut();
@@ -167,7 +167,7 @@ impl Error {
         self
     }
 
-    /// An argument as the option of a command line: `stride` becomes `--stride`.
+    /// Names an argument as a command-line option: `stride` becomes `--stride`.
     #[must_use]
     pub fn as_option(mut self) -> Self {
         if let Self::Argument(message) | Self::Device(message) = &mut self {
@@ -177,7 +177,7 @@ impl Error {
     }
 }
 
-/// Errors of one kind with one message are equal.
+/// Errors of one kind with the same message are equal.
 impl PartialEq for Error {
     fn eq(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other) && self.message() == other.message()
@@ -199,8 +199,8 @@ impl fmt::Display for Message {
     }
 }
 
-/// Foreign errors may span lines, and what they quote from a file may steer a terminal; ours are one line of print. In prose a
-/// break becomes a blank; in a place, which may be the name of a file, it stays visible.
+/// Foreign errors may span lines, and text that they quote from a file may contain terminal control codes; ours are one
+/// printable line. In prose a line break becomes a space; in a place, which may be a file name, it is escaped.
 fn line(text: &str, prose: bool) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return text.into();
@@ -216,19 +216,19 @@ fn line(text: &str, prose: bool) -> Cow<'_, str> {
     line.into()
 }
 
-/// The time, as messages give it.
+/// Formats a time for messages.
 #[cfg(feature = "face")]
 pub(crate) fn now() -> impl fmt::Display {
     jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-/// Gives a foreign error its place: `fs::read(p).at(p)?`.
+/// Adds a place to a foreign error: `fs::read(p).at(p)?`.
 pub(crate) trait At<T> {
-    /// Turns the error into ours, placed at `place`.
+    /// Converts the error into ours, placed at `place`.
     fn at(self, place: impl AsRef<Path>) -> Result<T>;
 }
 
-/// An error of another crate that becomes one of ours.
+/// An error of another crate that converts to one of ours.
 pub(crate) trait Foreign {
     fn at(self, place: &Path) -> Error;
 }

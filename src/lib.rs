@@ -1,9 +1,9 @@
 //! Weft: convolutional networks with globally shared, locally shared and unshared filters, and the face-attribute
 //! system of *Deep Learning Face Attributes in the Wild* (Liu, Luo, Wang, Tang, ICCV 2015) on top of them.
 //!
-//! Imports go down this list only:
+//! Imports only go down this list:
 //! `cli -> doctor, profile, recipe -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
-//! device, ingredients, lock -> weights -> memory, rng, settings, chart, text_table -> shipped -> error`.
+//! device, provenance, lock -> weights -> memory, rng, settings, chart, text_table -> shipped -> error`.
 
 #![deny(missing_docs)]
 
@@ -24,9 +24,6 @@ pub mod error;
 pub mod eval;
 #[cfg(feature = "face")]
 pub mod face;
-#[cfg(feature = "face")]
-#[doc(hidden)]
-pub mod ingredients;
 pub mod interweave;
 #[cfg(feature = "face")]
 pub mod locate;
@@ -42,6 +39,9 @@ pub mod net;
 pub mod ops;
 #[doc(hidden)]
 pub mod profile;
+#[cfg(feature = "face")]
+#[doc(hidden)]
+pub mod provenance;
 #[cfg(feature = "face")]
 #[doc(hidden)]
 pub mod recipe;

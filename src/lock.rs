@@ -1,5 +1,4 @@
-//! One writer per folder: an advisory lock (`flock`) that the operating system releases when its process ends, however it
-//! ends.
+//! One writer per folder: an advisory lock (`flock`) that the operating system releases when the process ends, however it ends.
 
 use crate::error::At;
 use crate::weights::make_folder;
@@ -8,25 +7,25 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Name of the lock's file in the folder. It says who holds the lock; only the lock itself counts, not that the file is there.
+/// Name of the lock file in the folder. It names the holder; only the lock itself counts, not the existence of the file.
 const FILE: &str = ".lock";
 
-/// Holds a folder until it is dropped or the process ends.
+/// Holds the lock of a folder until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
     /// Closing it releases the lock.
     _file: File,
-    /// The folder was made for this lock; if nothing was written there it goes again.
+    /// Set if the folder was created for this lock; if nothing was written there, it is removed again.
     made: Option<PathBuf>,
 }
 
 impl Lock {
-    /// Takes the lock of a folder, which is made if it is missing. `work` says what is done there, for those who come second.
+    /// Locks a folder, which is created if missing. `work` describes the work, for the message to a second process.
     ///
     /// # Errors
-    /// Another process holds it: who, and since when. A folder that cannot be made or written to, or is on a file system
-    /// without locks.
+    /// Another process holds the lock: which one, and since when. A folder that cannot be created or written to, or that is on a
+    /// file system without locks.
     pub fn take(folder: impl AsRef<Path>, work: &str) -> Result<Self> {
         let folder = folder.as_ref();
         let made = (!folder.exists()).then(|| folder.to_path_buf());
@@ -43,7 +42,7 @@ impl Lock {
                         .advise("choose a folder on a file system with locks, so that no two programs write there"));
                 }
             }
-            // The holder before removed its file between our opening and locking it: lock the one that is there now.
+            // The previous holder removed its file between our opening and locking it: lock the current file.
             if !is_at(&file, &path) {
                 continue;
             }
@@ -54,10 +53,10 @@ impl Lock {
     }
 }
 
-/// Whether a folder holds anything besides a lock.
+/// Whether a folder contains anything besides a lock.
 ///
 /// # Errors
-/// A folder that cannot be read; one that is missing is empty.
+/// A folder that cannot be read; a missing folder counts as empty.
 pub fn holds_files(folder: impl AsRef<Path>) -> Result<bool> {
     let folder = folder.as_ref();
     match fs::read_dir(folder) {
@@ -68,32 +67,32 @@ pub fn holds_files(folder: impl AsRef<Path>) -> Result<bool> {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Removed while it is still held, so that whoever opened it meanwhile sees that it is gone. A file that stays does no harm.
+        // Removed while still locked, so that a process that opened it in the meantime notices. A leftover file does no harm.
         let _ = fs::remove_file(&self.path);
         if let Some(folder) = &self.made {
-            // Fails, as it should, if something was written.
+            // Fails, as intended, if something was written.
             let _ = fs::remove_dir(folder);
         }
     }
 }
 
-/// The error of whoever comes second.
+/// The error for the second process.
 fn held(folder: &Path, file: &mut File) -> Error {
     let mut who = String::new();
-    // The holder may be about to write its line.
+    // The holder may not have written its line yet.
     let _ = file.take(4096).read_to_string(&mut who);
     let who = if who.trim().is_empty() { "another process" } else { who.trim() };
     Error::file(folder, format!("in use by {who}")).advise("wait for it, stop it, or choose another folder")
 }
 
-/// Whether an open file is the one at `path`.
+/// Whether an open file is still the one at `path`.
 fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
     matches!((file.metadata().map(id), fs::metadata(path).map(id)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// ` on NAME`, for folders that several machines share.
+/// ` on NAME`, for folders shared between machines.
 fn host() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname").map_or(String::new(), |name| format!(" on {}", name.trim()))
 }

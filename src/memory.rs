@@ -1,5 +1,5 @@
-//! Host memory: how much there is, and allocations that fail with an error instead of ending the process. What takes memory
-//! by a user's numbers is priced first and refused in one line that says what it needs, what there is and what would fit.
+//! Host memory: how much is free, and allocations that return an error instead of aborting the process. Allocations whose size
+//! depends on user input are checked first and refused with one line: what is needed, what is free and what would fit.
 
 use crate::{Error, Result};
 use bytemuck::Zeroable;
@@ -7,27 +7,27 @@ use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 
-/// Allocations below this are not held against what is free: asking takes half a millisecond.
+/// Allocations below this are not checked against the free memory: a query takes half a millisecond.
 const SMALL: u128 = 64 << 20;
 
-/// Bytes that this process may still allocate: the least of what the system has available, what its control groups leave and
-/// what its limits on address space and data leave. Without an account of it (not on Linux) there is no bound.
+/// Bytes that this process may still allocate: the minimum of the system's available memory, of what its control groups leave
+/// and of what its limits on address space and data leave. Where this is not reported (not on Linux) there is no bound.
 pub fn available() -> u64 {
     [system(), groups(), limits()].into_iter().flatten().min().unwrap_or(u64::MAX)
 }
 
-/// A zeroed vector of `len` values, untouched pages included: they cost nothing before they are used. `what` says what it is
-/// for and may be empty.
+/// A zeroed vector of `len` values, untouched pages included: they cost nothing until they are used. `what` names its purpose
+/// and may be empty.
 ///
 /// # Errors
-/// More than is free: how much is needed, and how much there is.
+/// More than is free: how much is needed, and how much is free.
 pub fn zeroed<T: Zeroable>(len: usize, what: impl Display) -> Result<Vec<T>> {
     let bytes = len as u128 * size_of::<T>() as u128;
     check(&what, bytes)?;
     bytemuck::allocation::try_zeroed_vec(len).map_err(|()| refused(what, bytes, available()))
 }
 
-/// An empty vector with room for `len` values.
+/// An empty vector with capacity for `len` values.
 ///
 /// # Errors
 /// As [`zeroed`].
@@ -39,10 +39,10 @@ pub fn reserve<T>(len: usize, what: impl Display) -> Result<Vec<T>> {
     Ok(values)
 }
 
-/// Lengthens `values` with zeros to `len` values, if it is shorter.
+/// Extends `values` with zeros to `len` values, if it is shorter.
 ///
 /// # Errors
-/// As [`zeroed`]; the vector is as it was.
+/// As [`zeroed`]; the vector is unchanged.
 pub fn grow<T: Zeroable + Clone>(values: &mut Vec<T>, len: usize, what: impl Display) -> Result<()> {
     if values.is_empty() && len > 0 {
         *values = zeroed(len, what)?;
@@ -55,7 +55,7 @@ pub fn grow<T: Zeroable + Clone>(values: &mut Vec<T>, len: usize, what: impl Dis
     Ok(())
 }
 
-/// Whether `bytes` can be had.
+/// Checks that `bytes` can be allocated.
 ///
 /// # Errors
 /// As [`zeroed`].
@@ -67,16 +67,16 @@ pub fn check(what: impl Display, bytes: u128) -> Result<()> {
     if bytes <= usable(free) { Ok(()) } else { Err(refused(what, bytes, free)) }
 }
 
-/// Refuses `n` samples, say, whose bytes `cost(n)` grow with their number, if `free` bytes are too few.
+/// Checks that the bytes `cost(n)`, which grow with `n` (samples, for example), fit into `free` bytes.
 ///
 /// # Errors
-/// How much is needed, how much there is, and how many would fit.
+/// How much is needed, how much is free, and how many would fit.
 pub fn fit(what: impl Display, n: usize, free: u64, cost: impl Fn(usize) -> u128) -> Result<()> {
     let needed = cost(n);
     if needed <= usable(free) {
         return Ok(());
     }
-    // [low, high): fits, does not.
+    // [low, high): fits, does not fit.
     let (mut low, mut high) = (0, n);
     while high - low > 1 {
         let middle = low + (high - low) / 2;
@@ -89,12 +89,12 @@ pub fn fit(what: impl Display, n: usize, free: u64, cost: impl Fn(usize) -> u128
     Err(refused(what, needed, free).advise(advice))
 }
 
-/// The line of [`check`].
+/// The message of [`check`].
 pub fn refused(what: impl Display, needed: u128, free: u64) -> Error {
     Error::memory(what, format!("needs {} of memory, {} are free", size(needed), size(free.into())))
 }
 
-/// What may be planned with: the rest of the program lives beside it.
+/// The part of the free memory to plan with: the rest is left to the remainder of the program.
 pub fn usable(free: u64) -> u128 {
     u128::from(free - free / 16)
 }
@@ -119,18 +119,18 @@ pub fn thousands(number: usize) -> String {
     groups.join(",")
 }
 
-/// Rounded down to two digits: what is free changes from moment to moment.
+/// Rounded down to two digits, because the free memory changes continually.
 fn two_digits(number: usize) -> usize {
     let unit = 10usize.pow(number.checked_ilog10().unwrap_or(0).saturating_sub(1));
     number / unit * unit
 }
 
-/// What the system could give without swapping.
+/// Memory that the system can provide without swapping.
 fn system() -> Option<u64> {
     field(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:").map(|kilobytes| kilobytes.saturating_mul(1024))
 }
 
-/// What the control groups of this process and those above leave, in version 2 or 1.
+/// What the control groups of this process and their parents leave, in version 2 or 1.
 fn groups() -> Option<u64> {
     let text = fs::read_to_string("/proc/self/cgroup").ok()?;
     text.lines().filter_map(|line| group(line, Path::new("/sys/fs/cgroup"))).min()
@@ -150,7 +150,7 @@ fn group(line: &str, mount: &Path) -> Option<u64> {
     let left = |folder: &Path| {
         let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
         let limit = number(limit)?;
-        // Files that are merely cached make room.
+        // Page cache can be reclaimed.
         let cached = field(&fs::read_to_string(folder.join("memory.stat")).ok()?, cache).unwrap_or(0);
         Some(limit.saturating_sub(number(usage)?.saturating_sub(cached)))
     };
@@ -163,14 +163,14 @@ fn limits() -> Option<u64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let left = |name: &str, used: &str| {
-        // "unlimited" is no number.
+        // "unlimited" is not a number.
         let limit = field(&limits, name)?;
         Some(limit.saturating_sub(field(&status, used)?.saturating_mul(1024)))
     };
     [left("Max address space", "VmSize:"), left("Max data size", "VmData:")].into_iter().flatten().min()
 }
 
-/// The first number behind `name` at the start of a line.
+/// The first number after `name` at the start of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.split_whitespace().next()?.parse().ok()

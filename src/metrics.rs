@@ -1,23 +1,23 @@
-//! How right answers are: per attribute and on average.
+//! Accuracy of predictions: per attribute and on average.
 
 use serde::{Deserialize, Serialize};
 
-/// One attribute over a set of images.
+/// Results for one attribute over a set of images.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Accuracy {
     #[serde(skip)]
     pub name: String,
-    /// Share of right answers, in 0..=1.
+    /// Share of correct predictions, in 0..=1.
     pub accuracy: f64,
-    /// Mean of the true positive and the true negative rate (the paper's measure on LFW); `None` if all images have the
-    /// attribute, or none.
+    /// Mean of the true-positive and true-negative rates (the paper's measure on LFW); `None` if all images have the attribute,
+    /// or none.
     pub balanced_accuracy: Option<f64>,
-    /// What answering the more frequent value for every one of these images reaches.
+    /// Accuracy of always predicting the more frequent value in this set.
     pub majority: f64,
-    /// Images that have the attribute.
+    /// Number of images that have the attribute.
     pub positives: usize,
-    /// Area under the ROC curve: how often an image with the attribute has a greater score than one without; `None` if all
-    /// have it, or none.
+    /// Area under the ROC curve: the probability that an image with the attribute has a higher score than one without; `None` if
+    /// all images have it, or none.
     pub auc: Option<f64>,
 }
 
@@ -25,21 +25,21 @@ pub struct Accuracy {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Means {
     pub accuracy: f64,
-    /// Over the attributes that have one.
+    /// Mean over the attributes that have one.
     pub balanced_accuracy: f64,
     pub majority: f64,
 }
 
-/// Compares scores [images, attributes] (present above 0) with the truth, of the same shape; one entry per name. A score
-/// that is not a number says that the attribute is absent.
+/// Compares scores [images, attributes] (present above 0) with the ground truth, of the same shape; one entry per name. A score
+/// that is NaN predicts that the attribute is absent.
 ///
 /// # Panics
-/// If the lengths do not fit, or there is no image.
+/// If the lengths do not match, or there are no images.
 pub fn accuracies(names: &[String], scores: &[f32], truth: &[bool]) -> Vec<Accuracy> {
     assert!(scores.len() == truth.len() && !scores.is_empty() && scores.len().is_multiple_of(names.len()));
     let images = scores.len() / names.len();
     let attribute = |(a, name): (usize, &String)| {
-        // Of the images without and with the attribute: how many there are, how many were answered rightly.
+        // For images without and with the attribute: their number, and the number of correct predictions.
         let (mut count, mut right) = ([0usize; 2], [0usize; 2]);
         for image in 0..images {
             let (score, truth) = (scores[image * names.len() + a], truth[image * names.len() + a]);
@@ -59,7 +59,7 @@ pub fn accuracies(names: &[String], scores: &[f32], truth: &[bool]) -> Vec<Accur
     names.iter().enumerate().map(attribute).collect()
 }
 
-/// The area under the ROC curve of (score, truth): the Mann-Whitney statistic, where equal scores count as half.
+/// The area under the ROC curve of (score, truth): the Mann-Whitney statistic, where ties count as one half.
 fn auc(mut answers: Vec<(f32, bool)>) -> Option<f64> {
     for (score, _) in &mut answers {
         if score.is_nan() {
@@ -67,7 +67,7 @@ fn auc(mut answers: Vec<(f32, bool)>) -> Option<f64> {
         }
     }
     answers.sort_by(|a, b| a.0.total_cmp(&b.0));
-    // Pairs of a negative and a positive in the right order; negatives below the present score.
+    // Pairs of a negative and a positive in the correct order; negatives below the current score.
     let (mut ordered, mut below, mut positives) = (0.0, 0.0, 0.0);
     for same in answers.chunk_by(|a, b| a.0 == b.0) {
         let present = same.iter().filter(|(_, truth)| *truth).count() as f64;
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn rates_are_counted_per_attribute() {
         let names = ["a".to_string(), "b".to_string()];
-        // Attribute a: truth 1 0 0 0, answers 1 1 0 0. Attribute b: never there, once answered.
+        // Attribute a: truth 1 0 0 0, predictions 1 1 0 0. Attribute b: never present, predicted once.
         let truth = [true, false, false, false, false, false, false, false];
         let scores = [1.0, -1.0, 2.0, 0.5, -3.0, -1.0, -0.1, f32::NAN];
         let found = accuracies(&names, &scores, &truth);

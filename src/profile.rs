@@ -1,6 +1,6 @@
-//! Where the time of a pass goes: each launch of a net's program by itself, many times, against what the GPU could do at
-//! best (the roofline: the larger of its FLOPs over the unit's rate and its bytes over the bandwidth). On the CPU the same
-//! per operation.
+//! Where the time of a pass goes: each launch of a net's program is timed individually, many times, and compared with the GPU's
+//! limits (the roofline: the larger of its FLOPs over the unit's rate and its bytes over the bandwidth). On the CPU the same per
+//! operation.
 
 use crate::Result;
 use crate::device::{Attributes, Device, Launch, Peaks, Work};
@@ -11,22 +11,22 @@ use crate::rng::Rng;
 use std::fmt::Display;
 use std::sync::Arc;
 
-/// Passes before anything is measured.
+/// Warm-up passes before measuring.
 const WARM_UP: usize = 3;
-/// Graphs that are started in a row where a pass is timed as a whole, so that the host's share disappears.
+/// Number of consecutive graph launches when timing a whole pass, so that host overhead disappears.
 const IN_A_ROW: usize = 10;
 
-/// Repeated times of one thing, in seconds.
+/// Repeated timings of one item, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Times {
     pub median: f64,
-    /// A quarter of the runs is below, a quarter above.
+    /// Lower and upper quartiles.
     pub low: f64,
     pub high: f64,
 }
 
 impl Times {
-    /// Of at least one run.
+    /// Computes the statistics of at least one run.
     fn of(mut seconds: Vec<f64>) -> Self {
         seconds.sort_by(f64::total_cmp);
         let at = |share: f64| {
@@ -37,7 +37,7 @@ impl Times {
     }
 }
 
-/// What bounds a launch.
+/// The resource that bounds a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Roof {
     Compute,
@@ -47,19 +47,19 @@ pub enum Roof {
 /// One launch, or one layer's pass on the CPU.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// On the CPU the layer's type.
+    /// On the CPU, the layer's type.
     pub kernel: String,
     pub layer: String,
     pub is_backward: bool,
     pub times: Times,
     pub work: Work,
-    /// Of a kernel.
+    /// The launch; only for kernels.
     pub launch: Option<Launch>,
-    /// What the compiler made of it, where a driver tells.
+    /// Attributes of the compiled kernel, where a driver reports them.
     pub attributes: Option<Attributes>,
-    /// Resident threads as a share of what a multiprocessor holds.
+    /// Resident threads relative to the maximum of a multiprocessor.
     pub occupancy: Option<f64>,
-    /// The least time it could take over the time it took, and what that is bound by.
+    /// The minimum possible time over the measured time, and the resource that bounds it.
     pub roofline: Option<(f64, Roof)>,
 }
 
@@ -87,21 +87,21 @@ impl Row {
 
 /// A profile.
 #[derive(Debug)]
-pub struct Report {
+pub struct Profile {
     pub device: String,
     pub peaks: Option<Peaks>,
     pub rows: Vec<Row>,
-    /// The whole pass at once: as a graph on a GPU.
+    /// Time of the whole pass: as a graph on a GPU.
     pub whole: Times,
 }
 
-impl Report {
+impl Profile {
     /// Sum of the rows' medians.
     pub fn sum(&self) -> f64 {
         self.rows.iter().map(|row| row.times.median).sum()
     }
 
-    /// Layers in the order in which they first ran, with forward and backward seconds.
+    /// Layers in order of first execution, with forward and backward seconds.
     pub fn layers(&self) -> Vec<(&str, [f64; 2])> {
         let mut layers: Vec<(&str, [f64; 2])> = Vec::new();
         for row in &self.rows {
@@ -115,11 +115,11 @@ impl Report {
     }
 }
 
-/// Times passes over `n` samples of noise, `runs` times: forward, and backward if the purpose has one.
+/// Times passes over `n` random samples, `runs` times: forward, and backward if the purpose includes it.
 ///
 /// # Errors
-/// No memory for the batch; a launch that failed.
-pub fn profile(device: &Device, net: &Arc<Net>, n: usize, purpose: Purpose, runs: usize) -> Result<Report> {
+/// Insufficient memory for the batch; a launch that failed.
+pub fn profile(device: &Device, net: &Arc<Net>, n: usize, purpose: Purpose, runs: usize) -> Result<Profile> {
     check(format!("{}: a batch of {n}", net.spec.place), device, net, n, purpose)?;
     let batch = Batch::draw(net, n, purpose)?;
     let runs = runs.max(1);
@@ -130,7 +130,7 @@ pub fn profile(device: &Device, net: &Arc<Net>, n: usize, purpose: Purpose, runs
     if batch.training {
         session.backward(batch.cotangent.as_deref())?;
     }
-    // The emulator needs no warming, and is slow.
+    // The emulator needs no warm-up, and is slow.
     let (warm_up, repeats) = if device.is_emulated() { (0, 1) } else { (WARM_UP, IN_A_ROW) };
     let mut time = || session.time(&batch.input, batch.mode(), batch.targets(), batch.cotangent.as_deref(), repeats);
     for _ in 0..warm_up.min(runs) {
@@ -147,24 +147,24 @@ pub fn profile(device: &Device, net: &Arc<Net>, n: usize, purpose: Purpose, runs
     let timed = session.timed(batch.mode())?;
     let rows = timed.into_iter().zip(seconds).map(|(timed, seconds)| Row::new(timed, Times::of(seconds), device));
     let peaks = device.properties().and_then(|properties| properties.peaks);
-    Ok(Report { device: device.describe(), peaks, rows: rows.collect(), whole: Times::of(whole) })
+    Ok(Profile { device: device.describe(), peaks, rows: rows.collect(), whole: Times::of(whole) })
 }
 
-/// Whether [`profile`] has the memory for passes over `n` samples.
+/// Checks that [`profile`] has enough memory for passes over `n` samples.
 ///
 /// # Errors
-/// `what` needs more than is free: how much, and the largest batch that would fit.
+/// `what` needs more memory than is free: how much, and the largest batch that would fit.
 pub fn check(what: impl Display, device: &Device, net: &Net, n: usize, purpose: Purpose) -> Result<()> {
-    // Beside the session: the batch, its targets, a cotangent and parameters.
+    // In addition to the session: the batch, its targets, a cotangent and parameters.
     net.fit(what, device, n, purpose, |n| net.batch_bytes(n) + net.answer_bytes(n) + net.parameter_bytes())
 }
 
-/// Numbers to compute on: no zeros, which some hardware is quicker with.
+/// Random numbers to compute on: no zeros, which some hardware processes faster.
 struct Batch {
     input: Vec<f32>,
     classes: Vec<u32>,
     values: Vec<f32>,
-    /// None where a loss is last.
+    /// None if the last layer is a loss.
     cotangent: Option<Vec<f32>>,
     training: bool,
 }
@@ -205,14 +205,14 @@ impl Batch {
     }
 }
 
-/// `len` draws.
+/// Draws `len` values.
 fn fill<T>(len: usize, mut draw: impl FnMut() -> T) -> Result<Vec<T>> {
     let mut values = memory::reserve(len, "a batch")?;
     values.extend((0..len).map(|_| draw()));
     Ok(values)
 }
 
-/// The least time over the time taken.
+/// The minimum possible time over the measured time.
 fn roofline(kernel: &str, work: Work, seconds: f64, peaks: Peaks) -> (f64, Roof) {
     let compute = work.flops as f64 / rate(kernel, peaks);
     let memory = work.bytes as f64 / peaks.memory;
@@ -220,9 +220,9 @@ fn roofline(kernel: &str, work: Work, seconds: f64, peaks: Peaks) -> (f64, Roof)
     (compute.max(memory) / seconds.max(f64::MIN_POSITIVE), roof)
 }
 
-/// FLOP/s of the unit that a kernel multiplies on: products in other precisions than f32 use tensor cores.
+/// FLOP/s of the unit on which a kernel multiplies: products in precisions other than f32 use tensor cores.
 fn rate(kernel: &str, peaks: Peaks) -> f64 {
-    let is_product = ["conv_forward", "conv_data", "conv_weights", "gemm_n", "gemm_t", "dense_conv"]
+    let is_product = ["conv_forward", "conv_backward_data", "conv_backward_weights", "gemm_n", "gemm_t", "dense_conv"]
         .iter()
         .any(|name| kernel.starts_with(name));
     match kernel.rsplit('_').next() {
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(roofline("conv_forward_f32", work, 16e-6, peaks), (0.5, Roof::Compute));
         assert_eq!(roofline("conv_forward_bf16", work, 4e-6, peaks), (0.5, Roof::Memory));
         assert_eq!(roofline("gemm_tn_tf32", work, 4e-6, peaks), (0.5, Roof::Memory));
-        // Not on tensor cores.
+        // Does not use tensor cores.
         assert_eq!(rate("pool_forward_f16", peaks), 1e12);
     }
 

@@ -1,7 +1,7 @@
 //! Counter-based random numbers: Philox4x32-10 (Salmon et al., *Parallel random numbers: as easy as 1, 2, 3*, SC 2011).
 //!
-//! A draw is a pure function of (seed, stream, index). That is why a resumed run needs no saved generator state,
-//! why worker threads cannot change an augmentation, and why a GPU kernel can produce the same dropout mask.
+//! A draw is a pure function of (seed, stream, index). Therefore a resumed run needs no saved generator state, the number of
+//! worker threads cannot change an augmentation, and a GPU kernel can reproduce the dropout mask.
 
 const M0: u32 = 0xD251_1F53;
 const M1: u32 = 0xCD9E_8D57;

@@ -1,14 +1,14 @@
-//! Settings: the TOML files that people write. Every value that is wrong is named with file, line and key, and every number
-//! has a range ([`Limit`]) that is checked while it is read, before anything is made of it.
+//! Settings: the TOML files that users write. Every invalid value is reported with file, line and key, and every number
+//! has a range ([`Limit`]) that is checked while it is parsed, before it is used.
 //!
-//! A struct that is read from TOML gives each of its numbers a range, whatever holds it (`Option`, `Vec`, an array, a map):
+//! A struct that is read from TOML gives each of its numbers a range, whatever contains it (`Option`, `Vec`, an array, a map):
 //!
 //! ```text
 //! #[serde(deserialize_with = "within::<Side, _, _>")]
 //! frame: [usize; 2],
 //! ```
 //!
-//! A number without one is a fault that `tests/settings.rs` finds.
+//! `tests/settings.rs` fails for a number without one.
 
 use crate::shipped::Source;
 use crate::{Error, Result};
@@ -22,12 +22,12 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
-/// Bytes of a file of settings beyond which it is none.
+/// Maximum size of a settings file in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
-/// Keys of `--set a.b.c=value` beyond which it is a mistake.
+/// Maximum number of keys in `--set a.b.c=value`.
 const DEEPEST: usize = 32;
 
-/// A number type that TOML's integers and floats become.
+/// A number type that TOML's integers and floats convert to.
 pub trait Number: Copy + PartialOrd + fmt::Display {
     fn of_integer(value: i64) -> Option<Self>;
     fn of_float(value: f64) -> Option<Self>;
@@ -55,7 +55,7 @@ macro_rules! numbers {
 }
 numbers!(usize, u64; f32, f64);
 
-/// The range of a number, both ends included. NaN is in none.
+/// The range of a number, both ends included. NaN is outside of every range.
 pub trait Limit {
     type Number: Number;
     const LEAST: Self::Number;
@@ -77,11 +77,11 @@ macro_rules! limits {
 }
 pub(crate) use limits;
 
-/// The number, or why it is none that `L` allows.
+/// The number, or the reason why `L` rejects it.
 fn checked<L: Limit>(found: impl fmt::Debug, number: Option<L::Number>) -> Result<L::Number, String> {
     match number {
         Some(number) if L::LEAST <= number && number <= L::MOST => Ok(number),
-        // As Debug: 1e30 is shown so.
+        // As Debug, which prints 1e30 in this form.
         _ => Err(format!("{found:?} is out of range; write {}", range::<L>())),
     }
 }
@@ -90,7 +90,7 @@ fn range<L: Limit>() -> String {
     format!("{} to {}", L::LEAST, L::MOST)
 }
 
-/// Holds numbers that can be read with the range `L`.
+/// Containers of numbers that can be parsed with the range `L`.
 pub trait Within<L: Limit>: Sized {
     /// # Errors
     /// Another type; a number out of range.
@@ -129,7 +129,7 @@ impl<L: Limit> Visitor<'_> for One<L> {
     }
 }
 
-/// What holds numbers, inside something that holds several.
+/// An element of a container, read with the range `L`; containers may be nested.
 struct Inner<L, T>(T, PhantomData<L>);
 
 impl<'de, L: Limit, T: Within<L>> Deserialize<'de> for Inner<L, T> {
@@ -151,7 +151,7 @@ plain!(usize, u64, f32, f64);
 
 impl<L: Limit, T: Within<L>> Within<L> for Option<T> {
     fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        // TOML has no null: what is there is there.
+        // TOML has no null: a value that is present is `Some`.
         T::read(from).map(Some)
     }
 }
@@ -181,10 +181,10 @@ impl<L: Limit, T: Within<L>> Within<L> for BTreeMap<String, T> {
     }
 }
 
-/// Reads a number given on the command line, with the range `L`: a parser for clap's `value_parser`.
+/// Parses a number from the command line, with the range `L`: for clap's `value_parser`.
 ///
 /// # Errors
-/// A text that is no number; a number out of range.
+/// A text that is not a number; a number out of range.
 pub fn argument<L: Limit>(text: &str) -> Result<L::Number, String> {
     if let Ok(integer) = text.parse::<i64>() {
         return checked::<L>(integer, L::Number::of_integer(integer));
@@ -193,22 +193,22 @@ pub fn argument<L: Limit>(text: &str) -> Result<L::Number, String> {
     checked::<L>(float, L::Number::of_float(float))
 }
 
-/// A step on the way to a value.
+/// A step of a path to a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     Key(String),
     Index(usize),
 }
 
-/// The way to a value through the tables of a file, from the outside.
+/// The path to a value through the tables of a file, from the outermost.
 pub type Way = Vec<Step>;
 
-/// A way of keys, `a.b`.
+/// A path of keys, `a.b`.
 pub fn way(key: &str) -> Way {
     key.split('.').map(|key| Step::Key(key.to_string())).collect()
 }
 
-/// The keys of a way as a person names them, `a.b`; numbers of list entries are left out.
+/// The keys of a path as users write them, `a.b`; indices of list entries are left out.
 fn dotted(way: &[Step]) -> String {
     let keys = way.iter().filter_map(|step| match step {
         Step::Key(key) => Some(key.as_str()),
@@ -217,7 +217,7 @@ fn dotted(way: &[Step]) -> String {
     keys.collect::<Vec<_>>().join(".")
 }
 
-/// A value that is wrong: the way to it, and what is wrong with it.
+/// An invalid value: its path, and the reason.
 #[derive(Debug, Clone)]
 pub struct Mistake {
     pub way: Way,
@@ -230,20 +230,20 @@ impl Mistake {
         Self { way: way(key), found: found.to_string() }
     }
 
-    /// The same in a table or a list of the value.
+    /// The same, inside a table or a list of the value.
     pub fn inside(mut self, step: Step) -> Self {
         self.way.insert(0, step);
         self
     }
 
-    /// The dotted key; empty for a mistake of a whole.
+    /// The dotted key; empty for a mistake without a path.
     pub fn key(&self) -> String {
-        // The text names an unknown key already.
+        // The text already names an unknown key.
         let end = self.way.len() - usize::from(self.is_unknown_key());
         dotted(&self.way[..end])
     }
 
-    /// A key that nobody reads.
+    /// An unknown key.
     pub fn is_unknown_key(&self) -> bool {
         match self.way.last() {
             Some(Step::Key(key)) => self.found.starts_with(&format!("unknown field `{key}`")),
@@ -252,7 +252,7 @@ impl Mistake {
     }
 }
 
-/// A mistake of a whole.
+/// A mistake without a path.
 impl From<String> for Mistake {
     fn from(found: String) -> Self {
         Self { way: Way::new(), found }
@@ -270,27 +270,27 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// A struct from a table.
+/// Deserialises a struct from a table.
 ///
 /// # Errors
-/// The first value that is wrong.
+/// The first invalid value.
 pub fn from_table<T: DeserializeOwned>(table: Table) -> Result<T, Mistake> {
     serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
         let steps = error.path().iter().filter_map(|segment| match segment {
             serde_path_to_error::Segment::Seq { index } => Some(Step::Index(*index)),
             serde_path_to_error::Segment::Map { key } => Some(Step::Key(key.clone())),
-            // The variant that a `kind` names is no key of the file.
+            // The variant that a `kind` names is not a key of the file.
             serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => None,
         });
         Mistake { way: steps.collect(), found: error.inner().message().replace('\n', " ") }
     })
 }
 
-/// Writes an enum whose variants are tables as one table with the variant's name as `kind`; [`Document::untag`] is the way
-/// back. Serde's own tagged enums forget where their values stood.
+/// Serialises an enum whose variants are tables as one table with the variant's name as `kind`; [`Document::untag`] is the
+/// inverse. Serde's own tagged enums lose the position of their values.
 ///
 /// # Errors
-/// Values that JSON cannot hold.
+/// Values that JSON cannot represent.
 pub fn tagged<T: Serialize, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
     use serde::ser::Error;
     // Through text, where an f32 keeps its short form.
@@ -323,19 +323,19 @@ impl<'de> Deserialize<'de> for Names {
     }
 }
 
-/// A changed value of a file, as `--set schedule.rate=0.01` gives it.
+/// A changed value of a file, as given by `--set schedule.rate=0.01`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// Where in the tables of the file.
+    /// Path in the tables of the file.
     pub keys: Vec<String>,
-    /// What shall stand there.
+    /// The new value.
     pub value: Value,
-    /// Who wants it, for messages: `--set schedule.rate`.
+    /// Origin of the change, for messages: `--set schedule.rate`.
     pub origin: String,
 }
 
 impl Change {
-    /// Reads `key.of.tables=value`; a value that is no TOML is a string.
+    /// Parses `key.of.tables=value`; a value that is not valid TOML is a string.
     ///
     /// # Errors
     /// A text without key or equals sign.
@@ -350,18 +350,18 @@ impl Change {
         Ok(Self { keys, value, origin: format!("--set {key}") })
     }
 
-    /// Every value of a table, and the keys of the tables that it stands in. Keys may be nested,
-    /// `schedule = { rate = 0.01 }`, or dotted, `"schedule.rate" = 0.01`. `origin` says where the value at such keys comes from.
+    /// Every value of a table, with the keys of the enclosing tables. Keys may be nested,
+    /// `schedule = { rate = 0.01 }`, or dotted, `"schedule.rate" = 0.01`. `origin` names the origin of the value at such keys.
     pub fn all_of(table: &Table, origin: &dyn Fn(&[String]) -> String) -> Vec<Self> {
         let mut changes = Vec::new();
         collect(table, &[], origin, &mut changes);
         changes
     }
 
-    /// Puts the value where it belongs; tables on the way are made.
+    /// Sets the value; missing tables on its path are created.
     ///
     /// # Errors
-    /// Something on the way that is no table.
+    /// Something on the path that is not a table.
     pub fn apply(&self, table: &mut Table) -> Result<()> {
         let wrong = |found: String| Error::new(&self.origin, found);
         let (last, tables) = self.keys.split_last().ok_or_else(|| wrong("has no key".into()))?;
@@ -389,10 +389,10 @@ fn collect(table: &Table, above: &[String], origin: &dyn Fn(&[String]) -> String
     }
 }
 
-/// Reads a file of settings as text.
+/// Reads a settings file as text.
 ///
 /// # Errors
-/// A file that cannot be read, or is too large to be one.
+/// A file that cannot be read, or is too large for a settings file.
 pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
@@ -404,15 +404,15 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     Ok(text)
 }
 
-/// A TOML file that knows where its values stand.
+/// A TOML document that keeps the position of its values.
 #[derive(Debug, Clone, Default)]
 pub struct Document {
-    /// The file, as messages name it.
+    /// The file, as named in messages.
     place: String,
     text: String,
-    /// With changes.
+    /// With changes applied.
     pub table: Table,
-    /// Values that do not stand in the file, and where they come from.
+    /// Values that are not from the file, and their origin.
     changed: Vec<(Way, String)>,
 }
 
@@ -420,7 +420,7 @@ impl Document {
     /// Reads a file.
     ///
     /// # Errors
-    /// A file that cannot be read, with the `advice`; broken TOML, with its line.
+    /// A file that cannot be read, with the `advice`; invalid TOML, with its line.
     pub fn load(source: impl Into<Source>, advice: &str) -> Result<Self> {
         let source = source.into();
         let text = match &source {
@@ -430,14 +430,14 @@ impl Document {
         Self::parse(&source.to_string(), text)
     }
 
-    /// Reads a text; `place` names it in messages.
+    /// Parses a text; `place` names it in messages.
     ///
     /// # Errors
-    /// Broken TOML, with its line.
+    /// Invalid TOML, with its line.
     pub fn parse(place: &str, text: String) -> Result<Self> {
         let parsed = DeTable::parse(&text).map_err(|e| Error::toml(place, &text, &e))?;
         let table = Table::deserialize(toml::de::Deserializer::from(parsed.clone())).map_err(|e| {
-            // A number of more than 64 bits: the only thing that is TOML and no value.
+            // A number of more than 64 bits: the only valid TOML that is not a value.
             let span = e.span().unwrap_or_default();
             let way = way_to(parsed.get_ref(), span.start);
             let found = text.get(span).filter(|found| !found.is_empty()).map_or_else(
@@ -449,7 +449,7 @@ impl Document {
         Ok(Self { place: place.to_string(), text, table, changed: Vec::new() })
     }
 
-    /// The file, as messages name it.
+    /// The file, as named in messages.
     pub fn place(&self) -> &str {
         &self.place
     }
@@ -464,12 +464,12 @@ impl Document {
         Ok(())
     }
 
-    /// Notes that a value does not stand in the file.
+    /// Records that a value is not from the file.
     pub fn comes_from(&mut self, way: Way, origin: &str) {
         self.changed.push((way, origin.to_string()));
     }
 
-    /// Makes of a table with a `kind` what serde reads as an enum: a table in a table of the kind's name.
+    /// Converts a table with a `kind` to the form that serde reads as an enum: a table in a table named after the kind.
     ///
     /// # Errors
     /// A table without a kind.
@@ -487,10 +487,10 @@ impl Document {
         Ok(())
     }
 
-    /// The whole as a struct.
+    /// Deserialises the whole document as a struct.
     ///
     /// # Errors
-    /// The first value that is wrong, with line and key.
+    /// The first invalid value, with line and key.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
         from_table(self.table.clone()).map_err(|mistake| self.mistake(&mistake))
     }
@@ -500,12 +500,12 @@ impl Document {
         self.mistake_in(&[], "", mistake)
     }
 
-    /// The same in a table of the file, which a person knows as `name`.
+    /// The same, in a table of the file that users know as `name`.
     pub fn mistake_in(&self, table: &[Step], name: &str, mistake: &Mistake) -> Error {
         Error::new(self.place_in(table, name, mistake), &mistake.found)
     }
 
-    /// Where a mistake is: `file:line: name: key`, or where the value comes from.
+    /// Location of a mistake: `file:line: name: key`, or the origin of the value.
     pub fn place_in(&self, table: &[Step], name: &str, mistake: &Mistake) -> String {
         let whole = [table, &mistake.way].concat();
         if let Some(origin) = self.origin_of(&whole) {
@@ -523,13 +523,13 @@ impl Document {
         self.mistake(&Mistake::at(key, found))
     }
 
-    /// Where a value that does not stand in the file comes from.
+    /// The origin of a value that is not from the file.
     fn origin_of(&self, way: &[Step]) -> Option<&str> {
         let inside = self.changed.iter().rev().find(|(changed, _)| way.starts_with(changed));
         inside.map(|(_, origin)| origin.as_str())
     }
 
-    /// The line of a value, or of the innermost table around it that is there; from 1 on.
+    /// The line of a value, or of the innermost existing table around it; from 1.
     pub fn line_of(&self, way: &[Step]) -> usize {
         DeTable::parse(&self.text).map_or(1, |table| line(&table, &self.text, way))
     }
@@ -547,7 +547,7 @@ impl Document {
     }
 }
 
-/// Counts lines of a text whose places are asked for in about their order.
+/// Converts offsets of a text to lines; fastest for offsets in ascending order.
 struct Lines<'a> {
     text: &'a str,
     at: usize,
@@ -574,7 +574,7 @@ fn line(table: &Spanned<DeTable<'_>>, text: &str, way: &[Step]) -> usize {
     Lines::new(text).at(place_of(table.get_ref(), way).unwrap_or(0))
 }
 
-/// Where the last step of a way that is there begins.
+/// Offset of the last step of an existing path.
 fn place_of(table: &DeTable<'_>, way: &[Step]) -> Option<usize> {
     let (first, rest) = way.split_first()?;
     let Step::Key(key) = first else { return None };
@@ -593,11 +593,11 @@ fn place_of(table: &DeTable<'_>, way: &[Step]) -> Option<usize> {
     }
 }
 
-/// The way to the innermost value that holds a place of the text.
+/// The path to the innermost value that contains an offset of the text.
 fn way_to(table: &DeTable<'_>, place: usize) -> Way {
     fn inside(value: &Spanned<DeValue<'_>>, place: usize) -> Option<Way> {
         match value.get_ref() {
-            // Tables lie in pieces: only what is in them counts.
+            // A table's parts may be scattered over the text: only its contents count.
             DeValue::Table(table) => Some(way_to(table, place)).filter(|way| !way.is_empty()),
             DeValue::Array(list) => list.iter().enumerate().find_map(|(index, entry)| {
                 let way = inside(entry, place)?;

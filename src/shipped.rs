@@ -1,27 +1,27 @@
-//! The files inside the program: the model, the nets and the recipes that ship with Weft, so that the bare binary works on any
-//! machine and from any folder. Files that users name are read from disk; a [`Source`] is either.
+//! The files embedded in the program: the model, the nets and the recipes that ship with Weft, so that the bare binary works on
+//! any machine and from any folder. Files named by users are read from disk; a [`Source`] is either kind.
 
 use crate::{Error, Result};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A file inside the program.
+/// An embedded file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Shipped {
-    /// Its name; it has no folder.
+    /// Its name, without a folder.
     pub name: &'static str,
     /// Its content.
     pub bytes: &'static [u8],
 }
 
-/// A table of files of one folder of the repository.
+/// A table of the files in one folder of the repository.
 macro_rules! shipped {
     ($folder:literal: $($name:literal),* $(,)?) => {
         &[$(Shipped { name: $name, bytes: include_bytes!(concat!("../", $folder, "/", $name)) }),*]
     };
 }
 
-/// The model bundle: what `--model` replaces.
+/// The model bundle, which `--model` replaces.
 const MODEL: &[Shipped] = shipped!("weights":
     "model.toml", "lnet_o.toml", "lnet_o.safetensors", "lnet_s.toml", "lnet_s.safetensors", "anet.toml", "anet.safetensors",
     "svm.safetensors",
@@ -36,14 +36,14 @@ const RECIPES: &[Shipped] = shipped!("weights/recipes":
     "anet-identities.toml", "celeba-mini.toml", "lnet-o-tags.toml", "lnet-objects.toml", "lnet-s-tags.toml", "model.toml",
 );
 
-/// The folder beside the program in which a model replaces the one inside it.
+/// The folder next to the program in which a model overrides the embedded one.
 const BESIDE: &str = "weights";
 
 fn find(table: &'static [Shipped], name: &str) -> Option<&'static Shipped> {
     table.iter().find(|file| file.name == name)
 }
 
-/// A file that is read: on disk, or inside the program.
+/// An input file: on disk, or embedded in the program.
 ///
 /// ```
 /// use weft::net::{Net, Unknown};
@@ -51,8 +51,8 @@ fn find(table: &'static [Shipped], name: &str) -> Option<&'static Shipped> {
 ///
 /// let source = Source::net("anet");
 /// let net = Net::load(&source)?;
-/// let values = net.load_parameters(source.weights()?, Unknown::Ignore)?;
-/// assert_eq!(values.len(), net.parameter_len());
+/// let loaded = net.load_parameters(source.weights()?, Unknown::Ignore)?;
+/// assert_eq!(loaded.values.len(), net.parameter_len());
 /// # Ok::<(), weft::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl From<&Source> for Source {
     }
 }
 
-/// As messages name it.
+/// The form used in messages.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -86,7 +86,7 @@ impl fmt::Display for Source {
 }
 
 impl Source {
-    /// A network description: the bare name of a built-in net, unless there is a file of exactly that name; else a path.
+    /// A network description: the bare name of a built-in net, unless a file with exactly that name exists; otherwise a path.
     pub fn net(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         let shipped = || {
@@ -100,7 +100,7 @@ impl Source {
         }
     }
 
-    /// Names of all built-in nets, in one line.
+    /// Names of all built-in nets, on one line.
     pub fn net_names() -> String {
         let others = NETS.iter().map(|file| stem(file.name));
         MODEL_NETS.into_iter().chain(others).collect::<Vec<_>>().join(", ")
@@ -129,13 +129,13 @@ impl Source {
         }
     }
 
-    /// Whether it is there.
+    /// Whether it exists.
     pub fn exists(&self) -> bool {
         self.path().is_none_or(Path::exists)
     }
 }
 
-/// The folder of a model bundle: on disk, or inside the program.
+/// The folder of a model bundle: on disk, or embedded in the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Folder {
     /// A path.
@@ -160,8 +160,8 @@ impl fmt::Display for Folder {
 }
 
 impl Folder {
-    /// The model where none is named: in the folder `weights` beside the program if there is one with a bundle in it, else the
-    /// one inside the program.
+    /// The default model: in the folder `weights` next to the program if that contains a bundle, otherwise the one embedded in
+    /// the program.
     pub fn model() -> Self {
         let program = std::env::current_exe().ok();
         let beside = program.as_deref().and_then(Path::parent).map(|folder| folder.join(BESIDE));
@@ -174,7 +174,7 @@ impl Folder {
     /// A file of the bundle.
     ///
     /// # Errors
-    /// A name that the built-in bundle does not hold.
+    /// A name that is not in the built-in bundle.
     pub fn file(&self, name: impl AsRef<Path>) -> Result<Source> {
         let name = name.as_ref();
         match self {
@@ -188,7 +188,7 @@ impl Folder {
     }
 }
 
-/// Names of the recipes and training files, and what each is for: the first sentence of its comment.
+/// Names of the recipes and training files, and their purpose: the first sentence of their comment.
 pub fn recipes() -> impl Iterator<Item = (&'static str, String)> {
     RECIPES.iter().map(|file| {
         let comment = text(file).lines().map_while(|line| line.strip_prefix('#')).map(str::trim);
@@ -228,7 +228,7 @@ fn stem(name: &'static str) -> &'static str {
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
-/// Shipped TOML is UTF-8; a test reads it all.
+/// Shipped TOML is UTF-8; a test reads all of it.
 fn text(file: &'static Shipped) -> &'static str {
     std::str::from_utf8(file.bytes).unwrap_or_default()
 }
@@ -260,7 +260,7 @@ mod tests {
         for ending in [".toml", ".safetensors"] {
             assert_eq!(listed(MODEL, ending), names("weights", ending));
         }
-        // Nets of the paper's width have the names of those in the model.
+        // Nets of the paper's width have the same names as those in the model.
         assert_eq!([listed(NETS, ""), vec!["lnet_o.toml".into(), "lnet_s.toml".into()]].concat(), {
             let mut names = names("nets", ".toml");
             names.retain(|name| name != "anet.toml");

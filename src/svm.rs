@@ -1,12 +1,12 @@
-//! Forty attributes from one feature vector: a linear SVM each (*Deep Learning Face Attributes in the Wild*, section
+//! Forty attributes from one feature vector: one linear SVM per attribute (*Deep Learning Face Attributes in the Wild*, section
 //! 2.2), solved by LIBLINEAR.
 //!
-//! The one idea: all machines together are one affine map. Training standardises the features and then folds the
-//! standardisation into the weights, so scoring is a matrix product and a file holds one matrix and one vector.
+//! Key idea: all SVMs together form one affine map. Training standardises the features and then folds the standardisation into
+//! the weights, so scoring is a matrix product and a file contains one matrix and one vector.
 //!
-//! The solver is LIBLINEAR's primal trust-region Newton method (`-s 2`: L2-regularised, squared hinge loss). Its dual
-//! solver shuffles with the C library's `rand`, which threads share: that one would give other weights on every run.
-//! The primal one draws nothing.
+//! The solver is LIBLINEAR's primal trust-region Newton method (`-s 2`: L2-regularised, squared hinge loss). Its dual solver
+//! shuffles with the C library's `rand`, whose state is shared between threads, so it would give different weights on every run.
+//! The primal solver uses no random numbers.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -26,17 +26,17 @@ use crate::text_table::{TextTable, number, text};
 use crate::weights::{Dtype, Named, TensorFile, write};
 use crate::{Error, Result};
 
-/// LIBLINEAR's own default for this solver: the gradient, relative to the one at zero, at which it stops.
+/// LIBLINEAR's default for this solver: it stops at this norm of the gradient relative to that at zero.
 const TOLERANCE: f64 = 0.01;
-/// Feature vectors that a thread scores at a time.
+/// Number of feature vectors that a thread scores at a time.
 const TILE: usize = 128;
-/// Distinguishes the partition of the identities from other uses of the same seed.
+/// Separates the partition of the identities from other uses of the same seed.
 const PARTITION_STREAM: u64 = 0x5356_4d00;
 
 /// Feature vectors, row-major [rows, dims].
 #[derive(Debug, Clone, Copy)]
 pub struct Features<'a> {
-    /// Feature vectors.
+    /// Number of feature vectors.
     pub rows: usize,
     /// Length of a feature vector.
     pub dims: usize,
@@ -63,12 +63,12 @@ impl<'a> Features<'a> {
 pub struct Standardiser {
     /// `[dims]`
     pub mean: Vec<f32>,
-    /// `[dims]`; 0 for a feature that is constant.
+    /// `[dims]`; 0 for a constant feature.
     pub inv_std: Vec<f32>,
 }
 
 impl Standardiser {
-    /// Mean and variance of the rows. Errors: a shape that is not the data's, no rows.
+    /// Mean and variance of the rows. Errors: a shape that does not match the data, no rows.
     pub fn fit(features: Features<'_>) -> Result<Self> {
         features.check()?;
         if features.rows == 0 {
@@ -77,7 +77,7 @@ impl Standardiser {
         Ok(Self::fit_rows(features, &vec![true; features.rows]))
     }
 
-    /// The same over the rows where `used`; at least one.
+    /// The same over the rows with `used` set; at least one.
     fn fit_rows(features: Features<'_>, used: &[bool]) -> Self {
         let rows = || features.iter().zip(used).filter_map(|(row, &used)| used.then_some(row));
         let n = rows().count() as f64;
@@ -95,7 +95,7 @@ impl Standardiser {
                 high[d] = high[d].max(x);
             }
         }
-        // Rounding can give a constant feature a tiny variance, so constancy is read from the extremes.
+        // Rounding can give a constant feature a tiny variance, so constancy is determined from the extremes.
         let inv_std = (0..features.dims)
             .map(|d| (1.0 / variance[d].sqrt()) as f32)
             .enumerate()
@@ -104,7 +104,7 @@ impl Standardiser {
         Self { mean: mean.iter().map(|&m| m as f32).collect(), inv_std }
     }
 
-    /// `(x - mean) * inv_std`, [rows, dims]. Errors: a shape that is not the data's, or of other dims.
+    /// `(x - mean) * inv_std`, [rows, dims]. Errors: a shape that does not match the data, or different dims.
     pub fn apply(&self, features: Features<'_>) -> Result<Vec<f32>> {
         features.check()?;
         if features.dims != self.mean.len() {
@@ -118,24 +118,24 @@ impl Standardiser {
         row.iter().zip(&self.mean).zip(&self.inv_std).map(|((&x, &m), &s)| (x - m) * s)
     }
 
-    /// The solver's answer over standardised features, as a machine over the features themselves.
-    fn fold(&self, solution: &[f64]) -> Machine {
+    /// Converts the solver's solution for standardised features to one for the features themselves.
+    fn fold(&self, solution: &[f64]) -> Separator {
         let weights: Vec<f64> = solution.iter().zip(&self.inv_std).map(|(w, &s)| w * f64::from(s)).collect();
         let shift: f64 = weights.iter().zip(&self.mean).map(|(w, &m)| w * f64::from(m)).sum();
-        Machine { bias: solution[weights.len()] - shift, weights }
+        Separator { bias: solution[weights.len()] - shift, weights }
     }
 }
 
-/// One linear machine per attribute: score = weight . features + bias, present where the score is positive.
+/// One linear SVM per attribute: score = weight . features + bias, present where the score is positive.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Svm {
     /// `[attributes]`
     pub names: Vec<String>,
-    /// [attributes, dims], the standardisation folded in.
+    /// [attributes, dims], with the standardisation folded in.
     pub weights: Vec<f32>,
     /// `[attributes]`
     pub bias: Vec<f32>,
-    /// `[attributes]`; 0 where no machine was trained.
+    /// `[attributes]`; 0 where no SVM was trained.
     pub c: Vec<f32>,
 }
 
@@ -145,7 +145,7 @@ impl Svm {
         self.weights.len() / self.names.len().max(1)
     }
 
-    /// Scores, [rows, attributes]. Errors: a shape that is not the data's, or of other dims than the machines'.
+    /// Scores, [rows, attributes]. Errors: a shape that does not match the data, or dims that differ from the SVMs'.
     pub fn scores(&self, features: Features<'_>) -> Result<Vec<f32>> {
         features.check()?;
         if features.dims != self.dims() {
@@ -169,8 +169,8 @@ impl Svm {
         Ok(scores)
     }
 
-    /// Writes `svm.weight` [attributes, dims], `svm.bias` and `svm.c` `[attributes]` as safetensors; the names are
-    /// metadata `attributes`, a JSON list.
+    /// Writes `svm.weight` [attributes, dims], `svm.bias` and `svm.c` `[attributes]` as safetensors; the names are in the
+    /// metadata entry `attributes`, a JSON list.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let (n, dims) = (self.names.len(), self.dims());
         let names = serde_json::to_string(&self.names).map_err(|e| Error::new("attribute names", e))?;
@@ -186,8 +186,7 @@ impl Svm {
         )
     }
 
-    /// Reads what [`Svm::save`] wrote. Errors: a missing tensor, shapes or names that disagree, a value that is not
-    /// finite.
+    /// Reads a file written by [`Svm::save`]. Errors: a missing tensor, inconsistent shapes or names, a value that is not finite.
     pub fn load(source: impl Into<Source>) -> Result<Self> {
         let file = TensorFile::open(source)?;
         let fail = |found: String| Error::new(file.source(), found).advise("write it with weft svm train");
@@ -227,7 +226,7 @@ impl Svm {
 /// Mean of the scores over the patches of each image (section 2.2): [images * patches, attributes] to [images,
 /// attributes].
 ///
-/// Errors: lengths that do not divide.
+/// Errors: lengths that are not divisible.
 pub fn average_over_patches(scores: &[f32], attributes: usize, patches_per_image: usize) -> Result<Vec<f32>> {
     let per_image = attributes.saturating_mul(patches_per_image);
     if per_image == 0 || !scores.len().is_multiple_of(per_image) {
@@ -241,66 +240,66 @@ pub fn average_over_patches(scores: &[f32], attributes: usize, patches_per_image
     Ok(scores.chunks_exact(per_image).flat_map(|image| (0..attributes).map(move |a| mean(image, a))).collect())
 }
 
-/// How to train.
+/// Options of the training.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Costs to choose from.
+    /// Candidate values of C.
     pub cs: Vec<f64>,
-    /// Parts, two or more, into which the identities fall; each part in turn is held out. Fewer identities make fewer
-    /// parts.
+    /// Number of folds, two or more, into which the identities are partitioned; each is held out in turn. With fewer identities
+    /// there are fewer folds.
     pub folds: usize,
     /// Seed of that partition.
     pub seed: u64,
-    /// Threads; 0 takes those of the process. Each holds a copy of the features in LIBLINEAR's form, 16 bytes a
-    /// value, twice while it is built.
+    /// Number of threads; 0 uses the process's pool. Each holds a copy of the features in LIBLINEAR's form, 16 bytes per value,
+    /// twice while it is built.
     pub threads: usize,
 }
 
 impl Default for Options {
-    /// 10^-4 to 10^-1 in half decades (larger ones take longest, and of forty attributes of faces one chose one), five folds.
+    /// 10^-4 to 10^-1 in half decades (larger values take longest, and only one of forty face attributes chose one), five folds.
     fn default() -> Self {
         Self { cs: (0..7).map(|i| 10f64.powf(-4.0 + 0.5 * f64::from(i))).collect(), folds: 5, seed: 0, threads: 0 }
     }
 }
 
-/// What training found, attribute by attribute.
+/// The result of training, per attribute.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
-    /// Feature vectors.
+pub struct SvmReport {
+    /// Number of feature vectors.
     pub rows: usize,
-    /// Different people.
+    /// Number of distinct people.
     pub identities: usize,
-    /// Parts of the cross-validation.
+    /// Number of folds of the cross-validation.
     pub folds: usize,
-    /// Of each attribute.
+    /// One entry per attribute.
     pub attributes: Vec<AttributeReport>,
 }
 
-/// One line of a [`Report`].
+/// The entry of one attribute in a [`SvmReport`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AttributeReport {
-    /// Of the attribute.
+    /// Name of the attribute.
     pub name: String,
-    /// The chosen cost; 0 where no machine was trained.
+    /// The chosen C; 0 where no SVM was trained.
     pub c: f64,
-    /// Rows, of all, that have the attribute.
+    /// Number of rows that have the attribute.
     pub positives: usize,
-    /// Share of the rows classified rightly, with the chosen cost, by a machine that never saw the person.
+    /// Share of the rows classified correctly, with the chosen C, by an SVM that was not trained on the person.
     pub held_out_accuracy: f64,
-    /// Share of the larger class: what a constant answer reaches.
+    /// Share of the larger class: the accuracy of a constant prediction.
     pub majority: f64,
-    /// What is unusual about it.
+    /// A note on anything unusual.
     pub note: Option<String>,
 }
 
-impl Report {
-    /// Mean of the attributes' held-out accuracies.
+impl SvmReport {
+    /// Mean of the held-out accuracies.
     pub fn mean_accuracy(&self) -> f64 {
         self.attributes.iter().map(|a| a.held_out_accuracy).sum::<f64>() / self.attributes.len().max(1) as f64
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for SvmReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let table = TextTable::new([
             text("attribute"),
@@ -327,18 +326,17 @@ impl fmt::Display for Report {
     }
 }
 
-/// Trains one machine per attribute.
+/// Trains one SVM per attribute.
 ///
-/// `labels` [rows, attributes], `identities` `[rows]`: who is on each row. Whole identities are held out, so nobody is
-/// on both sides. Each attribute's C is the one most accurate on those held out, over all folds (the smaller one of
-/// equals); then its machine is trained on everything. Features are standardised, always by the training side alone.
-/// An attribute that all rows have, or none, gets weight 0 and bias 1 or -1, and a note. The same input gives the
-/// same weights, whatever the number of threads.
+/// `labels` [rows, attributes], `identities` `[rows]`: the person in each row. Whole identities are held out, so nobody is on
+/// both sides. For each attribute the C with the highest held-out accuracy over all folds is chosen (the smaller one in a tie);
+/// then its SVM is trained on all rows. Standardisation is always fitted to the training side alone. An attribute that all rows
+/// have, or none, gets weight 0 and bias 1 or -1, and a note. The same input gives the same weights, whatever the number of
+/// threads.
 ///
-/// `progress` hears how many attributes are done, from any thread.
+/// `progress` is called with the number of completed attributes, from any thread.
 ///
-/// Errors: shapes that disagree, fewer than two identities, a feature that is not finite, options out of range, a
-/// name twice.
+/// Errors: inconsistent shapes, fewer than two identities, a feature that is not finite, options out of range, a duplicate name.
 pub fn train(
     features: Features<'_>,
     labels: &[bool],
@@ -346,7 +344,7 @@ pub fn train(
     identities: &[u32],
     options: &Options,
     progress: &(dyn Fn(usize) + Sync),
-) -> Result<(Svm, Report)> {
+) -> Result<(Svm, SvmReport)> {
     check_input(features, labels, names, identities, options)?;
     silence_liblinear();
     let mut cs = options.cs.clone();
@@ -359,7 +357,7 @@ pub fn train(
     let everything = vec![true; features.rows];
     let standardiser = Standardiser::fit_rows(features, &everything);
 
-    let one = |attribute: usize| -> Result<(Machine, AttributeReport)> {
+    let one = |attribute: usize| -> Result<(Separator, AttributeReport)> {
         let name = &names[attribute];
         let truth: Vec<bool> = labels.iter().skip(attribute).step_by(names.len()).copied().collect();
         let positives = truth.iter().filter(|&&t| t).count();
@@ -368,13 +366,13 @@ pub fn train(
             AttributeReport { name: name.clone(), c: 0.0, positives, held_out_accuracy: 1.0, majority, note: None };
         if positives == 0 || positives == features.rows {
             let (bias, which) = if positives == 0 { (-1.0, "no row has it") } else { (1.0, "every row has it") };
-            let machine = Machine { weights: vec![0.0; features.dims], bias };
+            let machine = Separator { weights: vec![0.0; features.dims], bias };
             return Ok((machine, AttributeReport { note: Some(format!("{which}: constant answer")), ..report }));
         }
         let mut right = vec![0usize; cs.len()];
         for (k, standardiser) in standardisers.iter().enumerate() {
             let used: Vec<bool> = fold_of.iter().map(|&f| f != k).collect();
-            // Each cost starts from the solution of the one below, as in LIBLINEAR's own search (`train -C`).
+            // Each C starts from the solution of the previous smaller one, like LIBLINEAR's own search (`train -C`).
             let mut solution = Vec::new();
             for (&c, right) in cs.iter().zip(&mut right) {
                 solution = solve(features, standardiser, &truth, &used, c, solution).map_err(|e| e.within(name))?;
@@ -411,7 +409,7 @@ pub fn train(
 
     let mut svm = Svm { names: names.to_vec(), weights: Vec::new(), bias: Vec::new(), c: Vec::new() };
     let identities = identities.iter().collect::<HashSet<_>>().len();
-    let mut report = Report { rows: features.rows, identities, folds, attributes: Vec::new() };
+    let mut report = SvmReport { rows: features.rows, identities, folds, attributes: Vec::new() };
     for (machine, attribute) in trained {
         svm.weights.extend(machine.weights.iter().map(|&w| w as f32));
         svm.bias.push(machine.bias as f32);
@@ -458,8 +456,8 @@ fn check_input(f: Features<'_>, labels: &[bool], names: &[String], identities: &
     Ok(())
 }
 
-/// The fold of each row, and how many folds there are: identities are shuffled and dealt out in turn, so a person's
-/// rows share a fold.
+/// The fold of each row, and the number of folds: identities are shuffled and dealt out in turn, so all rows of a person are in
+/// the same fold.
 fn partition(identities: &[u32], folds: usize, seed: u64) -> (Vec<usize>, usize) {
     let mut people: Vec<u32> = identities.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
     Rng::new(seed, PARTITION_STREAM).shuffle(&mut people);
@@ -468,20 +466,20 @@ fn partition(identities: &[u32], folds: usize, seed: u64) -> (Vec<usize>, usize)
     (identities.iter().map(|person| fold_of[person]).collect(), folds)
 }
 
-/// One machine over the features themselves, in the solver's precision.
-struct Machine {
+/// One SVM over the features themselves, in the solver's precision.
+struct Separator {
     weights: Vec<f64>,
     bias: f64,
 }
 
-impl Machine {
+impl Separator {
     fn score(&self, row: &[f32]) -> f64 {
         self.bias + self.weights.iter().zip(row).map(|(w, &x)| w * f64::from(x)).sum::<f64>()
     }
 }
 
-/// Weights over standardised features and, last, the bias: [dims + 1]. Solved over the rows where `used`, from
-/// `start` if it is not empty. If all rows are of one class the answer is constant.
+/// Weights over standardised features followed by the bias: [dims + 1]. Solved over the rows with `used` set, starting from
+/// `start` if it is not empty. If all rows are of one class the result is constant.
 fn solve(
     features: Features<'_>,
     standardiser: &Standardiser,
@@ -500,7 +498,7 @@ fn solve(
     let rows = features.iter().zip(used).filter(|&(_, &u)| u);
     let x = rows.map(|(row, _)| (1..).zip(standardiser.row(row).map(f64::from)).collect()).collect();
     let fail = |e: &dyn fmt::Display| Error::new("LIBLINEAR", e);
-    // Not `from_dense_features`: in liblinear 1.0.0 it takes the number of rows for the number of features.
+    // Not `from_dense_features`: in liblinear 1.0.0 it confuses the number of rows with the number of features.
     let input = TrainingInput::from_sparse_features(y, x).map_err(|e| fail(&e))?;
     let mut builder = liblinear::Builder::new();
     builder.problem().input_data(input).bias(1.0);
@@ -511,13 +509,13 @@ fn solve(
         .stopping_criterion(TOLERANCE)
         .initial_solutions(start);
     let model = builder.build_model().map_err(|e| fail(&e))?;
-    // Label 0 is +1: with labels of -1 and +1 LIBLINEAR orders them so (`group_classes`).
+    // Label 0 is +1: LIBLINEAR orders labels of -1 and +1 this way (`group_classes`).
     let weights = (1..=features.dims as i32).map(|d| model.feature_coefficient(d, 0));
     Ok(weights.chain([model.label_bias(0)]).collect())
 }
 
-/// LIBLINEAR prints to standard output, which is for results. The switch is a global, so it is thrown once, before
-/// any thread trains.
+/// LIBLINEAR prints to standard output, which is reserved for results. The switch is a global, so it is set once, before any
+/// thread trains.
 fn silence_liblinear() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| liblinear::toggle_liblinear_stdout_output(false));
@@ -528,8 +526,8 @@ mod tests {
     use super::*;
     use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, prop_assume, proptest};
 
-    /// `rows` feature vectors, three rows a person; attribute `a` is the sign of feature `a` with `noise` of the
-    /// labels flipped. Features are shifted and scaled unevenly, and the last one is constant.
+    /// `rows` feature vectors, three rows per person; attribute `a` is the sign of feature `a` with a share `noise` of the labels
+    /// flipped. Features are shifted and scaled unevenly, and the last one is constant.
     struct Data {
         rows: usize,
         dims: usize,
@@ -557,7 +555,7 @@ mod tests {
             Features { rows: self.rows, dims: self.dims, data: &self.x }
         }
 
-        fn train(&self, options: &Options) -> (Svm, Report) {
+        fn train(&self, options: &Options) -> (Svm, SvmReport) {
             train(self.features(), &self.labels, &self.names, &self.people, options, &|_| {}).unwrap()
         }
 
@@ -571,7 +569,7 @@ mod tests {
     #[test]
     fn separable_data_is_separated() {
         let mut data = Data::new(300, 6, 3, 0.0);
-        // A margin, so that a finite C can reach every row.
+        // With a margin, so that a finite C can classify every row.
         for (row, labels) in data.x.chunks_exact_mut(6).zip(data.labels.chunks_exact(3)) {
             (0..3).for_each(|a| row[a] += if labels[a] { 3.0 } else { -3.0 });
         }
@@ -628,7 +626,7 @@ mod tests {
         let weights = machine.weights.iter().map(|&w| w as f32).collect();
         let svm = Svm { names: data.names.clone(), weights, bias: vec![machine.bias as f32], c: vec![1.0] };
         let scores = svm.scores(data.features()).unwrap();
-        let explicit = Machine { weights: solution[..9].to_vec(), bias: solution[9] };
+        let explicit = Separator { weights: solution[..9].to_vec(), bias: solution[9] };
         for (row, score) in z.chunks_exact(9).zip(scores) {
             approx::assert_abs_diff_eq!(f64::from(score), explicit.score(row), epsilon = 1e-4);
         }
@@ -644,8 +642,8 @@ mod tests {
         let c = 0.1;
         let mut solution = solve(data.features(), &standardiser, &data.labels, &[true; 120], c, Vec::new()).unwrap();
         let bias = solution.pop().unwrap();
-        let machine = Machine { weights: solution, bias };
-        let gradient = |m: &Machine| {
+        let machine = Separator { weights: solution, bias };
+        let gradient = |m: &Separator| {
             let mut g: Vec<f64> = m.weights.iter().chain([&m.bias]).copied().collect();
             for (row, &t) in z.chunks_exact(4).zip(&data.labels) {
                 let y = if t { 1.0 } else { -1.0 };
@@ -658,7 +656,7 @@ mod tests {
             }
             g.iter().map(|g| g * g).sum::<f64>().sqrt()
         };
-        let start = gradient(&Machine { weights: vec![0.0; 4], bias: 0.0 });
+        let start = gradient(&Separator { weights: vec![0.0; 4], bias: 0.0 });
         let end = gradient(&machine);
         assert!(end <= TOLERANCE * start, "gradient {end} of {start}");
     }

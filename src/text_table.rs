@@ -1,12 +1,12 @@
-//! Tables for the terminal: columns that line up, two blanks apart, without lines around them or colour.
+//! Tables for the terminal: aligned columns two spaces from each other, without borders or colour.
 
 use comfy_table::{CellAlignment, ColumnConstraint, Row, Table, Width, presets};
 use std::iter::once;
 
-/// Blanks between two columns.
+/// Number of spaces between two columns.
 const GAP: u16 = 2;
 
-/// A column: its head, on which side its cells begin, and its least width.
+/// A column: its heading, the alignment of its cells, and its minimum width.
 #[derive(Debug, Clone)]
 pub struct Column {
     head: String,
@@ -19,13 +19,13 @@ pub fn text(head: impl Into<String>) -> Column {
     Column { head: head.into(), alignment: CellAlignment::Left, least: 0 }
 }
 
-/// A column of numbers, to the right.
+/// A column of numbers, right-aligned.
 pub fn number(head: impl Into<String>) -> Column {
     Column { head: head.into(), alignment: CellAlignment::Right, least: 0 }
 }
 
 impl Column {
-    /// The same, at least this wide: for a table whose rows are printed as they come.
+    /// The same with at least this width: for a table whose rows are printed as they become available.
     pub fn least(self, width: u16) -> Self {
         Self { least: width, ..self }
     }
@@ -40,17 +40,17 @@ impl TextTable {
         Self(columns.into_iter().collect())
     }
 
-    /// The heads and all rows, without a line break at the end.
+    /// The headings and all rows, without a trailing line break.
     pub fn print(&self, rows: impl IntoIterator<Item = Vec<String>>) -> String {
         self.lay(once(self.heads()).chain(rows))
     }
 
-    /// The heads alone, above rows that follow one by one.
+    /// The headings alone, above rows that are printed one at a time.
     pub fn head(&self) -> String {
         self.lay(once(self.heads()))
     }
 
-    /// A row alone, or several without the heads.
+    /// One or more rows without the headings.
     pub fn rows(&self, rows: impl IntoIterator<Item = Vec<String>>) -> String {
         self.lay(rows)
     }
@@ -67,7 +67,7 @@ impl TextTable {
         for (number, (column, of)) in table.column_iter_mut().zip(&self.0).enumerate() {
             let gap = if number == last { 0 } else { GAP };
             column.set_padding((0, gap)).set_cell_alignment(of.alignment);
-            // A head is as wide in every line.
+            // A heading has the same width in every line.
             let least = of.least.max(u16::try_from(of.head.chars().count()).unwrap_or(0) * u16::from(of.least > 0));
             column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least + gap)));
         }

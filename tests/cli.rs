@@ -1,4 +1,4 @@
-//! The program as users and scripts meet it: what comes out on which stream, and with which exit code.
+//! The program as seen by users and scripts: which output goes to which stream, and the exit code.
 
 mod support;
 
@@ -11,7 +11,7 @@ use serde_json::json;
 use support::{Folder, Output, PHOTO};
 use weft::weights::{Dtype, Named, TensorFile, write};
 
-/// convolution, rectifier, product: small enough to check by hand.
+/// Convolution, ReLU, linear layer: small enough to check by hand.
 const NET: &str = r#"
 name = "small"
 input = [1, 2, 2]
@@ -37,7 +37,7 @@ const WEIGHTS: [(&str, &[usize], &[f32]); 4] = [
 const INPUT: (&str, &[usize], &[f32]) = ("input", &[1, 1, 2, 2], &[1.0, -2.0, 3.0, -4.0]);
 const RUN: &str = "run net.toml --weights w --input in --output out";
 
-/// A folder where `RUN` works.
+/// A folder with the inputs of `RUN`.
 fn small() -> Folder {
     let folder = Folder::new();
     folder.write("net.toml", NET);
@@ -46,7 +46,7 @@ fn small() -> Folder {
     folder
 }
 
-/// The tensors of a file: name to shape and values.
+/// The tensors of a file: name, shape and values.
 fn read(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let file = TensorFile::open(path).unwrap();
     file.tensors().map(|t| (t.name.to_string(), (t.shape.clone(), t.to_f32().unwrap().into_owned()))).collect()
@@ -170,7 +170,7 @@ fn run_names_the_file_that_is_missing() {
     small().fails(&RUN.replace("--output out", "--output no/such/out"), &["no/such/out: there is no folder", "mkdir"]);
 }
 
-/// Files that are no safetensors, each with what is said of it.
+/// Files that are not safetensors, each with the expected message.
 fn hostile() -> Vec<(Vec<u8>, &'static str)> {
     let with = |length: u64, rest: &[u8]| [&length.to_le_bytes(), rest].concat();
     let file = |header: &str, data: &[u8]| with(header.len() as u64, &[header.as_bytes(), data].concat());
@@ -314,14 +314,14 @@ fn weights_convert_changes_the_type_and_the_net_still_runs() {
 
 const SYNTH: &str = "--images 10 --identities 5 --width 48-64 --height 50 --seed 7";
 
-/// A folder with ten faces in `d`.
+/// A folder with ten synthetic faces in `d`.
 fn faces() -> Folder {
     let folder = Folder::new();
     folder.ok(&format!("data synth d {SYNTH}"));
     folder
 }
 
-/// All files below a folder and their content.
+/// All files below a folder and their contents.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -378,7 +378,7 @@ fn check_counts_what_is_there() {
     assert_eq!(folder.json("data check d --no-decode --json").get("unreadable"), None);
 }
 
-/// Each fault is listed with its place and the rest is counted; with `--strict` it is the one line of a failure.
+/// Each problem is listed with its place and the rest is counted; with `--strict` it is the one-line error.
 #[test]
 fn check_reports_each_fault_with_file_and_line() {
     let list = "Anno/list_attr_celeba.txt";
@@ -468,13 +468,13 @@ fn a_device_that_is_not_there_is_one_clear_line() {
     folder.ok(&format!("{RUN} --device cpu"));
     folder.fails(&format!("{RUN} --device warp"), &["--device warp", "no such device", "cpu"]);
     folder.fails(&format!("{RUN} --device cuda:99"), &["cuda", "--device cpu"]);
-    // A machine with a GPU may run it.
+    // A machine with a GPU may be able to run it.
     if !Path::new("/dev/nvidiactl").exists() {
         folder.fails(&format!("{RUN} --device cuda"), &["cuda", "--device cpu"]);
     }
 }
 
-/// A net for patches, its weights, and a photo, in a folder.
+/// A net for patches, its weights and a photo, in a folder.
 fn patches() -> Folder {
     let folder = Folder::new();
     let net = weft::net::Net::load(concat!(env!("CARGO_MANIFEST_DIR"), "/nets/anet_deepid2.toml")).unwrap();
@@ -537,10 +537,10 @@ fn bench_ops_times_each_layer_forward_and_backward() {
         let mut sum = 0.0;
         for row in rows {
             let number = |key: &str| row[key].as_f64().unwrap();
-            // A clock's tick, not the least number there is.
+            // At least a clock tick, not merely positive.
             assert!(number("forward_ms") > 1e-6 && number("backward_ms") > 1e-6, "{row}");
             sum += number("forward_ms") + number("backward_ms");
-            // 2 samples; forward a multiply-add per weight and place.
+            // 2 samples; forward is one multiply-add per weight and output position.
             let flops = number("forward_gflops") * number("forward_ms") * 1e6;
             let expected = match row["layer"].as_str().unwrap() {
                 "c" => 2.0 * 2.0 * 4.0,
@@ -582,7 +582,7 @@ fn bench_windows_tells_recall_beside_a_grid_s() {
     folder.fails("bench windows --boxes boxes.csv --config edges.toml", &["edges.toml:", "alfa"]);
 }
 
-/// Pairs of a number of windows and the recall among them.
+/// Pairs of a number of windows and the recall with that number.
 fn recalls(found: &serde_json::Value) -> Vec<(f64, f64)> {
     let pairs = found["recall_at"].as_array().unwrap();
     pairs.iter().map(|pair| (pair[0].as_f64().unwrap(), pair[1].as_f64().unwrap())).collect()
@@ -602,7 +602,7 @@ fn bench_interweave_prints_the_contract_s_keys() {
     let number = |key: &str| document[key].as_f64().unwrap();
     let (patchwise, interweave) = (number("patchwise_ms"), number("interweave_ms"));
     assert!(interweave > 0.0 && patchwise + interweave < wall, "{wall} ms in all: {document}");
-    // One round: its ratio is the speedup.
+    // With one round, its ratio is the speedup.
     assert!((number("speedup") * interweave / patchwise - 1.0).abs() < 1e-6, "{document}");
     assert!((number("flop_ratio") * number("interweave_gflop") / number("patchwise_gflop") - 1.0).abs() < 1e-6);
     assert!(number("flop_ratio") > 1.0, "12 overlapping patches share something: {document}");

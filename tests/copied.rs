@@ -1,4 +1,4 @@
-//! The bare program, copied into a folder of its own, without an environment: what ships is inside.
+//! The bare program, copied to a folder of its own, with an empty environment: everything that ships is embedded.
 
 mod support;
 
@@ -36,7 +36,7 @@ fn json(folder: &Folder, line: &str) -> Value {
     serde_json::from_str(&ok(folder, line)).unwrap()
 }
 
-/// Scores of the portrait.
+/// Attribute scores for the portrait.
 fn attributes(folder: &Folder, line: &str) -> Value {
     json(folder, line)[0]["attributes"].clone()
 }
@@ -86,7 +86,7 @@ fn built_in_nets_and_their_weights_go_by_name() {
     for net in ["anet", "lnet_o", "lnet_s", "anet_deepid2", "lnet_half"] {
         assert!(ok(&folder, &format!("plan {net}")).contains("c1"), "{net}");
     }
-    // A file of that name comes first.
+    // A file with that name takes precedence.
     folder.write("elsewhere/anet", fs::read(format!("{ROOT}/nets/anet_deepid2.toml")).unwrap());
     assert_eq!(ok(&folder, "plan anet"), ok(&folder, "plan anet_deepid2"));
 
@@ -125,13 +125,13 @@ fn recipes_are_printed() {
     for line in ["train", "train a.toml --show", "train --show model --json"] {
         assert_eq!(run(&folder, line).code, Some(2), "weft {line}");
     }
-    // Reads the net by its name, and then misses the photos.
+    // Reads the net by its name, and then fails because the photos are missing.
     folder.write("elsewhere/own.toml", ok(&folder, "train --show anet-attributes-scratch"));
     let training = run(&folder, "train own.toml");
     assert!(training.code == Some(1) && training.stderr.contains("data/celeba-aligned-mini"), "{}", training.stderr);
 }
 
-/// The repository's path is for tests only.
+/// The repository's path is used only by tests.
 #[test]
 fn no_source_of_the_program_names_the_repository() {
     fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

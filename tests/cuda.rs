@@ -1,7 +1,7 @@
-//! The CUDA driver. Without a GPU: what a user is told on machines of every kind, and the driver's own logic, both against
+//! The CUDA driver. Without a GPU: the messages that users get on all kinds of machines, and the driver's own logic, both against
 //! a fake libcuda (tests/cuda/fake.c) that this file compiles. With a GPU: the same logic and real kernels on it.
 //!
-//! What needs a GPU is ignored where there is none, and fails then with `WEFT_REQUIRE_CUDA=1`.
+//! Tests that need a GPU are ignored where there is none, and fail instead with `WEFT_REQUIRE_CUDA=1`.
 
 #[macro_use]
 #[path = "support/harness.rs"]
@@ -30,7 +30,7 @@ fn fake(folder: &Folder, flags: &[&str]) -> PathBuf {
     folder.0.path().to_path_buf()
 }
 
-/// Names the part of [`fakes`] that this process is to run, instead of tests.
+/// Names the part of [`fakes`] that this process should run instead of tests.
 const PART: &str = "WEFT_TEST_PART";
 
 fn main() -> ExitCode {
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     harness::main(tests)
 }
 
-/// Runs a part of [`fakes`] in a process that finds the fake.
+/// Runs a part of [`fakes`] in a process that loads the fake.
 fn in_fake(part: &str, mode: &str, flags: &[&str]) {
     let folder = Folder::new();
     let libraries = fake(&folder, flags);
@@ -80,7 +80,7 @@ fn in_fake(part: &str, mode: &str, flags: &[&str]) {
     assert!(output.status.success() && text.contains(&format!("{part}: done")), "{part} in {mode:?}:\n{text}");
 }
 
-/// What a fake image is: `p` for pointwise.
+/// The content of a fake image: `p` for pointwise.
 const CODE: Code<'_> = Code {
     images: &[("other", b"another architecture"), ("empty", b"empty"), ("pointwise", b"pointwise")],
     architectures: &["75", "80"],
@@ -99,7 +99,7 @@ fn refused(result: Result<Cuda, Refusal>, parts: &[&str]) -> Refusal {
 }
 
 mod fakes {
-    //! What the tests below run in processes of their own: libcuda is loaded once, so there is one of each kind in a process.
+    //! Parts of the tests below that run in processes of their own: libcuda is loaded only once per process.
     use super::*;
 
     pub fn run(part: &str) {
@@ -169,7 +169,7 @@ mod fakes {
         let error = gpu.memory(1 << 30).err().expect("more than there is").to_string();
         assert_eq!(error, "cuda:0: out of memory: 1.0 GiB asked for, 8.0 MiB of 8.0 MiB free on Fake GPU");
 
-        // An error shows up later, says how to find the kernel, and nothing hangs.
+        // An error surfaces later, explains how to find the kernel, and nothing hangs.
         gpu.driver.launch(&fill("fill_f16")).unwrap();
         let error = gpu.driver.synchronize().unwrap_err().to_string();
         assert!(error.contains("illegal memory access") && error.contains("WEFT_SYNC=1"), "{error}");
@@ -179,7 +179,7 @@ mod fakes {
     fn large_uploads_go_round_the_ring() {
         let driver = Cuda::open_with(0, CODE).unwrap_or_else(|refusal| panic!("{}", refusal.error));
         let gpu = Gpu::new(Arc::new(driver));
-        // 12 times 7 MiB through a ring of 32 MiB, whose copies happen when somebody waits.
+        // 12 times 7 MiB through a ring buffer of 32 MiB, whose copies are performed on synchronisation.
         let count = 7 << 18;
         let memory = gpu.memory(4 * count).unwrap();
         let mut bytes = vec![0u32; count];
@@ -191,7 +191,7 @@ mod fakes {
     }
 }
 
-/// What every driver must do, with the kernel `fill_f32` alone.
+/// Behaviour required of every driver, using only the kernel `fill_f32`.
 fn logic(gpu: &Gpu) {
     let memory = gpu.memory(4 * 1000).unwrap();
     let fill = |value: f32, from: usize, count: usize| {
@@ -200,7 +200,7 @@ fn logic(gpu: &Gpu) {
         to.launches.remove(0)
     };
     let read = || gpu.download::<f32>(memory.ptr, 1000).unwrap();
-    // An upload may be reused at once, and keeps its place among the launches.
+    // An upload's source may be reused immediately, and the upload stays ordered with the launches.
     gpu.driver.launch(&fill(1.0, 0, 1000)).unwrap();
     let mut values = vec![2.0f32; 10];
     gpu.driver.upload(memory.ptr, bytemuck::cast_slice(&values)).unwrap();
@@ -208,7 +208,7 @@ fn logic(gpu: &Gpu) {
     gpu.driver.launch(&fill(3.0, 5, 10)).unwrap();
     let got = read();
     assert!(got[..5] == [2.0; 5] && got[5..15] == [3.0; 10] && got[15..] == [1.0; 985], "{:?}", &got[..20]);
-    // A graph does nothing until it is launched, and can be launched again.
+    // A graph does nothing until it is launched, and can be launched repeatedly.
     let graph = gpu.driver.capture(&[fill(4.0, 0, 1000), fill(5.0, 0, 1)]).unwrap();
     assert_eq!(read(), got);
     for _ in 0..2 {
@@ -245,7 +245,7 @@ fn the_emulator_keeps_the_same_promises() {
     }
 }
 
-/// The built program, on a machine whose libcuda is as `mode` says; `None` for one that has none.
+/// Runs the program on a machine whose libcuda behaves as `mode` says; `None` for a machine without one.
 fn weft(folder: &Folder, mode: Option<&str>, words: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
     command.args(words).current_dir(ROOT).env_remove("LD_LIBRARY_PATH");
@@ -257,7 +257,7 @@ fn weft(folder: &Folder, mode: Option<&str>, words: &[&str]) -> (Option<i32>, St
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// Opens a device, and no more.
+/// Opens a device and does nothing else.
 const DOCTOR: [&str; 4] = ["doctor", "--json", "--only", "nothing"];
 
 fn the_program_starts_with_every_libcuda_and_says_in_one_line_what_it_uses() {
@@ -274,7 +274,7 @@ fn the_program_starts_with_every_libcuda_and_says_in_one_line_what_it_uses() {
 
         let (code, _, stderr) = weft(&folder, Some(mode), &[&DOCTOR[..], &["--device", "auto"]].concat());
         assert_eq!(code, Some(0), "{mode}: {stderr}");
-        // Without GPU code nobody expects a GPU, unless there is one.
+        // Without GPU code nobody expects a GPU to be used, unless there is one.
         let says = has_code || mode == "busy" || mode == "ancient";
         assert!(!says || stderr.contains("weft: computing on the CPU; cuda"), "{mode}: {stderr}");
         assert!(says || !stderr.contains("weft:"), "{mode}: {stderr}");

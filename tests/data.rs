@@ -1,4 +1,4 @@
-//! The loaders against files as users have them: both layouts of CelebA, broken lines, odd pictures, garbage.
+//! The loaders on files as users have them: both layouts of CelebA, broken lines, unusual images, garbage.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use weft::data::celeba::{ATTRIBUTES, CelebA, Sample, Split, write_annotations};
 use weft::data::check::{Decoded, check};
 use weft::data::photo::{Photo, Rect};
 
-/// Decode, and tell nobody how far it is.
+/// Decode without reporting progress.
 const DECODE: Option<Decoded<'_>> = Some(&|_, _| ());
 const CMYK: &[u8] = include_bytes!("data/cmyk.jpg");
 const EXIF_ROTATED: &[u8] = include_bytes!("data/exif_rotated.jpg");
@@ -132,7 +132,7 @@ fn all_layouts_give_the_same_samples() {
     }
 }
 
-/// Kaggle's copy: tables, aligned photos one folder deeper, boxes of other photos, nobody's identity.
+/// Kaggle's copy: tables, aligned photos one folder deeper, boxes of other photos, no identities.
 fn kaggle() -> tempfile::TempDir {
     let root = tree(&[
         ("list_attr_celeba.csv", &format!("image_id,{}\n", ATTRIBUTES.join(","))),
@@ -173,12 +173,12 @@ fn kaggle_s_copy_is_read_and_what_it_lacks_is_said() {
     assert_eq!((report.unreadable, report.problem_count, report.missing.len()), (Some(0), 1, 1));
     assert!(report.to_string().contains("identity_CelebA.txt, needed to train on identities"), "{report}");
 
-    // The photos straight in their folder, and none in the inner one.
+    // The photos directly in their folder, and none in the inner one.
     fs::rename(root.path().join("img_align_celeba/img_align_celeba"), root.path().join("img_celeba")).unwrap();
     fs::remove_dir(root.path().join("img_align_celeba")).unwrap();
     let data = CelebA::open(root.path(), true).unwrap();
     assert!(data.problems.is_empty() && data.samples.iter().all(|s| s.bbox.is_some()), "{:?}", data.problems);
-    // Boxes of some photos are enough to measure on, so to say it ends nothing.
+    // Boxes of some photos suffice for measuring, so reporting this is not fatal.
     write(root.path(), "list_bbox_celeba.csv", "000001.jpg,95,71,226,313\n");
     let data = CelebA::open(root.path(), true).unwrap();
     let [notice] = &data.problems[..] else { panic!("{:?}", data.problems) };
@@ -232,7 +232,7 @@ fn a_list_of_some_photos_is_not_taken_for_the_whole() {
     assert!(problems()[0].contains("identity_CelebA.txt: covers 2 of 10 photos"), "{:?}", problems());
     fs::remove_file(root.path().join("identity_CelebA.txt")).unwrap();
 
-    // A list of attributes or boxes may be of some photos on purpose.
+    // A list of attributes or boxes may cover only some photos on purpose.
     cut("list_attr_celeba.csv", 1 + 8);
     fs::remove_file(root.path().join("list_bbox_celeba.csv")).unwrap();
     let data = found(true).unwrap();
@@ -280,7 +280,7 @@ fn absent_is_0_only_where_it_never_is_minus_1() {
     assert!(problems.len() == 1 && problems[0].contains("celeba.csv:3: Smiling is \"2\"; "), "{problems:?}");
 }
 
-/// Opening a pipe waits for somebody to write into it.
+/// Opening a pipe blocks until it has a writer.
 #[test]
 fn what_is_no_regular_file_is_not_opened_whatever_lists_it() {
     let root = tree(&[
@@ -340,7 +340,7 @@ fn a_list_without_header_has_the_original_attributes() {
     assert_eq!(data.samples[0].attributes, [true; 40]);
 }
 
-/// One bad line of each kind: where it is and what is said of it.
+/// One malformed line of each kind, with its place and message.
 #[test]
 fn bad_lines_are_fatal_if_strict_and_listed_otherwise() {
     let good = format!("good.jpg {}", values(40, "-1"));
@@ -521,7 +521,7 @@ proptest! {
             sample.path = root.path().join("Img/img_celeba").join(&sample.name);
             write(root.path(), &format!("Img/img_celeba/{}", sample.name), "");
         }
-        // Files that not every sample has something in are told of.
+        // Files that do not cover every sample are reported.
         let data = CelebA::open(root.path(), false).unwrap();
         prop_assert!(data.problems.iter().all(|p| p.to_string().contains(": covers ")), "{:?}", data.problems);
         prop_assert_eq!(data.attribute_names, names);

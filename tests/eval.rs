@@ -1,4 +1,4 @@
-//! `weft eval` and its page, through the program, on faces that the project draws itself.
+//! `weft eval` and its page, through the program, on synthetic faces.
 
 mod support;
 
@@ -13,8 +13,8 @@ use weft::face::Model;
 
 const FACES: usize = 12;
 
-/// A folder with drawn faces in `d`, three backgrounds in `b`, one of which is a portrait after all, and in `truth.csv` the
-/// true boxes as a detector's windows.
+/// A folder with synthetic faces in `d`, three backgrounds in `b`, one of which is actually a portrait, and in `truth.csv` the
+/// true boxes in the form of a detector's windows.
 fn drawn() -> Folder {
     let folder = Folder::new();
     folder.ok("data synth d --images 40 --identities 10 --width 64 --height 64 --seed 5");
@@ -34,12 +34,12 @@ fn drawn() -> Folder {
     folder
 }
 
-/// The values of an attribute of HTML, unescaped.
+/// The values of an HTML attribute, unescaped.
 fn values<'a>(page: &'a str, attribute: &str) -> Vec<&'a str> {
     page.split(&format!(" {attribute}=\"")).skip(1).map(|rest| rest.split_once('"').unwrap().0).collect()
 }
 
-/// The page stands alone: links lead to something in it, an id is there once, nothing is fetched or run.
+/// The page is self-contained: links lead to anchors in it, ids are unique, nothing is fetched or executed.
 #[track_caller]
 fn assert_self_contained(page: &str) {
     let ids = values(page, "id");
@@ -51,14 +51,14 @@ fn assert_self_contained(page: &str) {
             None => assert!(link.starts_with("data:image/jpeg;base64,/9j/"), "{}", &link[..link.len().min(60)]),
         }
     }
-    // Compressed pixels may spell anything.
+    // Compressed pixels may contain any text.
     let text: String = page.split("base64,").map(|part| part.split_once('"').map_or(part, |(_, rest)| rest)).collect();
     for foreign in ["http", "<script", "<link", " src=", "@import", "url("] {
         assert!(!text.contains(foreign), "{foreign} in the page");
     }
 }
 
-/// Every figure of the page is the document's, and what is shown is that figure.
+/// Every figure of the page equals the document's, and so does the displayed text.
 #[track_caller]
 fn assert_figures(page: &str, document: &Value) -> usize {
     let figures: Vec<&str> = page.split("<data data-key=\"").skip(1).collect();
@@ -68,7 +68,7 @@ fn assert_figures(page: &str, document: &Value) -> usize {
         let shown: f64 = rest.split_once('<').unwrap().0.parse().unwrap();
         let expected = document.pointer(key).and_then(Value::as_f64).unwrap_or_else(|| panic!("{key} is no figure"));
         let value: f64 = value.parse().unwrap();
-        // The parser of JSON may be off by the last bit.
+        // The JSON parser may be off by the last bit.
         assert!((value - expected).abs() <= 1e-12 * expected.abs(), "{key}: {value} for {expected}");
         let near = (shown - expected).abs() <= 0.006 || (shown - 100.0 * expected).abs() <= 0.51;
         assert!(near, "{key}: {shown} shown for {expected}");
@@ -84,7 +84,7 @@ fn the_page_says_what_the_document_says_and_needs_nothing_else() {
     );
     let Output { code, stdout, stderr } = folder.weft(&line);
     assert_eq!(code, Some(0), "{stderr}");
-    // The model knows attributes that drawn faces have not.
+    // The model knows attributes that the synthetic faces do not have.
     assert!(stderr.contains("skipped: d/Anno/list_attr_celeba.txt:2: attribute "), "{stderr}");
     let document: Value = serde_json::from_str(&stdout).unwrap();
     let results = fs::read_to_string(folder.path("r/results.json")).unwrap();
@@ -92,7 +92,7 @@ fn the_page_says_what_the_document_says_and_needs_nothing_else() {
     assert_eq!((&document["images"], &document["backgrounds"]), (&FACES.into(), &3.into()));
     assert_eq!(document["localisation"]["boxes"], FACES);
 
-    // The truth as a detector finds everything and nothing else.
+    // The ground truth, used as a detector, finds everything and nothing else.
     let truth = &document["other_detectors"][0];
     for key in ["/recall_iou_0.5", "/mean_iou", "/center_in_box", "/at_threshold/recall", "/recall_at_fppi/0.01"] {
         assert_eq!(truth.pointer(key), Some(&1.0.into()), "{key}");
@@ -153,7 +153,7 @@ fn a_box_file_measures_localisation_alone_and_names_what_is_wrong() {
     assert!(text.starts_with("1 photos, ") && !text.contains("localisation"), "{text}");
 }
 
-/// The photos of the training part of `d` and their boxes, as `x,y,width,height`.
+/// The photos of the training split of `d` and their boxes, as `x,y,width,height`.
 fn train_boxes(folder: &Folder) -> Vec<(String, String)> {
     let read = |file: &str| fs::read_to_string(folder.path("d").join(file)).unwrap();
     let (boxes, parts) = (read("Anno/list_bbox_celeba.txt"), read("Eval/list_eval_partition.txt"));
@@ -193,7 +193,7 @@ fn detections_are_known_by_the_paths_that_were_located() {
     let truth = &found["other_detectors"][0];
     assert_eq!((&truth["recall_iou_0.5"], &truth["mean_iou"]), (&1.0.into(), &1.0.into()), "{truth}");
 
-    // Of a photo that has no line nothing is known; one that is two photos or none is said.
+    // A photo without a line has unknown boxes; a name that matches two photos or none is reported.
     rows.remove(1);
     rows[1] = format!("/other/part/q.jpg{}", &rows[1][rows[1].find(",").unwrap()..]);
     rows.push("b/x.png,1,1,5,5".into());
@@ -321,7 +321,7 @@ fn a_threshold_of_the_bundle_is_the_model_s_own() {
         (&l["threshold"], &l["at_threshold"]["recall"], &l["recall_iou_0.5"]),
         (&1e6.into(), &0.0.into(), &0.0.into())
     );
-    // The curve does not know the threshold.
+    // The curve is independent of the threshold.
     assert!(l["roc"].as_array().unwrap().len() > 1, "{l}");
     let page = fs::read_to_string(folder.path("r/index.html")).unwrap();
     assert!(page.contains("nothing found") && page.contains("threshold 1000000"));

@@ -1,4 +1,4 @@
-//! Flags that change what a command computes: each is held against what it promises, not only accepted.
+//! Flags that change what a command computes: each is tested for its effect, not only for being accepted.
 
 mod support;
 
@@ -63,9 +63,9 @@ fn extract_layer_gives_that_layers_values_of_each_patch() {
     let (photo, Normalise { mean, scale }) = (noise(20, 17), Normalise::default());
     let (stride, row, column) = (4, 2, 1);
     let mut patch = Vec::new();
-    for c in 0..3 {
+    for (c, mean) in mean.into_iter().enumerate() {
         for (y, x) in (0..9).flat_map(|y| (0..8).map(move |x| (y, x))) {
-            patch.push((f32::from(photo.pixel(column * stride + x, row * stride + y)[c]) - mean[c]) * scale);
+            patch.push((f32::from(photo.pixel(column * stride + x, row * stride + y)[c]) - mean) * scale);
         }
     }
     folder.tensors("in", &[("input", &[1, 3, 9, 8], &patch)]);
@@ -84,7 +84,7 @@ fn extract_layer_gives_that_layers_values_of_each_patch() {
     }
     let unknown = "extract photo.png --net net.toml --weights w --stride 4 --device cpu --layer c9";
     folder.fails(unknown, &["net.toml", "c9"]);
-    // A layer of another net's file: what the weights hold beyond it does not matter, what they lack does.
+    // A layer of another net's weights file: extra tensors do not matter, missing ones do.
     let first = Net::new(Spec::parse(NET, "net").unwrap().up_to("c").unwrap()).unwrap();
     first.save_parameters(folder.path("c-only"), &first.initial_parameters(1), Dtype::F32, &[]).unwrap();
     let line = "extract photo.png --net net.toml --weights c-only --stride 4 --device cpu";
@@ -127,7 +127,7 @@ fn bench_interweave_layers_tells_each_layers_time_and_arithmetic() {
     assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), ["c", "p", "fc"], "{text}");
     let sum = |column: usize| rows.iter().map(|row| row[column].parse::<f64>().unwrap()).sum::<f64>();
     assert!(sum(1) < wall, "layers take {} ms of the program's {wall}: {text}", sum(1));
-    // The layers' arithmetic is that of the pass.
+    // The layers' arithmetic adds up to that of the pass.
     let document = folder.json(&format!("{line} --json"));
     let gflop = document["interweave_gflop"].as_f64().unwrap();
     assert!((sum(3) - gflop).abs() <= 0.0005 * rows.len() as f64 + 1e-9, "{} of {gflop}: {text}", sum(3));
@@ -149,11 +149,11 @@ fn synth_face_sets_the_height_of_the_faces() {
             let photo = Photo::open(&sample.path).unwrap();
             let side = photo.width.min(photo.height) as f32;
             let share = sample.bbox.unwrap().height / side;
-            // Turned heads are a little lower, and boxes are whole pixels.
+            // Rotated heads are slightly shorter, and boxes are whole pixels.
             assert!(share > 0.85 * low - 1.0 / side && share < high + 1.0 / side, "--face {flag}: {share}");
             assert!(share > previous, "--face {flag}: {share}");
         }
-        // The next range's faces are all larger.
+        // All faces of the next range are larger.
         previous = high;
     }
     for flag in ["0.9-0.7", "0", "1.5", "big"] {
@@ -161,7 +161,7 @@ fn synth_face_sets_the_height_of_the_faces() {
     }
 }
 
-/// Scenes of white squares, whose box is the whole of them, on grey.
+/// Scenes of white squares, whose box is the whole square, on grey.
 fn scenes(folder: &Folder, to: &str, flags: &str) -> Vec<(Photo, Rect)> {
     for i in 0..5 {
         folder.write(&format!("p/images/{i}.png"), []);
@@ -189,7 +189,7 @@ fn scenes_side_and_scale_set_the_sizes_of_scene_and_photo() {
         let scenes = scenes(&folder, &format!("s{side}"), &flags);
         assert_eq!(scenes.len(), 6);
         for (scene, place) in scenes {
-            // The backgrounds are 3 to 2.
+            // The backgrounds have an aspect ratio of 3 to 2.
             assert_eq!((scene.width, scene.height), (side, side * 2 / 3));
             let share = place.height / scene.height as f32;
             assert!(share > low - 0.01 && share < high + 0.01, "--scale {scale}: {share}");
@@ -209,13 +209,13 @@ fn scenes_fade_blends_the_edges_and_leaves_the_middle() {
             let (x, y) = place.center();
             let level = |x: f32| f32::from(scene.pixel(x as usize, y as usize)[1]);
             assert!(level(x) > 230.0, "{}", level(x));
-            // A tenth of the photo from its edge.
+            // A tenth of the photo's width from its edge.
             levels.push((level(place.x + 0.1 * place.width), level(place.x + place.width - 0.1 * place.width)));
         }
         levels
     };
     assert!(edge("hard", "0").iter().all(|&(left, right)| left > 230.0 && right > 230.0));
-    // 0.1 of 0.2: half way from 50 to 250.
+    // 0.1 of 0.2: halfway from 50 to 250.
     let soft = edge("soft", "0.2");
     assert!(soft.iter().all(|&(left, right)| (left - 150.0).abs() < 20.0 && (right - 150.0).abs() < 20.0), "{soft:?}");
     folder.wrong("data scenes x --photos p/boxes.csv --backgrounds things --fade 0.5", &["--fade"]);

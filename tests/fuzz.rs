@@ -1,5 +1,5 @@
-//! The fuzzer of `examples/fuzz`: every input that ever failed is run again, a few thousand new ones are run, and planted
-//! faults show that it finds what it looks for.
+//! The fuzzer of `examples/fuzz`: every input that ever failed is run again, a few thousand new ones are run, and planted faults
+//! show that it finds what it is looking for.
 
 #[path = "../examples/fuzz/engine/mod.rs"]
 mod engine;
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-/// The test that a worker process runs: it serves there.
+/// The test that a worker process runs, which then acts as a worker.
 const WORKER: &str = "inputs_that_failed_do_not_fail_again";
 
 fn options(work: Work) -> Options {
     let words = [WORKER, "--exact", "--nocapture", "--test-threads=1"].map(Into::into).to_vec();
-    // Machines that build and test at once are slow.
+    // Machines that build and test at the same time are slow.
     let time = Duration::from_secs(30);
     Options { work, seed: 1, only: Vec::new(), workers: 2, findings: None, time, words }
 }
@@ -25,7 +25,7 @@ fn run(options: &Options) -> Report {
     engine::run(options, &AtomicBool::new(false), &mut |_| ()).unwrap()
 }
 
-/// What failed, in a text.
+/// A description of what failed.
 fn failures(report: &Report) -> String {
     let faults = report.findings.iter().filter(|finding| finding.is_fault());
     faults
@@ -62,7 +62,7 @@ fn a_few_thousand_inputs_do_no_harm() {
     let report = run(&options(Work::Inputs(6000)));
     assert_eq!(report.failed(), 0, "{}", failures(&report));
     assert_eq!(report.total().count.inputs, 6000);
-    // A format whose inputs are all taken, or all refused at the door, is not tested.
+    // A format whose inputs are all accepted, or all rejected early, is not being tested.
     for (name, figures) in &report.formats {
         assert!(figures.count.accepted > 0 && figures.count.refused > 0, "{name}: {:?}", figures.count);
     }
@@ -86,7 +86,7 @@ fn planted_faults_are_found_kept_and_found_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = options(Work::Inputs(60));
     options.only = vec![engine::PLANTED.into()];
-    // A panic's trace alone takes a while on a slow machine.
+    // Producing a panic's backtrace takes a while on a slow machine.
     options.time = Duration::from_secs(5);
     options.findings = Some(folder.path().to_path_buf());
     let report = run(&options);

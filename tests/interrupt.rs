@@ -1,5 +1,4 @@
-//! Killed, interrupted, out of disk: training goes on from the last good checkpoint, and ends as if nothing had happened,
-//! to the last bit.
+//! Killed, interrupted, out of disk space: training continues from the last good checkpoint, and gives a bit-identical result.
 #![cfg(unix)]
 
 mod support;
@@ -15,10 +14,10 @@ use support::{Folder, mini};
 use weft::rng::Rng;
 use weft::weights::TensorFile;
 
-/// Lives of the process that end by SIGKILL.
+/// Number of processes that end by SIGKILL.
 const KILLS: usize = 50;
 const STEPS: usize = 200;
-/// Ten steps an epoch; two looks at the validation split.
+/// Ten steps per epoch; two evaluations of the validation split.
 const RUN: &str = "train anet-train.toml --resume --set epochs=20 --set checkpoint_every=1 --set validate_every=10 \
                    --set dropout=[0.2,0.3] --set output=";
 
@@ -28,7 +27,7 @@ fn lab() -> Folder {
     folder
 }
 
-/// A random seed, or that of the environment.
+/// A random seed, or the one from the environment.
 fn rng() -> Rng {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
     let seed = std::env::var("WEFT_TEST_SEED").map_or(u64::from(now), |seed| seed.parse().unwrap());
@@ -40,7 +39,7 @@ fn spawn(folder: &Folder, line: &str) -> Child {
     folder.command(line).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Runs to the end, undisturbed; how long it took.
+/// Runs to the end without interruption; returns the duration.
 fn whole(folder: &Folder, line: &str) -> Duration {
     let began = Instant::now();
     let output = folder.weft(line);
@@ -60,9 +59,9 @@ fn step_of(checkpoint: &Path) -> usize {
     state["step"].as_u64().unwrap() as usize
 }
 
-/// Waits until the process has written a checkpoint, or has ended.
+/// Waits until the process has written a checkpoint, or has exited.
 fn wait_for_checkpoint(child: &mut Child, checkpoint: &Path) {
-    // A number of an inode comes back when its file was replaced twice.
+    // An inode number is reused when its file has been replaced twice.
     let version = || fs::metadata(checkpoint).map(|m| (m.ino(), m.mtime(), m.mtime_nsec())).ok();
     let (before, began) = (version(), Instant::now());
     while version() == before && child.try_wait().unwrap().is_none() {
@@ -75,7 +74,7 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
-/// Starts a run, interrupts it once it has written a checkpoint, and returns what it said.
+/// Starts a run, interrupts it once it has written a checkpoint, and returns its output.
 fn interrupted(folder: &Folder, line: &str, output: &str, name: &str) -> String {
     let mut child = spawn(folder, line);
     wait_for_checkpoint(&mut child, &folder.path(output).join("checkpoint.safetensors"));
@@ -95,8 +94,8 @@ fn same(folder: &Folder, a: &str, b: &str) {
     }
 }
 
-/// The moments of the kills follow the process's own checkpoints, not a clock, so that they are spread over the run on a
-/// machine of any speed.
+/// The times of the kills are relative to the process's own checkpoints, not to a clock, so that they are spread over the run on
+/// a machine of any speed.
 #[test]
 fn killed_fifty_times_and_resumed_is_undisturbed_to_the_last_bit() {
     let (folder, mut rng) = (lab(), rng());
@@ -107,8 +106,8 @@ fn killed_fifty_times_and_resumed_is_undisturbed_to_the_last_bit() {
     while lives < KILLS {
         let (mut began, before) = (Instant::now(), step_of(&checkpoint));
         let mut child = spawn(&folder, &format!("{RUN}killed"));
-        // One life in four ends at any moment of its start; the others do a step, some of those that are left, and a part of
-        // the next.
+        // One process in four is killed at a random time during start-up; the others complete one step, some of the remaining
+        // ones, and part of the next.
         if lives % 4 == 3 {
             sleep(start_up.mul_f32(rng.unit()));
         } else {
@@ -124,7 +123,7 @@ fn killed_fifty_times_and_resumed_is_undisturbed_to_the_last_bit() {
         child.kill().unwrap();
         let status = child.wait().unwrap();
         if status.success() {
-            // This process waited for the processor for so long that the rest was done.
+            // This process waited for the CPU for so long that the remaining steps were completed.
             break;
         }
         assert_eq!(status.signal(), Some(9), "life {lives} ended by itself after step {before}");
@@ -191,14 +190,14 @@ fn an_interrupted_recipe_names_the_step_and_goes_on() {
     same(&folder, "whole", "run");
 }
 
-/// A run in a shell with more before it: exit code and what it said.
+/// A run in a shell with further commands before it: exit code and output.
 fn shell(folder: &Folder, before: &str, line: &str, after: &str) -> (Option<i32>, String) {
     let script = format!("{before} exec {} {line} {after}", env!("CARGO_BIN_EXE_weft"));
     let output = Command::new("sh").args(["-c", &script]).current_dir(&folder.0).output().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// The one line that says what went wrong.
+/// The single line that reports the error.
 #[track_caller]
 fn complaint(stderr: &str) -> &str {
     let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("weft: ")).collect();
@@ -216,18 +215,18 @@ fn a_full_disk_keeps_the_last_good_checkpoint() {
     interrupted(&folder, &line, "run", "-INT");
     let checkpoint = folder.path("run/checkpoint.safetensors");
     let before = fs::read(&checkpoint).unwrap();
-    // A limit on the size of files (in 512 bytes) stands for a disk. The checkpoint does not fit:
+    // A limit on the file size (in units of 512 bytes) simulates a full disk. The checkpoint does not fit:
     let (code, stderr) = shell(&folder, "trap '' XFSZ; ulimit -f 20;", &line, "");
     assert!(code == Some(1) && complaint(&stderr).contains("checkpoint.safetensors: cannot write: "), "{stderr}");
     assert!(complaint(&stderr).contains("the old file is untouched"), "{stderr}");
     assert!(fs::read(&checkpoint).unwrap() == before);
-    // The log does not fit, and its last line is cut:
+    // The log does not fit, and its last line is truncated:
     let (code, stderr) =
         shell(&folder, "trap '' XFSZ; ulimit -f 1;", &format!("{line} --set checkpoint_every=1000"), "");
     assert!(code == Some(1) && complaint(&stderr).contains("run/log.csv: "), "{stderr}");
     assert!(!fs::read_to_string(folder.path("run/log.csv")).unwrap().ends_with('\n'));
     assert!(fs::read(&checkpoint).unwrap() == before);
-    // Where the limit's signal is not held back, the process is killed.
+    // Where the limit's signal is not blocked, the process is killed.
     let (code, _) = shell(&folder, "ulimit -f 20;", &line, "");
     assert_eq!(code, None);
     undisturbed(&folder, &format!("run {LONG}"));
@@ -279,7 +278,7 @@ fn full_streams_are_one_line_or_none() {
     let (code, stderr) = shell(&folder, "", &format!("{line}a"), "> /dev/full");
     assert!(code == Some(1) && complaint(&stderr).contains("standard output: "), "{stderr}");
     assert!(folder.path("a/last.safetensors").is_file());
-    // Nobody reads the progress: no reason to stop.
+    // Unreadable progress is not a reason to stop.
     assert_eq!(shell(&folder, "", &format!("{line}b"), "2> /dev/full").0, Some(0));
     same(&folder, "a", "b");
 }

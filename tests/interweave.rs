@@ -1,4 +1,4 @@
-//! The contract of the interweaved operation: the features of every patch are those of the patch by itself.
+//! The contract of the interweaved operation: the features of every patch equal those of the patch computed on its own.
 
 use std::sync::Arc;
 use weft::data::photo::Photo;
@@ -9,7 +9,7 @@ use weft::ops::cases::{self, Case};
 use weft::ops::tolerance::{Distance, Tolerance};
 use weft::rng::Rng;
 
-/// A photo of noise, so that no two places are alike.
+/// A photo of noise, so that no two positions are alike.
 fn noise(width: usize, height: usize, seed: u64) -> Photo {
     let mut rng = Rng::new(seed, 1);
     Photo::from_fn(width, height, |_, _| {
@@ -18,14 +18,14 @@ fn noise(width: usize, height: usize, seed: u64) -> Photo {
     })
 }
 
-/// An extractor on a device, with parameters that show a wrong bank.
+/// An extractor on a device, with parameters that reveal a wrong filter bank.
 fn extractor(device: &Device, net: &Arc<Net>, method: Method, memory: usize) -> Extractor {
     let parameters = Parameters::on(device, net, parameters(net)).unwrap();
     Extractor::new(net.clone(), &parameters, ExtractorOptions { method, memory, ..ExtractorOptions::default() })
         .unwrap()
 }
 
-/// Both ways on one photo; the largest difference as a share of the largest feature.
+/// Both methods on one photo; returns the maximum difference relative to the maximum feature.
 #[track_caller]
 fn compare(net: &Arc<Net>, photo: &Photo, stride: usize, memory: usize) -> f64 {
     let expected = extractor(&Device::Cpu, net, Method::Patchwise, WHOLE).extract(photo, stride).unwrap();
@@ -34,8 +34,8 @@ fn compare(net: &Arc<Net>, photo: &Photo, stride: usize, memory: usize) -> f64 {
     found.error(&expected)
 }
 
-/// Whether features say anything: not all zero, as behind a ReLU that lets nothing pass, nor the same for all patches. Of
-/// others every wrong pass is right.
+/// Whether features are informative: not all zero, as after a ReLU that passes nothing, and not the same for all patches. With
+/// other features every wrong pass would look right.
 fn is_alive(features: &Features) -> bool {
     let mut patches = features.values.chunks_exact(features.dims);
     let first = patches.next().unwrap();
@@ -43,12 +43,12 @@ fn is_alive(features: &Features) -> bool {
     differ && features.values.iter().any(|v| *v != 0.0)
 }
 
-/// Largest difference as a share of the largest feature; in other precisions than f32 fails unless rounding explains it.
+/// Maximum difference relative to the maximum feature; in precisions other than f32 fails unless rounding explains it.
 #[track_caller]
 fn error(gpu: &Gpu, net: &Net, found: &Features, expected: &Features) -> f64 {
     assert!(is_alive(expected), "features that tell patches apart");
     if gpu.precision != Precision::F32 {
-        // Both ways round at every layer, in sums of another order.
+        // Both methods round at every layer, and sum in a different order.
         let tolerance = Tolerance::new(gpu.precision, 2 * net.layers.len(), 1.0);
         let want: Vec<f64> = expected.values.iter().map(|&v| v.into()).collect();
         let distance = Distance::new(&found.values, &want);
@@ -58,7 +58,7 @@ fn error(gpu: &Gpu, net: &Net, found: &Features, expected: &Features) -> f64 {
     found.error(expected)
 }
 
-/// Biases too, so that a wrong bank shows.
+/// Non-zero biases as well, so that a wrong filter bank is detected.
 fn parameters(net: &Net) -> Vec<f32> {
     let mut parameters = net.initial_parameters(7);
     let mut rng = Rng::new(7, 2);
@@ -73,7 +73,7 @@ fn emulator(checked: bool, seed: u64, precision: Precision) -> Gpu {
     Gpu { precision, separate_buffers: checked, ..Gpu::new(driver) }
 }
 
-/// One pass on a GPU against patch scanning: on the CPU for f32, else on the same GPU with the same roundings.
+/// One pass on a GPU against patch scanning: on the CPU for f32, otherwise on the same GPU with the same rounding.
 #[track_caller]
 fn compare_on(gpu: &Gpu, net: &Arc<Net>, photo: &Photo, stride: usize, memory: usize) -> f64 {
     let expected = extractor(&reference(gpu), net, Method::Patchwise, WHOLE).extract(photo, stride).unwrap();
@@ -81,7 +81,7 @@ fn compare_on(gpu: &Gpu, net: &Arc<Net>, photo: &Photo, stride: usize, memory: u
     error(gpu, net, &found, &expected)
 }
 
-/// Where patch scanning gives what is expected of `gpu`.
+/// The device on which patch scanning computes the reference for `gpu`.
 fn reference(gpu: &Gpu) -> Device {
     if gpu.precision == Precision::F32 { Device::Cpu } else { Device::Gpu(gpu.clone()) }
 }
@@ -172,7 +172,7 @@ fn interweaved_maps_as_in_the_paper() {
     assert!(error.contains("layer a: cannot be interweaved as maps: a trunk is made of unpadded"), "{error}");
 }
 
-/// All that is handed on, and whether it came in more than one part.
+/// Everything handed on, and whether it came in more than one part.
 fn handed(extract: impl FnOnce(weft::interweave::Put<'_>) -> weft::Result<()>) -> (Vec<f32>, bool) {
     let (mut values, mut parts) = (Vec::new(), 0);
     extract(&mut |features| {
@@ -184,7 +184,7 @@ fn handed(extract: impl FnOnce(weft::interweave::Put<'_>) -> weft::Result<()>) -
     (values, parts > 1)
 }
 
-/// In bands, whatever their height: what one pass over the whole image gives.
+/// In bands of any height: equals one pass over the whole image.
 #[test]
 fn bands_of_an_image_are_the_whole_image() {
     let net = net(SMALL);
@@ -215,7 +215,7 @@ fn bands_of_an_image_are_the_whole_image() {
     }
 }
 
-/// A sink that fails ends the pass with its error.
+/// A sink that fails aborts the pass with its error.
 #[test]
 fn what_cannot_be_handed_on_ends_the_pass() {
     let net = net(SMALL);
@@ -228,7 +228,7 @@ fn what_cannot_be_handed_on_ends_the_pass() {
     assert_eq!((error.unwrap_err().to_string().as_str(), parts), ("disk: is full", 1));
 }
 
-/// The numbers of an outline are those of the tables.
+/// The numbers of an outline equal those of the tables.
 #[test]
 fn an_outline_counts_what_a_plan_lists() {
     for case in 0..60 {
@@ -246,20 +246,20 @@ fn an_outline_counts_what_a_plan_lists() {
     }
 }
 
-/// The paper's maps on a GPU against patch scanning: on the CPU for f32, else on the same GPU with the same roundings.
+/// The paper's maps on a GPU against patch scanning: on the CPU for f32, otherwise on the same GPU with the same rounding.
 #[track_caller]
 fn compare_maps_on(gpu: &Gpu, net: &Arc<Net>, photo: &Photo, stride: usize, memory: usize) -> f64 {
     let expected = extractor(&reference(gpu), net, Method::Patchwise, WHOLE).extract(photo, stride).unwrap();
     let mut maps = extractor(&Device::Gpu(gpu.clone()), net, Method::Maps, memory);
     let error = error(gpu, net, &maps.extract(photo, stride).unwrap(), &expected);
-    // Once more: as a graph, over memory that has been used.
+    // Again: as a graph, over memory that has been used.
     let again = maps.extract(photo, stride).unwrap().error(&expected);
     assert!(again == error, "{error}, then {again}");
     println!("{gpu:?}, {}, stride {stride}: {error:.1e}", net.spec.name);
     error
 }
 
-/// ANet's build in small: two layers of a trunk, a padded rectangle of patches, layers between the local ones, two behind.
+/// A small version of ANet: two trunk layers, a padded rectangle of patches, layers between the local ones, two after them.
 const SMALL: &str = r#"
     name = "small"
     input = [3, 22, 18]
@@ -348,7 +348,7 @@ fn what_has_no_meaning_is_refused() {
     assert!(error.contains("loss"), "{error}");
 }
 
-/// Writes a random net around every kind of layer; sizes are found by trying.
+/// Writes a random net with every kind of layer; sizes are found by trial.
 struct Writer {
     rng: Rng,
     text: String,
@@ -388,7 +388,7 @@ impl Writer {
     }
 }
 
-/// A random net for patches of 17 to 44 pixels that tells patches apart: random ReLUs may let nothing pass.
+/// A random net for patches of 17 to 44 pixels whose features differ between patches: random ReLUs may pass nothing.
 fn random(case: u64) -> String {
     const ATTEMPTS: u64 = 20;
     let seeds = (0..ATTEMPTS).map(|attempt| case + (attempt << 32));
@@ -401,7 +401,7 @@ fn tells_patches_apart(net: &Arc<Net>) -> bool {
     is_alive(&scanner.extract(&photo, 2).unwrap())
 }
 
-/// A random net, which may be dead.
+/// A random net, whose output may be constant.
 fn random_net(seed: u64) -> String {
     let mut w = Writer { rng: Rng::new(seed, 4), text: String::new(), layers: 0 };
     let (height, width) = (w.between(17, 44), w.between(17, 44));
@@ -426,7 +426,7 @@ fn random_net(seed: u64) -> String {
     if w.between(0, 2) == 0 {
         w.attempt("lrn", "size = 3\nalpha = 0.1");
     }
-    // Local layers of any grid that fits, pools that may cross their cells.
+    // Local layers with any grid that fits, pooling that may cross their cells.
     for _ in 0..w.between(1, 3) {
         for _ in 0..40 {
             let (grid, span, kernel) = (w.between(1, 6), w.between(1, 3), w.between(1, 3));
@@ -449,7 +449,7 @@ fn random_net(seed: u64) -> String {
             w.attempt("softmax", "");
         }
         2 => {
-            // Two branches of one value.
+            // Two branches from one value.
             let from = format!("from = [\"l{}\"]", w.layers);
             let a = w.layer("conv", &format!("{from}\nfilters = 3\nkernel = 1\nactivation = \"relu\""));
             let b = w.layer("conv", &format!("{from}\nfilters = 2\nkernel = 3\npad = 1"));
@@ -470,7 +470,7 @@ fn seed() -> u64 {
     std::env::var("WEFT_TEST_SEED").ok().map_or(0, |s| s.parse().expect("WEFT_TEST_SEED is a number"))
 }
 
-/// The net of a case of the list that all operations are checked on, for patches of three channels, if it takes them.
+/// The net of a case from the shared list of cases, for patches of three channels, if it accepts them.
 fn of_case(case: &Case) -> Option<Arc<Net>> {
     let [n, _, h, w] = case.input;
     Spec::parse(&cases::toml([n, 3, h, w], case.layers), case.name).and_then(Net::new).ok().map(Arc::new)
@@ -484,7 +484,7 @@ fn every_operation_is_interweaved_or_refused_by_name() {
         let photo = noise(net.spec.input.w + 7, net.spec.input.h + 5, 2);
         if net.layers.iter().any(|layer| layer.op.target().is_some()) {
             let mut pass = extractor(&Device::Cpu, &net, Method::OnePass, WHOLE);
-            let error = pass.extract(&photo, 2).err().expect(case.name).to_string();
+            let error = pass.extract(&photo, 2).expect_err(case.name).to_string();
             assert!(error.contains("loss"), "case {}: {error}", case.name);
             refused += 1;
         } else if !tells_patches_apart(&net) {

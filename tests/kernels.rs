@@ -1,7 +1,7 @@
 //! The kernel report as a test: what the compiler made of every kernel, read from the GPU code in this binary. No GPU needed.
 //!
-//! The one idea: a kernel that spills, that has no tensor-core instruction where one was meant, or that loads less than 16
-//! bytes at a time is not done, and all three can be read from the machine code. So nobody has to look for it.
+//! Key idea: a kernel that spills, that lacks tensor-core instructions where they were intended, or whose loads are narrower than
+//! 16 bytes is unfinished, and all three can be read from the machine code. So nobody has to inspect it manually.
 //!
 //! A family of kernels that has a `_tf32` member (`gemm_nn_f32`, `_tf32`, `_f16`, `_bf16`) is a matrix product.
 
@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use weft::device::{ARCHITECTURES, IMAGES, NVCC};
 
-/// From here on cards have tf32, bf16 and cp.async; the shim traps or copies plainly before.
+/// Cards from this one on have tf32, bf16 and cp.async; on older ones the shim traps or copies synchronously.
 const FIRST_WITH_TENSOR_CORES: u32 = 80;
 const TENSOR_CORE_TYPES: [&str; 3] = ["tf32", "f16", "bf16"];
-/// Files that must hold matrix products.
+/// Files that must contain matrix products.
 const PRODUCTS: [&str; 2] = ["gemm", "conv"];
-/// Static shared memory is limited on every card.
+/// The limit of static shared memory on every card.
 const MAX_STATIC_SHARED: u32 = 48 << 10;
 
 /// What the compiler made of one kernel for one architecture.
@@ -30,7 +30,7 @@ struct Kernel {
     /// Bytes of local memory: spills, and arrays that did not fit into registers.
     stack: u32,
     shared: u32,
-    /// Whether its machine code was looked at, for the counts of instructions below.
+    /// Whether its machine code was disassembled, for the instruction counts below.
     disassembled: bool,
     tensor: usize,
     wide_loads: usize,
@@ -42,7 +42,7 @@ fn is_product(kernels: &BTreeMap<String, Kernel>, name: &str) -> bool {
     kernels.contains_key(&format!("{}_tf32", family(name).0))
 }
 
-/// `gemm_nn` and `tf32` of `gemm_nn_tf32`.
+/// Splits `gemm_nn_tf32` into `gemm_nn` and `tf32`.
 fn family(kernel: &str) -> (&str, &str) {
     kernel.rsplit_once('_').unwrap_or((kernel, ""))
 }
@@ -52,7 +52,7 @@ fn field(line: &str, name: &str) -> Option<u32> {
     line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix(':')?.parse().ok())
 }
 
-/// Adds what `cuobjdump --dump-resource-usage` or `-sass` prints.
+/// Adds the output of `cuobjdump --dump-resource-usage` or `-sass`.
 fn read(text: &str, kernels: &mut BTreeMap<String, Kernel>) {
     let mut name = String::new();
     for line in text.lines().map(str::trim) {
@@ -84,7 +84,7 @@ fn read(text: &str, kernels: &mut BTreeMap<String, Kernel>) {
     }
 }
 
-/// What must not be so, in words.
+/// Violations, as text.
 fn faults(name: &str, kernel: &Kernel, is_product: bool, arch: u32) -> Vec<String> {
     let mut faults = Vec::new();
     let mut demand = |holds: bool, fault: String| {
@@ -119,7 +119,7 @@ fn main() -> ExitCode {
     harness::main(tests)
 }
 
-/// The folder of cuobjdump and nvdisasm, which lie beside the nvcc that built the kernels, or why there is none. With
+/// The folder of cuobjdump and nvdisasm, which are next to the nvcc that built the kernels, or why there is none. With
 /// `WEFT_CUDA=require`, as in CI, that is a failure.
 fn tools() -> Result<PathBuf, String> {
     let here = |folder: &PathBuf| ["cuobjdump", "nvdisasm"].iter().all(|tool| folder.join(tool).is_file());
@@ -145,7 +145,7 @@ fn cuobjdump(tools: &Path, options: &[&str], image: &Path, arch: &str) -> String
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Resources of all kernels; instructions, which takes longer, of files with products.
+/// Resources of all kernels; instructions, which take longer, only of files with products.
 fn inspect(tools: &Path, image: &Path, arch: &str, disassemble: bool) -> BTreeMap<String, Kernel> {
     let mut kernels = BTreeMap::new();
     read(&cuobjdump(tools, &["--dump-resource-usage"], image, arch), &mut kernels);
@@ -168,7 +168,7 @@ fn no_kernel_spills_and_products_use_tensor_cores_and_wide_loads(tools: PathBuf)
     };
     let images: Vec<(String, PathBuf)> = IMAGES.iter().map(write).collect();
     let pairs: Vec<_> = images.iter().flat_map(|image| ARCHITECTURES.iter().map(move |arch| (image, *arch))).collect();
-    // Cards between the first with tensor cores and the newest take the same paths as the first.
+    // Cards between the first with tensor cores and the newest use the same code paths as the first.
     let modern: Vec<&str> =
         ARCHITECTURES.iter().copied().filter(|arch| number(arch) >= FIRST_WITH_TENSOR_CORES).collect();
     let shown: Vec<&str> = modern.first().into_iter().chain(modern.last()).copied().collect();

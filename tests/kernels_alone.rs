@@ -1,5 +1,5 @@
-//! Kernels that belong to no operation, on the emulator (fast in several orders, and checked), against plain Rust: the
-//! optimizer, batches out of photos, interweaved maps, summed-area tables.
+//! Kernels that belong to no operation, on the emulator (fast in several thread orders, and checked), compared with plain Rust:
+//! the optimizer, batches cut from photos, interweaved maps, summed-area tables.
 
 use std::sync::Arc;
 use weft::data::gpu::{Batch, PhotoWindow};
@@ -12,7 +12,7 @@ use weft::net::{Net, Normalise, Parameters, Purpose, Session, Sgd, SgdConfig, Sp
 use weft::ops::{Pair, Shape};
 use weft::rng::Rng;
 
-/// The emulator as several GPUs, in every storage type.
+/// The emulator as several GPUs, for every storage type.
 fn gpus() -> Vec<Gpu> {
     let emulator = |checked, seed, precision| {
         let driver = Arc::new(Emulator::new(EmulatorOptions { checked, seed }));
@@ -25,7 +25,7 @@ fn gpus() -> Vec<Gpu> {
     gpus
 }
 
-/// Runs what `record` writes down.
+/// Runs what `record` records.
 fn run(gpu: &Gpu, record: impl FnOnce(&mut Recorder<'_>)) {
     let mut to = Recorder::new(gpu);
     record(&mut to);
@@ -35,7 +35,7 @@ fn run(gpu: &Gpu, record: impl FnOnce(&mut Recorder<'_>)) {
     }
 }
 
-/// Values as they are stored.
+/// Uploads values in the storage type.
 fn upload(gpu: &Gpu, values: &[f32]) -> weft::device::Memory {
     match gpu.precision {
         Precision::F16 => gpu.upload(&values.iter().map(|&x| half::f16::from_f32(x)).collect::<Vec<_>>()),
@@ -53,7 +53,7 @@ fn download(gpu: &Gpu, from: Ptr, count: usize) -> Vec<f32> {
     }
 }
 
-/// Rounding of a stored value, as a share of it.
+/// Relative rounding error of a stored value.
 fn rounding(gpu: &Gpu) -> f32 {
     match gpu.precision {
         Precision::F16 => 1.0 / 2048.0,
@@ -62,7 +62,7 @@ fn rounding(gpu: &Gpu) -> f32 {
     }
 }
 
-/// Fails unless all values are as close as `allowed` says; NaN is close to nothing.
+/// Fails unless all values are within `allowed`; NaN never is.
 #[track_caller]
 fn assert_close(gpu: &Gpu, what: &str, got: &[f32], want: &[f32], allowed: impl Fn(f32) -> f32) {
     assert_eq!(got.len(), want.len(), "{gpu:?}: {what}");
@@ -89,7 +89,7 @@ fn steps_of_the_optimizer_are_those_of_the_cpu() {
         SgdConfig::default(),
         SgdConfig { nesterov: false, decay_bias: false, weight_decay: 0.1, ..SgdConfig::default() },
         SgdConfig { clip_norm: 0.7, rate_factors: frozen.into_iter().collect(), ..SgdConfig::default() },
-        // Longer than any gradient here.
+        // Larger than the norm of any gradient here.
         SgdConfig { clip_norm: 1e6, momentum: 0.0, ..SgdConfig::default() },
     ];
     for gpu in gpus() {
@@ -142,7 +142,7 @@ fn the_optimizer_can_be_given_its_momentum_back() {
     }
 }
 
-/// Lengths that do not fit, and sessions that an optimizer was not made for, are errors on every device.
+/// Lengths that do not match, and sessions for which an optimizer was not created, are errors on every device.
 #[test]
 fn what_does_not_fit_is_an_error_everywhere() {
     let (net, gpu) = (net(), gpus().remove(0));
@@ -220,7 +220,7 @@ fn samples_are_those_of_the_resampler() {
 #[test]
 fn interweaved_maps_hold_the_tile_of_every_patch_and_zeros() {
     let cases = [
-        // ANet in small: cells of 3, two per axis, at steps that divide a tile and that do not.
+        // A small version of ANet: cells of 3, two per axis, at strides that divide a tile and that do not.
         (8, [3, 3], [2, 2], [2, 2], [5, 4]),
         (3, [3, 3], [2, 2], [4, 1], [4, 9]),
         (4, [2, 3], [2, 1], [3, 2], [3, 5]),
@@ -270,7 +270,7 @@ fn interweaved_maps_hold_the_tile_of_every_patch_and_zeros() {
     }
 }
 
-/// Values over the maps of `weave`, a place fewer along each axis: the block of every patch, and nothing beside it.
+/// Values over the maps of `weave`, one position fewer along each axis: the block of every patch is read, and nothing besides it.
 fn taken_apart(gpu: &Gpu, weave: Interweaving, rng: &mut Rng) {
     let (maps, map, tile, period) = (weave.maps(), weave.map(), weave.tile(), weave.period());
     let values = Shape::new(map.c, map.h - 1, map.w - 1);
@@ -317,7 +317,7 @@ fn a_response_is_a_channel_or_the_mean() {
     }
 }
 
-/// Value of a map at fine point `at` of `fine` per place, along a row of values.
+/// Value of a map at fine point `at`, with `fine` points per cell, along a row of values.
 fn along(values: &[f64], at: usize, fine: usize) -> f64 {
     let place = ((at as f64 + 0.5) / fine as f64 - 0.5).clamp(0.0, (values.len() - 1) as f64);
     let low = place.floor() as usize;
@@ -327,7 +327,7 @@ fn along(values: &[f64], at: usize, fine: usize) -> f64 {
 
 #[test]
 fn summed_area_tables_are_sums_of_a_plain_loop() {
-    // A row longer than two scans, maps of one place, several maps.
+    // A row longer than two scans, maps of one cell, several maps.
     for (n, h, w, fine) in [(2, 5, 7, 1), (1, 3, 150, 4), (3, 1, 1, 4), (2, 2, 1, 3), (1, 9, 64, 4)] {
         let floor = 0.1;
         let mut rng = Rng::new(6, 0);

@@ -1,4 +1,4 @@
-//! The model that ships, through the program: predict, locate, svm and eval as users and scripts meet them.
+//! The shipped model, through the program: predict, locate, svm and eval as used by people and scripts.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::time::Instant;
 use support::{Folder, PHOTO};
 use weft::data::photo::{Photo, Rect};
 
-/// The one face of a list of one image.
+/// The only face in a list for one image.
 #[track_caller]
 fn only(document: &Value) -> &Value {
     let images = document.as_array().expect("a list");
@@ -25,7 +25,7 @@ fn rect(face: &Value) -> Rect {
     Rect::new(x, y, width, height)
 }
 
-/// The face of the photo that ships, from chin to hairline.
+/// The face in the shipped photo, from chin to hairline.
 const FACE: Rect = Rect { x: 170.0, y: 60.0, width: 110.0, height: 140.0 };
 
 /// Fails unless a window is on a face.
@@ -105,7 +105,7 @@ fn odd_pictures_are_pictures() {
     image::RgbImage::from_fn(1, 1, |_, _| image::Rgb([9; 3])).save(folder.path("tiny.png")).unwrap();
     image::RgbImage::from_fn(3000, 4, |x, y| image::Rgb([gradient(x, y); 3])).save(folder.path("long.png")).unwrap();
     image::RgbImage::new(2600, 1900).save(folder.path("black.png")).unwrap();
-    let document = folder.slow_json("predict grey.png deep.png tiny.png long.png black.png --json");
+    let document = folder.json("predict grey.png deep.png tiny.png long.png black.png --json");
     for (image, (width, height)) in
         document.as_array().unwrap().iter().zip([(60, 50), (60, 50), (1, 1), (3000, 4), (2600, 1900)])
     {
@@ -158,7 +158,7 @@ fn all_faces_of_a_photo_are_found_and_none_where_there_is_none() {
     let mut windows: Vec<Rect> = faces.iter().map(rect).collect();
     windows.sort_by(|a, b| a.x.total_cmp(&b.x));
     for (window, x) in windows.into_iter().zip([40.0, 460.0]) {
-        // Where the portrait is pasted, less where it was cut out.
+        // Where the portrait was pasted, minus the offset at which it was cropped.
         assert_on(window, Rect { x: FACE.x + x - 110.0, y: FACE.y + 60.0, ..FACE });
     }
     assert!(number(&faces[0]["score"]) >= number(&faces[1]["score"]));
@@ -166,7 +166,7 @@ fn all_faces_of_a_photo_are_found_and_none_where_there_is_none() {
     assert_eq!(only(&folder.json("locate none.png --all --json"))["faces"], Value::Array(Vec::new()));
     assert_eq!(only(&folder.json("predict none.png --json"))["face"], Value::Null);
     assert_eq!(folder.ok("locate none.png"), "none.png: no face\n");
-    // Everything that LNet_s saw, whatever its score.
+    // Everything that LNet_s detected, whatever its score.
     assert!(only(&folder.json("locate two.png --all --threshold -9 --json"))["faces"].as_array().unwrap().len() >= 2);
 }
 
@@ -193,7 +193,7 @@ fn bench_predict_says_where_the_time_goes() {
     assert!((number(&document["photos_per_second"]) * photo / 1e3 - 1.0).abs() < 1e-6, "{document}");
     assert_eq!(document["device"], "cpu");
     folder.fails("bench predict nowhere.jpg", &["nowhere.jpg"]);
-    // One level a net and one patch: the emulator takes its time.
+    // One level per net and one patch: the emulator is slow.
     folder.bundle("m");
     let mut bundle = fs::read_to_string(folder.path("m/model.toml")).unwrap();
     for (from, to) in [
@@ -205,7 +205,7 @@ fn bench_predict_says_where_the_time_goes() {
         bundle = bundle.replace(from, to);
     }
     folder.write("m/model.toml", bundle);
-    let document = folder.slow_json(&format!("bench predict {PHOTO} --model m --rounds 1 --device simt --json"));
+    let document = folder.json(&format!("bench predict {PHOTO} --model m --rounds 1 --device simt --json"));
     assert!(document["device"].as_str().unwrap().contains("emulator"), "{}", document["device"]);
 }
 
@@ -248,23 +248,23 @@ fn a_bundle_that_is_broken_is_named() {
 fn machines_are_trained_and_measured_on_other_faces() {
     let folder = Folder::new();
     folder.bundle("m");
-    // The second set has other people, so nothing of it was learned by heart.
+    // The second set contains other people, so nothing could be memorised.
     for (name, seed) in [("d", 5), ("others", 6)] {
         folder.ok(&format!("data synth {name} --images 100 --identities 100 --width 64 --height 64 --seed {seed}"));
     }
-    let report = folder.slow_json("svm train --data d --split train --aligned --model m --json");
+    let report = folder.json("svm train --data d --split train --aligned --model m --json");
     assert!(number(&report["held_out_accuracy"]) > 0.5, "{report}");
-    let document = folder.slow_json("svm eval --data others --split train --aligned --model m --json");
-    // Half of it is what guessing gives, however rare an attribute is. Hair is large; most else is small in 64 pixels.
+    let document = folder.json("svm eval --data others --split train --aligned --model m --json");
+    // One half is chance level, however rare an attribute is. Hair is large; most other attributes are small in 64 pixels.
     assert!(number(&document["balanced_accuracy"]) > 0.52, "{document}");
     assert!(number(&document["per_attribute"]["Black_Hair"]["balanced_accuracy"]) > 0.7, "{document}");
-    let document = folder.slow_json("eval --data d --split train --model m --json");
-    // Four patches of each photo, and their mirror images.
+    let document = folder.json("eval --data d --split train --model m --json");
+    // Four patches per photo, and their mirror images.
     assert_eq!(document["images"].as_u64().map(|images| 8 * images), report["rows"].as_u64());
     assert!(document["per_attribute"]["Smiling"]["accuracy"].is_number(), "{document}");
     assert!(document["localisation"]["recall_iou_0.5"].is_number(), "{document}");
     folder.fails("svm train --data d --split train", &["the model that ships", "--output"]);
-    // The shipped machines know attributes that these faces have not.
+    // The shipped SVMs know attributes that these faces do not have.
     folder.fails(
         "eval --data d --split train --strict",
         &["list_attr_celeba.txt:2: attribute", "is missing in the data"],

@@ -1,19 +1,19 @@
-//! Pictures of every variant against what Pillow makes of them (`benches/peers/pixels.py`), and JPEGs cut off anywhere.
+//! Images in every variant compared with Pillow's output (`benches/peers/pixels.py`), and JPEGs truncated at any byte.
 
 use std::fs;
 use std::io::Read;
 
 use weft::data::photo::Photo;
 
-/// A picture of the corpus and the pixels that it must have.
+/// An image of the corpus and its expected pixels.
 struct Case {
     name: String,
     file: Vec<u8>,
-    /// Width and height; 0 x 0 if the picture must be refused.
+    /// Width and height; 0 x 0 if the image must be rejected.
     size: (usize, usize),
     rgb: Vec<u8>,
     tolerance: u8,
-    /// What the message of a refusal contains.
+    /// Text that the rejection message contains.
     note: String,
 }
 
@@ -74,13 +74,13 @@ fn eileen() -> Vec<u8> {
     fs::read("tests/photos/eileen-collins.jpg").unwrap()
 }
 
-/// Where the entropy-coded data of the (only) scan begin.
+/// The offset of the entropy-coded data of the (only) scan.
 fn scan_start(jpeg: &[u8]) -> usize {
     let at = jpeg.windows(2).position(|w| w == [0xFF, 0xDA]).unwrap();
     at + 2 + usize::from(u16::from_be_bytes([jpeg[at + 2], jpeg[at + 3]]))
 }
 
-/// Rows at the bottom of which every sample is the grey of missing data.
+/// Number of rows at the bottom in which every sample is the grey of missing data.
 fn grey_rows(photo: &Photo) -> usize {
     photo.rgb.rchunks_exact(photo.width * 3).take_while(|row| row.iter().all(|&v| v == 128)).count()
 }
@@ -94,14 +94,14 @@ fn a_jpeg_that_ends_early_is_used_with_a_warning_and_refused_for_training() {
     for (tenths, state) in [(3, "truncated"), (5, "damaged"), (7, "truncated"), (9, "damaged")] {
         let mut cut = whole[..start + (whole.len() - start) * tenths / 10].to_vec();
         if state == "damaged" {
-            cut.extend([0xFF, 0xD9]); // as a program that puts an end behind whatever it has
+            cut.extend([0xFF, 0xD9]); // like a program that appends an end marker to whatever it has
         }
         let (part, warning) = Photo::decode_lenient(&cut, "cut.jpg").unwrap();
         let missing = grey_rows(&part);
         let warning = warning.expect("a warning").to_string();
         let expected = format!("cut.jpg: the JPEG is {state}: its last {missing} of 512 rows are missing");
         assert!(warning.starts_with(&expected), "{warning}");
-        // The row of blocks that is cut, and what its neighbour takes from it, may differ.
+        // The truncated row of blocks, and whatever its neighbour derives from it, may differ.
         let same = (512 - missing).saturating_sub(32);
         assert!(same > 60, "{tenths} tenths: {missing} rows are missing");
         let length = same * 512 * 3;
@@ -144,12 +144,12 @@ fn no_cut_of_a_jpeg_passes_for_whole() {
     {
         let file = corpus().into_iter().find(|c| c.name == name).unwrap().file;
         for cut in 0..file.len() - 2 {
-            // A progressive file that ends after one of its scans is a valid one, only coarser.
+            // A progressive file that ends after one of its scans is valid, only coarser.
             let ends = [&[][..], &[0xFF, 0xD9]];
             for end in &ends[..if name.contains("progressive") { 1 } else { 2 }] {
                 let part = [&file[..cut], *end].concat();
                 let strict = Photo::decode(&part, "a.jpg");
-                // The last bytes may hold nothing but the ones that fill up a byte, and then nothing is missing.
+                // The last bytes may contain only padding bits, in which case nothing is missing.
                 let complete = cut + 2 >= file.len() - 2 && Photo::decode(&file, "a.jpg") == strict;
                 assert!(strict.is_err() || complete, "{name} cut at {cut} passes, with {end:?}");
             }
@@ -161,7 +161,7 @@ fn no_cut_of_a_jpeg_passes_for_whole() {
 fn a_damaged_scan_is_heard_of() {
     let mut file = eileen();
     let middle = file.len() / 2;
-    // Ones are no code of any table.
+    // A code of all ones does not exist in any table.
     for pair in file[middle..middle + 64].chunks_exact_mut(2) {
         pair.copy_from_slice(&[0xFF, 0x00]);
     }
@@ -186,13 +186,13 @@ fn other_formats_that_are_cut_stay_errors() {
 fn a_tiff_that_promises_more_than_it_holds_costs_little() {
     let cases = corpus();
     let tiff = |name: &str| cases.iter().find(|c| c.name == name).unwrap().file.clone();
-    // Width and height are LONG in these files: 4 billion pixels a side.
+    // Width and height are LONG in these files: 4 billion pixels per side.
     let mut wide = tiff("rgb-strips-be.tif");
     let at = wide.windows(8).position(|w| w == [1, 0, 0, 4, 0, 0, 0, 1]).unwrap() + 8;
     wide[at..at + 4].fill(0xFF);
     let error = Photo::decode(&wide, "wide.tif").unwrap_err().to_string();
     assert!(error.starts_with("wide.tif: ") && error.contains("; "), "{error}");
-    // Any byte of the header and the directory at its extremes.
+    // Every byte of the header and the directory set to extreme values.
     for name in
         ["alpha-associated.tif", "palette-4-fill-2.tif", "jpeg-ycbcr-tiles.tif", "rgb-big.tif", "fax4-0-fill-2.tif"]
     {

@@ -38,9 +38,9 @@ fn launches_of_a_training_step_have_rows_totals_and_a_trace() {
     let report = folder.json(line);
     let launches = report["launches"].as_array().unwrap();
     for (kernel, layer, pass) in [
-        ("narrow_bf16", "input", "forward"),
+        ("cast_from_f32_bf16", "input", "forward"),
         ("conv_forward_bf16", "c1", "forward"),
-        ("conv_weights_bf16", "c1", "backward"),
+        ("conv_backward_weights_bf16", "c1", "backward"),
         ("gemm_tn_bf16", "fc", "backward"),
     ] {
         let of = |row: &Value| row["kernel"] == kernel && row["layer"] == layer && row["pass"] == pass;
@@ -49,10 +49,10 @@ fn launches_of_a_training_step_have_rows_totals_and_a_trace() {
     for row in launches {
         assert!(row["seconds"].as_f64().unwrap() > 0.0 && row["block"].as_u64().unwrap() > 0, "{row}");
         assert!(row["seconds_25"].as_f64() <= row["seconds"].as_f64(), "{row}");
-        // The emulator has no peaks and no registers.
+        // The emulator has no peak rates and no registers.
         assert!(row["roofline"].is_null() && row["registers"].is_null() && row["occupancy"].is_null(), "{row}");
     }
-    // 2 samples, 7x6 places, 4 filters of 27 taps.
+    // 2 samples, 7x6 positions, 4 filters of 27 taps.
     let conv = launches.iter().find(|row| row["kernel"] == "conv_forward_bf16").unwrap();
     assert_eq!(conv["flops"], 2 * 2 * 42 * 4 * 27);
     let total = sum(&report["launches"], "seconds");
@@ -84,7 +84,7 @@ fn on_the_cpu_the_rows_are_layers() {
             .all(|((layer, pass), want)| (layer.as_str(), pass.as_str()) == (Some(want.0), Some(want.1)))
     );
     assert_eq!(rows.len(), 4);
-    // Medians of three: two of each took at least as long.
+    // Medians of three: two of each took at least that long.
     let (sum, whole) = (report["sum"].as_f64().unwrap(), report["whole"].as_f64().unwrap());
     assert!((sum / self::sum(&report["launches"], "seconds") - 1.0).abs() < 1e-9, "{report}");
     assert!(whole > 0.0 && 2.0 * (sum + whole) < wall, "{wall} s in all: {report}");

@@ -1,5 +1,5 @@
-//! What holds for every network file: a legal one has the shapes that counting gives, an illegal one earns one line that
-//! names file, layer and sizes, no text panics, and a memory plan never gives two living buffers one place.
+//! Properties of every network file: a valid one has the shapes obtained by counting, an invalid one produces one line that names
+//! file, layer and sizes, no text panics, and a memory plan never gives two live buffers the same memory.
 
 use proptest::prelude::*;
 use std::ops::Range;
@@ -8,12 +8,12 @@ use weft::ops::{Permutation, Shape, nchw_to_nhwc, nhwc_to_nchw};
 
 const FILE: &str = "some/net.toml";
 
-/// Nothing is remembered between runs: a failure prints its smallest input.
+/// Nothing is stored between runs: a failure prints its minimal input.
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// A net of one layer `only`.
+/// A net with the single layer `only`.
 fn net(input: Shape, kind: &str, keys: &str) -> Result<Net, String> {
     let layer = LayerSpec::new("only", kind, keys).unwrap();
     Net::new(Spec {
@@ -26,15 +26,15 @@ fn net(input: Shape, kind: &str, keys: &str) -> Result<Net, String> {
     .map_err(|e| e.to_string())
 }
 
-/// One line that names the file and the layer.
+/// Checks for one line that names the file and the layer.
 fn is_one_line(message: &str) -> Result<(), TestCaseError> {
     prop_assert!(message.starts_with(&format!("{FILE}: layer only: ")), "{message}");
     prop_assert!(!message.contains('\n') && message.len() < 400, "{message}");
     Ok(())
 }
 
-/// Windows along an axis by trying one start after the other; `ceil` lets one hang over the end that the windows before
-/// it have not reached, unless it begins in the padding.
+/// Number of windows along an axis, by trying one start after the other; `ceil` allows one to extend past the end that the
+/// previous windows did not reach, unless it starts in the padding.
 fn windows(size: usize, kernel: usize, stride: usize, pad: usize, ceil: bool) -> usize {
     let starts = (0..=size + 2 * pad).step_by(stride);
     let count = starts.clone().filter(|start| start + kernel <= size + 2 * pad).count();
@@ -109,7 +109,7 @@ proptest! {
         c in 1..4usize, filters in 1..4usize, kernel in pair(1..4), grid in pair(1..5), span in pair(1..4), cell in pair(1..5),
         halo in any::<bool>(), beyond in pair(0..2),
     ) {
-        // Cells, the halo, and perhaps a pixel too many.
+        // Cells, the halo, and possibly one pixel too many.
         let side = |axis: usize| {
             (grid[axis] + span[axis] - 1) * cell[axis] + if halo { kernel[axis] - 1 } else { 0 } + beyond[axis]
         };
@@ -167,7 +167,7 @@ proptest! {
         order.pack(&file, &mut memory);
         order.unpack(&memory, &mut back);
         prop_assert_eq!(&back, &file);
-        // The place in memory of each value, from its index in the file.
+        // The memory position of each value, from its index in the file.
         for (at, value) in file.iter().enumerate() {
             let mut rest = at;
             let mut index = vec![0; sizes.len()];
@@ -318,19 +318,19 @@ fn value() -> impl Strategy<Value = toml::Value> {
     })
 }
 
-/// Written and read again, a description is what it was.
+/// A description that is written and read again is unchanged.
 fn same_again(spec: &Spec) {
     let text = spec.to_toml();
     let again = Spec::parse(&text, FILE).unwrap_or_else(|e| panic!("{e}\n{text}"));
     assert_eq!((&again.name, again.input, again.layers.len()), (&spec.name, spec.input, spec.layers.len()), "{text}");
     for (a, b) in again.layers.iter().zip(&spec.layers) {
-        // As text, in which NaN is equal to itself.
+        // As text, in which NaN equals itself.
         assert_eq!((&a.name, &a.kind, &a.from), (&b.name, &b.kind, &b.from), "{text}");
         assert_eq!(a.keys.to_string(), b.keys.to_string(), "{text}");
     }
 }
 
-/// A random net: each layer reads any one value, or two of them, so that maps of one size branch and join.
+/// A random net: each layer reads any one value, or two of them, so that maps of equal size branch and join.
 fn random_net() -> impl Strategy<Value = Net> {
     let kinds = ["conv", "conv_relu", "lrn", "relu", "dropout", "max_pool", "sigmoid", "concat", "softmax"];
     let layer = (prop::sample::select(kinds.to_vec()), any::<prop::sample::Index>(), any::<prop::sample::Index>());
@@ -366,11 +366,11 @@ fn random_net() -> impl Strategy<Value = Net> {
     })
 }
 
-/// A buffer of a plan: what it is, where it lies, and the first and last moment at which it is used.
+/// A buffer of a plan: its name, its position, and the first and last time at which it is used.
 type Buffer = (String, Range<usize>, usize, usize);
 
-/// The buffers of a plan as the passes use them. The input is there at 0, layer l runs forward at 1 + l and backward at
-/// 2 L - l; a gradient that no later layer hands down (a seed) is written when the backward pass begins.
+/// The buffers of a plan as used by the passes. The input exists at time 0, layer l runs forward at 1 + l and backward at 2 L -
+/// l; a gradient that no later layer propagates (a seed) is written when the backward pass begins.
 fn buffers(net: &Net, plan: &Plan) -> Vec<Buffer> {
     let layers = net.layers.len();
     let (forward, backward, end) = (|l: usize| 1 + l, |l: usize| 2 * layers - l, 2 * layers + 1);
@@ -383,7 +383,7 @@ fn buffers(net: &Net, plan: &Plan) -> Vec<Buffer> {
         if readers.is_empty() || keeps_all {
             uses.push(end);
         }
-        // A layer goes backward if somebody wants the gradient of its output.
+        // A layer runs backward if the gradient of its output is needed.
         let goes_back = |l: usize| plan.gradients[l + 1].is_some();
         uses.extend(readers.iter().filter(|&&l| goes_back(l) && net.layers[l].op.needs().inputs).map(|&l| backward(l)));
         if value != INPUT && goes_back(value - 1) && net.layers[value - 1].op.needs().output {

@@ -1,4 +1,4 @@
-//! A whole recipe by one command: what is done, what is skipped and why, and mistakes in the file.
+//! A whole recipe by one command: what is done, what is skipped and why, and errors in the file.
 
 mod support;
 
@@ -51,12 +51,12 @@ fn a_recipe_is_done_once_and_what_changes_is_done_again() {
     assert!(all_unchanged && second.code == Some(0), "{}", second.stderr);
     assert!(folder.tree("runs") == whole);
 
-    // Another comment or another way to check changes nothing.
+    // A different comment or way of checking changes nothing.
     let text = fs::read_to_string(folder.path("anet-train.toml")).unwrap();
     folder.write("anet-train.toml", format!("# Here is ANet.\n{text}").replace("every = 2", "every = 3"));
     assert_eq!(done(&folder, "train recipe.toml"), Vec::<String>::new());
 
-    // A setting: the step itself and what reads its files; the old results are kept.
+    // A setting: repeats the step itself and the steps that read its files; the old results are kept.
     assert_eq!(done(&folder, "train recipe.toml --set anet.seed=3"), ["anet", "final", "model", "measure"]);
     assert!(folder.path("runs/anet.1/last.safetensors").is_file());
     assert_eq!(done(&folder, "train recipe.toml --set anet.seed=3"), Vec::<String>::new());
@@ -65,13 +65,13 @@ fn a_recipe_is_done_once_and_what_changes_is_done_again() {
     fs::remove_dir_all(folder.path("runs/anet.2")).unwrap();
     assert!(folder.tree("runs") == whole);
 
-    // A file that is gone or was tampered with is made again; where it comes out the same, later steps stay.
+    // A file that is missing or was modified is produced again; if the result is the same, later steps are kept.
     fs::remove_file(folder.path("runs/final/lnet_s.safetensors")).unwrap();
     fs::write(folder.path("runs/frames/boxes.csv"), "image,x,y,width,height\n").unwrap();
     assert_eq!(done(&folder, "train recipe.toml"), ["frames", "final"]);
     assert!(folder.tree("runs") == whole);
 
-    // A photo that training has not seen.
+    // A photo that was not used in training.
     let photo = fs::read_dir(folder.path("objects/class0")).unwrap().next().unwrap().unwrap().path();
     fs::copy(&photo, photo.with_file_name("another.jpg")).unwrap();
     let plan = folder.weft("train recipe.toml --dry-run");
@@ -79,7 +79,7 @@ fn a_recipe_is_done_once_and_what_changes_is_done_again() {
     assert!(plan.stdout.contains("after objects, if that changes its files"), "{}", plan.stdout);
     assert!(folder.tree("runs") == whole);
 
-    // A value of a bundle that cannot be there.
+    // A value that a bundle cannot have.
     let output = folder.weft("train recipe.toml --only final --set final.set.name.x=1");
     assert_eq!(output.code, Some(1));
     assert!(output.stderr.contains("step final: set.name.x: x is in no table of the template"), "{}", output.stderr);

@@ -1,5 +1,5 @@
-//! Nothing that a person gives or makes is lost: results never share a name or replace an input, a folder has one writer,
-//! answers are written as they come and interrupted work goes on.
+//! No input or result of a user is lost: results never share a name or replace an input, a folder has one writer, answers are
+//! written as they become available and interrupted work continues.
 #![cfg(unix)]
 
 mod support;
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use support::{Folder, Output, PHOTO, mini};
+use support::{Folder, Output, PHOTO, mini, said};
 use weft::data::photo::Photo;
 use weft::lock::Lock;
 
@@ -31,17 +31,12 @@ fn shell(folder: &Folder, line: &str) -> Output {
     let weft = env!("CARGO_BIN_EXE_weft");
     let output = Command::new("sh").args(["-c", &line.replace("weft", weft)]).current_dir(&folder.0).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Output { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Output { code: output.status.code(), stdout: text(output.stdout), stderr: said(&text(output.stderr)) }
 }
 
 fn images(document: &str) -> Vec<String> {
     let list: Vec<Value> = serde_json::from_str(document).unwrap_or_else(|e| panic!("{e}: {document}"));
     list.iter().map(|answer| answer["image"].as_str().unwrap().to_string()).collect()
-}
-
-/// The lines of standard error without those that tell the progress of a slow machine.
-fn said(stderr: &str) -> Vec<&str> {
-    stderr.lines().filter(|line| !(line.contains("/s, ") && line.ends_with(" left"))).collect()
 }
 
 fn listing(folder: &Folder, name: &str) -> Vec<String> {
@@ -52,7 +47,7 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
-/// Waits until a file holds `text`.
+/// Waits until a file contains `text`.
 #[track_caller]
 fn wait_for(file: &Path, text: &str, child: &mut Child) {
     let began = Instant::now();
@@ -75,11 +70,11 @@ fn pictures_of_photos_with_equal_names_keep_their_folders() {
         "{stderr}"
     );
     assert_eq!(listing(&folder, "out"), ["x/a.png", "y/a.png"]);
-    // What an earlier run of the same command left is replaced, under the same names.
+    // Output of an earlier run of the same command is replaced, under the same names.
     folder.weft("predict x/a.png y/a.png --annotate out --jsonl");
     assert_eq!(listing(&folder, "out"), ["x/a.png", "y/a.png"]);
     let output = folder.weft("locate x/a.png y/a.png --maps maps --jsonl");
-    assert_eq!((output.code, said(&output.stderr).len()), (Some(0), 1), "{}", output.stderr);
+    assert_eq!((output.code, output.stderr.lines().count()), (Some(0), 1), "{}", output.stderr);
     assert_eq!(listing(&folder, "maps"), ["x/a.lnet_o.png", "x/a.lnet_s.png", "y/a.lnet_o.png", "y/a.lnet_s.png"]);
 }
 
@@ -157,7 +152,7 @@ fn a_folder_has_one_training_at_a_time() {
     mini::write(&folder);
     let run = "train anet-train.toml --resume --set epochs=100000 --set checkpoint_every=1 --set output=run";
     let mut first = folder.command(run).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    // Only a run that left a checkpoint can be told from another run afterwards.
+    // Only a run that left a checkpoint can be distinguished from another run afterwards.
     wait_for(&folder.path("run/checkpoint.safetensors"), "", &mut first);
     for resume in ["", " --resume"] {
         let line = run.replace(" --resume", resume);
@@ -167,7 +162,7 @@ fn a_folder_has_one_training_at_a_time() {
             &[&who, " since 20", " UTC: a training run, ", "wait for it, stop it, or choose another folder"],
         );
     }
-    // The lock dies with its process, however that dies.
+    // The lock is released with its process, however that ends.
     first.kill().unwrap();
     first.wait().unwrap();
     let output = folder.weft(&run.replace("epochs=100000", "epochs=100001"));
@@ -219,7 +214,7 @@ fn a_full_or_closed_standard_error_costs_no_result() {
             assert_eq!(images(&stdout), ["nope.png", "a.png"], "{command} {redirection}");
         }
     }
-    // The other way round, the error is said.
+    // In the opposite case, the error is reported.
     let Output { code, stderr, .. } = shell(&folder, "weft predict a.png --json >/dev/full");
     assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{stderr}");
     assert!(stderr.starts_with("weft: standard output: "), "{stderr}");
@@ -231,7 +226,7 @@ fn a_decoder_that_panics_is_one_line() {
     let broken = Path::new(support::ROOT).join("tests/fuzz/regressions/png/decoder-panics-on-a-short-palette");
     fs::copy(broken, folder.path("short.png")).unwrap();
     let Output { code, stderr, .. } = folder.weft("predict short.png --json");
-    assert_eq!((code, said(&stderr).len()), (Some(1), 1), "{stderr}");
+    assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{stderr}");
     assert!(stderr.starts_with("weft: short.png: the decoder failed on it; "), "{stderr}");
 }
 
@@ -298,7 +293,7 @@ fn interrupted_answers_are_on_disk_and_go_on() {
             let output = folder.weft(&format!("{line} --resume"));
             assert_eq!(output.code, Some(0), "{}", output.stderr);
             assert!(answers(&file) == whole, "{file} differs from an undisturbed run");
-            // All is there: nothing is done and nothing changes.
+            // All answers exist: nothing is done and nothing changes.
             assert_eq!(folder.weft(&format!("{line} --resume")).code, Some(0));
             assert!(answers(&file) == whole);
         }

@@ -1,5 +1,5 @@
-//! No number of any TOML file can hurt: each is replaced in turn by what no setting may be, and the answer is an error that
-//! names file, line and key, or a result that is finite.
+//! No number in any TOML file can do harm: each is replaced in turn by invalid values, and the result is either an error that
+//! names file, line and key, or finite.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use weft::settings::Document;
 use weft::train::Config;
 use weft::{Error, Result};
 
-/// What each number is replaced by.
+/// The values that each number is replaced with.
 const INSTEAD: [&str; 12] = [
     "nan",
     "inf",
@@ -37,7 +37,7 @@ fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// A number in a file: the innermost key that it stands at, and its place in the text.
+/// A number in a file: the innermost key that contains it, and its position in the text.
 struct Place {
     key: String,
     span: std::ops::Range<usize>,
@@ -57,8 +57,8 @@ fn places(text: &str) -> Vec<Place> {
     places
 }
 
-/// Reads `text` with each of its numbers replaced, by `read` and under the name `file`. Whether an error is one of shapes, which
-/// the numbers of a net decide together, is for `is_of_shapes` to say; all others must name the value. Returns how many files
+/// Reads `text` with each of its numbers replaced, by `read` and under the name `file`. `is_of_shapes` decides whether an error
+/// is one of shapes, which the numbers of a net determine together; all other errors must name the value. Returns how many files
 /// were read.
 fn replace_each(
     text: &str,
@@ -91,7 +91,7 @@ fn replace_each(
     accepted
 }
 
-/// What is only a name or a number of something may be as large as it likes; a tag may be a text.
+/// Values that are only a name or a count may be arbitrarily large; a tag may be a string.
 fn large_is_fine(key: &str, instead: &str) -> bool {
     key == "seed" && ["4294967296", "9223372036854775807"].contains(&instead)
         || key == "channel" && instead == "'text'"
@@ -102,7 +102,7 @@ fn value_errors(_: &str) -> bool {
     false
 }
 
-/// The error is of the net's shapes or of its weights', and says of which layer.
+/// The error is about the shapes of the net or of its weights, and names the layer.
 fn shapes(error: &str) -> bool {
     ["layer ", "tensor "].iter().any(|place| error.contains(place)) && !error.contains("out of range")
 }
@@ -115,7 +115,7 @@ fn tomls(folder: &str) -> Vec<(String, String)> {
     files.into_iter().map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap())).collect()
 }
 
-/// The net runs on an input of all sorts of values, and what comes out is finite.
+/// The net runs on an input with all kinds of values, and the output is finite.
 fn run(net: Net) {
     let net = Arc::new(net);
     let parameters = Parameters::on(&Device::Cpu, &net, net.initial_parameters(1)).unwrap();
@@ -155,7 +155,7 @@ fn numbers_of_nets() {
     }
 }
 
-/// What a net cannot be, though each number is in its range.
+/// What a net cannot be, although each number is within its range.
 #[test]
 fn nets_that_are_too_large_are_refused() {
     for (layer, expected) in [
@@ -242,7 +242,7 @@ fn numbers_of_recipes() {
     files.retain(|(path, _)| weft::recipe::is_recipe(path));
     assert!(files.len() >= 2, "{}", files.len());
     files.push(("all".into(), ALL.into()));
-    // Paths in recipes begin at the current folder.
+    // Paths in recipes are relative to the current folder.
     std::env::set_current_dir(root("")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("recipe.toml");
@@ -266,7 +266,7 @@ fn numbers_of_recipes() {
         let error = Recipe::load(&path, &[change.to_string()]).err().unwrap().to_string();
         assert!(error.starts_with(expected), "{error}");
     }
-    // What a step says of a value in its training file, and where the step is.
+    // What a step reports about a value in its training file, and where the step is.
     let training = folder.path().join("train.toml");
     let text = fs::read_to_string("weights/recipes/anet-attributes.toml").unwrap();
     fs::write(&training, text.replace("batch = 64", "batch = 0")).unwrap();
@@ -277,7 +277,7 @@ fn numbers_of_recipes() {
     // A folder whose name looks like a step.
     fs::write(&path, ALL.replace("'runs'", "'{s}'")).unwrap();
     Recipe::load(&path, &[]).unwrap();
-    // Folders of folders are no way to any amount of memory.
+    // Nested folder references cannot be used to consume arbitrary memory.
     let long = ALL
         .replace("'runs'", &format!("'{}'", "r".repeat(10_000)))
         .replace("'{c}'", &format!("'{}'", "{c}".repeat(10)));
@@ -307,7 +307,7 @@ impl Folder {
     }
 }
 
-/// Every face of a photo, and its attributes: all that is said about it is finite.
+/// Every face of a photo, and its attributes: all reported values are finite.
 fn predict(folder: &Path, photo: &Photo) -> Result<()> {
     let mut model = Model::load(folder, &Device::Cpu)?;
     let finite = |rect: Rect| [rect.x, rect.y, rect.width, rect.height].iter().all(|x| x.is_finite());
@@ -327,7 +327,7 @@ fn small_photo() -> Photo {
 #[test]
 fn numbers_of_a_bundle() {
     let (folder, photo) = (Folder::new(), small_photo());
-    // Fewer levels, as all of them are alike.
+    // Fewer levels, because all of them behave alike.
     let shipped = fs::read_to_string(root("weights/model.toml")).unwrap();
     let text = shipped
         .replace("[57, 80, 113, 160, 227, 320, 454, 640]", "[113, 160]")
@@ -388,7 +388,7 @@ fn numbers_of_a_bundles_nets() {
     assert_memory_is_bounded();
 }
 
-/// Weights that are no numbers, whose answer would look like a photo without a face.
+/// Weights that are NaN, whose result would look like a photo without a face.
 #[test]
 fn a_net_that_answers_nan_is_an_error() {
     let (folder, photo) = (Folder::new(), small_photo());
@@ -423,7 +423,7 @@ fn numbers_of_edge_boxes() {
     replace_each(ALL, "edges.toml", read, value_errors);
 }
 
-/// The most memory that this process has had.
+/// The peak memory of this process.
 fn assert_memory_is_bounded() {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -432,10 +432,10 @@ fn assert_memory_is_bounded() {
     }
 }
 
-/// Structs that are read from a TOML file by the names of their source files, and numbers in them without a range.
+/// Structs that are read from a TOML file, by the names of their source files, and numbers in them without a range.
 #[test]
 fn every_number_has_a_range() {
-    /// Read from files that Weft writes (JSON), or checked as a whole.
+    /// Read from files that Weft writes (JSON), or validated as a whole.
     const OTHERS: [&str; 8] = [
         "data/answers.rs",
         "recipe/record.rs",

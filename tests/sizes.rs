@@ -1,4 +1,4 @@
-//! Whatever number stands on the command line: the program answers at once, in one line, and takes no more memory than it has.
+//! Whatever number is on the command line, the program answers immediately, in one line, and uses no more memory than there is.
 
 mod support;
 
@@ -13,7 +13,7 @@ use weft::net::{Net, Spec};
 use weft::rng::Rng;
 use weft::weights::{Dtype, Named, TensorFile, TensorWriter, write, write_npy};
 
-/// A net for patches with many features of little arithmetic.
+/// A net for patches with many features and little arithmetic.
 const NET: &str = r#"
 name = "wide"
 input = [3, 9, 9]
@@ -28,9 +28,9 @@ name = "fc"
 type = "linear"
 outputs = 400
 "#;
-/// Address space of the program, in KiB: a fraction of what is asked for.
+/// Address space of the program, in KiB: a fraction of what is requested.
 const LIMIT: u64 = 4 << 20;
-/// A refusal comes at once: what is refused would take hours. The limit leaves room for a slow and busy machine.
+/// A refusal is immediate: the refused work would take hours. The limit leaves room for a slow and busy machine.
 const AT_ONCE: Duration = Duration::from_secs(60);
 
 fn wide() -> Folder {
@@ -52,14 +52,14 @@ fn photo(folder: &Folder, name: &str, width: usize, height: usize) {
     folder.write(name, bytes);
 }
 
-/// Largest resident size so far of a process, in bytes.
+/// Peak resident size of a process so far, in bytes.
 fn peak(child: &Child) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
 }
 
-/// Runs `weft` with so many KiB of address space; it must end in time. Its answer, and its largest resident size.
+/// Runs `weft` with the given address space in KiB; it must end in time. Returns its answer and its peak resident size.
 #[track_caller]
 fn limited(folder: &Folder, line: &str, kilobytes: u64, most: Duration) -> (Output, u64) {
     let mut command = Command::new("sh");
@@ -86,7 +86,7 @@ fn limited(folder: &Folder, line: &str, kilobytes: u64, most: Duration) -> (Outp
     (Output { code: status.code(), stdout: text(stdout), stderr: text(stderr) }, largest)
 }
 
-/// The run fails at once: exit code 1 and one line with all of `parts`.
+/// The run fails immediately: exit code 1 and one line with all of `parts`.
 #[track_caller]
 fn refused(folder: &Folder, line: &str, parts: &[&str]) {
     let (Output { code, stdout, stderr }, _) = limited(folder, line, LIMIT, AT_ONCE);
@@ -167,7 +167,7 @@ fn numbers_that_make_no_sense_are_wrong_usage() {
             if number.is_empty() || (may_be_large && ["4000000000", "9223372036854775808"].contains(&number)) {
                 continue;
             }
-            // No fade is one.
+            // A fade of zero is valid.
             if number == "0" && line.contains("--fade") {
                 continue;
             }
@@ -199,7 +199,7 @@ fn a_plan_costs_what_its_axes_cost() {
     }
     let (text, _) = table("100000x100000", 8);
     assert!(text.starts_with("12490 x 12490 patches of 3x88x88, 8 pixels apart\n"), "{text}");
-    // Of a large image the first patches are drawn, and this is said.
+    // For a large image only the first patches are drawn, and this is reported.
     let line = "extract --net anet.toml --stride 8 --plan 100000x1000 --draw plan.svg";
     let (Output { code, stderr, .. }, _) = limited(&folder, line, LIMIT, AT_ONCE);
     assert_eq!((code, stderr.as_str()), (Some(0), "plan.svg: draws 200 x 115 patches\n"));
@@ -226,7 +226,7 @@ fn images_that_do_not_fit_are_priced() {
 fn a_tensor_that_does_not_fit_is_priced() {
     let folder = wide();
     let n = 200_000_000;
-    // A file with a hole: as large as it claims, and nothing on the disk.
+    // A sparse file: as large as it claims, but without disk blocks.
     let header =
         format!("{{\"input\":{{\"dtype\":\"F32\",\"shape\":[{n},3,9,9],\"data_offsets\":[0,{}]}}}}", n * 243 * 4);
     let mut file = File::create(folder.path("in")).unwrap();
@@ -239,7 +239,7 @@ fn a_tensor_that_does_not_fit_is_priced() {
         &["in: a batch of 200000000: needs ", " of memory, ", "; at most "],
     );
     assert!(start.elapsed() < AT_ONCE);
-    // Where not even the map of the file fits.
+    // Where not even the memory map of the file fits.
     refused(&folder, "run net.toml --weights w --input in --output out --device cpu", &["in: "]);
     assert!(!folder.path("out").exists());
 }

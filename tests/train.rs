@@ -1,4 +1,4 @@
-//! Training on drawn faces: it learns, it can be interrupted, and its mistakes are one clear line.
+//! Training on synthetic faces: it learns, it can be interrupted, and its mistakes produce one clear line.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ struct Lab {
 }
 
 impl Lab {
-    /// `images` drawn faces with their boxes, a net, and a training file.
+    /// `images` synthetic faces with their boxes, a net, and a training file.
     fn new(images: usize, stage: &str, more: &str) -> Self {
         let lab = Self { folder: tempfile::tempdir().unwrap() };
         let config = synth::Config {
@@ -212,7 +212,7 @@ fn a_run_that_changed_is_not_resumed_and_says_what_changed() {
         refused(&[], expected);
         fs::write(path, before).unwrap();
     }
-    // What is written, where and how often, and where the data lie, is the user's own business.
+    // What is written, where and how often, and where the data are, is up to the user.
     fs::rename(lab.path("run"), lab.path("moved")).unwrap();
     fs::rename(lab.path("faces"), lab.path("people")).unwrap();
     let output = format!("output={}", lab.path("moved").display());

@@ -1,4 +1,4 @@
-//! Weights files: what is written is read back, and no file, however broken, does more than earn one line.
+//! Weights files: what is written is read back, and no file, however broken, causes more than a one-line error.
 
 use std::borrow::Cow;
 use std::fs;
@@ -18,7 +18,7 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    /// A file made of `header` and `data`, the header's length put in front as it is.
+    /// A file consisting of `header` and `data`, preceded by the header's length as it is.
     fn raw(&self, header: &str, data: &[u8]) -> PathBuf {
         let path = self.path("raw.safetensors");
         fs::write(&path, [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()).unwrap();
@@ -26,7 +26,7 @@ impl Folder {
     }
 }
 
-/// The message of opening a file that must not open; one line, and placed at the file.
+/// The message from opening a file that must be rejected; one line that starts with the file.
 fn refusal(path: &Path) -> String {
     let message = TensorFile::open(path).expect_err("a broken file opened").to_string();
     assert!(message.starts_with(&path.display().to_string()), "{message}");
@@ -187,7 +187,7 @@ fn headers_that_are_at_odds_with_the_data_are_refused() {
     refused(&one("4294967296,4294967296", "0,8"), &[0; 8], "overflows");
     refused(&one("9223372036854775807", "0,8"), &[0; 8], "overflows");
     refused(&one("1152921504606846975", "0,4611686018427387900"), &[0; 8], "overflows");
-    // Offsets whose sum with the header's length leaves u64: the format's own parser adds unchecked there.
+    // Offsets whose sum with the header's length overflows u64: the format's own parser adds them unchecked.
     let entries: Vec<_> = (0..8u64)
         .map(|i| {
             let n = (1u64 << 61) - 1;
@@ -219,7 +219,7 @@ fn a_value_beyond_the_type_is_an_error_and_the_old_file_stays() {
     assert!(e.contains("fc.bias: -70000 is too large for F16"), "{e}");
     assert!(write(&path, &[named("a", &[1], Dtype::BF16, &[f32::MAX])], &[]).is_err());
     assert_eq!(fs::read(&path).unwrap(), old);
-    // Just above the largest f16 still rounds down to it; NaN and infinity are what they are.
+    // Just above the largest f16 still rounds down to it; NaN and infinity are preserved.
     write(&path, &[named("a", &[4], Dtype::F16, &[65519.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN])], &[]).unwrap();
     let file = TensorFile::open(&path).unwrap();
     let values = file.get("a").unwrap().to_f32().unwrap();
@@ -340,7 +340,7 @@ proptest! {
         sample(&path);
         let mut bytes = fs::read(&path).unwrap();
         for (at, byte) in edits {
-            // Half of the time keep to digits in the header, which parse and so reach the later checks.
+            // Half of the time mutate only digits in the header, which still parse and so reach the later checks.
             let (place, byte) = match digits {
                 true => (8 + at.index(200), b'0' + byte % 10),
                 false => (at.index(bytes.len()), byte),

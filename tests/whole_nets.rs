@@ -1,5 +1,5 @@
-//! Whole nets on a GPU, on the emulator where there is none: five steps of training give the CPU's losses, and a photo
-//! the CPU's face and attributes.
+//! Whole nets on a GPU, or on the emulator where there is none: five training steps give the CPU's losses, and a photo the CPU's
+//! face and attributes.
 
 use std::sync::Arc;
 use weft::data::photo::Photo;
@@ -15,7 +15,7 @@ fn emulator(checked: bool) -> Gpu {
     Gpu { separate_buffers: checked, ..Gpu::new(driver) }
 }
 
-/// A shipped net with a fraction of its filters, at another size if one is given, under a head of `tags` tags.
+/// A shipped net with a fraction of its filters, at another size if one is given, under a head with `tags` tags.
 fn narrow(name: &str, divisor: i64, size: Option<usize>, head: Vec<LayerSpec>) -> Arc<Net> {
     let mut spec = Spec::load(format!("{}/nets/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
     for layer in &mut spec.layers {
@@ -56,16 +56,16 @@ fn lnet() -> Arc<Net> {
     narrow("lnet_s.toml", 8, Some(99), head)
 }
 
-/// What five steps of training say.
+/// The results of five training steps.
 struct Steps {
     /// The loss of each step's batch.
     losses: Vec<f32>,
-    /// The loss of the first batch without dropout, before the steps and after them.
+    /// The loss of the first batch without dropout, before and after the steps.
     before: f32,
     after: f32,
 }
 
-/// Five steps from the same parameters, on two batches in turn.
+/// Five steps from the same parameters, alternating between two batches.
 fn train(device: &Device, net: &Arc<Net>) -> Steps {
     const BATCH: usize = 4;
     let mut rng = Rng::new(5, 0);
@@ -89,7 +89,7 @@ fn train(device: &Device, net: &Arc<Net>) -> Steps {
     Steps { losses, before, after }
 }
 
-/// What of its loss a net learns in five steps, at the least.
+/// Minimum share of its loss by which a net must improve in five steps.
 const LEARNED: f32 = 0.1;
 
 fn compare(gpu: Gpu, net: &Arc<Net>, bound: f32) {
@@ -98,7 +98,7 @@ fn compare(gpu: Gpu, net: &Arc<Net>, bound: f32) {
     for Steps { before, after, .. } in [&expected, &found] {
         assert!(*after < (1.0 - LEARNED) * before, "{precision}: the loss of one batch goes from {before} to {after}");
     }
-    // A device that does not learn is told from one that rounds.
+    // A device that does not learn is distinguished from one that rounds.
     assert!(bound < LEARNED / 2.0);
     let near = |what: &str, found: f32, expected: f32| {
         let error = (found - expected).abs() / expected.abs();

@@ -1,6 +1,6 @@
-//! Feeds Weft's readers with damaged files: `cargo run --release --example fuzz -- --seconds 60`.
+//! Feeds damaged files to Weft's readers: `cargo run --release --example fuzz -- --seconds 60`.
 //!
-//! Every input is a function of a seed and a number, so any can be made again. A failing one is kept with what happens;
+//! Every input is a function of a seed and a number, so it can be regenerated. A failing one is kept with a description;
 //! `--replay` runs it again, and in `tests/fuzz/regressions` it becomes a test.
 
 mod engine;
@@ -17,40 +17,40 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use weft::{Error, Result};
 
-/// Feed Weft's readers with damaged files, within limits of memory and time. Exit code 1: something failed.
+/// Feed damaged files to Weft's readers, within limits of memory and time. Exit code 1: something failed.
 #[derive(Parser)]
 struct Args {
     /// Run this many inputs
     #[arg(long, value_name = "N", conflicts_with = "seconds")]
     inputs: Option<u64>,
-    /// Run for so long [default: 60]
+    /// Run for this many seconds [default: 60]
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
     /// The same seed gives the same inputs
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Only this format; may be repeated
+    /// Only use this format; may be repeated
     #[arg(long, value_name = "FORMAT")]
     only: Vec<String>,
-    /// Processes [default: one per core]
+    /// Number of processes [default: one per core]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
-    /// Seconds that an input may take
+    /// Time limit for one input, in seconds
     #[arg(long, value_name = "S", default_value_t = 5.0)]
     time: f64,
     /// Folder for failing inputs
     #[arg(long, value_name = "DIR", default_value = "target/fuzz")]
     findings: PathBuf,
-    /// Instead, run these files, which lie in folders of the names of their formats (or --only names it)
+    /// Instead, run these files, which are in folders named after their formats (or --only gives the format)
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["inputs", "seconds"])]
     replay: Vec<PathBuf>,
-    /// List the formats and what one input may take of memory
+    /// List the formats and the memory limit of each
     #[arg(long)]
     list: bool,
-    /// Write the whole files that inputs are made from into folders of the names of their formats
+    /// Write the valid files that inputs are derived from to folders named after their formats
     #[arg(long, value_name = "DIR")]
     seeds: Option<PathBuf>,
-    /// Write the figures into this file
+    /// Write the statistics to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// True if nothing failed.
+/// Returns true if nothing failed.
 fn run(args: &Args) -> Result<bool> {
     if args.list {
         for format in FORMATS {
@@ -114,7 +114,7 @@ fn run(args: &Args) -> Result<bool> {
     Ok(report.failed() == 0)
 }
 
-/// A bar on a terminal, a line now and then elsewhere.
+/// A bar on a terminal, occasional lines elsewhere.
 struct Display {
     bar: ProgressBar,
     told: Instant,
@@ -186,7 +186,7 @@ fn text(report: &Report) -> String {
     }
     let seconds = report.elapsed.as_secs_f64();
     text += &format!("{} inputs in {seconds:.1} s, {:.0}/s", total.count.inputs, total.count.inputs as f64 / seconds);
-    // Faults first, then what Weft caught of others.
+    // Faults first, then third-party panics that Weft caught.
     let (faults, caught): (Vec<_>, Vec<_>) = report.findings.iter().partition(|finding| finding.is_fault());
     for finding in faults.into_iter().chain(caught) {
         let (number, input) = &finding.inputs[0];

@@ -1,5 +1,5 @@
-// The emulator's C++ half, never instrumented: the context every kernel reads, the arithmetic of warp operations, and
-// the hooks that `g++ -fsanitize=thread` calls at each load and store (its own run time is not linked).
+// The C++ part of the emulator, never instrumented: the context every kernel reads, the arithmetic of warp operations, and
+// the hooks that `g++ -fsanitize=thread` calls at each load and store (its own run-time library is not linked).
 #include <link.h>
 #include "simt/half.h"
 
@@ -10,7 +10,7 @@ extern "C" {
 __thread SimtContext simt_context __attribute__((tls_model("initial-exec")));
 SimtContext* simt_context_address() { return &simt_context; }
 
-// Where this thread's shared memory (thread-local storage) and the executable's own data lie:
+// Addresses of this thread's shared memory (thread-local storage) and of the executable's own data:
 // out = {thread-local start, size, image start, end}.
 void simt_memory_map(uintptr_t* out) {
   dl_iterate_phdr([](dl_phdr_info* object, size_t, void* result) {  // the first object is the executable
@@ -52,7 +52,7 @@ int simt_compare_swap(void* p, uint64_t* expected, uint64_t desired, int size) {
 // ---- votes and shuffles
 OPERATION simt_op_sync(const void* const*, void* const*, uint32_t) {}
 OPERATION simt_op_shuffle(const void* const* in, void* const* out, uint32_t mask) {
-  const uint64_t undefined = 0xfff7fff7fff7fff7;  // NaN in every format: a lane outside the mask gives nothing
+  const uint64_t undefined = 0xfff7fff7fff7fff7;  // NaN in every format: the result of a lane outside the mask
   EACH_LANE(l, mask) {
     int source = ((const SimtShuffle*)in[l])->source;
     *(uint64_t*)out[l] = mask >> source & 1 ? ((const SimtShuffle*)in[source])->value : undefined;

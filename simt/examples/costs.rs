@@ -1,4 +1,4 @@
-//! What the emulator costs on one core: `cargo run --release -p simt --example costs`.
+//! Costs of the emulator on one core: `cargo run --release -p simt --example costs`.
 
 use simt::{Arg, Buffer, Error, Launch, args};
 use simt_planted::clean::KERNELS;

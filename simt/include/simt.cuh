@@ -1,5 +1,5 @@
-// The one header a .cu file includes. nvcc gets CUDA and PTX wrappers; a host compiler gets the emulator's shim.
-// Both sides offer the same names, so a .cu file needs no #ifdef.
+// The one header that a .cu file includes. nvcc gets CUDA and PTX wrappers; a host compiler gets the emulator's shim.
+// Both provide the same names, so a .cu file needs no #ifdef.
 #pragma once
 #ifdef __CUDACC__
 #include "simt/device.cuh"

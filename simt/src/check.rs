@@ -1,8 +1,8 @@
-//! The checked variant's view of memory: what each access touches, and whether it may.
+//! The checked variant's shadow memory: what each access touches, and whether it is allowed.
 //!
-//! The one idea: time is a counter that barriers and `__syncwarp` advance. A shared byte remembers who wrote and who read
-//! it last and when; two accesses are in order if a barrier lies between them, or a `__syncwarp` that both lanes took part
-//! in. A global byte remembers only which block wrote it: races inside a block on global memory are not seen.
+//! Time is a counter that barriers and `__syncwarp` advance. A shared byte records its latest writers and readers and the
+//! time; two accesses are ordered if there is a barrier between them, or a `__syncwarp` in which both lanes took part.
+//! A global byte records only the block that wrote it: races on global memory within a block are not detected.
 
 use crate::finding::{Kind, Problem};
 use crate::launch::Job;
@@ -16,9 +16,9 @@ use std::sync::{Arc, OnceLock};
 pub(crate) const FIRST_MARK: u32 = 2;
 const HOST_MARK: u32 = 1;
 const WARP: usize = 32;
-/// In place of a warp: lanes of several warps.
+/// Instead of a warp index: lanes of several warps.
 const SEVERAL: u16 = u16::MAX;
-/// The shadow is cleared before the clock gets near its end.
+/// The shadow is cleared before the clock overflows.
 const LATE: u32 = u32::MAX / 2;
 
 type Checked = Result<(), Box<Problem>>;
@@ -31,7 +31,7 @@ pub(crate) enum Access {
     Atomic,
 }
 
-/// Where things are in this process, for this thread.
+/// Memory regions of this process, for this thread.
 pub(crate) struct MemoryMap {
     /// The thread-local segment: `__shared__` arrays.
     statics: Range<usize>,
@@ -53,12 +53,12 @@ impl MemoryMap {
 
 fn memory_map() -> [usize; 4] {
     let mut out = [0; 4];
-    // SAFETY: fills in the four numbers.
+    // SAFETY: writes the four numbers.
     unsafe { simt_memory_map(&mut out) };
     out
 }
 
-/// The size of the executable's thread-local segment, nearly all of it `__shared__` arrays.
+/// The size of the executable's thread-local segment, which consists almost entirely of `__shared__` arrays.
 pub(crate) fn static_shared_bytes() -> usize {
     static BYTES: OnceLock<usize> = OnceLock::new();
     *BYTES.get_or_init(|| memory_map()[1])
@@ -86,11 +86,12 @@ struct Byte {
     read: Users,
 }
 
-/// What one lane knows of its warp: for each other lane, the time of the latest `__syncwarp` with it, directly or not.
+/// Ordering known to one lane within its warp: for each other lane, the time of the latest `__syncwarp` with it, directly or
+/// transitively.
 #[derive(Clone, Copy)]
 struct Knows {
     since: [u32; WARP],
-    /// The smallest and the largest of `since`, to decide most cases without the array.
+    /// The minimum and maximum of `since`, which decide most cases without the array.
     oldest: u32,
     newest: u32,
 }
@@ -117,7 +118,7 @@ impl Me {
 }
 
 impl Clock {
-    /// Those of `users` that nothing orders before `me` now: their lanes, 0 if there are none.
+    /// The lanes of `users` that are not ordered before `me`; 0 if there are none.
     #[inline]
     fn unordered(&self, users: &Users, me: Me) -> u32 {
         if users.time < self.barrier {
@@ -138,7 +139,7 @@ impl Clock {
         (0..WARP).filter(late).fold(0, |lanes, lane| lanes | 1 << lane)
     }
 
-    /// `users` after `me` has joined them: lanes that are in order before `me` need not be remembered.
+    /// `users` after adding `me`: lanes that are ordered before `me` need not be kept.
     #[inline]
     fn join(&self, users: &Users, me: Me, how: u16) -> Users {
         let others = self.unordered(users, me);
@@ -150,7 +151,7 @@ impl Clock {
     fn read(&self, byte: &mut Byte, me: Me) -> Result<(), (Kind, Users)> {
         let write = byte.write;
         if write.time < self.block_start {
-            byte.read = self.join(&byte.read, me, PLAIN); // whoever writes it now is in a race
+            byte.read = self.join(&byte.read, me, PLAIN); // a write from now on is in a race with this read
             return Err((Kind::UninitialisedShared, write));
         }
         if write.how == COPYING {
@@ -180,7 +181,7 @@ impl Clock {
         if self.unordered(&byte.read, me) != 0 {
             return Err((Kind::SharedRace, byte.read));
         }
-        // An atomic of the thread that has just written plainly must not hide that write from the others.
+        // An atomic of the thread that has just written plainly must not hide that write from the other threads.
         let news = write.time >= self.barrier.max(self.lanes[me.index].oldest);
         if how == ATOMIC && write.how == PLAIN && news {
             return Ok(());
@@ -213,7 +214,7 @@ impl Clock {
 struct Space {
     name: &'static str,
     valid: Range<usize>,
-    /// Addresses that can only be meant for this space.
+    /// Addresses that can only refer to this space.
     reserved: Range<usize>,
     bytes: Box<[Byte]>,
 }
@@ -229,7 +230,7 @@ impl Space {
         }
     }
 
-    /// The offset of `address` and its `size` bytes, if they are all inside.
+    /// The offset of `address`, if all of its `size` bytes are inside.
     #[inline]
     fn at(&mut self, address: usize, size: usize) -> Option<(usize, &mut [Byte])> {
         let offset = address.checked_sub(self.valid.start)?;
@@ -246,11 +247,11 @@ pub(crate) struct Checker {
     context: Range<usize>,
     clock: Clock,
     buffers: Vec<Arc<Allocation>>,
-    /// Index of the buffer that was used last.
+    /// Index of the most recently used buffer.
     recent: usize,
     marks: Range<u32>,
     mark: u32,
-    /// The block has called `__threadfence`: it orders its accesses to other blocks' data itself.
+    /// The block has called `__threadfence`: it is trusted to order its accesses to other blocks' data.
     fenced: bool,
 }
 
@@ -308,7 +309,7 @@ impl Checker {
         self.fenced = true;
     }
 
-    /// `__syncwarp(mask)`: each lane of the mask now knows what any of them knew.
+    /// `__syncwarp(mask)`: each lane of the mask gets the union of the ordering known to all of them.
     pub fn sync_warp(&mut self, warp: usize, mask: u32) {
         self.clock.now += 1;
         let end = self.clock.lanes.len().min((warp + 1) * WARP);
@@ -331,7 +332,7 @@ impl Checker {
     #[inline]
     pub fn access(&mut self, lane: u32, address: usize, size: usize, access: Access) -> Checked {
         if self.context.contains(&address) {
-            return Ok(()); // threadIdx and its like
+            return Ok(()); // threadIdx and similar
         }
         match self.space(address) {
             Some(_) => self.access_shared(lane, address, size, access),
@@ -372,7 +373,7 @@ impl Checker {
         Ok(())
     }
 
-    /// A `cp.async` of thread `lane` into shared memory that `access_shared` has allowed: it is under way, or has arrived.
+    /// A `cp.async` of thread `lane` into shared memory that `access_shared` has allowed: it is in flight, or has completed.
     pub fn copying(&mut self, lane: u32, address: usize, size: usize, under_way: bool) {
         let (me, time) = (Me::new(lane), self.clock.now);
         let how = if under_way { COPYING } else { PLAIN };

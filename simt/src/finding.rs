@@ -1,36 +1,36 @@
-//! What a launch can report. The one idea: a bug in a kernel is a value, not an abort. A lane that does something wrong
-//! is suspended for ever with a [`Failure`] left behind; the worker turns that into a [`Finding`] on its own stack,
-//! where looking up a source line may take as much room as it likes.
+//! What a launch can report. A bug in a kernel is a value, not an abort: a lane with an error is suspended permanently
+//! and leaves a [`Failure`]; the worker turns that into a [`Finding`] on its own stack, where looking up a source line
+//! may use any amount of stack space.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
 use std::path::Path;
 
-/// The kinds of bug that are found.
+/// The kinds of bug that are detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// Threads of a block wait at different barriers, or some ended or went elsewhere while others wait.
+    /// Threads of a block wait at different barriers, or some ended or are elsewhere while others wait.
     DivergentBarrier,
-    /// A warp collective whose lanes disagree on mask or place, or whose mask names a lane that never comes.
+    /// A warp collective whose lanes disagree on mask or place, or whose mask names a lane that never arrives.
     BadWarpMask,
-    /// A read of memory that belongs to no buffer.
+    /// A read of memory outside of all buffers.
     OutOfBoundsRead,
-    /// A write to memory that belongs to no buffer.
+    /// A write to memory outside of all buffers.
     OutOfBoundsWrite,
     /// An access beyond the dynamic shared memory of the launch.
     SharedOutOfBounds,
     /// An index beyond the declared size of an array, shared or local.
     IndexOutOfBounds,
-    /// Two threads of a block use the same shared byte, one of them writing, with no barrier between.
+    /// Two threads of a block access the same shared byte, at least one of them writing, without a barrier in between.
     SharedRace,
     /// A read of shared memory that no thread of the block has written.
     UninitialisedShared,
     /// A read of global memory that neither the host nor any kernel has written.
     UninitialisedGlobal,
-    /// Shared memory used while a `cp.async` into it may still be under way.
+    /// Shared memory accessed while a `cp.async` into it may still be in flight.
     AsyncCopyPending,
-    /// Two blocks of one launch use the same global byte, one of them writing.
+    /// Two blocks of one launch access the same global byte, at least one of them writing.
     CrossBlockRace,
     /// Signed integer overflow.
     IntegerOverflow,
@@ -40,24 +40,24 @@ pub enum Kind {
     Misaligned,
     /// A thread needs more stack than a coroutine has.
     StackOverflow,
-    /// The kernel called `__trap`, or an `assert` in it does not hold.
+    /// The kernel called `__trap`, or an `assert` in it failed.
     Trap,
 }
 
-/// A bug in a kernel: what, in which thread, and where in the source.
+/// A bug in a kernel: its kind, the thread, and the place in the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub kind: Kind,
     pub kernel: String,
     /// `blockIdx`.
     pub block: [u32; 3],
-    /// `threadIdx` of the thread that noticed; of one waiting thread where threads wait for each other.
+    /// `threadIdx` of the thread that detected it; of one waiting thread in a deadlock.
     pub thread: [u32; 3],
-    /// File name without its folder; empty where it is not known.
+    /// File name without its folder; empty if unknown.
     pub file: String,
-    /// Line from 1; 0 where it is not known.
+    /// Line from 1; 0 if unknown.
     pub line: u32,
-    /// The rest in words.
+    /// Further details as text.
     pub detail: String,
 }
 
@@ -69,12 +69,12 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Why a launch did not succeed.
+/// Why a launch failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// The launch itself is wrong: unknown kernel, geometry, arguments. Nothing ran.
+    /// The launch itself is invalid: unknown kernel, geometry, arguments. Nothing ran.
     Launch(String),
-    /// The kernel ran and is wrong. Buffers hold whatever it had written by then.
+    /// The kernel ran and has a bug. Buffers contain whatever it had written by then.
     Finding(Box<Finding>),
 }
 
@@ -98,7 +98,7 @@ impl fmt::Display for Error {
 }
 impl std::error::Error for Error {}
 
-/// A place in a kernel's source: given by the shim's wrappers, or a code address the compiler's hooks were called from.
+/// A place in a kernel's source: given by the shim's wrappers, or a code address from which the compiler's hooks were called.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Place {
     Unknown,
@@ -107,7 +107,7 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// File name and line. Slow for a code address, and deep on the stack: never call this on a coroutine.
+    /// File name and line. Slow for a code address, and needs much stack: never call this on a coroutine.
     pub(crate) fn resolve(self) -> (String, u32) {
         match self {
             Place::Unknown => (String::new(), 0),
@@ -117,7 +117,7 @@ impl Place {
                 (base_name(Path::new(&file)), line as u32)
             }
             Place::Code(address) => {
-                // The hook was called from inside nested inlined functions: the innermost outside the shim is meant.
+                // The hook was called from nested inlined functions: report the innermost one outside the shim.
                 let (mut best, mut inside_shim) = (None, true);
                 backtrace::resolve((address - 1) as *mut c_void, |symbol| {
                     if let (true, Some(file), Some(line)) = (inside_shim, symbol.filename(), symbol.lineno()) {
@@ -142,7 +142,7 @@ fn base_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// What is wrong with one access, before it is known who made it.
+/// The problem with one access, before the thread is known.
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub kind: Kind,
@@ -155,12 +155,12 @@ impl Problem {
     }
 }
 
-/// A problem with the thread and place it happened at; becomes a [`Finding`] off the coroutine.
+/// A problem with its thread and place; becomes a [`Finding`] off the coroutine.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub problem: Box<Problem>,
     pub place: Place,
-    /// A second place of interest, appended to the detail.
+    /// A second relevant place, appended to the details.
     pub other: Option<Place>,
     pub thread: [u32; 3],
 }

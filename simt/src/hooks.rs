@@ -1,8 +1,7 @@
-//! What kernels call: the shim's functions, and the hooks the compiler puts into the checked variant.
+//! Functions called by kernels: those of the shim, and the hooks that the compiler inserts in the checked variant.
 //!
-//! The one idea: with `-fsanitize=thread,bounds,...` g++ announces every access and every arithmetic error to functions it
-//! expects in the sanitizers' run time. That run time is not linked; these are its stand-ins. Outside a launch they do
-//! nothing.
+//! With `-fsanitize=thread,bounds,...` g++ reports every access and every arithmetic error to functions of the sanitizers'
+//! run-time library. That library is not linked; these functions replace it. Outside a launch they do nothing.
 
 use crate::check::Access;
 use crate::finding::{Kind, Place, Problem};
@@ -23,7 +22,7 @@ extern "C" fn simt_syncthreads(vote: c_int, file: *const c_char, line: c_int) ->
 }
 
 /// # Safety
-/// `input` and `output` are what `operation` takes, on the stack of the caller.
+/// `input` and `output` have the types that `operation` expects, on the caller's stack.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn simt_collective(
     mask: u32,
@@ -53,7 +52,7 @@ extern "C" fn simt_threadfence() {
     }
 }
 
-/// `__trap`, or an assertion that does not hold.
+/// `__trap`, or a failed assertion.
 #[unsafe(no_mangle)]
 extern "C" fn simt_trap(file: *const c_char, line: c_int) {
     if let Some(block) = current() {
@@ -80,7 +79,7 @@ extern "C" fn simt_shared_row(address: usize, size: usize, file: *const c_char, 
     }
 }
 
-/// `cp.async`: the destination is poisoned now and filled at the wait, so that a missing wait shows in both variants.
+/// `cp.async`: the destination is poisoned now and filled at the wait, so that a missing wait is visible in both variants.
 #[unsafe(no_mangle)]
 extern "C" fn simt_async_copy(
     shared: usize,
@@ -101,7 +100,7 @@ extern "C" fn simt_async_copy(
     if block.checked {
         block.checker.borrow_mut().copying(block.lane(), shared, size, true);
     }
-    // SAFETY: `shared` is the destination the kernel gave, aligned to `size`, an even number; in the checked variant it is
+    // SAFETY: `shared` is the destination given by the kernel, aligned to `size`, an even number; in the checked variant it is
     // known to be shared memory.
     unsafe { std::slice::from_raw_parts_mut(shared as *mut u16, size / 2) }.fill(POISON);
     let mut copies = block.copies[block.lane() as usize].borrow_mut();
@@ -117,7 +116,7 @@ extern "C" fn simt_async_commit() {
     }
 }
 
-/// Lets the copies of all but the latest `pending` groups arrive.
+/// Completes the copies of all but the latest `pending` groups.
 #[unsafe(no_mangle)]
 extern "C" fn simt_async_wait(pending: c_uint) {
     let Some(block) = current() else { return };
@@ -126,8 +125,8 @@ extern "C" fn simt_async_wait(pending: c_uint) {
     while copies.queue.front().is_some_and(|copy| copy.group < arrived)
         && let Some(copy) = copies.queue.pop_front()
     {
-        // SAFETY: source and destination were checked when the copy was issued (in the fast variant: are what the kernel
-        // gave); they are different memories.
+        // SAFETY: source and destination were checked when the copy was issued (in the fast variant: are those given by the
+        // kernel); they are in different memories.
         unsafe {
             std::ptr::copy_nonoverlapping(copy.global as *const u8, copy.shared as *mut u8, copy.valid);
             std::ptr::write_bytes((copy.shared + copy.valid) as *mut u8, 0, copy.size - copy.valid);
@@ -153,7 +152,7 @@ extern "C" fn simt_access(address: usize, size: usize, write: c_int, is_aligned:
     check(block, address, size, access, Place::Code(code));
 }
 
-/// A function has been entered whose frame ends at `frame`.
+/// Called on entry to a function whose frame ends at `frame`.
 #[unsafe(no_mangle)]
 extern "C" fn simt_function(frame: usize, code: usize) {
     if let Some(block) = current().filter(|block| block.slab.nearly_full(frame)) {
@@ -200,7 +199,7 @@ fn report(block: &Block, problem: Box<Problem>, place: Place) {
 
 // ---- -fsanitize=bounds,signed-integer-overflow,integer-divide-by-zero,alignment
 
-/// The start of the data g++ passes to every handler.
+/// The common initial part of the data that g++ passes to every handler.
 #[repr(C)]
 struct SourceLocation {
     file: *const c_char,

@@ -1,7 +1,7 @@
 //! Launching a kernel by name.
 //!
-//! The one idea: everything `cuLaunchKernel` would only find out by crashing is checked before anything runs; then blocks
-//! are handed out in chunks to the cores, and the first finding stops them all.
+//! Everything that `cuLaunchKernel` would detect only by crashing is checked before anything runs; then blocks
+//! are distributed to the cores in chunks, and the first finding stops all of them.
 
 use crate::finding::{Finding, Kind};
 use crate::memory::{self, Allocation};
@@ -13,23 +13,23 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Most threads in a block.
+/// Maximum number of threads in a block.
 pub const MAX_THREADS: usize = 1024;
-/// Limits of every card on single axes.
+/// Limits of all cards on single axes.
 const MAX_GRID_YZ: u32 = 65_535;
 const MAX_BLOCK_Z: u32 = 64;
-/// Most dynamic shared memory of a block: what sm_90 offers.
+/// Maximum dynamic shared memory of a block: that of sm_90.
 pub const MAX_SHARED_BYTES: usize = 227 << 10;
-/// All `__shared__` arrays of all kernels in the executable live in every thread's thread-local storage, which the C
-/// library takes out of the thread's stack (2 MiB by default). More than this is refused.
+/// All `__shared__` arrays of all kernels in the executable are in every thread's thread-local storage, which the C
+/// library takes from the thread's stack (2 MiB by default). A larger total is rejected.
 const MAX_STATIC_BYTES: usize = 1 << 20;
 
-/// Which of the two compilations runs.
+/// Which of the two compiled variants runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
-    /// Plain code. Finds divergence, and out-of-bounds writes that hit a guard band.
+    /// Plain code. Detects divergence, and out-of-bounds writes that hit a guard band.
     Fast = 0,
-    /// Every access is checked, some 10 to 50 times slower.
+    /// Every access is checked, about 10 to 50 times slower.
     Checked = 1,
 }
 
@@ -58,7 +58,7 @@ impl From<[u32; 3]> for Dim3 {
     }
 }
 
-/// How to launch.
+/// Launch options.
 #[derive(Clone, Debug)]
 pub struct Launch {
     pub grid: Dim3,
@@ -68,7 +68,7 @@ pub struct Launch {
     pub variant: Variant,
     /// Permutes the order of threads and blocks; `None` runs them in order. A correct kernel gives the same result.
     pub seed: Option<u64>,
-    /// Operating-system threads; 0 means as many as rayon's pool has.
+    /// Operating-system threads; 0 means the size of rayon's pool.
     pub workers: usize,
 }
 
@@ -128,13 +128,13 @@ impl Launch {
     }
 }
 
-/// A launch that is under way, shared by its workers.
+/// A running launch, shared by its workers.
 pub(crate) struct Job<'a> {
     pub kernel: String,
     pub launch: &'a Launch,
     pub call: Call,
     pub buffers: Vec<Arc<Allocation>>,
-    /// Block `i` writes its mark, `first_mark + i`, to the shadow of what it writes.
+    /// Block `i` records its mark, `first_mark + i`, in the shadow of what it writes.
     pub first_mark: u32,
     /// Addresses of `values`, for the kernel to unpack.
     args: Vec<*mut c_void>,
@@ -156,7 +156,7 @@ impl Job<'_> {
         self.launch.grid.0.iter().map(|n| *n as usize).product()
     }
 
-    /// Hands out the numbers of blocks to one worker, in chunks, until all are taken or a finding stops the launch.
+    /// Assigns block indices to one worker, in chunks, until all are taken or a finding stops the launch.
     pub fn blocks(&self) -> impl Iterator<Item = usize> {
         let count = self.block_count();
         let chunks = std::iter::from_fn(move || {
@@ -166,7 +166,7 @@ impl Job<'_> {
         chunks.flatten().take_while(|_| !self.stop.load(Relaxed)).map(move |turn| self.block_at(turn, count))
     }
 
-    /// With a seed, blocks start at a place of its own and go round with a stride prime to their number.
+    /// With a seed, blocks start at a random index and advance by a stride coprime to their number.
     fn block_at(&self, turn: usize, count: usize) -> usize {
         let Some(seed) = self.launch.seed else { return turn };
         let gcd = |mut a: usize, mut b: usize| {
@@ -211,8 +211,8 @@ thread_local! {
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
 }
 
-/// Numbers for the blocks of a launch. They start again after four billion blocks; a byte last written exactly then would
-/// be misjudged.
+/// Marks for the blocks of a launch. They wrap around after four billion blocks; a byte last written exactly that long ago
+/// would be misjudged.
 fn marks(blocks: u32) -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(check::FIRST_MARK);
     let after = |first: u32| first.checked_add(blocks).unwrap_or(check::FIRST_MARK + blocks);
@@ -221,10 +221,10 @@ fn marks(blocks: u32) -> u32 {
 }
 
 impl Module {
-    /// Runs the kernel `name` to its end.
+    /// Runs the kernel `name` to completion.
     ///
     /// Arguments are checked against the kernel's parameters: number, size, pointer or not, and that pointers are null or
-    /// lie in live buffers. The first bug ends the launch with [`Error::Finding`].
+    /// are in live buffers. The first bug ends the launch with [`Error::Finding`].
     pub fn launch(&self, name: &str, launch: &Launch, args: &[Arg]) -> Result<(), Error> {
         launch.check().map_err(|message| Error::Launch(format!("{name}: {message}")))?;
         let entry = self.find(name, launch.variant)?;

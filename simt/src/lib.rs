@@ -1,6 +1,6 @@
-//! Runs CUDA kernels on the host CPU, thread by thread, and finds their races, missing barriers and bad accesses.
+//! Runs CUDA kernels on the host CPU, thread by thread, and detects races, missing barriers and invalid accesses.
 //!
-//! The one idea: a `.cu` file is C++ once its CUDA names are given a meaning. `simt-build` compiles it twice for the
+//! A `.cu` file is valid C++ once its CUDA names are defined. `simt-build` compiles it twice for the
 //! host. The *fast* variant is plain code; in the *checked* variant the compiler reports every load and store, and the
 //! emulator keeps shadow memory for them. Each CUDA thread is a coroutine, so barriers and warp collectives are real.
 //!
@@ -17,7 +17,7 @@
 //! # Ok::<(), simt::Error>(())
 //! ```
 //!
-//! A kernel is trusted as on a device: the fast variant of one that writes out of bounds does so. Run the checked one
+//! Kernels are trusted as on a device: in the fast variant, an out-of-bounds write happens. Run the checked variant
 //! first; it stops before the access.
 #[cfg(not(target_os = "linux"))]
 compile_error!("simt finds a block's shared memory through the ELF thread-local segment: Linux only");

@@ -1,8 +1,8 @@
-//! Device memory: host allocations with guard bands, known to the launcher.
+//! Device memory: host allocations with guard bands, registered with the launcher.
 //!
-//! The one idea: what nobody has written is [`POISON`], and so is the space around each buffer. It reads as NaN in every
-//! float format, a changed guard band shows a stray write even in the fast variant, and the checked variant keeps one
-//! shadow word per byte that says which block wrote it.
+//! Memory that has never been written contains [`POISON`], and so does the space around each buffer. It reads as NaN in every
+//! float format, a changed guard band reveals a stray write even in the fast variant, and the checked variant keeps one
+//! shadow word per byte that records which block wrote it.
 
 use bytemuck::{AnyBitPattern, NoUninit};
 use std::collections::BTreeMap;
@@ -12,20 +12,20 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// Fills fresh memory and guard bands: NaN as f16, bf16, f32 and f64.
 pub const POISON: u16 = 0xfff7;
-/// Bytes of guard on either side of a buffer.
+/// Guard bytes on either side of a buffer.
 const GUARD: usize = 256;
-/// Buffers start at multiples of this, as `cuMemAlloc`'s do.
+/// Buffers are aligned to this, as those of `cuMemAlloc` are.
 const ALIGN: usize = 256;
 
 static LIVE: RwLock<BTreeMap<usize, Arc<Allocation>>> = RwLock::new(BTreeMap::new());
 
-/// What the launcher knows of a buffer.
+/// The launcher's record of a buffer.
 pub(crate) struct Allocation {
     pub base: usize,
     pub len: usize,
-    /// Everything counts as written: a host copy, or a fast launch, which cannot tell what it wrote.
+    /// Everything counts as written: after a host copy, or a fast launch, which does not track its writes.
     initialised: AtomicBool,
-    /// Per byte: 0 never written, 1 written by the host, else the number of the block that wrote it. Made when needed.
+    /// Per byte: 0 never written, 1 written by the host, else the number of the block that wrote it. Allocated on demand.
     shadow: OnceLock<Box<[AtomicU32]>>,
 }
 
@@ -39,7 +39,7 @@ impl Allocation {
     }
 
     pub fn shadow(&self) -> &[AtomicU32] {
-        // A zeroed allocation: pages of it are taken when first touched.
+        // A zeroed allocation: its pages are allocated when first touched.
         self.shadow.get_or_init(|| {
             let words = bytemuck::zeroed_slice_box::<u32>(self.len);
             // SAFETY: AtomicU32 has the layout of u32.
@@ -60,15 +60,15 @@ impl Allocation {
         (self.base - GUARD..self.base).chain(end..end + GUARD).map(|address| address as *mut u8)
     }
 
-    /// Whether nothing was written just outside; if it was, the offset of the first such byte from the buffer's start.
+    /// Whether the guard bands are intact; if not, the offset of the first changed byte from the buffer's start.
     pub fn guards_intact(&self) -> Result<(), isize> {
-        // SAFETY: guard bands belong to the allocation, which lives as long as its buffer.
+        // SAFETY: guard bands are part of the allocation, which lives as long as its buffer.
         let changed = self.guards().find(|byte| unsafe { byte.read() } != poison_at(*byte as usize));
         changed.map_or(Ok(()), |byte| Err(byte as isize - self.base as isize))
     }
 
     pub fn restore_guards(&self) {
-        // SAFETY: as above; only kernels in error write here.
+        // SAFETY: as above; only faulty kernels write here.
         self.guards().for_each(|byte| unsafe { byte.write(poison_at(byte as usize)) });
     }
 }
@@ -82,13 +82,13 @@ pub(crate) fn live() -> Vec<Arc<Allocation>> {
     LIVE.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
 }
 
-/// The buffer that holds `address`, in a list ordered by address.
+/// The buffer that contains `address`, in a list ordered by address.
 pub(crate) fn find(buffers: &[Arc<Allocation>], address: usize) -> Option<usize> {
     let index = buffers.partition_point(|buffer| buffer.base <= address).checked_sub(1)?;
     buffers[index].contains(address).then_some(index)
 }
 
-/// A device address, to be passed as a pointer argument.
+/// A device address, for use as a pointer argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct DevicePtr(pub(crate) u64);
@@ -97,18 +97,18 @@ impl DevicePtr {
     /// The null pointer.
     pub const NULL: DevicePtr = DevicePtr(0);
 
-    /// The address as a number, for a structure of parameters passed by value.
+    /// The address as a number, for a parameter structure passed by value.
     pub fn address(self) -> u64 {
         self.0
     }
 
-    /// `bytes` further on.
+    /// The address `bytes` further on.
     pub fn offset(self, bytes: usize) -> DevicePtr {
         DevicePtr(self.0.wrapping_add(bytes as u64))
     }
 }
 
-/// A buffer in device memory. Freed, and unknown to later launches, when dropped.
+/// A buffer in device memory. When dropped it is freed, and later launches reject its address.
 pub struct Buffer {
     /// Guard, bytes, guard. Kept as a pointer: kernels write through addresses derived from it.
     raw: *mut [u16],
@@ -119,12 +119,12 @@ pub struct Buffer {
 unsafe impl Send for Buffer {}
 
 impl Buffer {
-    /// `bytes` bytes that nobody has written. Panics where there is no memory for them, see [`Buffer::try_uninit`].
+    /// `bytes` uninitialised bytes. Panics if out of memory, see [`Buffer::try_uninit`].
     pub fn uninit(bytes: usize) -> Buffer {
         Buffer::try_uninit(bytes).unwrap_or_else(|| panic!("no memory for {bytes} bytes"))
     }
 
-    /// The same; `None` where there is no memory for them.
+    /// The same; `None` if out of memory.
     pub fn try_uninit(bytes: usize) -> Option<Buffer> {
         let words = bytes.checked_add(2 * GUARD + ALIGN)?.div_ceil(2);
         let mut poison = Vec::new();
@@ -161,7 +161,7 @@ impl Buffer {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let end = offset.checked_add(bytes.len()).filter(|end| *end <= self.len());
         let end = end.unwrap_or_else(|| panic!("{} bytes at {offset} of a {}-byte buffer", bytes.len(), self.len()));
-        // SAFETY: the range lies inside the allocation, and `&mut self` with blocking launches means no kernel runs on it.
+        // SAFETY: the range is inside the allocation, and `&mut self` with blocking launches means that no kernel uses it.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start().add(offset), bytes.len()) };
         self.allocation.mark_written(offset..end);
     }
@@ -175,19 +175,19 @@ impl Buffer {
         unsafe { std::ptr::copy_nonoverlapping(self.start().add(offset), bytes.as_mut_ptr(), bytes.len()) };
     }
 
-    /// The whole buffer as values; what is left over after the last whole value is dropped.
+    /// The whole buffer as values; an incomplete last value is dropped.
     pub fn to_vec<T: NoUninit + AnyBitPattern>(&self) -> Vec<T> {
         let mut values = vec![T::zeroed(); self.len().checked_div(size_of::<T>()).unwrap_or_default()];
         self.read(0, &mut values);
         values
     }
 
-    /// Whether the guard bands are untouched; launches look too.
+    /// Whether the guard bands are intact; launches check this as well.
     pub fn guards_intact(&self) -> bool {
         self.allocation.guards_intact().is_ok()
     }
 
-    /// Where the address itself is stored: what an argument array points to.
+    /// Address of the stored device address: the element of an argument array.
     pub(crate) fn address_cell(&self) -> *const usize {
         &raw const self.allocation.base
     }
@@ -201,7 +201,7 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         LIVE.write().unwrap_or_else(PoisonError::into_inner).remove(&self.allocation.base);
-        // SAFETY: from Box::into_raw in `uninit`. A launch borrows its buffers, so none is running on this one.
+        // SAFETY: from Box::into_raw in `uninit`. A launch borrows its buffers, so none is using this one.
         drop(unsafe { Box::from_raw(self.raw) });
     }
 }

@@ -1,11 +1,11 @@
 //! Runs the threads of one block on one operating-system thread.
 //!
-//! The one idea: a coroutine pulls the next unstarted CUDA thread in a loop, and only a thread that blocks keeps its
-//! coroutine. A kernel without barriers is then a plain loop on a single stack; one with barriers has a coroutine per
-//! thread. Whoever is last to arrive at a barrier or a warp collective completes it and goes on without a switch.
+//! A coroutine runs unstarted CUDA threads in a loop, and only a thread that blocks keeps its coroutine. A kernel without
+//! barriers is then a plain loop on a single stack; one with barriers has a coroutine per thread. The last thread to arrive
+//! at a barrier or a warp collective completes it and continues without a switch.
 //!
 //! Kernels call back into the block they run in, so [`Block`] is shared and its fields are cells. No borrow of one may be
-//! held across [`Block::suspend`], and nothing on a coroutine may own memory then: a failed block is abandoned.
+//! held across [`Block::suspend`], and nothing on a coroutine may own memory at that point: a failed block is abandoned.
 
 use crate::check::{Checker, MemoryMap};
 use crate::finding::{Failure, Finding, Kind, Place, Problem};
@@ -23,10 +23,10 @@ const WARP: usize = 32;
 /// Traits of a collective, as in abi.h.
 const ORDERS: c_int = 1;
 const WHOLE_WARP: c_int = 2;
-/// Bytes before and behind dynamic shared memory that hold poison.
+/// Bytes before and after dynamic shared memory that are poisoned.
 const SHARED_GUARD: usize = 1024;
 
-/// `SimtContext` of abi.h: what `threadIdx` and its like read.
+/// `SimtContext` of abi.h: the data of `threadIdx` and similar.
 #[repr(C)]
 pub(crate) struct Context {
     thread: [u32; 3],
@@ -60,7 +60,7 @@ struct Lane {
     output: Cell<*mut c_void>,
 }
 
-/// Lanes of one warp on their way to one collective.
+/// Lanes of one warp that are waiting at one collective.
 struct Group {
     mask: u32,
     arrived: u32,
@@ -68,7 +68,7 @@ struct Group {
     place: Place,
 }
 
-/// A `cp.async` that has been issued and not waited for.
+/// A `cp.async` that has been issued but not waited for.
 pub(crate) struct AsyncCopy {
     pub group: u32,
     pub shared: usize,
@@ -84,14 +84,14 @@ pub(crate) struct AsyncCopies {
     pub queue: VecDeque<AsyncCopy>,
 }
 
-/// Dynamic shared memory of the largest size, between guards. Kept as a pointer: kernels write through it.
+/// Dynamic shared memory of the maximum size, between guards. Kept as a pointer: kernels write through it.
 struct DynamicShared {
     memory: *mut [u128],
     base: *mut u8,
     size: usize,
 }
 
-/// The block that is being run, as its threads see it.
+/// The running block, as its threads see it.
 pub(crate) struct Block {
     context: *mut Context,
     pub slab: Slab,
@@ -129,14 +129,14 @@ thread_local! {
     static CURRENT: Cell<*const Block> = const { Cell::new(null()) };
 }
 
-/// The block this operating-system thread is running, if it is.
+/// The block that this operating-system thread is running, if any.
 #[inline]
 pub(crate) fn current() -> Option<&'static Block> {
     // SAFETY: set by `Worker::run` for as long as the block runs, and kernels call from inside that.
     unsafe { CURRENT.get().as_ref() }
 }
 
-// ---- what the threads of the block call
+// ---- called by the threads of the block
 impl Block {
     pub fn lane(&self) -> u32 {
         self.current.get()
@@ -146,7 +146,7 @@ impl Block {
         self.shared.base.cast()
     }
 
-    /// `__syncthreads`; returns how many threads passed `vote`.
+    /// `__syncthreads`; returns the number of threads with `vote` set.
     pub fn barrier(&self, vote: bool, place: Place) -> usize {
         let waiting = self.waiting.get();
         if waiting == 0 {
@@ -180,10 +180,10 @@ impl Block {
         self.tally.get()
     }
 
-    /// Runs `operation` once all lanes of `mask` have come. `traits` are those of abi.h.
+    /// Runs `operation` once all lanes of `mask` have arrived. `traits` are those of abi.h.
     ///
     /// # Safety
-    /// `input` and `output` are what `operation` takes; they live on the caller's stack, which stays while it waits.
+    /// `input` and `output` have the types that `operation` expects, on the stack of the caller, which stays while it waits.
     pub unsafe fn collective(
         &self,
         mask: u32,
@@ -201,7 +201,7 @@ impl Block {
             let detail = format!("mma and ldmatrix need a whole warp; this one has {} lanes", lanes.len());
             self.fail(Problem::new(Kind::BadWarpMask, detail), place);
         }
-        let mask = mask & existing; // the last warp of a block may be short
+        let mask = mask & existing; // the last warp of a block may be incomplete
         if mask & bit == 0 {
             let detail = format!("lane {} is not in its own mask {mask:#010x}", current % WARP);
             self.fail(Problem::new(Kind::BadWarpMask, detail), place);
@@ -214,7 +214,7 @@ impl Block {
 
         let mut groups = self.groups[warp].borrow_mut();
         let same = |group: &Group| (group.mask, group.operation, group.place) == (mask, operation as usize, place);
-        // Lanes that wait for this one, while this one would wait for them elsewhere: neither can go on.
+        // Lanes that wait for this one, while this one would wait for them elsewhere: a deadlock.
         let clash = groups.iter().find(|group| !same(group) && group.mask & bit != 0 && group.arrived & mask != 0);
         if let Some(Group { mask: theirs, place: there, .. }) = clash {
             let (detail, there) =
@@ -248,11 +248,11 @@ impl Block {
         if self.checked && traits & ORDERS != 0 {
             self.checker.borrow_mut().sync_warp(warp, mask);
         }
-        // SAFETY: every lane of the mask has handed over operands for this operation and waits.
+        // SAFETY: every lane of the mask has supplied operands for this operation and waits.
         unsafe { operation(inputs.as_ptr(), outputs.as_ptr(), mask) };
     }
 
-    /// Ends the block with a problem of the current thread. Never returns to the kernel.
+    /// Ends the block with a failure of the current thread. Never returns to the kernel.
     pub fn fail(&self, problem: Box<Problem>, place: Place) -> ! {
         self.fail_beside(problem, place, None)
     }
@@ -265,7 +265,7 @@ impl Block {
         }
     }
 
-    /// A problem that ends the block only if nothing explains it better by then.
+    /// A failure that ends the block only if no better explanation is found by then.
     pub fn suspect(&self, problem: Box<Problem>, place: Place) {
         let thread = self.lanes[self.current.get() as usize].thread;
         self.suspicion.borrow_mut().get_or_insert(Failure { problem, place, other: None, thread });
@@ -273,11 +273,11 @@ impl Block {
 
     fn suspend(&self) {
         let yielder = self.yielders[self.running.get()].get();
-        // SAFETY: the running coroutine stored its own yielder, which lives as long as it does.
+        // SAFETY: the running coroutine stored its own yielder, which outlives this call.
         unsafe { (*yielder).suspend(()) }
     }
 
-    /// The next thread that has not been started, on coroutine `id`.
+    /// The next unstarted thread, on coroutine `id`.
     fn start_next(&self, id: usize) -> bool {
         let Some(index) = self.order.get(self.next.get()).copied() else { return false };
         self.next.set(self.next.get() + 1);
@@ -300,7 +300,7 @@ impl Block {
     }
 }
 
-// ---- what the worker does with it
+// ---- called by the worker
 impl Block {
     fn new(slab: Slab) -> Block {
         // SAFETY: returns the address of a thread-local variable of this thread, where the block stays.
@@ -371,7 +371,7 @@ impl Block {
         self.next.set(0);
         self.alive.set(self.lanes.len());
         if self.copied.take() {
-            self.forget_copies(); // a thread may end without waiting for its own
+            self.forget_copies(); // a thread may end without waiting for its own copies
         }
         if let Some(seed) = job.launch.seed {
             let mix = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -390,7 +390,7 @@ impl Block {
         block
     }
 
-    /// After a failure: forget every thread that was on its way. The coroutines have been reset.
+    /// After a failure: discards every unfinished thread. The coroutines have been reset.
     fn abandon(&mut self) {
         self.ready.get_mut().clear();
         self.idle.get_mut().clear();
@@ -413,7 +413,7 @@ impl Block {
         (x >> 33) as usize % below
     }
 
-    /// The coroutine to resume next: a thread that may go on, or an idle or new coroutine that will start one.
+    /// The coroutine to resume next: a thread that is ready, or an idle or new coroutine that will start one.
     fn pick(&self, coroutines: usize) -> Option<usize> {
         let unstarted = self.next.get() < self.order.len();
         let mut ready = self.ready.borrow_mut();
@@ -430,12 +430,12 @@ impl Block {
         unstarted.then(|| self.idle.borrow_mut().pop().unwrap_or(coroutines))
     }
 
-    /// A problem of no known thread or place.
+    /// A failure without a known thread or place.
     fn somewhere(&self, problem: Box<Problem>) -> Failure {
         Failure { problem, place: Place::Unknown, other: None, thread: [0; 3] }
     }
 
-    /// All threads that are left wait, and nobody can wake them.
+    /// All remaining threads wait, and none can be woken.
     fn deadlock(&self) -> Failure {
         let at = |state| self.lanes.iter().filter(move |lane| lane.state.get() == state);
         let (barrier, collective) = (at(State::AtBarrier).count(), at(State::AtCollective).count());
@@ -474,12 +474,12 @@ impl DynamicShared {
     }
 
     fn poison(&mut self) {
-        // SAFETY: base lies SHARED_GUARD into memory with room for MAX_SHARED_BYTES and a guard behind; no kernel runs.
+        // SAFETY: base is SHARED_GUARD into memory with room for MAX_SHARED_BYTES and a guard after it; no kernel runs.
         let words = unsafe { std::slice::from_raw_parts_mut(self.base.cast::<u16>(), self.size.div_ceil(2) + 128) };
         words.fill(POISON);
     }
 
-    /// Whether nothing was written just behind the dynamic shared memory.
+    /// Whether the guard after the dynamic shared memory is intact.
     fn guard_intact(&self) -> bool {
         // SAFETY: as in `poison`.
         let words = unsafe { std::slice::from_raw_parts(self.base.cast::<u16>(), self.size.div_ceil(2) + 128) };
@@ -494,7 +494,7 @@ impl Drop for DynamicShared {
     }
 }
 
-/// What one operating-system thread needs to run blocks, kept from launch to launch and freed when the thread ends.
+/// State that one operating-system thread needs to run blocks, kept between launches and freed when the thread ends.
 pub(crate) struct Worker {
     /// From Box::into_raw: coroutines hold this address.
     block: NonNull<Block>,
@@ -507,7 +507,7 @@ impl Worker {
         Ok(Worker { block: NonNull::from(Box::leak(block)), coroutines: Vec::new() })
     }
 
-    /// Runs blocks of `job` until there are none left or one fails.
+    /// Runs blocks of `job` until none are left or one fails.
     pub fn run(&mut self, job: &Job) -> Result<(), (usize, Finding)> {
         self.block_mut().begin_launch(job);
         CURRENT.set(self.block.as_ptr());
@@ -524,7 +524,7 @@ impl Worker {
     }
 
     fn block_mut(&mut self) -> &mut Block {
-        // SAFETY: from Box::leak, and while the worker itself runs no coroutine holds a reference.
+        // SAFETY: from Box::leak, and no coroutine holds a reference while the worker itself runs.
         unsafe { self.block.as_mut() }
     }
 
@@ -548,7 +548,7 @@ impl Worker {
             let detail = "memory behind the dynamic shared memory was written";
             failure = Some(block.somewhere(Problem::new(Kind::SharedOutOfBounds, detail)));
         }
-        // What was not written when it was read may have been written too late: then the race is the better account.
+        // A value that was uninitialised when read may have been written too late: then the race is the better explanation.
         let suspicion = block.suspicion.take();
         if suspicion.is_some() && failure.as_ref().is_none_or(|failure| failure.problem.kind != Kind::SharedRace) {
             failure = suspicion;
@@ -560,7 +560,7 @@ impl Worker {
         Err(failure.into_finding(&job.kernel, block_index))
     }
 
-    /// Whether a thread has run over the end of its stack since the coroutines were made.
+    /// Whether a thread has overflowed its stack since the coroutines were created.
     fn stack_overflow(&self) -> Option<Failure> {
         // SAFETY: as in `run_block`.
         let block = unsafe { self.block.as_ref() };
@@ -569,7 +569,7 @@ impl Worker {
         (!intact).then(|| block.somewhere(Problem::new(Kind::StackOverflow, detail)))
     }
 
-    /// Gives up all coroutines. Never unwinds: the frames below may be C++.
+    /// Abandons all coroutines. Never unwinds: the frames below may be C++.
     fn reset(&mut self) {
         for mut coroutine in self.coroutines.drain(..) {
             // SAFETY: kernels have no destructors, and by this module's rule no frame of ours owns anything.

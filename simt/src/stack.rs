@@ -1,19 +1,19 @@
-//! Stacks for a worker's coroutines, cut from one slab.
+//! Stacks for a worker's coroutines, all in one slab.
 //!
-//! The one idea: one mapping per worker, whatever the block size, because the kernel limits the number of mappings.
-//! That leaves no room for guard pages, so the low end of every stack is a canary that is looked at after each launch,
-//! frames over 24 KiB are refused when a kernel is compiled, and the checked variant measures the depth at each call.
+//! There is one mapping per worker, whatever the block size, because the operating system limits the number of mappings.
+//! That leaves no room for guard pages, so the low end of every stack is a canary that is checked after each launch,
+//! stack frames over 24 KiB are rejected when a kernel is compiled, and the checked variant measures the depth at each call.
 
 use corosensei::stack::{Stack, StackPointer};
 use std::ptr::null_mut;
 
-/// Bytes from one stack to the next. Not a power of two: equal offsets in all stacks would share one cache set.
+/// Distance between stacks in bytes. Not a power of two: equal offsets in all stacks would map to one cache set.
 const STRIDE: usize = (64 << 10) + 832;
-/// A page, so that a frame has to be larger than that to step over it.
+/// A page, so that only a frame larger than that can step over it.
 const CANARY: [u64; 512] = [0x5e5a_c0de_dead_beef; 512];
-/// Room below the first stack, so that running over its end is as harmless as running over another one's.
+/// Room below the first stack, so that overflowing it is as harmless as overflowing into another stack.
 const SPARE: usize = 4 * STRIDE;
-/// The checked variant wants this much left on entry to a function.
+/// The checked variant requires this much free space on entry to a function.
 const RESERVE: usize = 8 << 10;
 
 /// The memory of `count` stacks; unmapped on drop.
@@ -29,11 +29,11 @@ pub(crate) struct Slot {
 }
 
 impl Slab {
-    /// Address space only: pages are taken when first touched.
+    /// Address space only: pages are allocated when first touched.
     pub fn new(count: usize) -> std::io::Result<Slab> {
         let length = SPARE + count * STRIDE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: an anonymous mapping at an address of the system's choice.
+        // SAFETY: an anonymous mapping at an address chosen by the system.
         let base = unsafe { libc::mmap(null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
         if base == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error());
@@ -45,13 +45,13 @@ impl Slab {
     pub fn slot(&self, index: usize) -> Slot {
         let low = self.low(index);
         debug_assert!(low + STRIDE <= self.base + self.length);
-        // SAFETY: the low end of a stack of this slab; nothing runs on it while the worker makes a coroutine.
+        // SAFETY: the low end of a stack of this slab; nothing runs on it while the worker creates a coroutine.
         unsafe { (low as *mut [u64; CANARY.len()]).write(CANARY) };
         Slot { low }
     }
 
     pub fn canary_intact(&self, index: usize) -> bool {
-        // SAFETY: inside the slab, and no coroutine runs while the worker looks.
+        // SAFETY: inside the slab, and no coroutine runs while the worker reads it.
         unsafe { *(self.low(index) as *const [u64; CANARY.len()]) == CANARY }
     }
 
@@ -63,7 +63,7 @@ impl Slab {
         address.wrapping_sub(self.base) < self.length
     }
 
-    /// Whether a frame at `address` is too near the end of its stack.
+    /// Whether a frame at `address` is too close to the end of its stack.
     pub fn nearly_full(&self, address: usize) -> bool {
         self.contains(address) && (address - self.base) % STRIDE < size_of_val(&CANARY) + RESERVE
     }
@@ -71,7 +71,7 @@ impl Slab {
 
 impl Drop for Slab {
     fn drop(&mut self) {
-        // SAFETY: our own mapping; the worker has given up its coroutines first.
+        // SAFETY: our own mapping; the worker has dropped its coroutines first.
         unsafe { libc::munmap(self.base as *mut _, self.length) };
     }
 }

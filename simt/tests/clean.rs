@@ -1,4 +1,4 @@
-//! Correct kernels are not reported, in either variant and in any order, and compute what a plain f64 loop computes.
+//! Correct kernels are not reported, in either variant and in any order, and compute the same as a plain f64 loop.
 
 use half::{bf16, f16};
 use simt::{Buffer, Launch, Variant, args};
@@ -24,7 +24,7 @@ fn noise(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// Fails on NaN, too.
+/// Fails on NaN as well.
 fn assert_close(got: &[f32], want: &[f64], tolerance: f64) {
     assert_eq!(got.len(), want.len());
     for (index, (g, w)) in got.iter().zip(want).enumerate() {
@@ -119,7 +119,7 @@ fn softmax_in_dynamic_shared_memory() {
 #[test]
 fn syncwarp_of_parts_atomics_and_barriers_are_understood() {
     let x = noise(32, 7);
-    // A half-warp exchanges i with i ^ 15, then the halves change places: x[31 - t].
+    // A half-warp exchanges i with i ^ 15, then the halves swap: x[31 - t].
     let want: Vec<f64> = (0..32).map(|t: usize| f64::from(x[31 - t]) + 1.0).collect();
     everywhere(Launch::new(1, 32), |launch| {
         let (dx, dy) = (Buffer::from_slice(&x), Buffer::uninit(32 * 4));
@@ -140,7 +140,7 @@ fn tiled_gemm_of_odd_size() {
     });
 }
 
-/// `round` is what the kernel's input type does to a value; products of rounded values are exact in f32.
+/// `round` is the rounding of the kernel's input type; products of rounded values are exact in f32.
 fn tensor_core_gemm<T: bytemuck::NoUninit>(kernel: &str, round: impl Fn(f32) -> (T, f32)) {
     let [m, n, k] = [128usize, 64, 48];
     let (a, a_rounded): (Vec<T>, Vec<f32>) = noise(m * k, 10).into_iter().map(&round).unzip();

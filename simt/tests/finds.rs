@@ -1,4 +1,4 @@
-//! Every kind of bug is found, in the right line: one test per planted bug, named after its kernel.
+//! Every kind of bug is found, at the right line: one test per planted bug, named after its kernel.
 
 use simt::{Arg, Buffer, Finding, Kind, Launch};
 use simt_planted::{bugs::KERNELS, planted_lines};

@@ -1,4 +1,4 @@
-//! A wrong launch is refused in words, and a failed one leaves nothing behind.
+//! An invalid launch is rejected with a message, and a failed one leaves no trace.
 
 use simt::{Arg, Buffer, DevicePtr, Error, Launch, args};
 use simt_planted::{bugs, clean};
@@ -142,7 +142,7 @@ fn a_worker_frees_its_stacks_when_its_thread_ends() {
 #[test]
 fn stack_overflow_is_an_error_in_the_fast_variant_too() {
     let (x, y) = (Buffer::from_slice(&[1.0f32; 32]), Buffer::from_slice(&[0.0f32; 32]));
-    // 100 frames of 1 KiB: over the end of one stack, into the next one's reach.
+    // 100 frames of 1 KiB: beyond the end of one stack, into the range of the next.
     let error =
         bugs::KERNELS.launch("endless_recursion", &Launch::new(1, 32).workers(1), &args![x, y, 1i32]).unwrap_err();
     assert_eq!(error.finding().unwrap().kind, simt::Kind::StackOverflow, "{error}");

@@ -1,4 +1,4 @@
-//! The shim's names mean what CUDA's do.
+//! The shim's names have the same semantics as CUDA's.
 
 use half::{bf16, f16};
 use simt::{Buffer, Launch, args};

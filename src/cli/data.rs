@@ -1,4 +1,4 @@
-//! `weft data`: what is in a data folder and what is wrong with it; synthetic faces where there are no others.
+//! `weft data`: checks data folders and reports what is wrong with them; generates synthetic faces where no others are available.
 
 use super::numbers;
 use super::progress::Progress;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-/// Check photos and annotations, or draw synthetic ones.
+/// Check photos and annotations, or generate synthetic ones.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -36,18 +36,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-/// Read all annotations and photos; count them and list what is wrong.
+/// Read all annotations and photos; count them and list all problems.
 #[derive(clap::Args)]
 struct Check {
     /// CelebA (official or flat layout, lists as text or CSV), one folder of photos per class, or a CSV file of boxes
     dir: PathBuf,
-    /// Fail at the first problem instead of listing all
+    /// Fail at the first problem instead of listing all of them
     #[arg(long)]
     strict: bool,
     /// Decode every photo (the default)
     #[arg(long, conflicts_with = "no_decode")]
     decode: bool,
-    /// Only look whether the photos are there
+    /// Only check that the photo files exist
     #[arg(long)]
     no_decode: bool,
     #[arg(long)]
@@ -55,7 +55,7 @@ struct Check {
 }
 
 fn run_check(args: &Check) -> Result<ExitCode> {
-    // How many photos there are is known when the first is decoded.
+    // The number of photos is known only when the first is decoded.
     let progress = OnceLock::new();
     let show = |done: usize, total: usize| {
         progress.get_or_init(|| Progress::new(total as u64, "photos decoded")).set(done as u64);
@@ -73,32 +73,32 @@ fn run_check(args: &Check) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Draw synthetic faces in CelebA's layout. The same options give the same bytes.
+/// Generate synthetic faces in CelebA's layout. The same options give the same bytes.
 #[derive(clap::Args)]
 struct Synth {
-    /// Gets Img, Anno and Eval; must be new, empty or written by this command before
+    /// Receives Img, Anno and Eval; must be new, empty or previously written by this command
     dir: PathBuf,
     #[arg(long, default_value_t = synth::Config::default().images, value_parser = numbers::up_to(synth::MOST_IMAGES))]
     images: usize,
-    /// Different people; each split has its own
+    /// Number of distinct identities; the splits share none
     #[arg(long, default_value_t = synth::Config::default().identities)]
     #[arg(value_parser = numbers::up_to(synth::MOST_IMAGES))]
     identities: usize,
-    /// Widths of the pictures, pixels
+    /// Picture widths in pixels
     #[arg(long, value_name = "LEAST-MOST", default_value_t = Span::from(synth::Config::default().width))]
     #[arg(value_parser = within(synth::SIDES))]
     width: Span<usize>,
-    /// Heights of the pictures, pixels
+    /// Picture heights in pixels
     #[arg(long, value_name = "LEAST-MOST", default_value_t = Span::from(synth::Config::default().height))]
     #[arg(value_parser = within(synth::SIDES))]
     height: Span<usize>,
-    /// Heights of the faces as a share of the picture's shorter side
+    /// Face heights as a share of the picture's shorter side
     #[arg(long, value_name = "LEAST-MOST", default_value_t = Span::from(synth::Config::default().face))]
     #[arg(value_parser = within(synth::SHARES))]
     face: Span<f32>,
     #[arg(long, default_value_t = synth::Config::default().seed)]
     seed: u64,
-    /// Write into a folder that holds something else, replacing files of the same names
+    /// Write into a folder that contains other files, replacing those with the same names
     #[arg(long)]
     force: bool,
 }
@@ -126,30 +126,30 @@ fn run_synth(args: &Synth) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Paste photos with known boxes at random places and sizes into photos of other things, to measure localisation.
+/// Paste photos with known boxes at random positions and sizes into other photos, to measure localisation.
 #[derive(clap::Args)]
 struct Scenes {
-    /// Gets images/ and boxes.csv; must be new or empty
+    /// Receives images/ and boxes.csv; must be new or empty
     dir: PathBuf,
     /// Box file (image,x,y,width,height) of the photos to paste
     #[arg(long, value_name = "CSV")]
     photos: PathBuf,
-    /// Folder of photos without the subject, one sub-folder per class
+    /// Folder of photos without faces, with one sub-folder per class
     #[arg(long, value_name = "DIR")]
     backgrounds: PathBuf,
     #[arg(long, default_value_t = scenes::Config::default().scenes, value_parser = numbers::up_to(scenes::MOST))]
     count: usize,
-    /// Number of the first scene: sets of one seed that share no number share no pasted photo while there are others
+    /// Number of the first scene: sets with the same seed and disjoint numbers share no pasted photos until these run out
     #[arg(long, default_value_t = scenes::Config::default().first, value_parser = numbers::below(scenes::MOST))]
     first: usize,
-    /// Longer side of a scene, pixels
+    /// Longer side of a scene in pixels
     #[arg(long, default_value_t = scenes::Config::default().side, value_parser = numbers::up_to(scenes::LONGEST))]
     side: usize,
     /// Longer side of a pasted photo as a share of the scene's shorter side
     #[arg(long, value_name = "LEAST-MOST", default_value_t = Span::from(scenes::Config::default().scale))]
     #[arg(value_parser = within((f32::MIN_POSITIVE, 1.0)))]
     scale: Span<f32>,
-    /// Share of a pasted photo over which it fades into the background; 0 leaves hard edges
+    /// Share of a pasted photo over which it fades into the background; 0 gives hard edges
     #[arg(long, default_value_t = scenes::Config::default().fade, value_parser = fade)]
     fade: f32,
     #[arg(long, default_value_t = scenes::Config::default().seed)]
@@ -168,7 +168,7 @@ fn run_scenes(args: &Scenes) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `least-most`, or one number for both.
+/// `least-most`, or one number for both ends.
 #[derive(Debug, Clone, Copy)]
 struct Span<T> {
     least: T,
@@ -205,14 +205,14 @@ impl<T: FromStr> FromStr for Span<T> {
     }
 }
 
-/// Reads a span between two bounds.
+/// Parser for a span between two bounds.
 fn within<T>((least, most): (T, T)) -> impl Fn(&str) -> Result<Span<T>, String> + Clone
 where
     T: FromStr + PartialOrd + fmt::Display + Copy,
 {
     move |text| {
         let span: Span<T> = text.parse()?;
-        // NaN is nowhere.
+        // NaN fails every comparison.
         if least <= span.least && span.least <= span.most && span.most <= most {
             return Ok(span);
         }
@@ -220,7 +220,7 @@ where
     }
 }
 
-/// A share below a half.
+/// A share below one half.
 fn fade(text: &str) -> Result<f32, &'static str> {
     text.parse().ok().filter(|share| (0.0..0.5).contains(share)).ok_or("give a share from 0 to below 0.5")
 }

@@ -1,22 +1,22 @@
-//! `weft doctor`: what is here, and every kernel checked against the CPU.
+//! `weft doctor`: reports the hardware and toolchain found, and checks every kernel against the CPU.
 
 use super::progress::Progress;
 use super::{print, print_json};
 use crate::device::Device;
-use crate::doctor::{self, Machine, Report, Row};
+use crate::doctor::{self, DoctorReport, KernelRow, Machine};
 use crate::shipped::{Folder, Source};
 use crate::text_table::{TextTable, number, text};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-/// Show what is here (compiler, driver, GPUs) and check every kernel against the CPU.
+/// Show the compiler, driver and GPUs found, and check every kernel against the CPU.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Where the kernels run: auto, cuda, cuda:N, simt or simt:checked (the emulator)
+    /// Device on which to run the kernels: auto, cuda, cuda:N, simt or simt:checked (the emulator)
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Only cases whose name holds this text
+    /// Only run cases whose name contains this text
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     #[arg(long)]
@@ -117,7 +117,7 @@ fn show_machine(machine: &Machine) -> String {
     text
 }
 
-/// Which model `predict` and others take by default.
+/// The model that `predict` and other commands use by default.
 fn model() -> String {
     match Folder::model() {
         Folder::Shipped => {
@@ -149,8 +149,8 @@ fn machine_json(machine: &Machine) -> Value {
     })
 }
 
-fn row_json(row: &Row) -> Value {
-    // JSON has no infinity.
+fn row_json(row: &KernelRow) -> Value {
+    // JSON cannot represent infinity.
     let finite = |x: f64| x.is_finite().then_some(x);
     json!({
         "kernel": row.kernel,
@@ -164,10 +164,10 @@ fn row_json(row: &Row) -> Value {
     })
 }
 
-fn table(report: &Report, complete: bool) -> String {
+fn table(report: &DoctorReport, complete: bool) -> String {
     let columns = [text("kernel"), text("precision"), number("error"), number("tolerance"), number("share"), text("")];
     let columns = TextTable::new(columns.into_iter().chain([text("worst in")]));
-    let row = |row: &Row| {
+    let row = |row: &KernelRow| {
         vec![
             row.kernel.clone(),
             row.precision.to_string(),

@@ -1,4 +1,4 @@
-//! `weft eval`: the whole chain on annotated photos.
+//! `weft eval`: evaluates the whole pipeline on annotated photos.
 
 use super::progress::Progress;
 use super::{print, print_json};
@@ -10,7 +10,7 @@ use crate::eval::localisation::Localisation;
 use crate::eval::photos::Detections;
 use crate::eval::report::{self, About};
 use crate::eval::{Evaluation, Options, evaluate, paper, photos};
-use crate::face::Window;
+use crate::face::FaceWindow;
 use crate::lock::Lock;
 use crate::metrics::{Accuracy, means};
 use crate::text_table::{TextTable, number, text as text_column};
@@ -19,39 +19,39 @@ use crate::{Error, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Measure a model on annotated photos: localisation and attributes.
+/// Evaluate a model on annotated photos: localisation and attributes.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder in CelebA's layout, or a CSV file of boxes: image,x,y,width,height
     #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
-    /// Part of the data in CelebA's layout [default: test]
+    /// Split of data in CelebA's layout [default: test]
     #[arg(long, value_enum)]
     split: Option<Split>,
-    /// Photos without a face, in or below a folder: what is found there is wrong
+    /// Folder of photos without a face, searched recursively; every window found in them counts as a false positive
     #[arg(long, value_name = "DIR")]
     backgrounds: Option<PathBuf>,
-    /// Another detector's windows on the same photos: image,x,y,width,height,score, or what weft locate wrote in any form; may
-    /// be repeated
+    /// Windows of another detector on the same photos: image,x,y,width,height,score, or the output of weft locate in any format;
+    /// may be repeated
     #[arg(long, value_name = "FILE")]
     detections: Vec<PathBuf>,
-    /// What to call that detector; one for each --detections, or none: then their file names do
+    /// Name of that detector; one for each --detections, or none, in which case the file names are used
     #[arg(long, value_name = "NAME", requires = "detections")]
     name: Vec<String>,
-    /// Which window of a face to hold against the boxes: data sets differ in what they call a face
+    /// Which window of a face to compare with the boxes: data sets differ in their definition of a face box
     #[arg(long, value_enum, default_value = "face")]
-    window: Window,
-    /// Measure at most N photos of the data and N backgrounds, spread evenly over each
+    window: FaceWindow,
+    /// Evaluate at most N photos of the data and N backgrounds, each sampled evenly
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     #[command(flatten)]
     model: super::ModelArgs,
     #[command(flatten)]
     device: super::DeviceArgs,
-    /// Stop at the first bad line, missing or unreadable photo, box outside of its photo, unknown attribute
+    /// Stop at the first malformed line, missing or unreadable photo, box outside its photo or unknown attribute
     #[arg(long)]
     strict: bool,
-    /// Write the page index.html, with plots and photos, and results.json into this folder
+    /// Write a page index.html, with plots and photos, and results.json into this folder
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// Print one JSON document
@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let photos = photos.items.iter().map(|photo| &photo.path);
         keep_inputs("--report", file, args.detections.iter().chain([&args.data]).chain(photos))?;
     }
-    // Held while there is something to measure: another report is refused before the work, not after it.
+    // Held for the whole evaluation: a concurrent report is refused before the work instead of after it.
     let _lock = args.report.as_ref().map(|folder| Lock::take(folder, "weft eval --report")).transpose()?;
     let mut model = args.model.load(&args.device.open()?)?;
     let options =
@@ -88,7 +88,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     super::report_skipped(&problems.list);
     let found = found?;
-    // The figures first: a full disk does not cost them.
+    // The figures first, so that a full disk does not lose them.
     if args.json { print_json(&document(&found)) } else { print(text(&found)) }?;
     if let Some(folder) = &args.report {
         let part = photos.split.map_or(String::new(), |split| format!(", {} part", split.name()));
@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 impl Args {
-    /// What the other detectors are called.
+    /// Names of the other detectors.
     fn names(&self) -> Result<Vec<String>> {
         let stem = |file: &PathBuf| file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
         match (self.name.len(), self.detections.len()) {
@@ -114,7 +114,7 @@ impl Args {
     }
 }
 
-/// The command line of this run, as a shell takes it.
+/// The command line of this run, quoted for a shell.
 fn command() -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
     let word = |word: String| match !word.is_empty() && word.chars().all(plain) {
@@ -125,7 +125,7 @@ fn command() -> String {
     std::iter::once("weft".to_string()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// Accuracies as people read them, beside the paper's where it has any.
+/// Accuracies in readable form, next to the paper's where it reports them.
 pub fn table(attributes: &[Accuracy]) -> String {
     let percent = |share: f64| format!("{:.1}", 100.0 * share);
     let maybe = |share: Option<f64>| share.map_or("-".to_string(), percent);

@@ -16,36 +16,37 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Features of all overlapping patches of images. They are written as they come: beside an image and the net, half a gigabyte
-/// of memory or half of what is free, whichever is less, is worked in, and images that take more are done in bands
+/// Extract the features of all overlapping patches of images. Features are written as they are computed: apart from an image and
+/// the net, memory is limited to half a gigabyte or half of what is free, whichever is less, and images that need more are
+/// processed in bands
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     photos: PhotoArgs,
     #[arg(long, value_name = "FILE|NAME", value_parser = super::net(), help = super::NET)]
     net: Source,
-    /// Parameters: <layer>.weight and <layer>.bias; by default a built-in net's own
+    /// Parameters: <layer>.weight and <layer>.bias; a built-in net has its own by default
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// Pixels from one patch to the next
+    /// Stride between patches, in pixels
     #[arg(long, value_parser = numbers::stride())]
     stride: usize,
-    /// Layer whose values are the features; the last one by default
+    /// Layer whose output is used as features; the last one by default
     #[arg(long)]
     layer: Option<String>,
     #[arg(long, value_enum, default_value = "interweave")]
     method: Method,
-    /// Print what one pass over an image of this size, height x width, computes and costs, and do nothing else
+    /// Print the computation and cost of one pass over an image of this size, height x width, and exit
     #[arg(long, value_name = "HxW", value_parser = numbers::planned)]
     #[arg(conflicts_with_all = ["images", "list", "weights", "output", "json"])]
     plan: Option<Size>,
-    /// With --plan: draw it into this file (SVG), with what two neighbouring patches share; of many patches the first 200 down
-    /// and across
+    /// With --plan: draw the plan into this file (SVG), including what two neighbouring patches share; at most the first 200
+    /// patches down and across are drawn
     #[arg(long, value_name = "FILE", requires = "plan")]
     draw: Option<PathBuf>,
     #[command(flatten)]
     device: super::DeviceArgs,
-    /// Gets `features` [down, across, D] (.safetensors or .npy); with several images a folder, with a file for each
+    /// Receives `features` [down, across, D] (.safetensors or .npy); with several images a folder, with one file per image
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Print one JSON document: one object, or a list for several images
@@ -53,7 +54,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Most patches of a drawn plan, down and across.
+/// Maximum number of patches in a drawn plan, down and across.
 const DRAWN: usize = 200;
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum, serde::Serialize)]
@@ -61,9 +62,9 @@ const DRAWN: usize = 200;
 enum Method {
     /// All patches in one pass, nothing computed twice
     Interweave,
-    /// Exactly as in the paper: interweaved maps are written and convolved
+    /// Exactly as in the paper: interweaved maps are written to memory and convolved
     InterweaveMaps,
-    /// Every patch by itself
+    /// Every patch individually
     Patchwise,
 }
 
@@ -87,7 +88,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let outline = Outline::new(&net, patches(&net, height, width, args.stride)?, args.stride)?;
         if let Some(path) = &args.draw {
             keep_inputs("--draw", path, args.net.path())?;
-            // More would not be seen.
+            // More patches would not be visible.
             let drawn = outline.patches.map(|count| count.min(DRAWN));
             if drawn != outline.patches {
                 say(format_args!("{}: draws {} x {} patches", path.display(), drawn[0], drawn[1]));
@@ -106,11 +107,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let ([image], Some(path)) = (&photos[..], &args.output) {
         keep_inputs("--output", path, reads.iter().chain([image]))?;
     }
-    let parameters = Parameters::on(&args.device.open()?, &net, net.load_parameters(&weights, unknown)?)?;
+    let loaded = net.load_parameters(&weights, unknown)?;
+    if !loaded.ignored.is_empty() {
+        say(format_args!("{}: not used: {}", weights, loaded.ignored.join(", ")));
+    }
+    let parameters = Parameters::on(&args.device.open()?, &net, loaded.values)?;
     let options = ExtractorOptions { method: args.method.into(), ..ExtractorOptions::default() };
     let mut extractor = Extractor::new(net.clone(), &parameters, options)?;
     if let [image] = &photos[..] {
-        // A single image's error is the program's.
+        // With a single image, its error is the error of the program.
         let found = extract(args, &net, &mut extractor, image, args.output.as_deref())?;
         let name = image.display().to_string();
         if args.json { print_json(&found.json(&name)) } else { print(found.text(&name)) }?;
@@ -125,7 +130,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// What was extracted of one image.
+/// The result of extracting one image.
 struct Extracted {
     patches: [usize; 2],
     dims: usize,
@@ -152,7 +157,7 @@ impl Answer for Extracted {
     }
 }
 
-/// One image: writes its features, if there is a file for them.
+/// Processes one image and writes its features if an output file is given.
 fn extract(
     args: &Args,
     net: &Net,

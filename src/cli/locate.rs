@@ -1,4 +1,4 @@
-//! `weft locate`: the face window of photos, and the response maps behind it.
+//! `weft locate`: the face window of each photo, and the response maps behind it.
 
 use super::outputs::Outputs;
 use super::photos::{Answer, AnswerArgs, PhotoArgs, Table, answer_all, open_photo};
@@ -7,7 +7,7 @@ use super::say;
 use crate::Result;
 use crate::data::photo::{Photo, Rect};
 use crate::data::{boxes, draw};
-use crate::face::{Face, Model, Window};
+use crate::face::{Face, FaceWindow, Model};
 use crate::locate::Map;
 use crate::settings;
 use serde_json::{Value, json};
@@ -25,25 +25,25 @@ pub struct Args {
     device: super::DeviceArgs,
     #[command(flatten)]
     answers: AnswerArgs,
-    /// Every face above the threshold, not just the best
+    /// Report every face above the threshold, not only the best one
     #[arg(long)]
     all: bool,
-    /// Least score of a face, instead of the bundle's threshold
+    /// Minimum score of a face, instead of the model's threshold
     #[arg(long, value_name = "SCORE", allow_hyphen_values = true)]
     #[arg(value_parser = settings::argument::<crate::locate::Threshold>)]
     threshold: Option<f32>,
-    /// Which window to give
+    /// Which window to report
     #[arg(long, value_enum, default_value = "face")]
-    window: Window,
+    window: FaceWindow,
     /// Write the response maps of LNet_o and LNet_s over each photo into this folder, as PNG
     #[arg(long, value_name = "DIR")]
     maps: Option<PathBuf>,
-    /// Write where LNet_s sees this attribute, as Wearing_Hat, beside the other maps; may be repeated
+    /// Also write the map of LNet_s's response to this attribute, such as Wearing_Hat; may be repeated
     #[arg(long, value_name = "NAME", requires = "maps")]
     attribute: Vec<String>,
 }
 
-/// The faces of one photo, best first, in the window that is asked for.
+/// The faces of one photo, best first, in the requested window convention.
 struct Faces(Vec<Face>);
 
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
         if let Some(pictures) = &pictures {
             let maps = Maps { model: &mut model, photo: &photo, attributes: &args.attribute };
-            // The answer is whole without its pictures.
+            // The answer is complete without its pictures.
             if let Err(error) = maps.save(&faces, pictures, number) {
                 unsaved = true;
                 say(format_args!("weft: {error}"));
@@ -110,7 +110,7 @@ struct Maps<'a> {
 impl Maps<'_> {
     fn save(self, faces: &[Face], pictures: &Outputs, photo: usize) -> Result<()> {
         for (number, face) in faces.iter().enumerate() {
-            // From the second face on, the names count.
+            // From the second face on, the file names are numbered.
             let count = if number > 0 { format!("{}.", number + 1) } else { String::new() };
             let mut maps: Vec<(&str, Map)> = ["lnet_o", "lnet_s"].into_iter().zip(face.maps.clone()).collect();
             for attribute in self.attributes {
@@ -125,7 +125,7 @@ impl Maps<'_> {
     }
 }
 
-/// A map over the part of the photo that it covers, with the face.
+/// A map drawn over the part of the photo that it covers, with the face.
 fn draw_map(photo: &Photo, map: &Map, face: Rect) -> Photo {
     let (part, rect) = covered(photo, map, face);
     let mapped = draw::heat_map(&part, &map.values, map.width, map.height);

@@ -1,4 +1,4 @@
-//! The command line: one file per subcommand, which turns words into calls and results into text or JSON.
+//! The command line: one file per subcommand. Each parses arguments, calls the library, and formats results as text or JSON.
 //! Results go to standard output, everything else to standard error.
 
 use crate::device::{Convolution, Device, Precision};
@@ -57,13 +57,13 @@ enum Command {
     Data(data::Args),
 }
 
-/// Runs the program; wrong usage exits with 2 (clap's own), failure with 1 and one line.
+/// Runs the program; incorrect usage exits with 2 (from clap), failure with 1 and a one-line message.
 pub fn main() -> ExitCode {
-    // What the library tells goes to standard error.
+    // The library's log messages go to standard error.
     if log::set_logger(&Lines).is_ok() {
         log::set_max_level(log::LevelFilter::Info);
     }
-    // A decoder that panics on a photo is told in that photo's one line.
+    // A decoder panic is reported in the one-line message about its photo.
     let speak = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !crate::data::photo::is_decoding() {
@@ -79,11 +79,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Does what a command line asks for inside this process; `words` begin after the program's name. Results go to standard
-/// output.
+/// Runs a command line inside this process; `words` start after the program's name. Results go to standard output.
 ///
 /// # Errors
-/// Outside: wrong usage, which `main` answers with exit code 2. Inside: as the command.
+/// Outer: incorrect usage, which `main` turns into exit code 2. Inner: the error of the command.
 pub fn command<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Result<ExitCode>, clap::Error> {
     let cli = Cli::try_parse_from(std::iter::once("weft").chain(words))?;
     Ok(dispatch(cli.command))
@@ -107,7 +106,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     }
 }
 
-/// Writes what the library logs to standard error, a line each.
+/// Writes the library's log messages to standard error, one per line.
 struct Lines;
 
 impl log::Log for Lines {
@@ -124,7 +123,7 @@ impl log::Log for Lines {
     fn flush(&self) {}
 }
 
-/// Writes a line to standard output. A reader that has gone away (`weft ... | head`) ends the program quietly.
+/// Writes a line to standard output. If the reader has gone away (`weft ... | head`), the program ends quietly.
 fn print(text: impl std::fmt::Display) -> Result<()> {
     match writeln!(std::io::stdout().lock(), "{text}") {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -132,7 +131,7 @@ fn print(text: impl std::fmt::Display) -> Result<()> {
     }
 }
 
-/// Writes a line to standard error. That nobody can read it is no reason to fail.
+/// Writes a line to standard error. A failed write does not fail the program.
 fn say(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
@@ -142,7 +141,7 @@ fn print_json(value: &impl serde::Serialize) -> Result<()> {
     print(serde_json::to_string_pretty(value).map_err(|e| Error::new("JSON", e))?)
 }
 
-/// Says what was skipped of a data set: the first few problems in full, the rest as a number.
+/// Reports what was skipped in a data set: the first few problems in full, the rest as a count.
 fn report_skipped(problems: &[Error]) {
     const SHOWN: usize = 5;
     for problem in problems.iter().take(SHOWN) {
@@ -153,8 +152,8 @@ fn report_skipped(problems: &[Error]) {
     }
 }
 
-/// A flag that Ctrl-C sets (or SIGTERM, or the end of the terminal), so that work ends after the `unit` in hand; a second one
-/// ends the program at once.
+/// A flag set by Ctrl-C (or SIGTERM, or closing the terminal), so that work ends after the current `unit`; a second signal ends
+/// the program immediately.
 fn interruptible(unit: &'static str) -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
@@ -168,35 +167,35 @@ fn interruptible(unit: &'static str) -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-/// Where a command computes, and how.
+/// Device and arithmetic options.
 #[derive(clap::Args)]
 struct DeviceArgs {
     /// auto, cpu, cuda, cuda:N, or the GPU kernels on an emulator: simt, simt:checked
     #[arg(long, default_value = "auto")]
     device: String,
-    /// On a GPU: f32, tf32, f16 or bf16
+    /// Precision on a GPU: f32, tf32, f16 or bf16
     #[arg(long, default_value = "f32")]
     precision: Precision,
-    /// On a GPU, how convolutions gather their windows: implicit or im2col
+    /// Convolution algorithm on a GPU: implicit or im2col
     #[arg(long, default_value = "implicit")]
     conv: Convolution,
 }
 
 impl DeviceArgs {
-    /// The device, ready.
+    /// Opens the device.
     ///
     /// # Errors
-    /// A device that cannot be used, and why; a precision that it does not have.
+    /// A device that cannot be used, with the reason; a precision that it does not support.
     fn open(&self) -> Result<Device> {
         Device::open(&self.device).and_then(|device| device.with(self.precision, self.conv)).map_err(Error::as_option)
     }
 }
 
-/// Which model.
+/// Model selection.
 #[derive(clap::Args)]
 struct ModelArgs {
-    /// Folder of the model bundle; by default `weights` beside the program if a bundle is there, else the one built in (weft
-    /// doctor tells which)
+    /// Folder of the model bundle; by default `weights` next to the program if it contains a bundle, otherwise the built-in one
+    /// (weft doctor shows which)
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
 }
@@ -206,7 +205,7 @@ impl ModelArgs {
         self.model.as_ref().map_or_else(Folder::model, Folder::from)
     }
 
-    /// The files of the bundle on disk.
+    /// The files of a bundle on disk.
     fn reads(&self) -> Vec<PathBuf> {
         let Folder::Disk(folder) = self.folder() else { return Vec::new() };
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -218,16 +217,17 @@ impl ModelArgs {
     }
 }
 
-/// What stands for a network on the command line.
+/// How a network is given on the command line.
 const NET: &str = "Network description (TOML), or a built-in net: anet, lnet_o, lnet_s, anet_deepid2, lnet_half; a file of \
     such a name in the current folder comes first";
 
-/// A network on the command line.
+/// Parses a network given on the command line.
 fn net() -> impl TypedValueParser<Value = Source> {
     PathBufValueParser::new().map(Source::net)
 }
 
-/// The weights of a command that needs some: as given, else those that ship with a built-in net. Neither is wrong usage.
+/// The weights for a command that needs them: those given, or those that ship with a built-in net. Having neither is incorrect
+/// usage.
 fn weights(given: Option<&PathBuf>, net: &Source) -> Source {
     given.map_or_else(
         || {
@@ -240,7 +240,7 @@ fn weights(given: Option<&PathBuf>, net: &Source) -> Source {
     )
 }
 
-/// What to do with tensors that the net does not have: built-in weights hold the head, too, that the net was trained with.
+/// How to treat tensors that the net does not have: built-in weights also contain the head that the net was trained with.
 fn unknown(weights: &Source) -> Unknown {
     match weights {
         Source::Shipped(_) => Unknown::Ignore,

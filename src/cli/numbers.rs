@@ -1,13 +1,13 @@
-//! Numbers on the command line: what makes no sense by itself is wrong usage, whatever the rest of the line says.
+//! Numbers on the command line: a value that is invalid on its own is incorrect usage, whatever the other arguments are.
 
 use crate::data::photo::MAX_SIDE;
 use clap::builder::RangedU64ValueParser;
 use std::str::FromStr;
 
-/// Longest side of an image that is planned and not computed.
+/// Longest side of an image that is only planned, not computed.
 const PLANNED: usize = 100_000_000;
 
-/// How many, at least one: what fits is found out later.
+/// A count of at least one; whether it fits is determined later.
 pub fn count() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
@@ -17,17 +17,17 @@ pub fn up_to(most: usize) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=most as u64)
 }
 
-/// 0 to `end`, without it.
+/// 0 to `end`, exclusive.
 pub fn below(end: usize) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(..end as u64)
 }
 
-/// Repetitions of a measurement.
+/// Number of repetitions of a measurement.
 pub fn runs() -> RangedU64ValueParser<usize> {
     up_to(100_000)
 }
 
-/// Pixels from one patch to the next.
+/// Stride between patches, in pixels.
 pub fn stride() -> RangedU64ValueParser<usize> {
     up_to(PLANNED)
 }
@@ -47,7 +47,7 @@ impl FromStr for Size {
     }
 }
 
-/// The size of an image that is planned and not computed.
+/// Size of an image that is only planned, not computed.
 pub fn planned(text: &str) -> Result<Size, String> {
     within(text, PLANNED)
 }

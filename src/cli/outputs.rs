@@ -1,5 +1,5 @@
-//! Names of the files that a command writes about photos, decided for all of them before work starts: no two share a name,
-//! and none is a file that the command reads.
+//! Names of the per-photo files that a command writes, chosen for all photos before work starts: no two files share a name, and
+//! none is an input of the command.
 
 use super::say;
 use crate::weights::{make_folder, resolved};
@@ -9,18 +9,18 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// The files about each photo in one folder: `<stem>.<kind>`, or `<stem>.<more>.<kind>` where a photo has several.
+/// The output files for each photo in one folder: `<stem>.<kind>`, or `<stem>.<more>.<kind>` where a photo has several.
 pub struct Outputs {
     folder: PathBuf,
     kind: &'static str,
-    /// By photo, below the folder.
+    /// One per photo, relative to the folder.
     stems: Vec<PathBuf>,
 }
 
-/// The name of what belongs to a photo, without its ending.
+/// The base name of a photo's output files, without extension.
 type Name = fn(&Input<'_>) -> PathBuf;
 
-/// Ways to name, from the shortest to one that always works, and what is said of each.
+/// Naming schemes, from the shortest to one that always works, and the message for each.
 const SCHEMES: [(Name, &str); 4] = [
     (|input| input.stem().into(), ""),
     (|input| input.below.join(input.stem()), "they keep their folders"),
@@ -28,11 +28,11 @@ const SCHEMES: [(Name, &str); 4] = [
     (|input| input.numbered(), "they are numbered"),
 ];
 
-/// A photo as names are made from it.
+/// A photo as seen by the naming schemes.
 struct Input<'a> {
     number: usize,
     of: usize,
-    /// Its folder below the one that all photos share.
+    /// Its folder relative to the deepest folder that all photos share.
     below: PathBuf,
     name: &'a OsStr,
 }
@@ -51,15 +51,16 @@ impl Input<'_> {
 }
 
 impl Outputs {
-    /// Decides the names of files of a `kind` (as `png`) about `photos` in `folder`, which `flag` chose; `reads` are other
-    /// files that the command reads. Names are the photos' own with another ending as long as these differ; if they do not, or one would
-    /// be a file that is read, one line on standard error says how all of them are named. Makes the folder.
+    /// Chooses the names of the files with extension `kind` (such as `png`) for `photos` in `folder`, which was given by `flag`;
+    /// `reads` lists other files that the command reads. A file has its photo's name with another extension as long as these
+    /// names are distinct; if they are not, or one would overwrite an input, one line on standard error says how all of them are
+    /// named. Creates the folder.
     ///
     /// # Errors
-    /// A folder that cannot be made.
+    /// A folder that cannot be created.
     pub fn plan(flag: &str, folder: &Path, kind: &'static str, photos: &[PathBuf], reads: &[PathBuf]) -> Result<Self> {
         make_folder(folder).map_err(|e| e.within(flag))?;
-        // A photo that is named twice has one result.
+        // A photo listed twice has one result.
         let mut whole = Resolver::default().all(photos);
         let mut numbers = HashMap::with_capacity(whole.len());
         let of_photo: Vec<usize> = whole
@@ -105,10 +106,10 @@ impl Outputs {
             .advise("choose another folder"))
     }
 
-    /// The file of a photo, by its number; `more` tells several of one photo apart. Its folder is there.
+    /// The file for a photo, by its index; `more` distinguishes several files of one photo. Creates its folder.
     ///
     /// # Errors
-    /// A folder that cannot be made; a link in the place of the file, which might lead to anything.
+    /// A folder that cannot be created; a symbolic link in place of the file, which could lead anywhere.
     pub fn path(&self, number: usize, more: Option<&str>) -> Result<PathBuf> {
         let mut path = self.folder.join(&self.stems[number]).into_os_string();
         for part in more.into_iter().chain([self.kind]) {
@@ -145,7 +146,7 @@ impl Resolver {
     }
 }
 
-/// The deepest folder that holds all files.
+/// The deepest folder that contains all files.
 fn shared_folder(files: &[PathBuf]) -> PathBuf {
     let mut folders = files.iter().map(|file| file.parent().unwrap_or(Path::new("")));
     let Some(first) = folders.next() else { return PathBuf::new() };
@@ -157,19 +158,19 @@ fn shared_folder(files: &[PathBuf]) -> PathBuf {
     shared.into_iter().collect()
 }
 
-/// A name as file systems without case compare it.
+/// A name as compared by a case-insensitive file system.
 fn folded(path: &Path) -> String {
-    // Lossy: two names that only this makes equal are numbered.
+    // Lossy: two names that only this conversion makes equal are numbered.
     path.to_string_lossy().to_lowercase()
 }
 
-/// The beginnings of a path that end before a dot of its file name: `a/b.c.d` has `a/b` and `a/b.c`.
+/// The prefixes of a path that end before a dot of its file name: `a/b.c.d` has `a/b` and `a/b.c`.
 fn beginnings(path: &str) -> impl Iterator<Item = &str> {
     let name = path.rfind('/').map_or(0, |slash| slash + 1);
     path[name..].match_indices('.').map(move |(dot, _)| &path[..name + dot])
 }
 
-/// Whether no `<stem>.<anything>` of one photo can be that of another.
+/// Whether no `<stem>.<anything>` of one photo can be a file of another.
 fn differ(stems: &[PathBuf]) -> bool {
     let mut seen = HashSet::with_capacity(stems.len());
     let all: Vec<String> = stems.iter().map(|stem| folded(stem)).collect();
@@ -177,7 +178,7 @@ fn differ(stems: &[PathBuf]) -> bool {
         && all.iter().all(|stem| beginnings(stem).all(|before| !seen.contains(before)))
 }
 
-/// Whether no `<stem>.<anything>` is one of the files `taken`, all of the kind that is written.
+/// Whether no `<stem>.<anything>` is one of the files `taken`, all of the extension being written.
 fn spare(stems: &[PathBuf], taken: &[PathBuf]) -> bool {
     if taken.is_empty() {
         return true;
@@ -190,7 +191,7 @@ fn spare(stems: &[PathBuf], taken: &[PathBuf]) -> bool {
 mod tests {
     use super::*;
 
-    /// Names of PNG files about photos that lie in a folder `in`, written to `out` in it, or to `in` itself.
+    /// Names of PNG files for photos in a folder `in`, written to `out` inside it, or to `in` itself.
     fn names(photos: &[&str], inside: bool) -> Vec<String> {
         let root = tempfile::tempdir().unwrap();
         let at = root.path().join("in");

@@ -1,4 +1,5 @@
-//! What `predict`, `locate` and `extract` share: which photos, and answers that come one by one, in the order of the photos.
+//! Shared by `predict`, `locate` and `extract`: the list of photos, and answers that are written one at a time, in the order of
+//! the photos.
 
 use super::progress::Progress;
 use super::{interruptible, say};
@@ -15,22 +16,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
-/// Which photos.
+/// The photos to process.
 #[derive(clap::Args)]
 pub struct PhotoArgs {
     /// Photos: JPEG, PNG, WebP, BMP, TIFF, GIF, PNM
     #[arg(value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// More photos: a file with a name on each line, or with a NUL after each (find -print0); - is standard input
+    /// Read more photo names from a file, one per line or each terminated by NUL (find -print0); - reads standard input
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
 }
 
 impl PhotoArgs {
-    /// The names, as given. Without any, and without a list, this is wrong usage.
+    /// The names, as given. Naming no photo and no list is incorrect usage.
     ///
     /// # Errors
-    /// A list that cannot be read or names nothing.
+    /// A list that cannot be read or is empty.
     pub fn names(&self) -> Result<Vec<PathBuf>> {
         if self.images.is_empty() && self.list.is_none() {
             let kind = clap::error::ErrorKind::MissingRequiredArgument;
@@ -52,13 +53,13 @@ impl PhotoArgs {
         Ok(names)
     }
 
-    /// The file that names photos, which is read, too.
+    /// The file that lists the photos, which is an input as well.
     pub fn list(&self) -> impl Iterator<Item = PathBuf> {
         self.list.iter().filter(|list| list.as_os_str() != "-").cloned()
     }
 }
 
-/// The names in a list. With a NUL in it, names end there and may hold line breaks; blank lines name nothing.
+/// The names in a list. If it contains a NUL, names end at NUL and may contain line breaks; blank lines are ignored.
 fn listed(bytes: &[u8]) -> impl Iterator<Item = PathBuf> {
     use std::os::unix::ffi::OsStrExt;
     let end = if bytes.contains(&0) { 0 } else { b'\n' };
@@ -69,58 +70,58 @@ fn listed(bytes: &[u8]) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// How answers are written, and where to.
+/// Format and destination of the answers.
 #[derive(Default, clap::Args)]
 pub struct AnswerArgs {
-    /// Write one JSON list, an object per photo
+    /// Write one JSON list with one object per photo
     #[arg(long, conflicts_with_all = ["jsonl", "csv"])]
     json: bool,
-    /// Write an object per line
+    /// Write one JSON object per line
     #[arg(long, conflicts_with = "csv")]
     jsonl: bool,
-    /// Write a table: RFC 4180, every photo with a row, fields without a value empty
+    /// Write a CSV table (RFC 4180) with a row for every photo; fields without a value are empty
     #[arg(long)]
     csv: bool,
-    /// Write the answers into this new file instead of to standard output
+    /// Write the answers to this new file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Go on with the photos that have no answer in the file of --output yet
+    /// Continue with the photos that have no answer in the --output file yet
     #[arg(long, requires = "output")]
     resume: bool,
 }
 
 impl AnswerArgs {
-    /// On standard output, for people or as one list.
+    /// On standard output, as text or as one list.
     pub fn printed(json: bool) -> Self {
         Self { json, ..Self::default() }
     }
 }
 
-/// What a command tells of one photo.
+/// A command's answer for one photo.
 pub trait Answer {
-    /// One object.
+    /// As a JSON object.
     fn json(&self, image: &str) -> Value;
-    /// Rows after the image's name; at least one.
+    /// Table rows without the image's name; at least one.
     fn rows(&self) -> Vec<Vec<String>>;
-    /// For people.
+    /// As readable text.
     fn text(&self, image: &str) -> String;
 }
 
-/// The form of the answers as a table.
+/// The format of the answers as a table.
 pub struct Table {
-    /// After the image's name.
+    /// Columns after the image's name.
     pub columns: Vec<String>,
-    /// A photo may have several rows, one below the other.
+    /// A photo may have several consecutive rows.
     pub several: bool,
 }
 
-/// Asks `answer` about each photo and writes what it says at once, so that nothing is lost with what comes later. A photo that
-/// fails costs one line on standard error and an answer that says so.
+/// Calls `answer` for each photo and writes each result immediately, so that a later failure loses nothing. A photo that fails
+/// produces one line on standard error and an answer that says so.
 ///
-/// Ctrl-C ends the work after the photo in hand, with all answers written and a list closed.
+/// Ctrl-C ends the work after the current photo, with all answers written and the list closed.
 ///
 /// # Errors
-/// A place that cannot be written to; an interruption.
+/// An output that cannot be written; an interruption.
 pub fn answer_all<A: Answer>(
     photos: &[PathBuf],
     args: &AnswerArgs,
@@ -130,7 +131,7 @@ pub fn answer_all<A: Answer>(
 ) -> Result<ExitCode> {
     let mut answers = Answers::open(args, table, photos, reads)?;
     let stop = interruptible("photo")?;
-    // On a terminal the answers themselves show how far it is.
+    // On a terminal the answers themselves show the progress.
     let shown = photos.len() > 1 && (args.output.is_some() || !io::stdout().is_terminal());
     let progress = shown.then(|| Progress::new(photos.len() as u64, "photos"));
     let (mut failed, mut done) = (false, 0);
@@ -143,7 +144,7 @@ pub fn answer_all<A: Answer>(
         if answers.has(&image) {
             continue;
         }
-        // In a table the name must be that of no other file.
+        // In a table the name must not be ambiguous.
         let named = if args.csv { table::name(path).map(drop) } else { Ok(()) };
         match named.and_then(|()| answer(number, path)) {
             Ok(answer) => answers.write(&image, &answer)?,
@@ -171,7 +172,7 @@ pub fn answer_all<A: Answer>(
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// A photo to answer about: one whose data end early is used as far as they go, with a line on standard error.
+/// Opens a photo to process: if its data is truncated, the part that is present is used, with a line on standard error.
 ///
 /// # Errors
 /// As [`Photo::open_lenient`].
@@ -183,7 +184,7 @@ pub fn open_photo(path: &Path) -> Result<Photo> {
     Ok(photo)
 }
 
-/// The answer about a photo that cannot be read.
+/// The answer for a photo that cannot be read.
 struct Failed {
     error: Error,
     columns: usize,
@@ -198,7 +199,7 @@ impl Answer for Failed {
         vec![vec![String::new(); self.columns]]
     }
 
-    /// Nothing: standard error has the line.
+    /// Empty: the message is on standard error.
     fn text(&self, _: &str) -> String {
         String::new()
     }
@@ -217,9 +218,9 @@ struct Answers {
     format: Format,
     place: PathBuf,
     out: Box<dyn Write>,
-    /// To be flushed to the disk at the end.
+    /// To be synced to disk at the end.
     file: Option<File>,
-    /// Something was written.
+    /// Something has been written.
     begun: bool,
     /// Photos that have an answer from an earlier run, and how often.
     done: HashMap<String, usize>,
@@ -264,7 +265,7 @@ impl Answers {
         Ok(answers)
     }
 
-    /// Whether an answer about this photo is there; each counts for one photo of the name.
+    /// Whether there is already an answer for this photo; each answer counts for one photo of that name.
     fn has(&mut self, image: &str) -> bool {
         match self.done.get_mut(image) {
             Some(count) if *count > 0 => {
@@ -293,16 +294,16 @@ impl Answers {
         self.put(&text)
     }
 
-    /// Writes and hands over to the operating system: a kill loses nothing that was written.
+    /// Writes and hands the data to the operating system: killing the process loses nothing that was written.
     fn put(&mut self, text: &str) -> Result<()> {
         match self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
-            // A reader that has gone away (`weft ... | head`) ends the program quietly.
+            // If the reader has gone away (`weft ... | head`), the program ends quietly.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
             result => result.at(&self.place),
         }
     }
 
-    /// Ends a list; makes a file durable.
+    /// Closes a list; syncs a file.
     fn close(mut self) -> Result<()> {
         match (self.format, self.begun) {
             (Format::Json, true) => self.put("\n]\n")?,
@@ -313,7 +314,7 @@ impl Answers {
     }
 }
 
-/// Opens the file of the answers and locks it: a second program that goes on with the same file would mix its answers in.
+/// Opens the output file and locks it: a second process continuing the same file would interleave its answers.
 fn open_output(path: &Path, resume: bool) -> Result<File> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).at(path)?;
     let found = file.metadata().at(path)?;
@@ -330,24 +331,24 @@ fn open_output(path: &Path, resume: bool) -> Result<File> {
     Ok(file)
 }
 
-/// One row of a table, with its end.
+/// One row of a table, with its line ending.
 fn row(image: &str, fields: &[String]) -> String {
     table::line(std::iter::once(image).chain(fields.iter().map(String::as_str))) + "\n"
 }
 
-/// What an earlier run has left.
+/// The remains of an earlier run.
 #[derive(Default)]
 struct Whole {
-    /// Bytes that whole answers take.
+    /// Length in bytes of the complete answers.
     end: usize,
     begun: bool,
     images: HashMap<String, usize>,
 }
 
-/// The whole answers at the beginning of a file; what a kill has cut off stays out.
+/// Finds the complete answers at the beginning of a file; a truncated one is excluded.
 ///
 /// # Errors
-/// Something that this command does not write, at its line: nothing of such a file may be cut off.
+/// Content that this command does not write, with its line: nothing may be truncated in such a file.
 fn whole(format: Format, old: &[u8], table: &Table) -> Result<Whole> {
     match format {
         Format::Csv => whole_rows(old, table),
@@ -369,18 +370,18 @@ fn whole_rows(old: &[u8], table: &Table) -> Result<Whole> {
     let header = row("image", &table.columns);
     let mut found = Whole::default();
     if !old.starts_with(header.as_bytes()) {
-        // Cut within the header, or something else.
+        // Truncated within the header, or something else.
         return if header.as_bytes().starts_with(old) { Ok(found) } else { foreign(1) };
     }
     found.begun = true;
     found.end = header.len();
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(&old[header.len()..]);
     let mut record = csv::ByteRecord::new();
-    // The photo whose rows these are, and where the first of them begins.
+    // The photo to which the latest rows belong, and where the first of them begins.
     let mut last: Option<(String, usize)> = None;
     while reader.read_byte_record(&mut record).is_ok_and(|more| more) {
         let end = header.len() + reader.position().byte() as usize;
-        // The last row is whole only with its line end.
+        // The last row is complete only with its line ending.
         if record.len() != table.columns.len() + 1 || old[end - 1] != b'\n' {
             if end < old.len() {
                 return foreign(1 + record.position().map_or(1, csv::Position::line) as usize);
@@ -394,7 +395,7 @@ fn whole_rows(old: &[u8], table: &Table) -> Result<Whole> {
         }
         found.end = end;
     }
-    // Whether all rows of the last photo are there cannot be known: it is asked about again.
+    // Whether all rows of the last photo are there is unknown, so it is processed again.
     if let Some((image, start)) = last.filter(|_| table.several) {
         found.images.entry(image).and_modify(|count| *count -= 1);
         found.end = start;
@@ -405,7 +406,7 @@ fn whole_rows(old: &[u8], table: &Table) -> Result<Whole> {
 fn whole_lines(old: &[u8]) -> Result<Whole> {
     let mut found = Whole::default();
     for (number, line) in old.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        // The last line is whole only with its end.
+        // The last line is complete only with its line ending.
         if !line.ends_with(b"\n") {
             break;
         }
@@ -438,7 +439,7 @@ fn whole_objects(old: &[u8]) -> Result<Whole> {
                 found.begun = true;
                 *found.images.entry(image).or_default() += 1;
             }
-            // Cut off here, or the end of the list.
+            // Truncated here, or the end of the list.
             None => return Ok(found),
             Some(Err(e)) if e.is_eof() || old[at..].trim_ascii() == b"]" => return Ok(found),
             Some(Err(_)) => return foreign(line()),
@@ -462,7 +463,7 @@ mod tests {
         assert_eq!(names(b"\n\n"), [""; 0]);
     }
 
-    /// Cut anywhere, a file holds the answers that were whole, and no part of another.
+    /// Truncated anywhere, a file retains the answers that were complete, and no part of another.
     #[test]
     fn what_is_whole_is_kept_wherever_a_file_was_cut() {
         let images = ["a.jpg", "q,\"x\"\n.jpg", "a.jpg", "b.jpg"];

@@ -15,7 +15,7 @@ pub struct Args {
     net: Source,
     #[arg(long, default_value_t = 1, value_parser = numbers::count())]
     batch: usize,
-    /// Plan forward and backward
+    /// Plan both forward and backward
     #[arg(long)]
     train: bool,
     /// Input size, as 300x300 (height x width)
@@ -30,7 +30,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let purpose = if args.train { Purpose::Training } else { Purpose::Inference };
     let plan = Plan::new(&net, args.batch, purpose).map_err(|e| {
-        // Too large to be planned: what it would need tells why.
+        // Too large to plan: the memory it would need explains why.
         let needs =
             net.fit(format!("--batch {}", args.batch), &Device::Cpu, args.batch, purpose, |_| net.parameter_bytes());
         needs.err().unwrap_or(e)

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Find the face in photos and tell its attributes.
+/// Find the face in photos and predict its attributes.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -28,10 +28,10 @@ pub struct Args {
     annotate: Option<PathBuf>,
 }
 
-/// Attributes that an annotated photo shows.
+/// Number of attributes shown on an annotated photo.
 const SHOWN: usize = 12;
 
-/// What became of one photo.
+/// The result for one photo.
 struct Prediction<'a> {
     width: usize,
     height: usize,
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let photo = open_photo(path)?;
         let prediction = predict(&mut model, &photo, &names)?;
         if let Some(pictures) = &pictures {
-            // The answer is whole without its picture.
+            // The answer is complete without its picture.
             let saved = pictures.path(number, None).and_then(|path| prediction.annotate(&photo, &path));
             if let Err(error) = saved {
                 unsaved = true;
@@ -85,7 +85,7 @@ impl Prediction<'_> {
             lines.extend(self.names.iter().cloned().zip(scores.iter().copied()).filter(|(_, score)| *score > 0.0));
             lines.sort_by(|a, b| b.1.total_cmp(&a.1));
             lines.truncate(SHOWN);
-            // The picture's bars are for scores up to 1, the margin of a linear SVM.
+            // The picture's bars end at a score of 1, the margin of a linear SVM.
             lines.iter_mut().for_each(|line| line.1 = line.1.min(1.0));
         }
         let rect = self.face.as_ref().map(|(face, _)| (face.rect, "face"));
@@ -133,7 +133,7 @@ impl Answer for Prediction<'_> {
     }
 }
 
-/// A face as scripts read it, in pixels of the photo.
+/// A face in machine-readable form, in pixels of the photo.
 #[derive(Serialize)]
 pub struct FaceJson {
     x: f32,

@@ -1,9 +1,9 @@
-//! `weft profile`: a table of where the time of a net goes, one row per launch.
+//! `weft profile`: a table of where a net spends its time, one row per launch.
 
 use super::numbers::{self, Size};
 use super::{DeviceArgs, print, print_json};
 use crate::net::{Net, Purpose};
-use crate::profile::{self, Report, Roof, Row};
+use crate::profile::{self, Profile, Roof, Row};
 use crate::shipped::Source;
 use crate::text_table::{TextTable, number, text};
 use crate::weights::{keep_inputs, write_atomic};
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Show where the time of a network goes: each launch, its time, and its share of what the device could do.
+/// Show where a network spends its time: each launch, its time, and its share of the device's peak.
 #[derive(clap::Args)]
 pub struct Args {
     #[arg(value_parser = super::net(), help = super::NET)]
@@ -22,13 +22,13 @@ pub struct Args {
     batch: usize,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Forward and backward
+    /// Profile both forward and backward
     #[arg(long)]
     train: bool,
     /// Input size, as 300x300 (height x width)
     #[arg(long, value_name = "HxW")]
     size: Option<Size>,
-    /// Times everything so often
+    /// Number of measured repetitions
     #[arg(long, default_value_t = 20, value_parser = numbers::runs())]
     runs: usize,
     /// Write the launches as a Chrome trace (chrome://tracing, ui.perfetto.dev)
@@ -63,12 +63,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `-` where nobody knows.
+/// `-` for an unknown value.
 fn or_dash<T>(value: Option<T>, show: impl Fn(T) -> String) -> String {
     value.map_or_else(|| "-".into(), show)
 }
 
-fn table(report: &Report, args: &Args) -> String {
+fn table(report: &Profile, args: &Args) -> String {
     let heads =
         ["grid", "block", "regs", "shared", "occupancy", "us", "25%-75%", "MFLOP", "MB", "TFLOP/s", "GB/s", "roofline"];
     let columns = ["kernel", "layer"].map(text).into_iter().chain(heads.map(number)).chain([text("roof")]);
@@ -142,7 +142,7 @@ fn row_json(row: &Row) -> Value {
     })
 }
 
-fn document(report: &Report, args: &Args) -> Value {
+fn document(report: &Profile, args: &Args) -> Value {
     let layers = report.layers().into_iter().map(|(layer, [forward, backward])| {
         json!({ "layer": layer, "forward": forward, "backward": args.train.then_some(backward) })
     });
@@ -160,9 +160,9 @@ fn document(report: &Report, args: &Args) -> Value {
     })
 }
 
-/// Chrome's trace format: launches one after the other on one line, the layers they belong to on another. Each is as long
-/// as its median; microseconds.
-fn trace(report: &Report) -> Value {
+/// Chrome's trace format: consecutive launches on one track and the layers they belong to on another. Durations are medians, in
+/// microseconds.
+fn trace(report: &Profile) -> Value {
     let event = |name: &str, line: u32, start: f64, length: f64, more: Value| json!({ "name": name, "ph": "X", "pid": 0, "tid": line, "ts": 1e6 * start, "dur": 1e6 * length, "args": more });
     let line = |line: u32, name: &str| json!({ "name": "thread_name", "ph": "M", "pid": 0, "tid": line, "args": { "name": name } });
     let process = json!({ "name": "process_name", "ph": "M", "pid": 0, "args": { "name": report.device } });

@@ -1,5 +1,5 @@
-//! How far a long command is, on standard error: a bar on a terminal, elsewhere (a log file, a pipe) a plain line every few
-//! seconds. A command that is done before the first line is due leaves no trace in a log.
+//! Progress of long commands on standard error: a bar on a terminal; elsewhere (a log file, a pipe) a plain line every few
+//! seconds. A command that finishes before the first line is due leaves no trace in a log.
 
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{FormattedDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Between two plain lines.
+/// Time between two plain lines.
 const INTERVAL: Duration = Duration::from_secs(5);
 const BAR: &str = "{prefix}  {wide_bar}  {pos}/{len}  {per_sec}  {eta_precise} left  {msg}";
 
-/// Reports progress; may be shared by threads.
+/// Reports progress; can be shared between threads.
 pub struct Progress(Mutex<State>);
 
 struct State {
@@ -19,11 +19,11 @@ struct State {
     total: u64,
     done: u64,
     message: String,
-    /// When the first report came and what it said. Rates count from there: what was done before may be the work of an
-    /// earlier run, or a slow start.
+    /// Time and value of the first report. Rates are measured from there, because earlier progress may come from a previous run
+    /// or a slow start.
     first: Option<(Instant, u64)>,
     next_line: Instant,
-    /// What the last plain line said was done.
+    /// The progress that the last plain line reported.
     printed: Option<u64>,
     bar: Option<ProgressBar>,
 }
@@ -48,7 +48,7 @@ impl Progress {
         }))
     }
 
-    /// `done` steps are done. Threads may overtake each other: the greatest number counts.
+    /// Reports that `done` steps are done. Threads may report out of order: the largest number counts.
     pub fn set(&self, done: u64) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.done = state.done.max(done);
@@ -64,7 +64,7 @@ impl Progress {
         }
     }
 
-    /// What stands at the end of the line from now on, such as the loss.
+    /// Sets the text at the end of the line, such as the loss.
     pub fn message(&self, text: impl Into<String>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.message = text.into();
@@ -73,8 +73,8 @@ impl Progress {
         }
     }
 
-    /// All is done: the bar stays as it is, or a last line is printed if there were others. Dropped without this, after
-    /// an error, the bar stays too, so that the error comes below it.
+    /// All steps are done: the bar stays as it is, or a last line is printed if there were others. If it is dropped without this,
+    /// after an error, the bar also stays, so that the error appears below it.
     pub fn finish(self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.printed.is_some_and(|done| done != state.done) {
@@ -96,7 +96,7 @@ impl Drop for State {
 impl State {
     fn print(&mut self) {
         let now = Instant::now();
-        // Progress that nobody can read is no reason to fail.
+        // A failed write of the progress is not a reason to fail.
         let _ = writeln!(std::io::stderr().lock(), "{}", self.line(now));
         self.next_line = now + INTERVAL;
         self.printed = Some(self.done);

@@ -1,4 +1,4 @@
-//! `weft train RECIPE`: what the steps of a recipe tell, and what became of them.
+//! `weft train RECIPE`: reports what the steps of a recipe do and their results.
 
 use super::progress::Progress;
 use super::train::{Args, Watch};
@@ -14,7 +14,7 @@ pub fn run(path: &Path, args: &Args) -> Result<ExitCode> {
     let recipe = Recipe::load(path, &args.set)?;
     let options = Options { dry_run: args.dry_run, only: args.only.clone(), from: args.from.clone() };
     let stop = interruptible("step")?;
-    let mut report = Report::default();
+    let mut report = StepReport::default();
     let summaries =
         recipe::run(&recipe, &options, &args.device.open()?, &stop, &mut |event| report.hear(event)).map_err(named)?;
     report.finish();
@@ -28,12 +28,12 @@ pub fn run(path: &Path, args: &Args) -> Result<ExitCode> {
 
 /// Reports the steps on standard error.
 #[derive(Default)]
-struct Report {
+struct StepReport {
     photos: Option<Progress>,
     watch: Option<Watch>,
 }
 
-impl Report {
+impl StepReport {
     fn hear(&mut self, event: Event<'_>) {
         match event {
             Event::Step { name, number, of, why } => {
@@ -65,14 +65,14 @@ impl Report {
         }
     }
 
-    /// The step is over.
+    /// Ends the report of a step.
     fn finish(&mut self) {
         self.photos.take().into_iter().for_each(Progress::finish);
         self.watch.take().into_iter().for_each(Watch::finish);
     }
 }
 
-/// A line per step: name, seconds of this call, result.
+/// One line per step: name, seconds in this call, result.
 fn table(summaries: &[Summary]) -> String {
     let line = |Summary { name, state, .. }: &Summary| {
         let (time, result) = match state {
@@ -92,7 +92,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// A step that is asked for by name and is not there, as the option that names it.
+/// An error about a requested step that does not exist, naming the option that requested it.
 fn named(error: Error) -> Error {
     let is_option = ["only ", "from "].iter().any(|option| error.message().place().starts_with(option));
     if is_option { error.as_option() } else { error }

@@ -1,4 +1,4 @@
-//! `weft run`: a network on tensors from a file, for comparing with other frameworks.
+//! `weft run`: a network on tensors from a file, for comparison with other frameworks.
 
 use crate::memory;
 use crate::net::{INPUT, Layer, Net, Parameters, Purpose, Session};
@@ -15,16 +15,16 @@ use std::sync::Arc;
 pub struct Args {
     #[arg(value_parser = super::net(), help = super::NET)]
     net: Source,
-    /// Parameters: <layer>.weight and <layer>.bias; by default a built-in net's own
+    /// Parameters: <layer>.weight and <layer>.bias; a built-in net has its own by default
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// safetensors with `input` [N, C, H, W]; `target` for a loss; `cotangent` with --grad
     #[arg(long)]
     input: PathBuf,
-    /// Gets one tensor per layer, and with --grad `grad.input` and `grad.<parameter>`
+    /// Receives one tensor per layer, and with --grad `grad.input` and `grad.<parameter>`
     #[arg(long)]
     output: PathBuf,
-    /// Back-propagate `cotangent` (a loss: 1 by default)
+    /// Back-propagate `cotangent` (for a loss: 1 by default)
     #[arg(long)]
     grad: bool,
     #[command(flatten)]
@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let device = args.device.open()?;
     let file = TensorFile::open(&args.input)?;
     let input = file.require("input")?;
-    // For what does not fit the net: sizes, targets, the cotangent.
+    // For inputs that do not fit the net: sizes, targets, the cotangent.
     let at_input = |e: Error| e.within(args.input.display());
     let &[n, c, h, w] = input.shape.as_slice() else {
         return Err(input.error(format!("has shape {:?}", input.shape)).advise("`input` must be [N, C, H, W]"));
@@ -51,14 +51,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let net = Arc::new(net);
     let purpose = if args.grad { Purpose::Differentiation } else { Purpose::Inspection };
-    // Beside the session: the batch as it is given, a layer's output and its transpose, targets, a cotangent, parameters
+    // In addition to the session: the batch as given, a layer's output and its transpose, targets, a cotangent, the parameters
     // twice, and gradients as they are written.
     let copies = if args.grad { 3 } else { 2 };
     net.fit(format!("{}: a batch of {n}", args.input.display()), &device, n, purpose, |n| {
         let largest = (0..=net.layers.len()).map(|value| net.shape(value).len() as u128).max().unwrap_or(0);
         net.batch_bytes(n) + 8 * n as u128 * largest + 2 * net.answer_bytes(n) + copies * net.parameter_bytes()
     })?;
-    let parameters = net.load_parameters(&weights, super::unknown(&weights))?;
+    let parameters = net.load_parameters(&weights, super::unknown(&weights))?.values;
     let targets = read_targets(&net, &file, n)?;
     let targets = Targets { classes: &targets.0, values: &targets.1 };
 
@@ -95,7 +95,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         session.backward(cotangent.as_deref()).map_err(at_input)?;
         match session.input_gradient()? {
             Some(gradient) => output.push(&transposed(net.spec.input, &gradient)?)?,
-            // No layer leads from the input to the output.
+            // No layer connects the input to the output.
             None => output.push(&memory::zeroed::<f32>(net.value_len(INPUT, n), "grad.input")?)?,
         }
         for gradient in net.named(&session.gradients()?) {
@@ -106,7 +106,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Names and shapes of what is written, in order.
+/// Names and shapes of the tensors that are written, in order.
 fn tensors(net: &Net, n: usize, grad: bool) -> Vec<(String, Vec<usize>)> {
     let map = |name: String, shape: Shape| (name, vec![n, shape.c, shape.h, shape.w]);
     let layer = |layer: &Layer| match layer.op.target() {
@@ -122,14 +122,14 @@ fn tensors(net: &Net, n: usize, grad: bool) -> Vec<(String, Vec<usize>)> {
     tensors
 }
 
-/// A value in NCHW.
+/// A value transposed to NCHW.
 fn transposed(shape: Shape, nhwc: &[f32]) -> Result<Vec<f32>> {
     let mut nchw = memory::zeroed(nhwc.len(), "an output")?;
     nhwc_to_nchw(shape, nhwc, &mut nchw);
     Ok(nchw)
 }
 
-/// Reads `target` as the loss wants it: class indices, or values in the activations' order.
+/// Reads `target` in the form that the loss expects: class indices, or values in the activations' order.
 fn read_targets(net: &Net, file: &TensorFile, n: usize) -> Result<(Vec<u32>, Vec<f32>)> {
     let (mut classes, mut values) = (Vec::new(), Vec::new());
     for layer in &net.layers {
@@ -143,7 +143,7 @@ fn read_targets(net: &Net, file: &TensorFile, n: usize) -> Result<(Vec<u32>, Vec
             }
             TargetKind::Values { .. } => values = given.to_vec(),
             TargetKind::Classes { .. } | TargetKind::Identities => {
-                // NaN is in no range.
+                // NaN is outside every range.
                 let is_class = |v: &f32| (0.0..=1e9).contains(v) && v.fract() == 0.0;
                 if let Some(bad) = given.iter().find(|v| !is_class(v)) {
                     return Err(target.error(format!("{bad} is no class index")).advise("use 0, 1, 2, ..."));

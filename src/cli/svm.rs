@@ -1,4 +1,4 @@
-//! `weft svm`: the linear machines of a model bundle.
+//! `weft svm`: the linear SVMs of a model bundle.
 
 use super::progress::Progress;
 use super::{print, print_json};
@@ -13,7 +13,7 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Train the linear SVMs that turn features into attributes, and measure them.
+/// Train and evaluate the linear SVMs that map features to attributes.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -26,20 +26,20 @@ enum What {
     Eval(Eval),
 }
 
-/// Whose features: annotated photos, and the model that looks at them.
+/// The data and the model that computes its features.
 #[derive(clap::Args)]
-struct Faces {
+struct FaceArgs {
     /// Folder in CelebA's layout
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// The photos are aligned faces: all of a photo is ANet's frame, nothing is located
+    /// The photos are aligned faces: the whole photo is ANet's frame, and localisation is skipped
     #[arg(long)]
     aligned: bool,
     #[command(flatten)]
     model: super::ModelArgs,
     #[command(flatten)]
     device: super::DeviceArgs,
-    /// Stop at the first bad line or missing photo
+    /// Stop at the first malformed line or missing photo
     #[arg(long)]
     strict: bool,
     /// Print one JSON document
@@ -47,27 +47,27 @@ struct Faces {
     json: bool,
 }
 
-/// One linear SVM per attribute over the features of the faces that the model finds; C is chosen on held-out people.
+/// Train one linear SVM per attribute on the features of the faces that the model finds; C is chosen on held-out identities.
 #[derive(clap::Args)]
 struct Train {
     #[command(flatten)]
-    faces: Faces,
-    /// Part of the data; should be people that no network was trained on. It needs identities
+    faces: FaceArgs,
+    /// Split of the data; it should contain people that no network was trained on. Requires identities
     #[arg(long, value_enum, default_value = "val")]
     split: Split,
-    /// Gets the SVMs; by default the file that the bundle of --model names
+    /// Receives the SVMs; by default the file that the bundle given by --model refers to
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// Attributes alone: right answers over the photos in which a face was found.
+/// Evaluate attributes only: accuracy over the photos in which a face was found.
 #[derive(clap::Args)]
 struct Eval {
     #[command(flatten)]
-    faces: Faces,
-    /// Part of the data
+    faces: FaceArgs,
+    /// Split of the data
     #[arg(long, value_enum, default_value = "test")]
     split: Split,
 }
@@ -90,7 +90,7 @@ fn train_machines(args: &Train) -> Result<()> {
     }
     let mut model = args.faces.model.load(&args.faces.device.open()?)?;
     let own = model.svm_path().map(Path::to_path_buf);
-    // The SVMs of the bundle are what this command makes anew.
+    // The SVMs of the bundle are replaced by this command.
     let bundle =
         args.faces.model.reads().into_iter().filter(|path| Some(resolved(path)) != own.as_deref().map(resolved));
     let output = args.output.clone().or_else(|| own.clone()).ok_or_else(refused)?;
@@ -141,10 +141,10 @@ fn measure(args: &Eval) -> Result<()> {
     }
 }
 
-impl Faces {
-    /// The features of every face in a part of the data; `to_train` needs to know who they are. Photos that cannot be read are
-    /// named and left out.
-    fn look(&self, model: &mut Model, split: Split, to_train: bool) -> Result<(CelebA, face::Faces)> {
+impl FaceArgs {
+    /// The features of every face in a split of the data; identities are required if `to_train`. Unreadable photos are reported
+    /// and skipped.
+    fn look(&self, model: &mut Model, split: Split, to_train: bool) -> Result<(CelebA, face::FaceSamples)> {
         let celeba = CelebA::open(&self.data, self.strict)?;
         let samples = celeba.split(split)?;
         if to_train {
@@ -152,7 +152,7 @@ impl Faces {
         }
         super::report_skipped(&celeba.problems);
         let progress = Progress::new(samples.len() as u64, "photos");
-        let faces = face::Faces::look(model, &samples, self.aligned, self.strict, &mut |done| {
+        let faces = face::FaceSamples::look(model, &samples, self.aligned, self.strict, &mut |done| {
             progress.set(done as u64);
             Ok(())
         })?;

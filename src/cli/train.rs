@@ -10,34 +10,34 @@ use crate::{Error, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Train a network: pretrain-objects, finetune-lnet, pretrain-identities or finetune-attributes; or do a whole recipe.
+/// Train a network: pretrain-objects, finetune-lnet, pretrain-identities or finetune-attributes; or run a whole recipe.
 ///
-/// A file with `stage = ...` is one training run. A file with `[[step]]` is a recipe: training runs, bundles, windows, SVMs
-/// and measurements, done in order. What is done already is skipped, so the same command goes on after an interruption.
+/// A file with `stage = ...` is one training run. A file with `[[step]]` is a recipe: training runs, bundles, windows, SVMs and
+/// measurements, executed in order. Completed steps are skipped, so the same command continues after an interruption.
 ///
-/// On the CPU equal settings give equal weights to the last bit as long as the number of threads is the same
-/// (RAYON_NUM_THREADS; by default one per core), with or without interruptions.
+/// On the CPU equal settings give bit-identical weights as long as the number of threads is the same (RAYON_NUM_THREADS; by
+/// default one per core), with or without interruptions.
 #[derive(clap::Args)]
 pub struct Args {
     /// Training file or recipe
     #[arg(value_name = "CONFIG", required_unless_present = "show")]
     config: Option<PathBuf>,
-    /// Print a training file or recipe that ships with Weft, to be kept and changed; without NAME, list them
+    /// Print a training file or recipe that ships with Weft, as a starting point for your own; without NAME, list them
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", exclusive = true)]
     show: Option<String>,
-    /// Go on from the checkpoint in the output folder (a recipe always does)
+    /// Continue from the checkpoint in the output folder (a recipe always does)
     #[arg(long)]
     resume: bool,
-    /// Replace a value of the file, as in --set schedule.rate=0.01; in a recipe --set STEP.schedule.rate=0.01
+    /// Override a value of the file, such as --set schedule.rate=0.01; in a recipe --set STEP.schedule.rate=0.01
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Recipe: only say what would be done, and why
+    /// Recipe: only show what would be done, and why
     #[arg(long)]
     pub dry_run: bool,
-    /// Recipe: only this step, on what the others have left; may be repeated
+    /// Recipe: run only this step, on the existing results of the others; may be repeated
     #[arg(long, value_name = "STEP")]
     pub only: Vec<String>,
-    /// Recipe: only this step and those after it
+    /// Recipe: run only this step and those after it
     #[arg(long, value_name = "STEP")]
     pub from: Option<String>,
     #[command(flatten)]
@@ -113,7 +113,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints a shipped recipe under a header that says how to use it, or the list of all.
+/// Prints a shipped recipe under a header that explains how to use it, or the list of all recipes.
 fn show(name: &str) -> Result<ExitCode> {
     if name.is_empty() {
         let rows = shipped::recipes().map(|(name, about)| vec![name.to_string(), about]);
@@ -129,9 +129,10 @@ fn show(name: &str) -> Result<ExitCode> {
 pub struct Watch {
     steps: Option<Progress>,
     looking: Option<Progress>,
-    /// Steps that were done before.
+    /// Steps done by an earlier run.
     first: usize,
-    /// The mean loss of the first fifty steps, which then follows about as many; and how many it has seen.
+    /// An average of the loss: the mean of up to fifty steps, then a moving average over about as many; and the number of losses
+    /// in it.
     loss: (f32, u8),
 }
 

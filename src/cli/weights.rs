@@ -1,4 +1,4 @@
-//! `weft weights`: what is in a file of tensors, and the same tensors in another float type.
+//! `weft weights`: lists the tensors in a file, and converts them to another float type.
 
 use super::{print, print_json};
 use crate::error::At;
@@ -10,7 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Look into weights files, and change their float type.
+/// Inspect weights files, and convert their float type.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -32,13 +32,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-/// List tensors with their statistics over finite values, then the totals and the metadata.
+/// List tensors with statistics over their finite values, then the totals and the metadata.
 #[derive(clap::Args)]
 struct Show {
-    /// safetensors
+    /// safetensors files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// A list with one object per file
+    /// Print a list with one object per file
     #[arg(long)]
     json: bool,
 }
@@ -52,7 +52,7 @@ struct Shown {
 
 fn run_show(args: &Show) -> Result<ExitCode> {
     let show = |file: &PathBuf| Ok(Shown { file: file.display().to_string(), summary: summary(file)? });
-    // All are read before the first is printed, so an error stands alone.
+    // All files are read before the first is printed, so an error is the only output.
     let all: Vec<Shown> = args.files.iter().map(show).collect::<Result<_>>()?;
     if args.json {
         print_json(&all)?;
@@ -65,15 +65,15 @@ fn run_show(args: &Show) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Store floats as another type; integers, names, order and metadata stay.
+/// Convert floats to another type; integers, names, order and metadata stay unchanged.
 #[derive(clap::Args)]
 struct Convert {
-    /// safetensors
+    /// safetensors file
     file: PathBuf,
-    /// Another file than the one that is read
+    /// Output file; must differ from the input
     #[arg(short, long)]
     output: PathBuf,
-    /// A finite value too large for the type is an error
+    /// Target type; a finite value too large for it is an error
     #[arg(long, default_value = "f32")]
     dtype: Float,
 }
@@ -106,10 +106,10 @@ fn run_convert(args: &Convert) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Write the built-in model into a folder: a bundle to change, for --model.
+/// Export the built-in model to a folder: a bundle that can be modified, for --model.
 #[derive(clap::Args)]
 struct Export {
-    /// Gets model.toml, nets, weights and SVMs; files of these names must not be there
+    /// Receives model.toml, nets, weights and SVMs; files with these names must not exist yet
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }

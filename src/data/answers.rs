@@ -1,4 +1,4 @@
-//! Answers of `weft locate` and `weft predict` as JSON, read back as a box file: one list, or an object per line.
+//! Answers of `weft locate` and `weft predict` as JSON, read back as a box file: one list, or one object per line.
 
 use super::boxes::Row;
 use super::photo::Rect;
@@ -7,7 +7,7 @@ use crate::{Error, Result};
 use serde::Deserialize;
 use std::path::Path;
 
-/// What is read of an answer: the image, and its face or faces. One that could not be read has none.
+/// The fields of an answer that are read: the image, and its face or faces. An unreadable image has none.
 #[derive(Deserialize)]
 struct Answer {
     image: String,
@@ -26,23 +26,23 @@ struct Face {
     score: Option<f32>,
 }
 
-/// Whether a file begins as JSON does: with an object, or with a list of them.
+/// Whether a file begins as JSON: with an object, or with a list of objects.
 pub(super) fn is_json(content: &[u8]) -> bool {
     let content = content.trim_ascii();
     let list = content.strip_prefix(b"[").map(<[u8]>::trim_ascii_start);
     content.starts_with(b"{\"") || list.is_some_and(|list| list.starts_with(b"{") || list == b"]" || list.is_empty())
 }
 
-/// A row per face and one per image without; bad answers are left out and reported, as is a list that was cut off.
+/// A row per face, and one per image without faces; invalid answers are left out and reported, as is a truncated list.
 ///
 /// # Errors
-/// If `problems` is strict, the first bad answer.
+/// If `problems` is strict, the first invalid answer.
 pub(super) fn rows(place: &Path, content: &[u8], problems: &mut Problems) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let (mut at, mut line) = (0, 1);
     let list = content.trim_ascii_start().starts_with(b"[");
     loop {
-        // Between answers; the counted lines follow.
+        // Between answers; the lines that are counted follow.
         let gap = |byte: &u8| byte.is_ascii_whitespace() || (list && matches!(byte, b'[' | b']' | b','));
         let start = at + content[at..].iter().take_while(|byte| gap(byte)).count();
         line += breaks(&content[at..start]);
@@ -53,7 +53,7 @@ pub(super) fn rows(place: &Path, content: &[u8], problems: &mut Problems) -> Res
         let mut answers = serde_json::Deserializer::from_slice(&content[at..]).into_iter::<serde_json::Value>();
         let (answer, end) = match answers.next() {
             Some(Ok(value)) => (serde_json::from_value::<Answer>(value), at + answers.byte_offset()),
-            // In a file of lines the next one is whole again; in a list nothing is.
+            // In a file of lines, parsing resumes at the next line; in a list it cannot.
             Some(Err(e)) if !list => {
                 let end = content[at..].iter().position(|byte| *byte == b'\n').map_or(content.len(), |n| at + n);
                 (Err(e), end)
@@ -77,7 +77,7 @@ fn breaks(content: &[u8]) -> usize {
     content.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// The message alone: the line that it names counts from the answer's own beginning.
+/// The message alone: its line number is relative to the start of the answer.
 fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split_once(" at line ").map_or(text.clone(), |(found, _)| found.to_string())
@@ -104,9 +104,9 @@ mod tests {
     use super::*;
 
     /// Line, image and score.
-    type Found = (usize, String, Option<f32>);
+    type NameMatch = (usize, String, Option<f32>);
 
-    fn read(content: &str) -> (Vec<Found>, Vec<String>) {
+    fn read(content: &str) -> (Vec<NameMatch>, Vec<String>) {
         let mut problems = Problems::new(false);
         assert!(is_json(content.as_bytes()), "{content}");
         let rows = rows(Path::new("f"), content.as_bytes(), &mut problems).unwrap();

@@ -1,8 +1,8 @@
 //! Face boxes as text: CSV rows `image,x,y,width,height[,score]` in pixels, with or without a header line.
 //!
-//! True boxes come without scores, detections with them. An image has as many rows as faces; one whose fields are empty says
-//! that the image is known and has none. A header may name these columns in another order and others among them, as that of
-//! `weft predict --csv` does.
+//! Ground truth has no scores, detections do. An image has one row per face; a row with empty fields says that the image is
+//! known to have none. A header may list these columns in another order and with other columns in between, like that of
+//! `weft predict --csv`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
@@ -12,16 +12,16 @@ use csv::StringRecord;
 
 use super::answers;
 use super::folder;
-use super::names::{Found, Names, Places};
+use super::names::{NameMatch, Names, Places};
 use super::photo::Rect;
 use super::table::{self, Table};
 use super::text::{Problems, parse_box, quoted};
 use crate::error::At;
 use crate::{Error, Result};
 
-/// The true boxes of each image, in the order of the file; scores are passed over. An image without a box has an empty list.
+/// The true boxes of each image, in file order; scores are ignored. An image without a box has an empty list.
 ///
-/// Errors: an unreadable file, or its first bad line.
+/// Errors: an unreadable file, or its first invalid line.
 pub fn read(path: impl AsRef<Path>) -> Result<BTreeMap<String, Vec<Rect>>> {
     let mut boxes = BTreeMap::<String, Vec<Rect>>::new();
     for row in parse(path.as_ref())? {
@@ -30,9 +30,9 @@ pub fn read(path: impl AsRef<Path>) -> Result<BTreeMap<String, Vec<Rect>>> {
     Ok(boxes)
 }
 
-/// The detections of each image and their scores, in the order of the file; none for an image in which nothing was found.
+/// The detections of each image and their scores, in file order; none for an image without detections.
 ///
-/// Errors: an unreadable file, or its first line that is bad or has no score.
+/// Errors: an unreadable file, or its first line that is invalid or has no score.
 pub fn read_scored(path: impl AsRef<Path>) -> Result<BTreeMap<String, Vec<(Rect, f32)>>> {
     let path = path.as_ref();
     let mut boxes = BTreeMap::<String, Vec<(Rect, f32)>>::new();
@@ -45,17 +45,17 @@ pub fn read_scored(path: impl AsRef<Path>) -> Result<BTreeMap<String, Vec<(Rect,
 
 const IMAGES: &str = "images";
 
-/// Where the photos of a box file are: in `images/` beside it if there is such a folder, otherwise beside it.
+/// The folder of the photos of a box file: `images/` next to it if that exists, otherwise the folder of the file.
 pub fn photo_folder(path: impl AsRef<Path>) -> PathBuf {
     let beside = path.as_ref().with_file_name(IMAGES);
     if beside.is_dir() { beside } else { path.as_ref().parent().map(Path::to_path_buf).unwrap_or_default() }
 }
 
-/// The photos that some different names of a box file stand for; or, for each that is not to be had, what is wrong. A name is
-/// a path from the [`photo_folder`] or from the current folder, or one that ends as the path of a single photo below `images/`.
+/// The photos that distinct names of a box file refer to, or the reason why a name cannot be resolved. A name is a path from
+/// the [`photo_folder`] or from the current folder, or one that ends like the path of a single photo below `images/`.
 pub fn photos(file: &Path, names: &[&str]) -> Vec<Result<PathBuf, String>> {
     let folder = photo_folder(file);
-    // A plain file name says too little: some other photo of that name may lie here.
+    // A plain file name is ambiguous: a different photo of that name may be here.
     let is_here = |name: &str| Path::new(name).components().count() > 1 && folder::is_regular(name);
     let look = |name: &&str| {
         let path = folder.join(name);
@@ -73,19 +73,19 @@ pub fn photos(file: &Path, names: &[&str]) -> Vec<Result<PathBuf, String>> {
     if photos.iter().all(Result::is_ok) || !folder.ends_with(IMAGES) {
         return photos;
     }
-    // What is wrong with the folder itself is for those to tell who measure what lies in it.
+    // Problems with the folder itself are reported by the caller that measures its contents.
     let below = folder::photos(&folder, &mut Problems::new(false)).unwrap_or_default();
     let known = below.iter().map(|path| (path.strip_prefix(&folder).ok().and_then(Path::to_str), path.as_path()));
     let likely = Names::new(known).find(names);
-    // A photo that one name leads to straight is not taken for that of another.
+    // A photo that one name resolves to directly is not assigned to another name.
     let mut places = Places::default();
     let taken: HashSet<Option<PathBuf>> = photos.iter().flatten().map(|path| places.of(path)).collect();
     for (photo, likely) in photos.iter_mut().zip(likely) {
         match (&photo, likely) {
-            (Err(_), Found::Photo(number)) if !taken.contains(&places.of(&below[number])) => {
+            (Err(_), NameMatch::Photo(number)) if !taken.contains(&places.of(&below[number])) => {
                 *photo = Ok(below[number].clone())
             }
-            (Err(why), Found::Unclear(more)) => *photo = Err(format!("{why}, and {more}")),
+            (Err(why), NameMatch::Unclear(more)) => *photo = Err(format!("{why}, and {more}")),
             _ => {}
         }
     }
@@ -95,19 +95,19 @@ pub fn photos(file: &Path, names: &[&str]) -> Vec<Result<PathBuf, String>> {
 /// One row of a box file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// The number of the line that it begins on, from 1.
+    /// The line number that it begins on, from 1.
     pub line: usize,
     pub image: String,
-    /// `None`: there is no face in the image.
+    /// `None`: the image has no face.
     pub rect: Option<Rect>,
     pub score: Option<f32>,
 }
 
 impl Row {
-    /// The box and its score; `None` where nothing was found.
+    /// The box and its score; `None` for an image without detections.
     ///
     /// # Errors
-    /// A box without a score, without the place.
+    /// A box without a score; the message does not contain the place.
     pub fn detection(&self) -> Result<Option<(Rect, f32)>> {
         match (self.rect, self.score) {
             (None, _) => Ok(None),
@@ -117,11 +117,11 @@ impl Row {
     }
 }
 
-/// First line of a file of detections.
+/// Header line of a file of detections.
 pub const HEADER: &str = "image,x,y,width,height,score";
 const COLUMNS: [&str; 6] = ["image", "x", "y", "width", "height", "score"];
 
-/// The fields of a row of a file of detections; all but the name are empty where nothing was found.
+/// The fields of a row of a file of detections; all but the name are empty for an image without detections.
 pub fn fields(image: &str, found: Option<(Rect, f32)>) -> [String; 6] {
     let image = image.to_string();
     let Some((Rect { x, y, width, height }, score)) = found else {
@@ -129,7 +129,7 @@ pub fn fields(image: &str, found: Option<(Rect, f32)>) -> [String; 6] {
     };
     let exact = [x, y, width, height];
     let mut sides = exact.map(|pixels| format!("{pixels:.1}"));
-    // A box thinner than its digits, or at the border by less, would not be read back.
+    // A box thinner than its printed precision, or overlapping the border by less, could not be read back.
     if parse_box(&sides.each_ref().map(String::as_str)).is_err() {
         sides = exact.map(|pixels| pixels.to_string());
     }
@@ -137,35 +137,35 @@ pub fn fields(image: &str, found: Option<(Rect, f32)>) -> [String; 6] {
     [image, x, y, width, height, format!("{score:.4}")]
 }
 
-/// Writes a file of detections as they come: a row per face, and one for every photo without.
+/// Writes a file of detections incrementally: a row per face, and one for every photo without faces.
 pub struct Writer<W: Write>(table::Writer<W>);
 
 impl<W: Write> Writer<W> {
-    /// Begins with the header; `place` names the file in errors.
+    /// Starts with the header; `place` names the file in errors.
     ///
     /// # Errors
-    /// Those of the writer below, here and in all that follows.
+    /// Those of the underlying writer, here and in the following methods.
     pub fn new(to: W, place: impl Into<PathBuf>) -> Result<Self> {
         let mut writer = Self::append(to, place);
         writer.0.row(COLUMNS)?;
         Ok(writer)
     }
 
-    /// Goes on below rows that are there.
+    /// Appends to existing rows.
     pub fn append(to: W, place: impl Into<PathBuf>) -> Self {
         Self(table::Writer::new(to, place))
     }
 
-    /// One face of a photo, or that it has none.
+    /// One face of a photo, or the absence of faces.
     pub fn row(&mut self, image: &str, found: Option<(Rect, f32)>) -> Result<()> {
         self.0.row(fields(image, found))
     }
 }
 
-/// The rows of a box file, in order; bad ones are left out and reported. The answers of `weft locate` and `weft predict` are box
-/// files in any of their forms.
+/// The rows of a box file, in order; invalid ones are left out and reported. Answers of `weft locate` and `weft predict` are
+/// accepted as box files in any of their forms.
 ///
-/// Errors: an unreadable file; if `problems` is strict, the first bad line.
+/// Errors: an unreadable file; if `problems` is strict, the first invalid line.
 pub fn rows(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Vec<Row>> {
     const ADVICE: &str = "write image,x,y,width,height[,score], and empty fields for an image without a face";
     let content = std::fs::read(path.as_ref()).at(path.as_ref())?;
@@ -192,13 +192,13 @@ fn parse(path: &Path) -> Result<Vec<Row>> {
     rows(path, &mut Problems::new(true))
 }
 
-/// The header is the one row whose numbers are words.
+/// The header is the one row with words where numbers belong.
 fn is_header(fields: &StringRecord) -> bool {
     let is_word = |field: &str| !field.trim().is_empty() && field.trim().parse::<f32>().is_err();
     fields.len() > 4 && fields.iter().all(is_word)
 }
 
-/// Where a header puts the columns.
+/// Column indices from a header.
 struct Columns {
     /// Of name, x, y, width, height.
     places: [usize; 5],
@@ -207,7 +207,7 @@ struct Columns {
 }
 
 impl Columns {
-    /// `None` if the columns are as in a file without a header, or have names of somebody else's.
+    /// `None` if the columns are those of a file without a header, or have unknown names.
     fn named(header: &StringRecord) -> Option<Self> {
         let place = |name: &str| header.iter().position(|field| field.trim().eq_ignore_ascii_case(name));
         let mut places = [0; 5];
@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(kaggle["a.jpg"], [Rect::new(1.0, 2.0, 3.0, 4.0)]);
     }
 
-    /// What the detections of a photo with such names look like; read with Python's csv module they are the same.
+    /// Detections of photos with such names; Python's csv module reads them identically.
     #[test]
     fn what_is_written_is_what_it_always_was() {
         let mut bytes = Vec::new();
@@ -390,7 +390,7 @@ mod tests {
             (&elsewhere, path("else/d.png")),
             ("/m/images/y/a.png", path("images/y/a.png")),
             ("b.png", path("images/y/b.png")),
-            // The tests run where the program's sources are.
+            // The tests run in the source directory.
             ("src/lib.rs", "src/lib.rs".into()),
         ];
         let unknown = [

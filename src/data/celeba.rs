@@ -1,7 +1,7 @@
 //! CelebA: forty attributes, an identity, a face box and a split for each photo (Liu, Luo, Wang, Tang, ICCV 2015).
 //!
-//! The one idea: the attribute list says which photos there are; everything else is looked up by the photo's name and
-//! may be missing. Two layouts are read, with and without the header lines:
+//! The attribute list determines which photos exist; everything else is looked up by the photo's name and may be missing.
+//! Two layouts are read, with and without the header lines:
 //!
 //! ```text
 //! official                          flat (root, or root/celeba as torchvision makes it)
@@ -13,8 +13,8 @@
 //! Img/img_align_celeba/             img_align_celeba/
 //! ```
 //!
-//! Any of the lists may be a CSV file instead (`list_attr_celeba.csv`, as Kaggle has them), absent is then 0 or -1, and the
-//! photos may lie in a folder of the same name once more (`img_align_celeba/img_align_celeba/`).
+//! Any of the lists may be a CSV file instead (`list_attr_celeba.csv`, as on Kaggle), where absent is 0 or -1, and the
+//! photos may be in a nested folder of the same name (`img_align_celeba/img_align_celeba/`).
 
 use std::collections::HashSet;
 use std::collections::hash_map::{Entry, HashMap};
@@ -31,7 +31,7 @@ use crate::error::At;
 use crate::weights::write_atomic;
 use crate::{Error, Result};
 
-/// The attributes of the original list, for files that have lost their header.
+/// The attributes of the original list, for files without a header.
 pub const ATTRIBUTES: [&str; 40] = [
     "5_o_Clock_Shadow",
     "Arched_Eyebrows",
@@ -76,18 +76,18 @@ pub const ATTRIBUTES: [&str; 40] = [
 ];
 
 pub(super) const ATTRIBUTE_FILE: &str = "list_attr_celeba.txt";
-/// Who is in a photo.
+/// The identity in a photo.
 pub const IDENTITY_FILE: &str = "identity_CelebA.txt";
 const BOX_FILE: &str = "list_bbox_celeba.txt";
-/// Which part of the data a photo belongs to.
+/// The split that a photo belongs to.
 pub const PARTITION_FILE: &str = "list_eval_partition.txt";
 const BOX_HEADER: &str = "image_id x_1 y_1 width height";
-/// Photos as found, which the boxes refer to; preferred where both are present.
+/// Original photos, which the boxes refer to; preferred if both are present.
 const WILD: &str = "img_celeba";
-/// Photos cropped around the face, for which the boxes do not hold.
+/// Photos cropped around the face, for which the boxes are not valid.
 const ALIGNED: &str = "img_align_celeba";
 
-/// The parts of the data, with the numbers they have in the partition file.
+/// The splits, with their numbers in the partition file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
@@ -107,23 +107,23 @@ impl Split {
     }
 }
 
-/// One photo and what is known of it.
+/// One photo and its annotations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Where the photo is.
+    /// Path of the photo.
     pub path: PathBuf,
-    /// Its file name, by which the annotations know it.
+    /// Its file name, which the annotations use.
     pub name: String,
-    /// Present or not, in the order of [`CelebA::attribute_names`].
+    /// Presence of each attribute, in the order of [`CelebA::attribute_names`].
     pub attributes: Vec<bool>,
     pub identity: Option<u32>,
-    /// The face, in pixels of the photo. `None` for aligned photos, where the boxes of CelebA do not hold.
+    /// The face, in pixels of the photo. `None` for aligned photos, for which CelebA's boxes are not valid.
     pub bbox: Option<Rect>,
-    /// `None` where no partition is given: such a sample belongs to no split.
+    /// `None` if there is no partition: such a sample belongs to no split.
     pub split: Option<Split>,
 }
 
-/// The photos and annotations of a folder in the layout of CelebA.
+/// The photos and annotations of a folder in CelebA's layout.
 #[derive(Debug, Clone)]
 pub struct CelebA {
     pub root: PathBuf,
@@ -136,18 +136,18 @@ pub struct CelebA {
     pub partition_file: Option<PathBuf>,
     /// In the order of the attribute list.
     pub samples: Vec<Sample>,
-    /// What was wrong, in the order found, and what is worth knowing; if read strictly, the latter alone.
+    /// Problems, in the order found, and notices; if read strictly, only the latter.
     pub problems: Vec<Error>,
-    /// How many photos the partition file lists, whether it says a part of them or not.
+    /// Number of samples that the partition file lists, with or without a valid split.
     partitioned: usize,
 }
 
 impl CelebA {
-    /// Reads the annotations below `root` and looks for the photos, without decoding them.
+    /// Reads the annotations below `root` and finds the photos, without decoding them.
     ///
-    /// Errors: no attribute list, no photos, unreadable files, no sample left. A bad line, a missing photo or a file that lists
-    /// some of the photos only (of identities or splits) is an error if `strict`; otherwise it is added to `problems`, and the
-    /// sample is skipped (by a bad line of the attribute list) or goes without the annotation (by one of another file).
+    /// Errors: no attribute list, no photos, unreadable files, no sample left. An invalid line, a missing photo or a file that
+    /// lists only some of the photos (of identities or splits) is an error if `strict`; otherwise it is added to `problems`, and
+    /// the sample is skipped (invalid line of the attribute list) or lacks the annotation (invalid line of another file).
     pub fn open(root: impl AsRef<Path>, strict: bool) -> Result<Self> {
         let root = root.as_ref();
         let layout = Layout::find(root)?;
@@ -167,7 +167,7 @@ impl CelebA {
                 sample.bbox = Some(parse_box(fields)?);
                 Ok(())
             })?;
-            // Boxes of some photos are enough to measure on.
+            // Boxes of some photos suffice for measuring.
             partial(path, covered, list.samples.len()).into_iter().for_each(|found| problems.notice(found));
         }
         let mut partitioned = 0;
@@ -194,12 +194,12 @@ impl CelebA {
         })
     }
 
-    /// True if `root` holds an attribute list in one of the places [`CelebA::open`] looks at.
+    /// True if `root` contains an attribute list in one of the locations that [`CelebA::open`] checks.
     pub fn is_at(root: impl AsRef<Path>) -> bool {
         attribute_list(root.as_ref()).is_some()
     }
 
-    /// The line of the box file that each photo's box stands on.
+    /// The line number of each photo's box in the box file.
     ///
     /// Errors: the file, read before, has become unreadable.
     pub fn box_lines(&self) -> Result<HashMap<String, usize>> {
@@ -212,7 +212,7 @@ impl CelebA {
     /// The samples of one split, in order.
     ///
     /// # Errors
-    /// No file that says which sample belongs to which split, or one that lists less than half of them: it was cut short.
+    /// No partition file, or one that lists less than half of the samples: it was truncated.
     pub fn split(&self, split: Split) -> Result<Vec<&Sample>> {
         let Some(file) = &self.partition_file else {
             let found = format!("no {PARTITION_FILE} in it, so it has no {} part", split.name());
@@ -225,10 +225,10 @@ impl CelebA {
         Ok(self.samples.iter().filter(|s| s.split == Some(split)).collect())
     }
 
-    /// Checks that it is known who is in each of some samples, which `purpose` needs.
+    /// Checks that the identities of the given samples are known, which `purpose` needs.
     ///
     /// # Errors
-    /// No file of identities, or a sample that has none.
+    /// No file of identities, or a sample without one.
     pub fn require_identities(&self, samples: &[&Sample], purpose: &str) -> Result<()> {
         let Some(file) = &self.identity_file else {
             let found = format!("no {IDENTITY_FILE} in it, which {purpose} needs");
@@ -243,18 +243,18 @@ impl CelebA {
     }
 }
 
-/// That a file lists some of the photos only, if it does.
+/// An error if a file lists only some of the photos.
 fn partial(file: &Path, listed: usize, photos: usize) -> Option<Error> {
     let found = || format!("covers {} of {} photos: was it cut short?", grouped(listed), grouped(photos));
     (listed < photos).then(|| Error::file(file, found()).advise("get the whole file"))
 }
 
-/// Writes `Anno/` and `Eval/` below `root` in the official layout, header lines included; the photos are the caller's,
-/// in `Img/img_celeba` if there are boxes. The identity, box and partition files list the samples that have one, and
-/// are written only if some sample has; stale ones are removed. Each file is replaced atomically.
+/// Writes `Anno/` and `Eval/` below `root` in the official layout, header lines included; the caller writes the photos,
+/// to `Img/img_celeba` if there are boxes. The identity, box and partition files list the samples that have one, and
+/// are only written if some sample has; stale ones are removed. Each file is replaced atomically.
 ///
-/// Errors: files that cannot be written; anything that could not be read back (a blank in a name, a name twice, an
-/// attribute too few, a box without area).
+/// Errors: files that cannot be written; anything that could not be read back (a space in a name, a duplicate name, a
+/// missing attribute, a box without area).
 pub fn write_annotations(root: &Path, attribute_names: &[String], samples: &[Sample]) -> Result<()> {
     for (kind, mut names) in [
         ("attribute", attribute_names.iter().collect::<Vec<_>>()),
@@ -317,16 +317,16 @@ pub fn write_annotations(root: &Path, attribute_names: &[String], samples: &[Sam
     Ok(())
 }
 
-/// Where the parts of a data set are.
+/// The files of a data set.
 struct Layout {
     attributes: PathBuf,
     identity: Option<PathBuf>,
     boxes: Option<PathBuf>,
-    /// A file of boxes that do not hold for the photos.
+    /// A file of boxes that are not valid for the photos.
     other_boxes: Option<PathBuf>,
     partition: Option<PathBuf>,
     images: PathBuf,
-    /// Files that are read, and the same in their other form, which is not.
+    /// Files that are read, and the same in their other format, which are not.
     twice: Vec<(PathBuf, PathBuf)>,
 }
 
@@ -359,7 +359,7 @@ impl Layout {
         Ok(Self { attributes, identity, boxes, other_boxes, partition, images, twice })
     }
 
-    /// What of the files is not used, and why.
+    /// Which of the files are unused, and why.
     fn tell(&self, problems: &mut Problems) -> Result<()> {
         for (read, other) in &self.twice {
             let [ours, theirs] = [read, other].map(|path| Lines::open(path).map(|lines| lines.content()));
@@ -380,7 +380,7 @@ impl Layout {
     }
 }
 
-/// The folder that the layout starts at and the attribute list in it.
+/// The root folder of the layout and the attribute list in it.
 fn attribute_list(root: &Path) -> Option<(PathBuf, PathBuf)> {
     [root.to_path_buf(), root.join("celeba")].into_iter().find_map(|base| {
         let found = annotation_places(&base, ATTRIBUTE_FILE).find(|p| p.is_file());
@@ -388,13 +388,13 @@ fn attribute_list(root: &Path) -> Option<(PathBuf, PathBuf)> {
     })
 }
 
-/// Where an annotation file may be, in both of its forms; the text form is preferred.
+/// Possible paths of an annotation file, in both formats; the text format is preferred.
 fn annotation_places(base: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
     let (base, names) = (base.to_path_buf(), [name.to_string(), name.replace(".txt", ".csv")]);
     names.into_iter().flat_map(move |name| ["Anno", "Eval", ""].map(|folder| base.join(folder).join(&name)))
 }
 
-/// The folder of the same name in a folder of photos, if the photos are there.
+/// The nested folder of the same name in a folder of photos, if the photos are there.
 fn unpacked_twice(images: &Path) -> Result<Option<PathBuf>> {
     let inner = images.join(images.file_name().unwrap_or_default());
     if !inner.is_dir() {
@@ -408,13 +408,13 @@ fn unpacked_twice(images: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(inner))
 }
 
-/// The lines of an annotation file: columns divided by blanks, or by commas as in CSV.
+/// The lines of an annotation file: columns separated by spaces, or by commas as in CSV.
 enum Lines {
     Blanks(Text),
     Commas(Table),
 }
 
-/// One line that is not blank.
+/// One non-blank line.
 struct Line<'a> {
     /// From 1.
     number: usize,
@@ -435,7 +435,7 @@ impl Lines {
         }
     }
 
-    /// In order; or what is wrong with one, with its place.
+    /// In order; or the problem with a line, with its place.
     fn iter(&self) -> Box<dyn Iterator<Item = Result<Line<'_>>> + '_> {
         match self {
             Self::Blanks(text) => {
@@ -456,7 +456,7 @@ impl Lines {
         }
     }
 
-    /// All lines of photos, whatever divides their columns.
+    /// All lines of photos, whatever separates their columns.
     fn content(&self) -> HashSet<String> {
         let good = self.iter().filter_map(Result::ok);
         let columns = good.filter_map(|line| {
@@ -468,11 +468,11 @@ impl Lines {
     }
 }
 
-/// What headers call the column of the photos' names.
+/// What headers call the column of photo names.
 const NAME_COLUMN: &str = "image_id";
 
 impl Line<'_> {
-    /// The first column and the others.
+    /// The first column and the remaining ones.
     fn fields(&self) -> (&str, Vec<&str>) {
         match &self.content {
             Content::Blanks(line) => {
@@ -486,8 +486,8 @@ impl Line<'_> {
         }
     }
 
-    /// True for the header of a file about the photos in `index`: in text it is known by its first word, in a table by having
-    /// nothing but words.
+    /// True for the header of a file about the photos in `index`: in text it is recognised by its first word, in a table by
+    /// consisting of words only.
     fn names_columns(&self, index: &HashMap<String, Option<usize>>) -> bool {
         let (first, others) = self.fields();
         let is_word = |field: &&str| field.parse::<f64>().is_err();
@@ -495,20 +495,20 @@ impl Line<'_> {
         first == NAME_COLUMN || (is_table && !index.contains_key(first) && others.iter().all(is_word))
     }
 
-    /// A line that holds nothing but a number, as the first one may, counts the lines below the headers.
+    /// A line that contains only a number, which may come first, is the number of lines after the headers.
     fn count(&self) -> Option<&str> {
         let (number, others) = self.fields();
         (others.is_empty() && number.bytes().all(|b| b.is_ascii_digit())).then_some(number)
     }
 }
 
-/// The samples while their annotations are gathered.
+/// The samples while their annotations are collected.
 struct List {
     attribute_file: String,
     attribute_names: Vec<String>,
     attribute_place: String,
     samples: Vec<Sample>,
-    /// Every name of the attribute list, with its sample or `None` if that was skipped: a photo that is missing is
+    /// Every name of the attribute list, with its sample or `None` if that was skipped: a missing photo is
     /// reported once, not again for each of its annotations.
     index: HashMap<String, Option<usize>>,
 }
@@ -516,7 +516,7 @@ struct List {
 impl List {
     fn read(layout: &Layout, problems: &mut Problems) -> Result<Self> {
         let images = &layout.images;
-        // One listing instead of a question per photo: a quarter of a million of them on a network drive take minutes.
+        // One directory listing instead of a query per photo: a quarter of a million of them take minutes on a network drive.
         let mut present = HashMap::<OsString, bool>::new();
         for entry in fs::read_dir(images).at(images)? {
             let entry = entry.at(images)?;
@@ -532,7 +532,7 @@ impl List {
         let attribute_names: Vec<String> = match &header {
             Some(line) => {
                 let (first, others) = line.fields();
-                // The first column, of the photos' names, may have a name of its own.
+                // The first column, of photo names, may have its own heading.
                 let count = rows.peek().and_then(|next| Some(next.as_ref().ok()?.fields().1.len()));
                 let all_named = match line.content {
                     Content::Blanks(_) => first == NAME_COLUMN,
@@ -574,7 +574,7 @@ impl List {
                     continue;
                 }
             };
-            // A name with a folder in it would lead out of the folder of photos.
+            // A name with a folder in it would point outside the folder of photos.
             let regular = present.get::<OsStr>(name.as_ref()).copied();
             let obstacle = match regular {
                 Some(true) => None,
@@ -608,14 +608,14 @@ impl List {
         let photos = present.keys().filter(|name| folder::is_visible(name) && folder::is_photo(name.as_ref()));
         let (listed, unlisted): (Vec<&OsString>, _) =
             photos.partition(|name| name.to_str().is_some_and(|name| list.index.contains_key(name)));
-        // A list may be of some photos on purpose, so this is no fault.
+        // A list may cover some photos on purpose, so this is not a problem.
         let part = partial(&layout.attributes, listed.len(), listed.len() + unlisted.len());
         part.into_iter().for_each(|found| problems.notice(found));
         Ok(list)
     }
 
-    /// Reads a file of lines `name field...`, with `columns` fields each, and hands the fields of every known sample to
-    /// `set`, which may refuse them. Returns how many of the samples the file lists.
+    /// Reads a file of lines `name field...`, with `columns` fields each, and passes the fields of every known sample to
+    /// `set`, which may reject them. Returns how many of the samples the file lists.
     fn annotate(
         &mut self,
         path: &Path,
@@ -659,13 +659,13 @@ impl List {
 /// The lines of a file from the first on.
 type Rows<'a> = std::iter::Peekable<Box<dyn Iterator<Item = Result<Line<'a>>> + 'a>>;
 
-/// The count of lines that a file may begin with, and the number of its line.
+/// The number of lines that a file may begin with, and its line number.
 fn declared_count(rows: &mut Rows) -> Option<(usize, String)> {
     let line = rows.next_if(|line| line.as_ref().is_ok_and(|line| line.count().is_some()))?.ok()?;
     Some((line.number, line.fields().0.to_string()))
 }
 
-/// What stands for absent in a list of attributes: 0 if all of its lines that say so do it with 0, otherwise -1.
+/// The value for absent in a list of attributes: 0 if all of its lines use 0 for absent, otherwise -1.
 fn absent_value(lines: &Lines) -> &'static str {
     let (mut zero, mut minus) = (false, false);
     for line in lines.iter().flatten() {
@@ -679,7 +679,7 @@ fn absent_value(lines: &Lines) -> &'static str {
     if zero && !minus { "0" } else { "-1" }
 }
 
-/// A line of attribute names: it does not start with a photo and, unlike the values, not all of it is numbers.
+/// A line of attribute names: it does not start with a photo and, unlike values, is not entirely numeric.
 fn is_header(line: &Line, present: &HashMap<OsString, bool>) -> bool {
     let (first, others) = line.fields();
     !present.contains_key::<OsStr>(first.as_ref())
@@ -696,7 +696,7 @@ fn check_count(lines: &Lines, declared: Option<(usize, String)>, count: usize, p
     }
 }
 
-/// One value per attribute; or what was found and what to do.
+/// One value per attribute; or an error that says what was found, with advice.
 fn parse_attributes(values: &[&str], names: &[String], absent: &str) -> Result<Vec<bool>, (String, &'static str)> {
     if values.len() != names.len() {
         let found = format!("{} columns after the name, not {}", values.len(), names.len());

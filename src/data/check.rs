@@ -1,4 +1,4 @@
-//! What is in a data folder and what is wrong with it: the answer of `weft data check`.
+//! The contents of a data folder and its problems: the answer of `weft data check`.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -16,13 +16,13 @@ use super::text::Problems;
 use crate::text_table::{TextTable, number, text};
 use crate::{Error, Result};
 
-/// How many problems are spelled out; the rest is counted.
+/// Number of problems that are listed; the rest is counted.
 const SHOWN_PROBLEMS: usize = 20;
 const BOX_FILE: &str = "boxes.csv";
 
-/// The contents of a data folder in numbers.
+/// Summary of a data folder.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Report {
+pub struct CheckReport {
     pub root: PathBuf,
     /// `celeba`, `image folder` or `boxes`.
     pub layout: &'static str,
@@ -30,7 +30,7 @@ pub struct Report {
     /// CelebA: images per split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub splits: Option<Splits>,
-    /// CelebA: different identities.
+    /// CelebA: number of identities.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identities: Option<usize>,
     /// Face boxes.
@@ -39,22 +39,22 @@ pub struct Report {
     /// Image folder: classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classes: Option<usize>,
-    /// CelebA: in the order of the list.
+    /// CelebA: in list order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attributes: Vec<AttributeRate>,
-    /// CelebA: files that are not there, and what cannot be done without them.
+    /// CelebA: missing files, and what cannot be done without them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
-    /// How many images could not be decoded, if that was tried.
+    /// Number of images that could not be decoded, if that was tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<usize>,
-    /// How many problems there are: unreadable images and whatever was passed over included.
+    /// Number of problems, including unreadable images and skipped entries.
     pub problem_count: usize,
     /// The first of them.
     pub problems: Vec<String>,
 }
 
-/// How many images each split has; `none` counts those that no partition names.
+/// Number of images of each split; `none` counts those without a partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Splits {
     pub train: usize,
@@ -63,23 +63,23 @@ pub struct Splits {
     pub none: usize,
 }
 
-/// An attribute and the share of images that have it, 0..=1.
+/// An attribute and the fraction of images that have it, 0..=1.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AttributeRate {
     pub name: String,
     pub positive_rate: f64,
 }
 
-/// Hears how many images of how many have been decoded, from any thread.
+/// Receives the number of decoded images and the total, from any thread.
 pub type Decoded<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
-/// Recognises the data at `root` (CelebA, a box file or a folder with `boxes.csv`, an image folder), reads all
-/// annotations, and with `decode` every image, too, on all cores. The first problem is an error if `strict`.
-pub fn check(root: impl AsRef<Path>, strict: bool, decode: Option<Decoded<'_>>) -> Result<Report> {
+/// Detects the kind of data at `root` (CelebA, a box file or a folder with `boxes.csv`, an image folder), reads all
+/// annotations, and with `decode` also every image, on all cores. The first problem is an error if `strict`.
+pub fn check(root: impl AsRef<Path>, strict: bool, decode: Option<Decoded<'_>>) -> Result<CheckReport> {
     let root = root.as_ref();
-    let mut report = Report { root: root.to_path_buf(), ..Report::default() };
+    let mut report = CheckReport { root: root.to_path_buf(), ..CheckReport::default() };
     let mut problems = Problems::new(strict);
-    // Each image and the boxes that should meet it.
+    // Each image and the boxes that should intersect it.
     let images: Vec<(PathBuf, Vec<Rect>)>;
 
     let box_file = if root.is_file() { root.to_path_buf() } else { root.join(BOX_FILE) };
@@ -156,7 +156,7 @@ pub fn check(root: impl AsRef<Path>, strict: bool, decode: Option<Decoded<'_>>) 
     Ok(report)
 }
 
-/// What is wrong with an image, and whether it can be read at all.
+/// The problem with an image, and whether it is readable at all.
 fn look_at(path: &Path, rects: &[Rect]) -> Option<(bool, Error)> {
     let photo = match Photo::open(path) {
         Ok(photo) => photo,
@@ -169,7 +169,7 @@ fn look_at(path: &Path, rects: &[Rect]) -> Option<(bool, Error)> {
     Some((true, Error::file(path, found).advise("do the boxes belong to these photos?")))
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}, {} images", self.root.display(), self.layout, self.images)?;
         let counts = [("identities", self.identities), ("classes", self.classes), ("boxes", self.boxes)];

@@ -1,7 +1,7 @@
 //! Drawing on photos: face boxes, attribute panels, heat maps.
 //!
-//! The one idea: a [`Canvas`] is a photo with an alpha channel that paths and text are painted on. Painting cannot fail:
-//! what does not fit is clipped, a degenerate shape paints nothing. All lengths are pixels; the type size is the unit of a layout.
+//! A [`Canvas`] is a photo with an alpha channel that paths and text are painted on. Painting cannot fail: what does not fit
+//! is clipped, a degenerate shape paints nothing. All lengths are pixels; layouts are in units of the font size.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use tiny_skia::{
 
 use super::photo::{Photo, Rect};
 
-/// DejaVu Sans cut down to printable ASCII; its licence lies beside it.
+/// DejaVu Sans subset to printable ASCII; its licence is in the same folder.
 static FONT: &[u8] = include_bytes!("font/DejaVuSans-ascii.ttf");
 
 /// An opaque colour.
@@ -27,14 +27,14 @@ const TRACK: Rgb = [46, 50, 59];
 const TEXT: Rgb = [234, 236, 240];
 const MUTED: Rgb = [139, 146, 158];
 
-/// Annotated photos are enlarged until their shorter side has this many pixels, so that labels can be read...
+/// Annotated photos are enlarged until their shorter side has this many pixels, so that labels are legible...
 const READABLE: f32 = 360.0;
 /// ...unless the longer side would exceed this.
 const LONGEST: f32 = 2048.0;
-/// Type size as a share of the photo's shorter side, and its least value in pixels.
+/// Font size as a fraction of the photo's shorter side, and its minimum in pixels.
 const TYPE_SHARE: f32 = 1.0 / 27.0;
 const TYPE_LEAST: f32 = 13.0;
-/// Panel rows that are always given room, however flat the photo.
+/// Panel rows that always have room, whatever the photo's aspect ratio.
 const ROWS_LEAST: usize = 8;
 
 /// Premultiplied RGBA, row-major: `rgba[(y * width + x) * 4 + channel]`.
@@ -81,7 +81,7 @@ impl Canvas {
         }
     }
 
-    /// Writes one line of text; `x` is its left edge, `baseline` the y its letters stand on, `size` the type size in pixels.
+    /// Draws one line of text; `x` is its left edge, `baseline` the y of its baseline, `size` the font size in pixels.
     pub fn text(&mut self, text: &str, x: f32, baseline: f32, size: f32, color: Rgb) {
         let Some(font) = font() else { return };
         let font = font.into_scaled(em(size));
@@ -111,7 +111,7 @@ impl Canvas {
         }
     }
 
-    /// Mixes a colour into the pixel at (x, y); outside there is nothing to mix into.
+    /// Blends a colour into the pixel at (x, y); outside the canvas does nothing.
     fn blend(&mut self, x: f32, y: f32, color: Rgb, alpha: f32) {
         if x < 0.0 || y < 0.0 || x >= self.width as f32 || y >= self.height as f32 {
             return;
@@ -122,21 +122,21 @@ impl Canvas {
         }
     }
 
-    /// None for an empty canvas: then there is nothing to paint on.
+    /// `None` for an empty canvas: then there is nothing to paint on.
     fn pixmap(&mut self) -> Option<PixmapMut<'_>> {
         let (width, height) = (u32::try_from(self.width).ok()?, u32::try_from(self.height).ok()?);
         PixmapMut::from_bytes(&mut self.rgba, width, height)
     }
 }
 
-/// Whether all of the path lies within reach of the rasteriser's fixed-point coordinates, beyond which it may panic.
+/// Whether all of the path is within the range of the rasteriser's fixed-point coordinates, beyond which it may panic.
 fn near(path: &Path, to: Transform) -> bool {
     const FARTHEST: f32 = 32_000.0;
     let bounds = path.bounds().transform(to);
     bounds.is_some_and(|b| b.left().min(b.top()) > -FARTHEST && b.right().max(b.bottom()) < FARTHEST)
 }
 
-/// What a path is painted with. A gradient that collapses to nothing is `None` inside and paints nothing.
+/// The paint of a path. A degenerate gradient is `None` inside and paints nothing.
 pub struct Ink(Option<Shader<'static>>);
 
 impl Ink {
@@ -153,7 +153,7 @@ impl Ink {
         Self(tiny_skia::LinearGradient::new(start, end, stops, SpreadMode::Pad, Transform::identity()))
     }
 
-    /// A soft spot: opacity `alpha` at the centre, none at `radius`.
+    /// A soft spot: opacity `alpha` at the centre, 0 at `radius`.
     pub fn spot(x: f32, y: f32, radius: f32, color: Rgb, alpha: f32) -> Self {
         let stops = vec![
             GradientStop::new(0.0, translucent(color, alpha)),
@@ -179,12 +179,12 @@ fn translucent([r, g, b]: Rgb, alpha: f32) -> Color {
     Color::from_rgba8(r, g, b, (alpha.clamp(0.0, 1.0) * 255.0).round() as u8)
 }
 
-/// `a` moved towards `b` by the share `t`.
+/// Linear interpolation from `a` to `b` at `t`.
 fn mix(a: u8, b: u8, t: f32) -> u8 {
     (f32::from(a) + (f32::from(b) - f32::from(a)) * t + 0.5) as u8
 }
 
-/// A rectangle with rounded corners; None if it has no area.
+/// A rectangle with rounded corners; `None` if it has no area.
 pub fn rounded(x: f32, y: f32, width: f32, height: f32, radius: f32) -> Option<Path> {
     if !(width > 0.0 && height > 0.0) {
         return None;
@@ -214,7 +214,7 @@ pub fn text_width(text: &str, size: f32) -> f32 {
     ids.iter().map(|&id| font.h_advance(id)).sum::<f32>() + ids.windows(2).map(|p| font.kern(p[0], p[1])).sum::<f32>()
 }
 
-/// The text, or as much of its beginning as fits into `width` pixels and an ellipsis.
+/// The text, or the longest prefix that fits into `width` pixels together with an ellipsis.
 fn fit(text: &str, size: f32, width: f32) -> Cow<'_, str> {
     if text_width(text, size) <= width {
         return text.into();
@@ -247,16 +247,16 @@ fn printable(c: char) -> char {
     }
 }
 
-/// Outlines a face: an accent line of `line` pixels over a wider dark one, which keeps it visible on any background.
+/// Outlines a face: an accent line of `line` pixels on top of a wider dark one, which keeps it visible on any background.
 pub fn outline(canvas: &mut Canvas, face: Rect, line: f32) {
     let path = || rounded(face.x, face.y, face.width, face.height, line * 3.0);
     canvas.stroke(path(), Ink::new([0, 0, 0], 0.55), line * 2.2, Transform::identity());
     canvas.stroke(path(), ACCENT, line, Transform::identity());
 }
 
-/// The picture that `weft predict --annotate` writes: the photo with the face's box and label, and beside it a panel with
-/// as many `lines` (attribute, score in 0..1 or -1..1) as fit, in the order given. Bars start at the middle if a score shown
-/// is negative. A photo too small for legible type is enlarged; without lines there is no panel.
+/// The picture that `weft predict --annotate` writes: the photo with the face's box and label, and next to it a panel with
+/// as many `lines` (attribute, score in 0..1 or -1..1) as fit, in the order given. Bars start at the middle if any shown
+/// score is negative. A photo too small for legible text is enlarged; without lines there is no panel.
 pub fn annotate(photo: &Photo, face: Option<(Rect, &str)>, lines: &[(String, f32)]) -> Photo {
     let (width, height) = (photo.width as f32, photo.height as f32);
     if photo.width == 0 || photo.height == 0 {
@@ -285,10 +285,10 @@ pub fn annotate(photo: &Photo, face: Option<(Rect, &str)>, lines: &[(String, f32
     canvas.into_photo()
 }
 
-/// The part of a box inside the photo, `line` pixels from its border, so that the outline of a box that reaches beyond
+/// The part of a box inside the photo, `line` pixels from its border, so that the outline of a box that extends beyond
 /// stays visible and off the panel.
 fn cut(face: Rect, photo: Rect, line: f32) -> Rect {
-    // max and min also replace a NaN by the bound.
+    // max and min also replace NaN by the bound.
     let (x, y) = (face.x.max(photo.x + line), face.y.max(photo.y + line));
     let (right, bottom) = (
         (face.x + face.width).min(photo.x + photo.width - line),
@@ -297,7 +297,7 @@ fn cut(face: Rect, photo: Rect, line: f32) -> Rect {
     Rect { x, y, width: right - x, height: bottom - y }
 }
 
-/// The box, and its label in a pill above it (inside it where there is no room above).
+/// The box, and its label in a pill above it (inside it if there is no room above).
 fn draw_face(canvas: &mut Canvas, face: Rect, label: &str, size: f32, photo: Rect) {
     let line = (size * 0.16).max(2.0);
     let face = cut(face, photo, line);
@@ -319,11 +319,12 @@ fn draw_face(canvas: &mut Canvas, face: Rect, label: &str, size: f32, photo: Rec
     canvas.text(&label, x + size * 0.5, y + size * 1.15, size, PANEL);
 }
 
-/// The attribute panel: a heading, then per attribute its name, its score and a bar. Lengths below are in type sizes.
+/// The attribute panel: a heading, then per attribute its name, its score and a bar. Lengths below are in units of the font
+/// size.
 struct Panel<'a> {
     lines: &'a [(String, f32)],
     size: f32,
-    /// Of the whole panel, pixels; 0 without lines.
+    /// Width of the whole panel, pixels; 0 without lines.
     width: f32,
 }
 
@@ -346,7 +347,7 @@ impl<'a> Panel<'a> {
         if rows == 0 { 0.0 } else { self.size * (2.0 * Self::MARGIN + Self::HEADING + rows as f32 * Self::ROW - 0.5) }
     }
 
-    /// Draws at the right of x = `left`, over the whole height of the canvas.
+    /// Draws to the right of x = `left`, over the whole height of the canvas.
     fn draw(&self, canvas: &mut Canvas, left: f32) {
         let size = self.size;
         let rows = (1..=self.lines.len()).take_while(|&n| self.height(n) <= canvas.height as f32).count();
@@ -377,7 +378,7 @@ impl<'a> Panel<'a> {
     }
 }
 
-/// The photo `zoom` (at least 1) times as large.
+/// The photo enlarged `zoom` times (at least 1).
 fn enlarge(photo: &Photo, zoom: f32) -> Cow<'_, Photo> {
     let scaled = |n: usize| (n as f32 * zoom).round() as u32;
     let image =
@@ -392,7 +393,8 @@ fn enlarge(photo: &Photo, zoom: f32) -> Cow<'_, Photo> {
     }
 }
 
-/// Inferno (van der Walt and Smith) at eight equal steps: dark to bright evenly, also for the colour-blind and in grey print.
+/// Inferno (van der Walt and Smith) at eight equal steps: perceptually uniform from dark to bright, also for colour-blind
+/// readers and in greyscale print.
 const INFERNO: [Rgb; 8] = [
     [0, 0, 4],
     [40, 11, 84],
@@ -405,13 +407,13 @@ const INFERNO: [Rgb; 8] = [
 ];
 
 /// A response map (`map_h` rows of `map_w` values, any range) over the darkened grey photo. The map is stretched over the
-/// whole photo and coloured between its own least and greatest finite value; where nothing responds, the photo shows.
+/// whole photo and coloured between its smallest and largest finite value; where there is no response, the photo shows.
 /// A map whose length is not `map_w * map_h` shows nothing.
 pub fn heat_map(photo: &Photo, map: &[f32], map_w: usize, map_h: usize) -> Photo {
     let finite = || map.iter().copied().filter(|v| v.is_finite());
     let (low, high) = (finite().fold(f32::INFINITY, f32::min), finite().fold(f32::NEG_INFINITY, f32::max));
     let whole = !map.is_empty() && map.len() == map_w * map_h && low <= high;
-    // Halved before they are subtracted: the range of finite values may overflow.
+    // Halved before subtraction: the range of finite values may overflow.
     let range = high / 2.0 - low / 2.0;
     let unit = |v: f32| if v.is_finite() && range > 0.0 { (v / 2.0 - low / 2.0) / range } else { 0.0 };
     let values: Vec<f32> = map.iter().map(|&v| unit(v)).collect();
@@ -437,7 +439,7 @@ pub fn heat_map(photo: &Photo, map: &[f32], map_w: usize, map_h: usize) -> Photo
     out
 }
 
-/// The two samples of `n` that pixel `i` of `pixels` lies between, and how far it is towards the second.
+/// The two samples of `n` that pixel `i` of `pixels` lies between, and the interpolation weight of the second.
 fn between(i: usize, pixels: usize, n: usize) -> (usize, usize, f32) {
     let last = n.saturating_sub(1);
     let at = ((i as f32 + 0.5) / pixels as f32 * n as f32 - 0.5).clamp(0.0, last as f32);
@@ -472,7 +474,7 @@ mod tests {
         let font = font().expect("the font parses");
         assert!((' '..='~').all(|c| font.glyph_id(c).0 != 0));
         assert!(text_width("Smiling", 20.0) > text_width("Smi", 20.0));
-        // DejaVu Sans's M is 0.863 em wide: type sizes are ems.
+        // DejaVu Sans's M is 0.863 em wide: font sizes are in ems.
         assert!((text_width("M", 100.0) - 86.3).abs() < 0.2, "{}", text_width("M", 100.0));
     }
 

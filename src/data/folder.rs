@@ -1,8 +1,8 @@
-//! Photos in folders: by class, one sub-folder per class as ImageNet is kept, or all that lie below a folder.
+//! Photos in folders: by class, one sub-folder per class in the layout of ImageNet, or all photos below a folder.
 //!
-//! The one idea: a folder is walked once, to any depth, real folders before links to folders, so that each real folder is
-//! read once, where it lies, and a link back to a folder above ends. Only regular files, or links to some, are photos: opening
-//! a pipe would wait for ever. What is passed over is reported; hidden files and folders are not.
+//! A folder is walked once, to any depth, real folders before links to folders, so that each real folder is read once, at its
+//! own path, and a link back to a parent folder does not loop. Only regular files, or links to regular files, are photos:
+//! opening a pipe would block forever. Skipped entries are reported, except hidden files and folders.
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -14,11 +14,11 @@ use super::text::Problems;
 use crate::error::At;
 use crate::{Error, Result};
 
-/// Files with these extensions, in any case, are photos; others are passed over.
+/// Files with these extensions, in any case, are photos; others are skipped.
 const EXTENSIONS: [&str; 12] = ["jpg", "jpeg", "png", "bmp", "webp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"];
-/// What a Mac puts beside the files that it packs: shadows of photos, under their names.
+/// Files that macOS adds to archives: resource forks of photos, under the photos' names.
 const MAC_SHADOWS: &str = "__MACOSX";
-/// Parts of a data set, which are no classes.
+/// Splits of a data set, which are not classes.
 const PARTS: [&str; 5] = ["train", "val", "valid", "validation", "test"];
 
 /// The photos below a folder and their classes.
@@ -26,21 +26,21 @@ const PARTS: [&str; 5] = ["train", "val", "valid", "validation", "test"];
 pub struct ImageFolder {
     /// The folder whose sub-folders are the classes: the root given, or `train` in it.
     pub root: PathBuf,
-    /// The sub-folders with photos in or below them, sorted: classes are numbered the same on every machine.
+    /// The sub-folders that contain photos at any depth, sorted: classes are numbered identically on every machine.
     pub classes: Vec<String>,
-    /// Photos, sorted by class and path, and the index of their class.
+    /// Photos, sorted by class and path, and their class index.
     pub samples: Vec<(PathBuf, usize)>,
-    /// Sub-folders without photos, photos outside of classes, and whatever was passed over, one each.
+    /// Sub-folders without photos, photos outside of classes, and all skipped entries, one each.
     pub problems: Vec<Error>,
 }
 
 impl ImageFolder {
-    /// Lists the photos in and below the sub-folders of `root`, without decoding them; each belongs to the sub-folder of
-    /// `root` that it lies below. Hidden files are passed over.
+    /// Lists the photos in and below the sub-folders of `root`, without decoding them; the class of each is the sub-folder of
+    /// `root` that contains it. Hidden files are skipped.
     ///
-    /// If `root/train` holds folders, these are the classes, and `root/val` or `root/test` beside it are left alone.
-    /// A root with `val` but no `train` is refused, for `val` would be taken for a class, and so is one whose only
-    /// sub-folder holds nothing but folders. Open `root/val` itself for that.
+    /// If `root/train` contains folders, these are the classes, and `root/val` and `root/test` are ignored.
+    /// A root with `val` but no `train` is rejected, because `val` would be taken for a class, and so is one whose only
+    /// sub-folder contains nothing but folders. Open `root/val` itself for that.
     ///
     /// # Errors
     /// An unreadable root, no classes, no photos. Folders below that cannot be read are problems.
@@ -48,20 +48,20 @@ impl ImageFolder {
         const LAYOUT: &str = "expected one sub-folder of photos per class";
         let mut root = root.as_ref().to_path_buf();
         let train = root.join("train");
-        // A class of that name holds photos, not folders.
+        // A class with that name would contain photos, not folders.
         if train.is_dir() && list(&train)?.iter().any(|entry| entry.path.is_dir()) {
             root = train;
         }
 
         let mut walk = Walk::through(&root)?;
-        // Stable: those of the root itself, then class by class.
+        // Stable: first those of the root itself, then class by class.
         walk.photos.sort_by_key(|(_, top)| *top);
         let mut folder = Self { root, classes: Vec::new(), samples: Vec::new(), problems: walk.problems };
         let mut photos = walk.photos.into_iter().peekable();
         while let Some((path, _)) = photos.next_if(|(_, top)| top.is_none()) {
             folder.problems.push(Error::file(path, "a photo outside of the class folders").advise(LAYOUT));
         }
-        // Whether all photos of all classes lie deeper than in the class itself.
+        // Whether all photos of all classes are in sub-folders of the class folders.
         let mut nested = true;
         let mut tops = Vec::new();
         for (number, Top { name, path, passed_over }) in walk.tops.into_iter().enumerate() {
@@ -91,10 +91,10 @@ impl ImageFolder {
     }
 }
 
-/// The photos in a folder and in all folders below it, whatever their classes, sorted. Hidden files are passed over.
+/// The photos in a folder and in all folders below it, whatever their classes, sorted. Hidden files are skipped.
 ///
 /// # Errors
-/// An unreadable root, no photos; if `problems` is strict, the first thing that has to be passed over.
+/// An unreadable root, no photos; if `problems` is strict, the first entry that must be skipped.
 pub fn photos(root: impl AsRef<Path>, problems: &mut Problems) -> Result<Vec<PathBuf>> {
     let walk = Walk::through(root.as_ref())?;
     walk.problems.into_iter().try_for_each(|problem| problems.report(problem))?;
@@ -104,15 +104,15 @@ pub fn photos(root: impl AsRef<Path>, problems: &mut Problems) -> Result<Vec<Pat
     Ok(walk.photos.into_iter().map(|(path, _)| path).collect())
 }
 
-/// True if a path leads, through links or not, to a regular file: anything else must not be opened as a photo.
+/// True if a path refers, directly or through links, to a regular file: anything else must not be opened as a photo.
 pub fn is_regular(path: impl AsRef<Path>) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file())
 }
 
-/// The [`obstacle`] that there is nothing.
+/// The [`obstacle`] for a missing file.
 pub const MISSING: &str = "missing";
 
-/// What keeps a path from being opened as a photo, in a few words; `None` if nothing does: it leads to a regular file.
+/// Why a path must not be opened as a photo, in a few words; `None` for a regular file.
 pub fn obstacle(path: impl AsRef<Path>) -> Option<&'static str> {
     let path = path.as_ref();
     match fs::metadata(path) {
@@ -122,7 +122,7 @@ pub fn obstacle(path: impl AsRef<Path>) -> Option<&'static str> {
     }
 }
 
-/// What something that is no regular file is.
+/// The kind of an entry that is not a regular file.
 fn kind(of: FileType) -> &'static str {
     match of {
         of if of.is_dir() => "a folder",
@@ -137,12 +137,12 @@ fn kind(of: FileType) -> &'static str {
 struct Walk {
     /// Sub-folders of the root, sorted.
     tops: Vec<Top>,
-    /// Sorted; with the index of the sub-folder of the root that each lies below.
+    /// Sorted; with the index of the sub-folder of the root that contains each.
     photos: Vec<(PathBuf, Option<usize>)>,
     problems: Vec<Error>,
     /// Device and inode of the folders that have been read.
     seen: HashSet<(u64, u64)>,
-    /// Links to folders, still to be followed.
+    /// Links to folders, not yet followed.
     links: VecDeque<(PathBuf, Option<usize>)>,
 }
 
@@ -150,7 +150,7 @@ struct Walk {
 struct Top {
     name: OsString,
     path: PathBuf,
-    /// Why it was not read is among the problems.
+    /// The reason why it was not read is in the problems.
     passed_over: bool,
 }
 
@@ -169,7 +169,7 @@ impl Walk {
             walk.descend(entry, top);
         }
         let follows = !walk.links.is_empty();
-        // A link may lead to a folder with further links.
+        // A link may lead to a folder that contains further links.
         while let Some((path, top)) = walk.links.pop_front() {
             if let Some(below) = walk.enter(&path, top) {
                 below.into_iter().for_each(|entry| walk.descend(entry, top));
@@ -181,7 +181,7 @@ impl Walk {
         Ok(walk)
     }
 
-    /// Takes in an entry and all that lies below it, in order. No recursion: folders may be nested as deep as paths are long.
+    /// Adds an entry and everything below it, in order. Iterative: folders may be nested to the maximum path length.
     fn descend(&mut self, entry: Entry, top: Option<usize>) {
         let mut levels = vec![vec![entry].into_iter()];
         while let Some(entries) = levels.last_mut() {
@@ -192,7 +192,7 @@ impl Walk {
         }
     }
 
-    /// Takes in one entry; what lies in it if it is a folder.
+    /// Adds one entry; returns its contents if it is a folder.
     fn meet(&mut self, Entry { name, path, kind: of }: Entry, top: Option<usize>) -> Option<Vec<Entry>> {
         const REPLACE: &str = "put a photo there or remove it";
         let photo = is_photo(&path);
@@ -228,7 +228,7 @@ impl Walk {
         None
     }
 
-    /// What lies in a folder, if it can be read and has not been before.
+    /// The contents of a folder, if it is readable and has not been read before.
     fn enter(&mut self, folder: &Path, top: Option<usize>) -> Option<Vec<Entry>> {
         let mut read = || {
             let found = fs::metadata(folder).at(folder)?;
@@ -251,15 +251,15 @@ impl Walk {
     }
 }
 
-/// Something in a folder.
+/// A folder entry.
 struct Entry {
     name: OsString,
     path: PathBuf,
-    /// Links are not followed. `None` if the system does not tell.
+    /// Links are not followed. `None` if the system does not report it.
     kind: Option<FileType>,
 }
 
-/// The visible entries of a folder by name, sorted.
+/// The visible entries of a folder, sorted by name.
 fn list(folder: &Path) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(folder).at(folder)? {
@@ -273,7 +273,7 @@ fn list(folder: &Path) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// True if a name is not that of a hidden file.
+/// True unless the name is that of a hidden file.
 pub(super) fn is_visible(name: &OsStr) -> bool {
     !name.as_encoded_bytes().starts_with(b".")
 }
@@ -360,7 +360,7 @@ mod tests {
         let root = tree(&["dog/1.png", "dog/old/2.png", "cat/3.png"]);
         let other = tree(&["x/4.png", "x/back/"]);
         let path = |name: &str| root.path().join(name);
-        // To the folder itself, to the one above, to a class, into a class, and twice to a folder elsewhere that leads back.
+        // To the folder itself, to its parent, to a class, into a class, and twice to a folder elsewhere that links back.
         for (to, from) in [
             (root.path().into(), "cat/up"),
             ("..".into(), "dog/old/up"),
@@ -443,7 +443,7 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_read_costs_itself_alone() {
         let root = tree(&["cat/1.png"]);
-        // A path that is too long for the system, made of two that are not.
+        // A path that is too long for the system, joined from two that are not.
         let half = format!("{}/", "h".repeat(200)).repeat(12);
         let (upper, lower) = (root.path().join("dog").join(&half), root.path().join("low").join(&half));
         fs::create_dir_all(&upper).unwrap();

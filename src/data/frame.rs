@@ -1,8 +1,8 @@
-//! A region of a photo as a picture of fixed size, and the crops of it that training looks at.
+//! A region of a photo as a picture of fixed size, and the crops of it that are used in training.
 
 use super::photo::{Photo, Rect};
 
-/// A region of a photo seen as a picture of fixed size, the frame, out of which crops are cut.
+/// A region of a photo resampled to a fixed size, the frame, from which crops are cut.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame {
     region: Rect,
@@ -16,7 +16,7 @@ impl Frame {
         Self { region: region.unwrap_or(photo.bounds()), height: size[0], width: size[1] }
     }
 
-    /// A rectangle in pixels of the frame as one in pixels of the photo.
+    /// Maps a rectangle in pixels of the frame to pixels of the photo.
     pub fn to_photo(&self, window: Rect) -> Rect {
         let (sx, sy) = (self.region.width / self.width as f32, self.region.height / self.height as f32);
         Rect::new(self.region.x + window.x * sx, self.region.y + window.y * sy, window.width * sx, window.height * sy)

@@ -1,4 +1,4 @@
-//! Batches out of photos on a GPU: kernels/image.cu.
+//! Batches cut from photos on a GPU: kernels/image.cu.
 
 use super::photo::Rect;
 use super::resample::MAX_REACH;
@@ -10,7 +10,7 @@ use crate::ops::gpu::{BLOCK, cover, pack};
 kernel_parameters! {
     /// One sample: a window of a photo.
     PhotoWindow: 40 {
-        /// Where the photo's `[height, width, 3]` bytes begin.
+        /// Offset of the photo's `[height, width, 3]` bytes.
         offset: u64,
         photo_w: u32, photo_h: u32,
         x: f32, y: f32, w: f32, h: f32,
@@ -24,7 +24,7 @@ kernel_parameters! {
 
 impl PhotoWindow {
     /// `window` of the photo of `size` (width, height) whose bytes begin at `offset`, mirrored if `flip`. Coordinates that
-    /// are no numbers or far away become such as a kernel can walk to.
+    /// are NaN or far outside are clamped to a range that the kernel can iterate over.
     pub fn new(offset: usize, size: (usize, usize), window: Rect, flip: bool) -> Self {
         let tame = |v: f32| if v.is_nan() { 0.0 } else { v.clamp(-MAX_REACH, MAX_REACH) };
         Self {
@@ -78,7 +78,7 @@ impl Batch {
             scale: self.normalise.scale,
             unused: 0,
         };
-        // The windows' own sizes are not known here; as large as the output, say.
+        // The sizes of the windows are not known here; assume that of the output.
         let bytes = count * (1 + to.precision().bytes());
         to.launch(Launch::new(to.stored(name), grid, BLOCK, &parameters).work(2 * count as u64, bytes as u64));
     }

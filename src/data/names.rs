@@ -1,4 +1,4 @@
-//! Photos by the names that tables give them: as the annotations do, as a path given to a command, as the end of a path that was
+//! Photos by the names that tables use: as in the annotations, as a path given to a command, or as the end of a path that was
 //! written on another machine.
 
 use std::cell::OnceCell;
@@ -8,35 +8,35 @@ use std::path::{Component, Path, PathBuf};
 
 use smallvec::SmallVec;
 
-/// What a name stands for.
+/// What a name refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
-    /// The photo of this number.
+pub enum NameMatch {
+    /// The photo with this index.
     Photo(usize),
     /// None of the photos.
     Unknown,
-    /// Not one photo alone; why, in words.
+    /// Not a unique photo; with the reason.
     Unclear(String),
 }
 
-/// Photos to be found by name.
+/// Photos that are looked up by name.
 pub struct Names<'a> {
     paths: Vec<&'a Path>,
     exact: HashMap<&'a str, SmallVec<[usize; 1]>>,
     index: OnceCell<Index>,
 }
 
-/// Where the photos are; made once a name is not exactly that of a photo.
+/// The paths of the photos; computed once a name is not exactly that of a photo.
 struct Index {
-    /// Of each photo, without links among its folders.
+    /// Path of each photo, with links among its folders resolved.
     resolved: Vec<PathBuf>,
     by_place: HashMap<OsString, SmallVec<[usize; 1]>>,
-    /// The parts of each path from the last to the first, see [`from_end`], and the photo's number; sorted.
+    /// The components of each path from last to first, see [`from_end`], and the photo's index; sorted.
     ends: Vec<(Vec<u8>, usize)>,
 }
 
 impl<'a> Names<'a> {
-    /// Photos by their name in the annotations, if they have one that can be written, and their path.
+    /// Photos by their name in the annotations, if it is representable, and their path.
     pub fn new(photos: impl IntoIterator<Item = (Option<&'a str>, &'a Path)>) -> Self {
         let (mut paths, mut exact) = (Vec::new(), HashMap::<&str, SmallVec<[usize; 1]>>::new());
         for (number, (name, path)) in photos.into_iter().enumerate() {
@@ -48,13 +48,13 @@ impl<'a> Names<'a> {
         Self { paths, exact, index: OnceCell::new() }
     }
 
-    /// Finds the photo of each of some different names. A name is, in this order: exactly that of the annotations; a path, from
-    /// the current folder, that leads to the photo; the end of the photo's path; a path that ends in the annotations' name.
+    /// Finds the photo of each of several distinct names. A name is, in this order: exactly that of the annotations; a path, from
+    /// the current folder, that refers to the photo; the end of the photo's path; a path that ends in the annotations' name.
     ///
-    /// The last two are likely, not certain: they give way to another name that is, and of two for one photo the one that has
-    /// more in common with its path counts.
-    pub fn find(&self, names: &[&str]) -> Vec<Found> {
-        let mut found: Vec<Option<Found>> = names.iter().map(|name| self.exactly(name)).collect();
+    /// The last two are likely, not certain: they yield to another name that is certain, and of two names for one photo the one
+    /// that has more components in common with its path wins.
+    pub fn find(&self, names: &[&str]) -> Vec<NameMatch> {
+        let mut found: Vec<Option<NameMatch>> = names.iter().map(|name| self.exactly(name)).collect();
         if found.iter().all(Option::is_some) {
             return found.into_iter().flatten().collect();
         }
@@ -67,14 +67,14 @@ impl<'a> Names<'a> {
         let certain: HashSet<usize> = found
             .iter()
             .flatten()
-            .filter_map(|f| if let Found::Photo(number) = f { Some(*number) } else { None })
+            .filter_map(|f| if let NameMatch::Photo(number) = f { Some(*number) } else { None })
             .collect();
 
         let mut claims = HashMap::<usize, SmallVec<[usize; 1]>>::new();
         for (at, name) in names.iter().enumerate() {
             if found[at].is_none() {
                 let likely = self.by_end(name, index);
-                if let Found::Photo(number) = likely {
+                if let NameMatch::Photo(number) = likely {
                     claims.entry(number).or_default().push(at);
                 }
                 found[at] = Some(likely);
@@ -82,7 +82,7 @@ impl<'a> Names<'a> {
         }
         for (number, claims) in claims {
             if certain.contains(&number) {
-                claims.iter().for_each(|&at| found[at] = Some(Found::Unknown));
+                claims.iter().for_each(|&at| found[at] = Some(NameMatch::Unknown));
             } else if claims.len() > 1 {
                 let shared = |at: usize| shared_end(Path::new(names[at]), &index.resolved[number]);
                 let most = claims.iter().map(|&at| shared(at)).max();
@@ -93,24 +93,24 @@ impl<'a> Names<'a> {
                         [one] if *one == at => {}
                         [first, second, ..] if best.contains(&at) => {
                             let other = names[if *first == at { *second } else { *first }];
-                            found[at] = Some(Found::Unclear(format!("{other:?} fits the same photo")));
+                            found[at] = Some(NameMatch::Unclear(format!("{other:?} fits the same photo")));
                         }
-                        _ => found[at] = Some(Found::Unknown),
+                        _ => found[at] = Some(NameMatch::Unknown),
                     }
                 }
             }
         }
-        found.into_iter().map(|found| found.unwrap_or(Found::Unknown)).collect()
+        found.into_iter().map(|found| found.unwrap_or(NameMatch::Unknown)).collect()
     }
 
-    fn exactly(&self, name: &str) -> Option<Found> {
+    fn exactly(&self, name: &str) -> Option<NameMatch> {
         self.one_of(self.exact.get(name).or_else(|| self.exact.get(plain(name)?.as_str()))?)
     }
 
-    fn by_end(&self, name: &str, index: &Index) -> Found {
+    fn by_end(&self, name: &str, index: &Index) -> NameMatch {
         let parts = end(name);
         if parts.is_empty() {
-            return Found::Unknown;
+            return NameMatch::Unknown;
         }
         let end = from_end(parts.iter().map(|part| part.as_bytes()));
         let first = index.ends.partition_point(|(path, _)| path[..] < end[..]);
@@ -124,17 +124,17 @@ impl<'a> Names<'a> {
             return found;
         }
         let ends = (1..parts.len()).filter_map(|skip| self.exact.get(parts[skip..].join("/").as_str()));
-        ends.map(|numbers| self.one_of(numbers)).next().flatten().unwrap_or(Found::Unknown)
+        ends.map(|numbers| self.one_of(numbers)).next().flatten().unwrap_or(NameMatch::Unknown)
     }
 
-    fn one_of(&self, numbers: &[usize]) -> Option<Found> {
+    fn one_of(&self, numbers: &[usize]) -> Option<NameMatch> {
         match numbers {
             [] => None,
-            [number] => Some(Found::Photo(*number)),
+            [number] => Some(NameMatch::Photo(*number)),
             [a, b, others @ ..] => {
                 let others = if others.is_empty() { "" } else { " and others" };
                 let (a, b) = (self.paths[*a].display(), self.paths[*b].display());
-                Some(Found::Unclear(format!("it fits several photos: {a}, {b}{others}")))
+                Some(NameMatch::Unclear(format!("it fits several photos: {a}, {b}{others}")))
             }
         }
     }
@@ -156,10 +156,11 @@ impl Index {
     }
 }
 
-/// Photos that are looked at where a name fits several.
+/// Candidate photos that are examined when a name matches several.
 const MANY: usize = 3;
 
-/// Parts of a path from the last to the first, each with a zero behind it, which no part holds: what begins alike ends alike.
+/// Components of a path from last to first, each followed by a zero, which no component contains: equal endings become
+/// equal prefixes.
 fn from_end<'a>(parts: impl DoubleEndedIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for part in parts.rev() {
@@ -169,15 +170,15 @@ fn from_end<'a>(parts: impl DoubleEndedIterator<Item = &'a [u8]>) -> Vec<u8> {
     bytes
 }
 
-/// Tells where paths lead, asking the system once per folder.
+/// Resolves paths, querying the system once per folder.
 #[derive(Default)]
 pub struct Places {
-    /// By their bytes: to hash a path part by part takes ten times as long. `None`: there is no such folder.
+    /// Keyed by bytes: hashing a path component by component takes ten times as long. `None`: there is no such folder.
     folders: HashMap<OsString, Option<PathBuf>>,
 }
 
 impl Places {
-    /// A path whose folder has no links and no dots, the same for all ways to it; `None` if there is no such folder.
+    /// A path whose folder has no links and no dots, unique for each file; `None` if there is no such folder.
     pub fn of(&mut self, path: &Path) -> Option<PathBuf> {
         let (folder, file) = (path.parent()?, path.file_name()?);
         if let Some(known) = self.folders.get(folder.as_os_str()) {
@@ -198,7 +199,7 @@ fn plain(name: &str) -> Option<String> {
     path.to_str().filter(|path| *path != name).map(str::to_string)
 }
 
-/// What follows the last `..` of a path, part by part.
+/// What follows the last `..` of a path, component by component.
 fn end(name: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     for part in Path::new(name).components() {
@@ -211,7 +212,7 @@ fn end(name: &str) -> Vec<&str> {
     parts
 }
 
-/// How many parts two paths have in common, counted from the end.
+/// Number of components that two paths have in common, counted from the end.
 fn shared_end(a: &Path, b: &Path) -> usize {
     a.components().rev().zip(b.components().rev()).take_while(|(a, b)| a == b).count()
 }
@@ -219,7 +220,7 @@ fn shared_end(a: &Path, b: &Path) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Found::{Photo, Unknown};
+    use NameMatch::{Photo, Unknown};
 
     const PHOTOS: [(&str, &str); 5] = [
         ("x/a.jpg", "/data/images/x/a.jpg"),
@@ -229,12 +230,12 @@ mod tests {
         ("x/c.jpg", "/data/images/x/c.jpg"),
     ];
 
-    fn find(names: &[&str]) -> Vec<Found> {
+    fn find(names: &[&str]) -> Vec<NameMatch> {
         Names::new(PHOTOS.map(|(name, path)| (Some(name), Path::new(path)))).find(names)
     }
 
     #[track_caller]
-    fn assert_found(name: &str, expected: Found) {
+    fn assert_found(name: &str, expected: NameMatch) {
         assert_eq!(find(&[name]), [expected], "{name}");
     }
 
@@ -257,19 +258,21 @@ mod tests {
         for name in ["d.jpg", "z/a.jpg", "/a.jpg/", "", "..", "/", "jpg", "xa.jpg", "../z/b.jpg/q", "b.jpg/.."] {
             assert!(!matches!(find(&[name])[0], Photo(_)), "{name}");
         }
-        assert!(matches!(&find(&["a.jpg"])[0], Found::Unclear(why) if why.contains("x/a.jpg, /data/images/y/a.jpg")));
+        assert!(
+            matches!(&find(&["a.jpg"])[0], NameMatch::Unclear(why) if why.contains("x/a.jpg, /data/images/y/a.jpg"))
+        );
         assert_found("images/z/b.jpg", Unknown);
     }
 
     #[test]
     fn two_names_do_not_meet_in_one_photo() {
-        // The likely one gives way to the certain one, whichever comes first.
+        // The likely one yields to the certain one, whichever comes first.
         assert_eq!(find(&["/m/z/c.jpg", "c.jpg"]), [Unknown, Photo(3)]);
         assert_eq!(find(&["/data/images/c.jpg", "/m/z/c.jpg"]), [Photo(3), Unknown]);
-        // Of two likely ones the one with more in common counts; of equals none.
+        // Of two likely ones, the one with more in common wins; if equal, neither.
         assert_eq!(find(&["/m/z/c.jpg", "/m/images/c.jpg"]), [Unknown, Photo(3)]);
         let found = find(&["/m/u/c.jpg", "/m/v/c.jpg", "y/a.jpg"]);
-        assert!(found[..2].iter().all(|f| matches!(f, Found::Unclear(_))) && found[2] == Photo(1), "{found:?}");
+        assert!(found[..2].iter().all(|f| matches!(f, NameMatch::Unclear(_))) && found[2] == Photo(1), "{found:?}");
     }
 
     #[test]
@@ -295,7 +298,7 @@ mod tests {
     fn photos_of_one_name_are_not_mistaken_for_each_other() {
         let photos = [(Some("a.jpg"), Path::new("/data/a.jpg")), (Some("a.jpg"), Path::new("/others/a.jpg"))];
         let names = Names::new(photos);
-        assert!(matches!(&names.find(&["a.jpg"])[0], Found::Unclear(_)));
+        assert!(matches!(&names.find(&["a.jpg"])[0], NameMatch::Unclear(_)));
         assert_eq!(names.find(&["data/a.jpg", "others/a.jpg"]), [Photo(0), Photo(1)]);
     }
 }

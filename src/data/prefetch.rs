@@ -1,7 +1,7 @@
-//! Work ahead of the consumer: worker threads decode and augment the next batches while this one trains.
+//! Prefetching: worker threads decode and augment the next batches while the current one trains.
 //!
-//! The one idea: results come out in the order of the jobs, whatever the timing of the workers. With augmentations that
-//! are pure functions of (seed, index), the number of workers then cannot change what a network learns.
+//! Results are delivered in job order, whatever the timing of the workers. With augmentations that are pure functions of
+//! (seed, index), the number of workers then cannot change what a network learns.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -9,46 +9,46 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// An iterator over the results of jobs that worker threads do ahead of time. Dropping it ends the workers as soon as
-/// each has finished the job in hand.
+/// An iterator over the results of jobs that worker threads run ahead of time. Dropping it ends the workers as soon as
+/// each has finished its current job.
 pub struct Prefetch<T> {
     shared: Arc<Shared<T>>,
     workers: Vec<JoinHandle<()>>,
 }
 
-/// The panic of a job, on its way to the consumer.
+/// The panic of a job, to be resumed in the consumer.
 type Panic = Box<dyn Any + Send>;
 
 struct Shared<T> {
     state: Mutex<State<T>>,
     /// A result was stored, or the jobs ended.
     arrived: Condvar,
-    /// The consumer took a result, or left.
+    /// The consumer took a result, or was dropped.
     taken: Condvar,
 }
 
 struct State<T> {
-    /// Results that wait, by job.
+    /// Finished results, by job.
     done: BTreeMap<usize, Result<T, Panic>>,
-    /// How many results the consumer has taken: the job it waits for.
+    /// Number of results that the consumer has taken: the job it waits for.
     consumed: usize,
-    /// How many jobs there are, once that is known.
+    /// Number of jobs, once that is known.
     jobs: Option<usize>,
     stop: bool,
 }
 
-/// The jobs, from which one worker at a time draws.
+/// The jobs; one worker at a time takes the next.
 struct Feed<I> {
     jobs: I,
     next: usize,
 }
 
 impl<T: Send + 'static> Prefetch<T> {
-    /// Does `work` on every one of `jobs` in `workers` threads, at most `depth` results ahead of the consumer (both at
-    /// least 1). A job's panic continues in the consumer, when that job's turn comes.
+    /// Runs `work` on each of `jobs` in `workers` threads, at most `depth` results ahead of the consumer (both at
+    /// least 1). A job's panic is resumed in the consumer, at that job's position.
     ///
     /// # Panics
-    /// If the system gives no thread, as [`thread::spawn`].
+    /// If the system cannot start a thread, as [`thread::spawn`].
     pub fn new<J: 'static>(
         workers: usize,
         depth: usize,
@@ -75,9 +75,9 @@ impl<T: Send + 'static> Prefetch<T> {
 }
 
 impl<T> Shared<T> {
-    /// The next job and its number, as soon as its result may be stored; `None` if there is none or nobody wants it.
+    /// The next job and its number, as soon as its result may be stored; `None` if there is none or the consumer is gone.
     fn draw<J>(&self, feed: &Mutex<Feed<impl Iterator<Item = J>>>, depth: usize) -> Option<(usize, J)> {
-        // The feed stays locked while we wait for room: the others could not go on either.
+        // The feed stays locked while waiting for room: the other workers could not proceed either.
         let mut feed = lock(feed);
         let wait = |s: &mut State<T>| !s.stop && s.jobs.is_none() && feed.next >= s.consumed + depth;
         let state = self.taken.wait_while(lock(&self.state), wait).unwrap_or_else(PoisonError::into_inner);
@@ -126,13 +126,13 @@ impl<T> Drop for Prefetch<T> {
         lock(&self.shared.state).stop = true;
         self.shared.taken.notify_all();
         for worker in self.workers.drain(..) {
-            // Workers catch the panics of jobs; nothing is left to learn from theirs.
+            // Workers catch the panics of jobs, so joining yields no further information.
             let _ = worker.join();
         }
     }
 }
 
-/// No state is left half-changed by a panic here, so poisoning means nothing.
+/// No state is left inconsistent by a panic here, so poisoning can be ignored.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,18 +1,18 @@
-//! The one routine behind every crop: a window of a photo, at any sub-pixel place and size, onto a grid of pixels.
+//! The one routine behind every crop: resamples a window of a photo, at any sub-pixel position and size, onto a pixel grid.
 //!
 //! Bilinear, antialiased: a separable triangle filter one output pixel wide when shrinking and one input pixel wide
-//! when enlarging, as PIL's `resize(size, BILINEAR, box)`. Training, evaluation and prediction share it, so a network
-//! never sees pixels filtered in a way it was not trained on. Unlike PIL, windows may reach beyond the photo, where its
-//! edge pixels are repeated.
+//! when enlarging, like PIL's `resize(size, BILINEAR, box)`. Training, evaluation and prediction share it, so a network
+//! never sees pixels filtered differently from those it was trained on. Unlike in PIL, windows may extend beyond the photo,
+//! where its edge pixels are repeated.
 
 use super::photo::{Photo, Rect};
 use crate::net::Normalise;
 use crate::ops::simd::dispatch;
 
-/// Coordinates of a window are clamped to this, in pixels: beyond, there is nothing but repeated edge.
+/// Coordinates of a window are clamped to this, in pixels: everything further out is repeated edge.
 pub(super) const MAX_REACH: f32 = 1_048_576.0;
 
-/// Samples windows of photos. Keeps its scratch memory from call to call: make one per thread.
+/// Samples windows of photos. Reuses its scratch memory between calls: create one per thread.
 ///
 /// ```
 /// use weft::data::photo::{Photo, Rect};
@@ -28,10 +28,10 @@ pub(super) const MAX_REACH: f32 = 1_048_576.0;
 pub struct Resampler {
     columns: Taps,
     rows: Taps,
-    /// Rows of the photo after the horizontal pass, [kept, out_w, 3]: as many as an output row is made of; row y is in place
+    /// Rows of the photo after the horizontal pass, [kept, out_w, 3]: as many as an output row depends on; row y is stored at
     /// y modulo their number.
     filtered: Vec<f32>,
-    /// The row in each place.
+    /// The row currently stored in each slot.
     kept: Vec<usize>,
     /// One output row, [out_w, 3].
     line: Vec<f32>,
@@ -39,10 +39,10 @@ pub struct Resampler {
 
 impl Resampler {
     /// Writes `window` of `photo`, scaled to `out_w` x `out_h`, into `out`, [out_h, out_w, 3]; mirrored left to right
-    /// if `flip`. A window that lies on whole pixels and has the size of the output is copied exactly.
+    /// if `flip`. A pixel-aligned window of the size of the output is copied exactly.
     ///
     /// # Panics
-    /// If `out` has not `out_h * out_w * 3` elements or the photo is empty.
+    /// If `out` does not have `out_h * out_w * 3` elements or the photo is empty.
     #[allow(clippy::too_many_arguments)]
     pub fn sample(
         &mut self,
@@ -78,7 +78,7 @@ impl Resampler {
         Photo { width: out_w, height: out_h, rgb }
     }
 
-    /// Hands the output to `put(y, row)` from top to bottom, each row [out_w, 3] in pixel values.
+    /// Passes the output to `put(y, row)` from top to bottom, each row [out_w, 3] in pixel values.
     fn filter(
         &mut self,
         photo: &Photo,
@@ -97,7 +97,7 @@ impl Resampler {
 
         let pitch = out_w * 3;
         let kept = self.rows.spans.iter().map(|s| s.count).max().unwrap_or(0);
-        // What is left of an earlier call is overwritten before it is read.
+        // Remains of an earlier call are overwritten before they are read.
         self.filtered.resize(kept * pitch, 0.0);
         self.kept.clear();
         self.kept.resize(kept, usize::MAX);
@@ -107,7 +107,7 @@ impl Resampler {
             for (row, &w) in (span.first..).zip(self.rows.weights(span)) {
                 let place = row % kept;
                 let filtered = &mut self.filtered[place * pitch..][..pitch];
-                // Outputs go down the photo, or up: a row comes once.
+                // Outputs move down the photo, or up: each row is computed once.
                 if self.kept[place] != row {
                     self.kept[place] = row;
                     let pixels = &photo.rgb[row * photo.width * 3..][..photo.width * 3];
@@ -124,14 +124,14 @@ impl Resampler {
     }
 }
 
-/// One axis: which input pixels each output pixel is made of.
+/// One axis: the input pixels that each output pixel is computed from.
 #[derive(Debug, Default)]
 struct Taps {
     spans: Vec<Span>,
     weights: Vec<f32>,
 }
 
-/// `count` input pixels from `first`, with weights from `at`; they lie inside the photo and their weights sum to 1.
+/// `count` input pixels from `first`, with weights from `at`; they are inside the photo and their weights sum to 1.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     first: usize,
@@ -159,9 +159,9 @@ impl Taps {
         }
     }
 
-    /// Lays `outputs` pixels over [start, start + length) of an axis of `inputs` pixels (at least one).
+    /// Maps `outputs` pixels onto [start, start + length) of an axis of `inputs` pixels (at least one).
     fn place(&mut self, start: f32, length: f32, outputs: usize, inputs: usize) {
-        // A window that is no number shows some pixels; it must not make the loops below endless.
+        // A NaN window shows arbitrary pixels; it must not make the loops below endless.
         let tame = |v: f32| if v.is_nan() { 0.0 } else { f64::from(v.clamp(-MAX_REACH, MAX_REACH)) };
         let (start, length) = (tame(start), tame(length));
         self.spans.clear();
@@ -174,14 +174,14 @@ impl Taps {
             let weight = |tap: i64| (1.0 - ((tap as f64 + 0.5 - center) / support).abs()).max(0.0);
             let mut low = (center - support).floor() as i64;
             let mut high = (center + support).ceil() as i64;
-            // The end taps may weigh nothing; without them a copy reads one pixel, not three.
+            // The end taps may have weight 0; without them a copy reads one pixel, not three.
             while low < high && weight(low) == 0.0 {
                 low += 1;
             }
             while high > low && weight(high) == 0.0 {
                 high -= 1;
             }
-            // Taps beyond the photo read its edge: their weights are the edge pixel's.
+            // Taps beyond the photo read its edge: their weights are added to the edge pixel's.
             let (first, end) = (low.clamp(0, last) as usize, high.clamp(0, last) as usize);
             let total: f64 = (low..=high).map(weight).sum();
             let span = Span { first, count: end - first + 1, at: self.weights.len() };
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn shrinking_weighs_with_a_triangle_two_output_pixels_wide() {
-        // Output 1 of 3 has its centre at 3 and reaches from 1 to 5: taps 1..=4 weigh 1/8, 3/8, 3/8, 1/8.
+        // Output 1 of 3 has its centre at 3 and extends from 1 to 5: taps 1..=4 have weights 1/8, 3/8, 3/8, 1/8.
         let photo = Photo::from_fn(6, 1, |x, _| [[0, 8, 16, 80, 160, 0][x]; 3]);
         let out = sample(&photo, photo.bounds(), 3, 1, false);
         assert_eq!(out[3], 1.0 + 6.0 + 30.0 + 20.0);

@@ -1,4 +1,4 @@
-//! Localisation made hard: photos with known boxes, pasted at random places and sizes into photos of other things. Where
+//! Hard localisation data: photos with known boxes, pasted at random positions and scales into photos of other things. Where
 //! the subject is always in the middle, a detector that answers "the middle" looks good; here it does not.
 
 use std::fs;
@@ -21,15 +21,15 @@ use crate::{Error, Result};
 /// What to paste, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Number of the first scene. A seed is one endless series: parts of it that share no number share no photo, until every
-    /// photo has had its turn.
+    /// Number of the first scene. A seed defines one endless series: disjoint ranges of it have no photo in common until every
+    /// photo has been used.
     pub first: usize,
     pub scenes: usize,
     /// The longer side of a scene, pixels.
     pub side: usize,
-    /// Least and greatest longer side of a pasted photo as a share of the scene's shorter side.
+    /// Minimum and maximum longer side of a pasted photo as a fraction of the scene's shorter side.
     pub scale: (f32, f32),
-    /// Share of a pasted photo's shorter side over which it fades into the background; 0 leaves hard edges.
+    /// Fraction of a pasted photo's shorter side over which it fades into the background; 0 leaves hard edges.
     pub fade: f32,
     pub seed: u64,
 }
@@ -40,19 +40,19 @@ impl Default for Config {
     }
 }
 
-/// Most scenes of a set, and of numbers of a first one.
+/// Maximum number of scenes of a set, and maximum index of the first one.
 pub const MOST: usize = 1_000_000;
-/// Longest side of a scene, pixels: that of a photo that is read.
+/// Longest side of a scene, pixels: that of the largest readable photo.
 pub const LONGEST: usize = MAX_SIDE as usize;
 
 /// File name of the boxes.
 pub const BOXES: &str = "boxes.csv";
 
-/// Writes scenes into `to/images` and their boxes into `to/boxes.csv`: every photo with a box in the box file `photos` has its
-/// turn. The same arguments give the same bytes. Returns what was passed over among the backgrounds.
+/// Writes scenes into `to/images` and their boxes into `to/boxes.csv`, using every photo with a box in the box file `photos`
+/// in turn. The same arguments give the same bytes. Returns the entries skipped among the backgrounds.
 ///
 /// # Errors
-/// Nothing to paste or to paste on, photos that cannot be read, shares out of range, a folder that cannot be written.
+/// Nothing to paste or to paste on, unreadable photos, fractions out of range, a folder that cannot be written.
 pub fn write(config: &Config, photos: &Path, backgrounds: &Path, to: &Path) -> Result<Vec<Error>> {
     let (least, most) = config.scale;
     if !(1..=LONGEST).contains(&config.side) || !(1..=MOST).contains(&config.scenes) || config.first >= MOST {
@@ -107,20 +107,20 @@ pub fn write(config: &Config, photos: &Path, backgrounds: &Path, to: &Path) -> R
 }
 
 impl Config {
-    /// Every thread holds a scene, what is pasted into it, and the file that it becomes.
+    /// Each thread holds a scene, the photo pasted into it, and the encoded file.
     fn check_memory(&self) -> Result<()> {
         let pixels = |side: usize| side as u128 * side as u128;
         let cost = |side: usize| 3 * 3 * rayon::current_num_threads() as u128 * pixels(side);
         memory::fit(format!("scenes of {} pixels", self.side), self.side, memory::available(), cost)
     }
 
-    /// A scene, where in it the photo lies, and the photo's zoom.
+    /// A scene, the photo's place in it, and the photo's scale.
     fn paste(&self, photo: &Photo, background: &Photo, rng: &mut Rng) -> (Photo, Rect, f32) {
         let enlarge = self.side as f32 / background.width.max(background.height) as f32;
         let side = |pixels: usize, zoom: f32| ((pixels as f32 * zoom).round() as usize).max(1);
         let mut scene = background.resized(side(background.width, enlarge), side(background.height, enlarge));
         let shorter = scene.width.min(scene.height) as f32;
-        // Uniform in the logarithm: halves are as likely as doubles.
+        // Log-uniform: halving is as likely as doubling.
         let share = rng.range(self.scale.0.ln(), self.scale.1.ln()).exp();
         let zoom = share * shorter / photo.width.max(photo.height) as f32;
         let pasted = photo.resized(side(photo.width, zoom), side(photo.height, zoom));

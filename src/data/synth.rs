@@ -1,9 +1,9 @@
 //! Synthetic faces: drawn people with CelebA's annotations, so that every part of the pipeline can be tested and tried
-//! without data. The one idea: a picture is a pure function of (configuration, index). Random numbers are counter-based, so
-//! pictures can be drawn in any order and on any number of threads, and the same seed gives the same bytes.
+//! without data. A picture is a pure function of (configuration, index): random numbers are counter-based, so pictures can be
+//! drawn in any order and on any number of threads, and equal seeds give equal bytes.
 //!
-//! The identity fixes geometry and colouring; the picture varies pose, expression, accessories, light and place. Every
-//! attribute can be seen: a picture drawn without it differs where, and only where, the attribute is.
+//! The identity determines geometry and colouring; the picture varies pose, expression, accessories, light and place. Every
+//! attribute is visible: a picture drawn without it differs where, and only where, the attribute is.
 
 mod head;
 mod scene;
@@ -90,15 +90,15 @@ impl Tags {
 /// What to draw.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Config {
-    /// Photos to make.
+    /// Number of photos to draw.
     pub images: usize,
-    /// Different people; picture i shows person i modulo this.
+    /// Number of people; picture i shows person i modulo this.
     pub identities: usize,
-    /// Least and greatest width of a picture, pixels.
+    /// Minimum and maximum width of a picture, pixels.
     pub width: (usize, usize),
-    /// Least and greatest height, pixels.
+    /// Minimum and maximum height, pixels.
     pub height: (usize, usize),
-    /// Least and greatest height of a face as a share of the picture's shorter side.
+    /// Minimum and maximum height of a face as a fraction of the picture's shorter side.
     pub face: (f32, f32),
     /// Equal seeds give equal photos.
     pub seed: u64,
@@ -110,7 +110,7 @@ impl Default for Config {
     }
 }
 
-/// A drawn picture and all that is known of it.
+/// A drawn picture and its ground truth.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Face {
     /// The picture.
@@ -125,14 +125,14 @@ pub struct Face {
 
 /// Bounds of a picture's sides, pixels.
 pub const SIDES: (usize, usize) = (32, 4096);
-/// Bounds of a face's share of the shorter side.
+/// Bounds of a face's fraction of the shorter side.
 pub const SHARES: (f32, f32) = (0.1, 0.9);
 /// File names have six digits.
 pub const MOST_IMAGES: usize = 999_999;
 const JPEG_QUALITY: u8 = 92;
-/// Tells a folder of ours from others: the configuration it was drawn with.
+/// Marks a folder as a generated data set: the configuration it was drawn with.
 const MARK: &str = "synth.json";
-/// Pictures between two reports of progress.
+/// Pictures between two progress reports.
 const BATCH: usize = 64;
 
 /// Independent streams of one seed: the domain is in the upper bits of the stream's number, an index in the lower ones.
@@ -148,13 +148,13 @@ fn stream(seed: u64, domain: Domain, index: usize) -> Rng {
     Rng::new(seed, ((domain as u64) << 56) | index as u64)
 }
 
-/// A generator seeded by another, for a part whose draws shall not shift those of the next.
+/// A generator seeded by another, for a part whose draws must not shift those of the next.
 fn fork(rng: &mut Rng) -> Rng {
     Rng::new(u64::from(rng.word()) << 32 | u64::from(rng.word()), 0)
 }
 
 impl Config {
-    /// Errors: a value out of its bounds, or a least value above the greatest.
+    /// Errors: a value out of bounds, or a minimum above the maximum.
     pub fn check(&self) -> Result<()> {
         let wrong = |name: &str, found: String, advice: String| {
             Err(Error::new(format!("synthetic faces: {name}"), found).advise(advice))
@@ -183,7 +183,7 @@ impl Config {
         index % self.identities.max(1)
     }
 
-    /// Splits by person, 80/10/10, with at least one person for each split where there are three.
+    /// Splits by person, 80/10/10, with at least one person per split if there are three.
     fn split(&self, person: usize) -> Split {
         let held_out = (self.identities / 10).max(usize::from(self.identities >= 3));
         match self.identities.saturating_sub(person + 1) {
@@ -193,11 +193,11 @@ impl Config {
         }
     }
 
-    /// Draws the attributes of a picture: what belongs to the person first, then what belongs to the picture.
+    /// Draws the attributes of a picture: first those of the person, then those of the picture.
     fn tags(&self, index: usize) -> Tags {
         let person = self.person(index);
-        // Each trait walks through 0..1 in equal irrational steps from person to person, so even few people have all hair
-        // colours in their proper shares; the steps are powers of the plastic number's kin (Roberts, R-sequence).
+        // Each trait advances through 0..1 in equal irrational steps from person to person, so even few people have all hair
+        // colours in the right proportions; the steps are powers of generalised golden ratios (Roberts, R-sequence).
         let mut offsets = stream(self.seed, Domain::Traits, 0);
         let mut trait_of = |step: f64| (f64::from(offsets.unit()) + person as f64 * step).fract();
         let hair = trait_of(0.618_034);
@@ -209,7 +209,7 @@ impl Config {
         let mut rng = stream(self.seed, Domain::Tags, index);
         let mut tags = Tags::default();
         let mut put = |tag, wanted: bool, chance: f32| {
-            // Always one draw, so that one attribute does not shift the others.
+            // Always exactly one draw, so that one attribute does not shift the others.
             let present = rng.chance(chance) && wanted;
             tags.set(tag, present);
             present
@@ -240,7 +240,7 @@ impl Config {
     }
 }
 
-/// Draws picture `index`. Values of `config` out of their bounds are taken to the nearest bound.
+/// Draws picture `index`. Values of `config` that are out of bounds are clamped.
 pub fn render(config: &Config, index: usize) -> Face {
     compose(config, index, &config.tags(index), None)
 }
@@ -251,7 +251,7 @@ pub fn render_aligned(config: &Config, index: usize, width: usize, height: usize
     compose(config, index, &config.tags(index), Some((width, height)))
 }
 
-/// A picture without a face: what stands behind the faces, for negatives. Never the background of a face of this seed.
+/// A picture without a face: only background, for negatives. Never the background of a face of this seed.
 pub fn background(seed: u64, index: usize, width: usize, height: usize) -> Photo {
     let mut rng = stream(seed, Domain::Background, index);
     let mut photo = scene::clutter(&mut fork(&mut rng), width, height).into_photo();
@@ -259,7 +259,7 @@ pub fn background(seed: u64, index: usize, width: usize, height: usize) -> Photo
     photo
 }
 
-/// Draws a picture with given attributes; everything else comes from (seed, index) and does not depend on them.
+/// Draws a picture with given attributes; everything else is derived from (seed, index) and does not depend on them.
 fn compose(config: &Config, index: usize, tags: &Tags, aligned: Option<(usize, usize)>) -> Face {
     let person = config.person(index);
     let who = Identity::new(&mut stream(config.seed, Domain::Identity, person));
@@ -285,13 +285,13 @@ fn side(rng: &mut Rng, (least, most): (usize, usize)) -> usize {
     least + rng.below(most.clamp(least, SIDES.1) - least + 1)
 }
 
-/// A pose somewhere in the picture, with room for a hat above and a collar below where that is possible.
+/// A random pose in the picture, with room for a hat above and a collar below where possible.
 fn wild(rng: &mut Rng, config: &Config, who: &Identity, tags: &Tags, width: usize, height: usize) -> Pose {
     let (w, h) = (width as f32, height as f32);
     let share = rng.range(config.face.0.max(SHARES.0), config.face.1).clamp(SHARES.0, SHARES.1);
     let mut pose = Pose { x: 0.0, y: 0.0, scale: share * w.min(h) / 2.1, ..turned(rng, 1.0, 1.0) };
     let size = Head { who, tags, pose }.bbox();
-    // Where the room is too small for the wish, the middle of what is left.
+    // Where there is too little room, the middle of what remains.
     let mut within = |low: f32, high: f32| rng.range(low.min((low + high) / 2.0), high.max((low + high) / 2.0));
     let s = pose.scale;
     pose.x = within(size.width / 2.0 + 1.0, w - size.width / 2.0 - 1.0);
@@ -315,7 +315,7 @@ fn crop(rng: &mut Rng, who: &Identity, tags: &Tags, width: usize, height: usize)
     pose
 }
 
-/// A random turn of the head; `yaw` and `roll` scale how far it turns and leans.
+/// A random rotation of the head; `yaw` and `roll` scale its range.
 fn turned(rng: &mut Rng, yaw: f32, roll: f32) -> Pose {
     let bell = |rng: &mut Rng, spread: f32| (rng.normal() * spread / 2.0).clamp(-spread, spread);
     Pose { x: 0.0, y: 0.0, scale: 1.0, yaw: yaw * bell(rng, 0.6), pitch: bell(rng, 0.18), roll: roll * bell(rng, 0.4) }
@@ -333,11 +333,12 @@ fn oval(x: f32, y: f32, rx: f32, ry: f32) -> Option<tiny_skia::Path> {
     PathBuilder::from_oval(tiny_skia::Rect::from_ltrb(x - rx, y - ry, x + rx, y + ry)?)
 }
 
-/// Writes `config.images` pictures below `root` in CelebA's official layout: `Img/img_celeba/000001.jpg` and on, and the
-/// annotations under `Anno` and `Eval`, split by person 80/10/10; `synth.json` keeps the configuration. `progress` hears how
-/// many pictures are done.
+/// Writes `config.images` pictures below `root` in CelebA's official layout: `Img/img_celeba/000001.jpg` and so on, and the
+/// annotations under `Anno` and `Eval`, split by person 80/10/10; `synth.json` stores the configuration. `progress` receives
+/// the number of pictures drawn so far.
 ///
-/// Over an earlier data set, its annotations go first and the new ones come last: at no time do they name wrong pictures.
+/// When overwriting an earlier data set, its annotations are removed first and the new ones are written last, so that
+/// annotations never refer to wrong pictures.
 ///
 /// Errors: a configuration out of bounds; a folder or file that cannot be written.
 pub fn write(config: &Config, root: &Path, progress: &mut dyn FnMut(usize)) -> Result<()> {
@@ -361,7 +362,7 @@ pub fn write(config: &Config, root: &Path, progress: &mut dyn FnMut(usize)) -> R
     write_annotations(root, &ATTRIBUTES.map(String::from), &samples)
 }
 
-/// True if [`write`] has written to `root`, to the end or not.
+/// True if [`write`] has written to `root`, even if it did not finish.
 pub fn is_at(root: impl AsRef<Path>) -> bool {
     root.as_ref().join(MARK).is_file()
 }

@@ -1,8 +1,8 @@
-//! Tables of comma-separated values (RFC 4180): the one reader and the one writer of the program.
+//! Comma-separated values (RFC 4180): the only CSV reader and writer of the program.
 //!
-//! Fields may be quoted, whatever they hold, and a quoted field may hold commas, quotes and line breaks. Lines end in LF, CRLF
-//! or CR; a byte order mark and blank lines are passed over. Written are LF, and quotes where they are needed. Tables are UTF-8:
-//! a file whose name is not cannot stand in one, see [`name`].
+//! Fields may be quoted, whatever they contain, and a quoted field may contain commas, quotes and line breaks. Lines end in LF,
+//! CRLF or CR; a byte order mark and blank lines are skipped. Output uses LF, and quotes where they are needed. Tables are
+//! UTF-8: a file whose name is not UTF-8 cannot be listed in one, see [`name`].
 
 use std::fs;
 use std::io::{Read, Write};
@@ -22,12 +22,12 @@ pub struct Table {
 /// One row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// The line of the file that it begins on, from 1.
+    /// The line number of the file that it begins on, from 1.
     pub line: usize,
     pub fields: StringRecord,
 }
 
-/// Follows the last row. A quote that is not closed swallows it.
+/// Appended after the last row. An unclosed quote swallows it.
 const END: &[u8] = b"\n\0";
 
 impl Table {
@@ -48,15 +48,15 @@ impl Table {
         if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
             return Err(Error::file(place, "is in UTF-16").advise("save it as CSV in UTF-8"));
         }
-        // Spreadsheets put a byte order mark in front.
+        // Spreadsheets write a byte order mark.
         if bytes.starts_with(b"\xEF\xBB\xBF") {
             bytes.drain(..3);
         }
         Ok(Self { place, bytes })
     }
 
-    /// The rows in their order, without blank ones; or what is wrong with one, by file and line: bytes that are not UTF-8, a
-    /// quote that is not closed.
+    /// The rows in order, without blank ones; or the problem with a row, by file and line: bytes that are not UTF-8, an
+    /// unclosed quote.
     pub fn rows(&self) -> impl Iterator<Item = Result<Row>> {
         let mut reader =
             ReaderBuilder::new().has_headers(false).flexible(true).from_reader(self.bytes.as_slice().chain(END));
@@ -92,7 +92,7 @@ impl Table {
     }
 }
 
-/// Counts lines on the way through a table.
+/// Counts lines while iterating over a table.
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -100,7 +100,7 @@ struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
-    /// The line of the row found at `start`, which may lie before the blank lines above the row. `None` past the end.
+    /// The line of the row at offset `start`, which may precede blank lines above the row. `None` past the end.
     fn line_of_row(&mut self, start: usize) -> Option<usize> {
         while let Some(&byte) = self.bytes.get(self.at) {
             if self.at >= start && !matches!(byte, b'\r' | b'\n') {
@@ -121,7 +121,7 @@ pub fn fields(line: &str) -> Vec<String> {
     first.map_or_else(|| vec![String::new()], |record| record.iter().map(str::to_string).collect())
 }
 
-/// A row, without the end of its line.
+/// A row, without the line ending.
 pub fn line<F: AsRef<str>>(fields: impl IntoIterator<Item = F>) -> String {
     let mut bytes = Vec::new();
     let mut writer = WriterBuilder::new().from_writer(&mut bytes);
@@ -135,7 +135,7 @@ pub fn line<F: AsRef<str>>(fields: impl IntoIterator<Item = F>) -> String {
     String::from_utf8(bytes).unwrap_or_default()
 }
 
-/// Writes rows as they come.
+/// Writes rows incrementally.
 pub struct Writer<W: Write> {
     to: W,
     place: PathBuf,
@@ -147,10 +147,10 @@ impl<W: Write> Writer<W> {
         Self { to, place: place.into() }
     }
 
-    /// Writes a row in one piece.
+    /// Writes a row in a single write.
     ///
     /// # Errors
-    /// Those of the writer below.
+    /// Those of the underlying writer.
     pub fn row<F: AsRef<str>>(&mut self, fields: impl IntoIterator<Item = F>) -> Result<()> {
         let mut row = line(fields);
         row.push('\n');
@@ -158,10 +158,10 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// A path as it stands in a table: as it was given.
+/// A path as it is written to a table: unchanged.
 ///
 /// # Errors
-/// A path that is not UTF-8. Written with other bytes it would be read back as another file.
+/// A path that is not UTF-8. Written in another form it would be read back as another file.
 pub fn name(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| {
         Error::file(path, "its name is not UTF-8, so it cannot stand in a table").advise("rename the file")
@@ -177,7 +177,7 @@ mod tests {
         Table::new("t.csv", content.as_ref().to_vec()).unwrap()
     }
 
-    /// Lines and fields of all rows.
+    /// Line numbers and fields of all rows.
     fn read(content: impl AsRef<[u8]>) -> Vec<(usize, Vec<String>)> {
         let own = |row: Row| (row.line, row.fields.iter().map(str::to_string).collect());
         table(content).rows().map(|row| own(row.unwrap())).collect()

@@ -1,4 +1,4 @@
-//! What the readers of annotation files share: numbered lines, errors with `file:line`, and the choice between
+//! Common parts of the readers of annotation files: numbered lines, errors with `file:line`, and the choice between
 //! stopping at the first problem and listing all of them.
 
 use std::fs;
@@ -8,7 +8,7 @@ use super::photo::{MAX_SIDE, Rect};
 use crate::error::At;
 use crate::{Error, Result};
 
-/// A text file in memory. Bytes that are not UTF-8 are replaced, so that they surface as a bad value of some line.
+/// A text file in memory. Bytes that are not UTF-8 are replaced, so that they show up as an invalid value of some line.
 pub(super) struct Text {
     path: PathBuf,
     content: String,
@@ -18,12 +18,12 @@ impl Text {
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = fs::read(path).at(path)?;
         let content = String::from_utf8_lossy(&bytes);
-        // Spreadsheets put a byte order mark in front.
+        // Spreadsheets write a byte order mark.
         let content = content.trim_start_matches('\u{feff}').to_string();
         Ok(Self { path: path.to_path_buf(), content })
     }
 
-    /// The lines that are not blank, trimmed, with their numbers from 1.
+    /// The non-blank lines, trimmed, with their numbers from 1.
     pub fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
         self.content.lines().enumerate().map(|(i, line)| (i + 1, line.trim())).filter(|(_, line)| !line.is_empty())
     }
@@ -34,20 +34,20 @@ impl Text {
     }
 }
 
-/// Where a reader puts what is wrong with single lines or files.
+/// Collects problems with single lines or files.
 pub struct Problems {
     strict: bool,
-    /// In the order found; if strict, nothing but notices.
+    /// In the order found; if strict, only notices.
     pub list: Vec<Error>,
 }
 
 impl Problems {
-    /// None so far. Strict: the first ends the reading.
+    /// None so far. Strict: the first one stops the reader.
     pub fn new(strict: bool) -> Self {
         Self { strict, list: Vec::new() }
     }
 
-    /// What could be read; `None` if it could not and that was reported.
+    /// The value of a result; `None` for an error that was reported.
     ///
     /// # Errors
     /// As [`Problems::report`].
@@ -58,10 +58,10 @@ impl Problems {
         }
     }
 
-    /// Strict: the error ends the reading. Otherwise it is kept and the reading goes on.
+    /// Strict: returns the error, which stops the reader. Otherwise records it, and reading continues.
     ///
     /// # Errors
-    /// The one given, if strict.
+    /// The error given, if strict.
     pub fn report(&mut self, error: Error) -> Result<()> {
         if self.strict {
             return Err(error);
@@ -70,18 +70,18 @@ impl Problems {
         Ok(())
     }
 
-    /// Keeps what is worth knowing but no fault, so that it ends nothing even if strict.
+    /// Records a notice that is not a problem and never stops the reader.
     pub fn notice(&mut self, notice: Error) {
         self.list.push(notice);
     }
 
-    /// Whether the first problem ends the reading.
+    /// Whether the first problem stops the reader.
     pub fn strict(&self) -> bool {
         self.strict
     }
 }
 
-/// A count as it is read best: 5,048.
+/// A count with thousands separators: 5,048.
 pub(super) fn grouped(count: usize) -> String {
     let digits = count.to_string();
     let mut text = String::new();
@@ -94,7 +94,7 @@ pub(super) fn grouped(count: usize) -> String {
     text
 }
 
-/// A piece of a file as it may stand in a message: quoted, escaped, not too long.
+/// A piece of a file for use in a message: quoted, escaped, truncated.
 pub(super) fn quoted(token: &str) -> String {
     const SHOWN: usize = 40;
     match token.char_indices().nth(SHOWN) {
@@ -103,7 +103,7 @@ pub(super) fn quoted(token: &str) -> String {
     }
 }
 
-/// `x`, `y`, `width`, `height` as a box that can lie in a photo; otherwise what is wrong with it.
+/// `x`, `y`, `width`, `height` as a box that can be in a photo; otherwise the reason why not.
 pub(super) fn parse_box(fields: &[&str]) -> Result<Rect, String> {
     let mut numbers = [0.0_f32; 4];
     for ((number, field), what) in numbers.iter_mut().zip(fields).zip(["x", "y", "width", "height"]) {
@@ -113,7 +113,7 @@ pub(super) fn parse_box(fields: &[&str]) -> Result<Rect, String> {
     check_box(Rect { x, y, width, height })
 }
 
-/// The box itself if it has an area and meets the quadrant that photos lie in.
+/// The box itself if it has an area and intersects the quadrant of non-negative coordinates.
 pub(super) fn check_box(r: Rect) -> Result<Rect, String> {
     let Rect { x, y, width, height } = r;
     let largest = MAX_SIDE as f32;

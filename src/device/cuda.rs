@@ -1,14 +1,14 @@
-//! The driver for NVIDIA GPUs: CUDA's driver API through cudarc, found at run time, so that one binary runs with and
-//! without it. One context, one stream; a lock keeps the order of the calls, so that a capture holds only its own launches.
+//! The driver for NVIDIA GPUs: CUDA's driver API through cudarc, loaded at run time, so that one binary runs with and
+//! without it. One context, one stream; a lock serialises the calls, so that a capture contains only its own launches.
 //!
 //! cudarc's safe layer owns context and stream. Below it everything is a plain handle of the driver API, because memory,
-//! launches and graphs have their own owners here ([`super::Memory`], [`Program`](super::Program)).
+//! launches and graphs are owned here ([`super::Memory`], [`Program`](super::Program)).
 
 mod peaks;
 mod probe;
 mod staging;
 
-pub use probe::{Found, Refusal, fits, probe, properties};
+pub use probe::{DriverInfo, Refusal, fits, probe, properties};
 
 use super::driver::{Attributes, Driver, Graph, Launch, Properties, Ptr};
 use crate::{Error, Result};
@@ -23,10 +23,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Dynamic shared memory that a kernel may have without asking for more.
+/// Dynamic shared memory that a kernel may use without opting in to more.
 const PLAIN_SHARED: u32 = 48 << 10;
 
-/// A fat binary per `.cu` file, and what they hold machine code for: [`super::IMAGES`] and [`super::ARCHITECTURES`].
+/// A fat binary per `.cu` file, and the architectures they have machine code for: [`super::IMAGES`] and
+/// [`super::ARCHITECTURES`].
 #[derive(Debug, Clone, Copy)]
 pub struct Code<'a> {
     pub images: &'a [(&'a str, &'a [u8])],
@@ -36,7 +37,7 @@ pub struct Code<'a> {
 }
 
 impl Code<'static> {
-    /// That of this binary.
+    /// The GPU code of this binary.
     pub const OWN: Self = Self { images: super::IMAGES, architectures: super::ARCHITECTURES, compiler: super::NVCC };
 }
 
@@ -46,7 +47,7 @@ pub struct Cuda {
     properties: Properties,
 }
 
-/// What a captured graph needs, too.
+/// The part that captured graphs need as well.
 struct Core {
     /// `cuda:N`, for messages.
     place: String,
@@ -54,14 +55,14 @@ struct Core {
     stream: Arc<CudaStream>,
     modules: Vec<CUmodule>,
     functions: Mutex<HashMap<String, Function>>,
-    /// Held while anything is put on the stream.
-    turn: Mutex<Staging>,
+    /// Held while work is submitted to the stream.
+    staging: Mutex<Staging>,
     shared_per_block: u32,
 }
 
 // SAFETY: handles of the driver API may be used by any thread that binds the context, which every call here does first.
 unsafe impl Send for Core {}
-// SAFETY: as above; what is not thread-safe of the API (captures) happens under `turn`.
+// SAFETY: as above; the parts of the API that are not thread-safe (captures) run under the lock.
 unsafe impl Sync for Core {}
 
 /// A kernel that has been looked up.
@@ -71,15 +72,15 @@ struct Function {
     registers: u32,
     static_shared: u32,
     local: u32,
-    /// May have all the dynamic shared memory there is.
+    /// Opted in to the maximum dynamic shared memory.
     is_raised: bool,
-    /// Size of its parameter struct, where the driver tells.
+    /// Size of its parameter struct, if the driver reports it.
     parameters: Option<usize>,
 }
 
-/// Where an upload failed.
-enum Stage {
-    /// Asking for so much pinned memory.
+/// The step at which an upload failed.
+enum UploadFault {
+    /// Allocating this amount of pinned memory.
     Pin(usize, DriverError),
     Copy(DriverError),
 }
@@ -89,12 +90,12 @@ impl Cuda {
     ///
     /// # Errors
     /// No GPU code in this build, no driver or one that is too old, no such GPU, one that is too old or busy; each with
-    /// what to do.
+    /// advice.
     pub fn open(ordinal: usize) -> Result<Self, Refusal> {
         Self::open_with(ordinal, Code::OWN)
     }
 
-    /// The first GPU that can be used.
+    /// The first usable GPU.
     ///
     /// # Errors
     /// As [`Cuda::open`], of the first.
@@ -110,7 +111,7 @@ impl Cuda {
         Err(first.unwrap_or_else(|| Error::device("cuda", "no GPU").into()))
     }
 
-    /// Opens GPU `ordinal` with other code.
+    /// Opens GPU `ordinal` with other GPU code.
     ///
     /// # Errors
     /// As [`Cuda::open`].
@@ -134,7 +135,7 @@ impl Cuda {
             return Err(Error::device(place, what).advise(advice).into());
         }
         let context = CudaContext::new(ordinal).map_err(|e| probe::hindered(&place, ordinal, e))?;
-        // SAFETY: nothing of cudarc's that is tracked is used here: all work is on one stream.
+        // SAFETY: cudarc's event tracking is not used here: all work is on one stream.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(|e| retaining(&place, e))?;
         let mut core = Core {
@@ -143,7 +144,7 @@ impl Cuda {
             stream,
             modules: Vec::new(),
             functions: Mutex::default(),
-            turn: Mutex::default(),
+            staging: Mutex::default(),
             shared_per_block: properties.shared_per_block,
         };
         core.load(code, found)?;
@@ -153,17 +154,17 @@ impl Cuda {
 
 impl Core {
     /// Loads the images that have code for this GPU.
-    fn load(&mut self, code: Code<'_>, found: Found) -> Result<()> {
+    fn load(&mut self, code: Code<'_>, found: DriverInfo) -> Result<()> {
         self.bind()?;
         let mut unfit = None;
         for (name, image) in code.images {
             // The driver reads the image's header as words.
             let mut words = vec![0u64; image.len().div_ceil(8) + 1];
             bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..image.len()].copy_from_slice(image);
-            // SAFETY: a fat binary as nvcc made it, aligned, with zeros behind it.
+            // SAFETY: a fat binary as generated by nvcc, aligned and zero-padded.
             match unsafe { result::module::load_data(words.as_ptr().cast()) } {
                 Ok(module) => self.modules.push(module),
-                // A file for other architectures only.
+                // An image for other architectures only.
                 Err(e) if e.0 == CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => unfit = Some((name, e)),
                 Err(e) => return Err(self.refused_code(name, e, code, found)),
             }
@@ -174,7 +175,7 @@ impl Core {
         }
     }
 
-    fn refused_code(&self, image: &str, error: DriverError, code: Code<'_>, found: Found) -> Error {
+    fn refused_code(&self, image: &str, error: DriverError, code: Code<'_>, found: DriverInfo) -> Error {
         let [major, minor] = found.version;
         let what = format!(
             "the driver (for CUDA {major}.{minor}) refuses the code of kernels/{image}.cu, made by {}: {}",
@@ -192,11 +193,11 @@ impl Core {
         self.stream.cu_stream()
     }
 
-    /// The right to put work on the stream, with the context bound.
-    fn turn(&self) -> Result<MutexGuard<'_, Staging>> {
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Acquires the lock to submit work to the stream, with the context bound.
+    fn lock(&self) -> Result<MutexGuard<'_, Staging>> {
+        let guard = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         self.bind()?;
-        Ok(turn)
+        Ok(guard)
     }
 
     fn failed(&self, error: DriverError) -> Error {
@@ -226,7 +227,7 @@ impl Core {
         if launch.shared > PLAIN_SHARED && !function.is_raised {
             let most = self.shared_per_block.saturating_sub(function.static_shared);
             let which = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: a function of a module that is loaded.
+            // SAFETY: a function of a loaded module.
             unsafe { result::function::set_function_attribute(function.handle, which, most as i32) }.map_err(at)?;
             function.is_raised = true;
         }
@@ -237,11 +238,11 @@ impl Core {
         Ok(*function)
     }
 
-    /// A kernel by name, from the first module that has it.
+    /// Looks up a kernel by name, in the first module that has it.
     fn find(&self, name: &str) -> Result<Option<CUfunction>, DriverError> {
         let Ok(name) = CString::new(name) else { return Ok(None) };
         for &module in &self.modules {
-            // SAFETY: a module that is loaded.
+            // SAFETY: a loaded module.
             match unsafe { result::module::get_function(module, name.clone()) } {
                 Ok(function) => return Ok(Some(function)),
                 Err(e) if e.0 == CUresult::CUDA_ERROR_NOT_FOUND => {}
@@ -251,14 +252,14 @@ impl Core {
         Ok(None)
     }
 
-    /// Puts a launch on the stream; the caller has the turn.
+    /// Submits a launch to the stream; the caller holds the lock.
     fn start(&self, launch: &Launch) -> Result<()> {
         let function = self.function(launch)?;
         let [x, y, z] = launch.grid;
         // The driver copies the struct before it returns.
         let mut arguments = [launch.parameters.as_ptr().cast_mut().cast::<c_void>()];
-        // SAFETY: the one parameter is a struct of the size that the kernel takes; what its addresses point to is the
-        // caller's business, as for every launch.
+        // SAFETY: the only parameter is a struct of the size that the kernel takes; the validity of the addresses in it is the
+        // caller's responsibility, as for every launch.
         let result = unsafe {
             let block = (launch.block, 1, 1);
             result::launch_kernel(function.handle, (x, y, z), block, launch.shared, self.raw_stream(), &mut arguments)
@@ -266,12 +267,12 @@ impl Core {
         result.map_err(|e| blame(Error::device(launch.describe(), explain(e)), e))
     }
 
-    /// Captures what `work` puts on the stream; the caller has the turn.
+    /// Captures what `work` submits to the stream; the caller holds the lock.
     fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<CUgraphExec> {
         let failed = |e: DriverError| self.failed(e).within("graph capture");
         let stream = self.raw_stream();
-        // SAFETY: a stream of this context. A capture that has begun is ended whatever happens in it; the graph is
-        // needed no longer once it is instantiated.
+        // SAFETY: a stream of this context. A capture that has begun is always ended, even after an error; the graph is not
+        // needed once it is instantiated.
         unsafe {
             let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
             result::stream::begin_capture(stream, mode).map_err(failed)?;
@@ -308,9 +309,9 @@ impl Drop for Core {
             return;
         }
         let _ = self.wait();
-        // SAFETY: nothing runs any more, and nobody else has these.
+        // SAFETY: nothing is running any more, and these have no other users.
         unsafe {
-            self.turn.get_mut().unwrap_or_else(PoisonError::into_inner).release();
+            self.staging.get_mut().unwrap_or_else(PoisonError::into_inner).release();
             for &module in &self.modules {
                 let _ = result::module::unload(module);
             }
@@ -351,29 +352,29 @@ impl Driver for Cuda {
 
     fn free(&self, memory: Ptr) {
         if self.core.bind().is_ok() {
-            // SAFETY: from `allocate`, by the trait's contract; the driver waits for what uses it.
+            // SAFETY: from `allocate`, by the trait's contract; the driver waits for work that uses it.
             let _ = unsafe { result::free_sync(memory.0) };
         }
     }
 
     fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()> {
-        let mut staging = self.core.turn()?;
+        let mut staging = self.core.lock()?;
         // SAFETY: the context is bound, and `to` lies in memory of `allocate` with room, by the trait's contract.
         unsafe { staging.upload(to.0, bytes, self.core.raw_stream()) }.map_err(|stage| match stage {
-            Stage::Pin(bytes, e) => {
+            UploadFault::Pin(bytes, e) => {
                 let what = format!("no {} of pinned host memory for uploads: {}", size(bytes as u64), explain(e));
                 Error::device(&self.core.place, what).advise("free some memory of the host")
             }
-            Stage::Copy(e) => self.core.failed(e),
+            UploadFault::Copy(e) => self.core.failed(e),
         })
     }
 
     fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()> {
-        let _turn = self.core.turn()?;
+        let _guard = self.core.lock()?;
         if !bytes.is_empty() {
-            // SAFETY: `from` lies in memory of `allocate`, by the trait's contract; `bytes` is borrowed until the wait ends.
+            // SAFETY: `from` is in memory of `allocate`, by the trait's contract; `bytes` is borrowed until the wait ends.
             let copied = unsafe { result::memcpy_dtoh_async(bytes, from.0, self.core.raw_stream()) };
-            // Waited for even after an error: the copy may have begun.
+            // Wait even after an error: the copy may have begun.
             let waited = self.core.wait();
             copied.map_err(|e| self.core.failed(e))?;
             waited?;
@@ -382,7 +383,7 @@ impl Driver for Cuda {
     }
 
     fn launch(&self, launch: &Launch) -> Result<()> {
-        let _turn = self.core.turn()?;
+        let _guard = self.core.lock()?;
         self.core.start(launch)
     }
 
@@ -392,7 +393,7 @@ impl Driver for Cuda {
     }
 
     fn capture(&self, launches: &[Launch]) -> Result<Box<dyn Graph>> {
-        let _turn = self.core.turn()?;
+        let _guard = self.core.lock()?;
         // Code may be loaded on first use, which a capture does not allow.
         launches.iter().try_for_each(|launch| self.core.function(launch).map(|_| ()))?;
         let executable = self.core.record(|| launches.iter().try_for_each(|launch| self.core.start(launch)))?;
@@ -404,10 +405,10 @@ impl Driver for Cuda {
     }
 
     fn time(&self, launches: &[Launch]) -> Result<Vec<f64>> {
-        let _turn = self.core.turn()?;
+        let _guard = self.core.lock()?;
         launches.iter().try_for_each(|launch| self.core.function(launch).map(|_| ()))?;
         let events = Events::new(&self.core, launches.len() + 1)?;
-        // As one graph, so that short kernels do not wait for the host between them.
+        // As one graph, so that short kernels do not wait for the host in between.
         let marked = |mark: &dyn Fn(CUevent) -> Result<(), DriverError>| {
             mark(events.0[0]).map_err(|e| self.core.failed(e))?;
             launches.iter().zip(&events.0[1..]).try_for_each(|(launch, &event)| {
@@ -420,7 +421,7 @@ impl Driver for Cuda {
         let external = |event| unsafe { sys::cuEventRecordWithFlags(event, stream, 1).result() };
         match self.core.record(|| marked(&external)) {
             Ok(executable) => {
-                // SAFETY: made just now; destroyed when it has run.
+                // SAFETY: created just now; destroyed after it has run.
                 unsafe {
                     let started = result::graph::launch(executable, stream).map_err(|e| self.core.failed(e));
                     let waited = self.core.wait();
@@ -429,7 +430,7 @@ impl Driver for Cuda {
                     waited?;
                 }
             }
-            // A driver that cannot record events in a graph: one by one, with the host's gaps in short ones.
+            // A driver that cannot record events in a graph: launch individually, including host gaps between short kernels.
             Err(_) => {
                 // SAFETY: as above.
                 marked(&|event| unsafe { event::record(event, stream) })?;
@@ -445,7 +446,7 @@ impl Driver for Cuda {
     }
 
     fn run_in_ranges(&self, launches: &[Launch]) -> Result<bool> {
-        // SAFETY: only looks whether the library can be loaded.
+        // SAFETY: only checks whether the library can be loaded.
         if !unsafe { cudarc::nvtx::sys::is_culib_present() } {
             return Ok(false);
         }
@@ -460,7 +461,7 @@ impl Driver for Cuda {
     fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>> {
         self.core.bind()?;
         let Function { handle, registers, static_shared, local, .. } = self.core.function(launch)?;
-        // SAFETY: a function of a module that is loaded.
+        // SAFETY: a function of a loaded module.
         let blocks = unsafe {
             result::occupancy::max_active_block_per_multiprocessor(handle, launch.block as i32, launch.shared as usize)
         };
@@ -476,7 +477,7 @@ impl Driver for Cuda {
         let names: BTreeSet<String> = if listed.iter().all(|name| probe::has(name)) {
             self.core.modules.iter().flat_map(|&module| names(module)).collect()
         } else {
-            // Before CUDA 12.4: those that the emulator knows, too.
+            // Before CUDA 12.4: the kernels that the emulator also has.
             #[cfg(feature = "simt")]
             let known = super::emulator::kernels();
             #[cfg(not(feature = "simt"))]
@@ -490,7 +491,7 @@ impl Driver for Cuda {
 /// Names of the kernels of a module; CUDA 12.4.
 fn names(module: CUmodule) -> Vec<String> {
     let mut count = 0;
-    // SAFETY: a module that is loaded; the list has room for as many as the driver counts; names live as long as it.
+    // SAFETY: a loaded module; the list has room for the number that the driver reports; names live as long as the module.
     unsafe {
         if sys::cuModuleGetFunctionCount(&mut count, module).result().is_err() {
             return Vec::new();
@@ -508,9 +509,9 @@ fn names(module: CUmodule) -> Vec<String> {
     }
 }
 
-/// What the driver knows of a kernel; asking loads its code, if that has not been done.
+/// Attributes of a kernel; querying them loads its code if necessary.
 fn look(handle: CUfunction) -> Result<Function, DriverError> {
-    // SAFETY: a function of a module that is loaded.
+    // SAFETY: a function of a loaded module.
     let number = |which| unsafe { result::function::get_function_attribute(handle, which) }.map(i32::unsigned_abs);
     let parameters = || {
         let (mut offset, mut size) = (0, 0);
@@ -529,7 +530,7 @@ fn look(handle: CUfunction) -> Result<Function, DriverError> {
     })
 }
 
-/// Events that time; destroyed when dropped.
+/// Timing events; destroyed when dropped.
 struct Events(Vec<CUevent>);
 
 impl Events {
@@ -545,7 +546,7 @@ impl Events {
 impl Drop for Events {
     fn drop(&mut self) {
         for &event in &self.0 {
-            // SAFETY: made in `new`; the context is bound, for they are used within one call.
+            // SAFETY: created in `new`; the context is bound, because they are used within one call.
             let _ = unsafe { event::destroy(event) };
         }
     }
@@ -558,12 +559,12 @@ struct Captured {
     name: String,
 }
 
-// SAFETY: as for `Core`; it is launched in turn only.
+// SAFETY: as for `Core`; launched only under the lock.
 unsafe impl Send for Captured {}
 
 impl Graph for Captured {
     fn launch(&self) -> Result<()> {
-        let _turn = self.core.turn()?;
+        let _guard = self.core.lock()?;
         // SAFETY: an executable graph and a stream of this context.
         let result = unsafe { result::graph::launch(self.executable, self.core.raw_stream()) };
         result.map_err(|e| blame(Error::device(&self.name, explain(e)), e))
@@ -572,15 +573,15 @@ impl Graph for Captured {
 
 impl Drop for Captured {
     fn drop(&mut self) {
-        if let Ok(_turn) = self.core.turn() {
+        if let Ok(_guard) = self.core.lock() {
             let _ = self.core.wait();
-            // SAFETY: it does not run any more.
+            // SAFETY: it is not running any more.
             let _ = unsafe { result::graph::exec_destroy(self.executable) };
         }
     }
 }
 
-/// The driver's words for an error, `an illegal memory access was encountered (CUDA error 700)`; asks the driver, so only
+/// The driver's message for an error, `an illegal memory access was encountered (CUDA error 700)`; calls the driver, so only
 /// after a probe.
 fn explain(error: DriverError) -> String {
     let number = error.0 as u32;
@@ -594,7 +595,7 @@ fn retaining(place: &str, error: DriverError) -> Error {
     Error::device(place, explain(error)).advise("see what nvidia-smi says")
 }
 
-/// Says how to find the kernel that an error comes from, which a later call reported.
+/// Advice on finding the kernel that caused an error reported by a later call.
 fn blame(error: Error, cause: DriverError) -> Error {
     use CUresult as E;
     match cause.0 {

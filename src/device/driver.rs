@@ -1,6 +1,6 @@
-//! What Weft asks of a GPU: memory, copies, launches by name, graphs, times. Two drivers answer: the CUDA driver through
-//! cudarc ([`super::cuda`]) and the emulator ([`super::emulator`]). Everything above this trait is written once, so launch
-//! geometry, memory plans and graphs are under test on machines without a GPU.
+//! The GPU interface that Weft needs: memory, copies, launches by name, graphs, timing. It has two implementations: the CUDA
+//! driver through cudarc ([`super::cuda`]) and the emulator ([`super::emulator`]). Everything above this trait is written
+//! once, so launch geometry, memory plans and graphs are tested on machines without a GPU.
 
 use crate::Result;
 use bytemuck::{NoUninit, Pod, Zeroable};
@@ -12,16 +12,16 @@ use std::sync::Arc;
 pub struct Ptr(pub u64);
 
 impl Ptr {
-    /// No address.
+    /// The null address.
     pub const NULL: Self = Self(0);
 
-    /// The address `bytes` further on.
+    /// The address `bytes` bytes further on.
     pub fn offset(self, bytes: usize) -> Self {
         Self(self.0 + bytes as u64)
     }
 }
 
-/// Defines the parameter struct of a kernel: plain data, by value, as in the `.cu` file, where `PARAMETERS(Name, size)`
+/// Defines the parameter struct of a kernel: plain data, passed by value, as in the `.cu` file, where `PARAMETERS(Name, size)`
 /// asserts the same size.
 #[macro_export]
 macro_rules! kernel_parameters {
@@ -35,16 +35,16 @@ macro_rules! kernel_parameters {
     };
 }
 
-/// What a launch does, counted by hand: the base of every roofline.
+/// The work of a launch, counted by hand: the basis of every roofline.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
     /// Floating-point operations (a multiply-add is two).
     pub flops: u64,
-    /// Bytes that must be read and written at least once.
+    /// Minimum memory traffic in bytes: each value read and written once.
     pub bytes: u64,
 }
 
-/// A kernel with its launch geometry and parameters; plain data, so that a list of them is a program.
+/// A kernel with its launch geometry and parameters; plain data, so that a list of launches is a program.
 #[derive(Debug, Clone)]
 pub struct Launch {
     /// Name of an `extern "C" __global__` function under kernels/.
@@ -59,7 +59,7 @@ pub struct Launch {
     pub parameters: Arc<[u8]>,
     /// What it computes and moves, for profiles.
     pub work: Work,
-    /// What it is for, for messages and tables: a layer's name.
+    /// Its purpose, for messages and tables: a layer's name.
     pub label: Arc<str>,
 }
 
@@ -77,17 +77,17 @@ impl Launch {
         }
     }
 
-    /// With dynamic shared memory.
+    /// Sets the dynamic shared memory.
     pub fn shared(self, bytes: usize) -> Self {
         Self { shared: bytes as u32, ..self }
     }
 
-    /// With what it computes (FLOPs) and moves (bytes).
+    /// Sets what it computes (FLOPs) and moves (bytes).
     pub fn work(self, flops: u64, bytes: u64) -> Self {
         Self { work: Work { flops, bytes }, ..self }
     }
 
-    /// From 2^32 threads on: kernels count them in 32 bits.
+    /// True from 2^32 threads on: kernels index threads in 32 bits.
     pub fn is_too_large(&self) -> bool {
         u64::from(self.grid[0]) * u64::from(self.block) > u64::from(u32::MAX)
     }
@@ -103,24 +103,24 @@ impl Launch {
     }
 }
 
-/// What a GPU is and can do.
+/// Properties of a GPU.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Properties {
-    /// As the driver calls it.
+    /// Name reported by the driver.
     pub name: String,
-    /// Compute capability, `[9, 0]` for an H100. What the emulator claims: it runs everything but device-only kernels.
+    /// Compute capability, `[9, 0]` for an H100. For the emulator the value it reports: it runs all but device-only kernels.
     pub capability: [u32; 2],
     /// Streaming multiprocessors.
     pub multiprocessors: u32,
-    /// Bytes of dynamic shared memory that a block may ask for.
+    /// Maximum dynamic shared memory of a block in bytes.
     pub shared_per_block: u32,
-    /// Bytes of shared memory of a multiprocessor.
+    /// Shared memory of a multiprocessor in bytes.
     pub shared_per_multiprocessor: u32,
-    /// Most resident threads of a multiprocessor.
+    /// Maximum number of resident threads on a multiprocessor.
     pub threads_per_multiprocessor: u32,
     /// Bytes of device memory.
     pub memory: u64,
-    /// Peak rates for the roofline; `None` where nobody knows them (the emulator).
+    /// Peak rates for the roofline; `None` where they are unknown (the emulator).
     pub peaks: Option<Peaks>,
 }
 
@@ -137,7 +137,7 @@ pub struct Peaks {
     pub memory: f64,
 }
 
-/// What the compiler made of a kernel, and how many of its blocks a multiprocessor holds.
+/// Resource usage of a compiled kernel, and how many of its blocks fit on a multiprocessor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// Registers of a thread.
@@ -146,25 +146,25 @@ pub struct Attributes {
     pub static_shared: u32,
     /// Bytes of local memory of a thread: spills and stack.
     pub local: u32,
-    /// Blocks of the asked size and dynamic shared memory on one multiprocessor.
+    /// Resident blocks per multiprocessor at the given block size and dynamic shared memory.
     pub blocks_per_multiprocessor: u32,
 }
 
-/// Launches that were captured once and are started together.
+/// Launches that were captured once and are started as one.
 pub trait Graph: Send {
     /// Starts it on the driver's stream; does not wait.
     fn launch(&self) -> Result<()>;
 }
 
-/// A GPU, real or emulated. One stream: everything happens in the order of the calls.
+/// A GPU, real or emulated. One stream: all work runs in call order.
 pub trait Driver: Send + Sync {
-    /// What the device is and can do.
+    /// Properties of the device.
     fn properties(&self) -> &Properties;
 
-    /// Bytes of device memory that are free now.
+    /// Bytes of device memory that are currently free.
     fn free_memory(&self) -> Result<u64>;
 
-    /// Whether device memory is the host's (the emulator).
+    /// Whether device memory is host memory (the emulator).
     fn is_host(&self) -> bool {
         false
     }
@@ -172,16 +172,16 @@ pub trait Driver: Send + Sync {
     /// Allocates; contents undefined, aligned to 256 bytes.
     ///
     /// # Errors
-    /// Out of memory: what was asked for and what is free.
+    /// Out of memory: what was requested and what is free.
     fn allocate(&self, bytes: usize) -> Result<Ptr>;
 
-    /// Gives back what [`Driver::allocate`] gave.
+    /// Frees memory of [`Driver::allocate`].
     fn free(&self, memory: Ptr);
 
-    /// Copies to the device; `bytes` may be reused at once.
+    /// Copies to the device; `bytes` may be reused on return.
     fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()>;
 
-    /// Waits for everything before, and copies from the device.
+    /// Waits for all previous work, and copies from the device.
     fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()>;
 
     /// Starts a kernel.
@@ -190,17 +190,17 @@ pub trait Driver: Send + Sync {
     /// Names kernel, layer and geometry.
     fn launch(&self, launch: &Launch) -> Result<()>;
 
-    /// Waits for everything that was started.
+    /// Waits for all submitted work.
     fn synchronize(&self) -> Result<()>;
 
     /// Captures launches as one graph.
     fn capture(&self, launches: &[Launch]) -> Result<Box<dyn Graph>>;
 
-    /// Runs launches one after the other and gives the seconds each took.
+    /// Runs launches sequentially and returns the seconds each took.
     fn time(&self, launches: &[Launch]) -> Result<Vec<f64>>;
 
-    /// Runs launches one by one, those of one layer inside a named NVTX range, for Nsight Systems. False where there is no
-    /// NVTX library: nothing was run then.
+    /// Runs launches one by one, those of each layer inside a named NVTX range, for Nsight Systems. Returns false, without
+    /// running anything, where there is no NVTX library.
     ///
     /// # Errors
     /// As [`Driver::launch`].
@@ -208,7 +208,7 @@ pub trait Driver: Send + Sync {
         Ok(false)
     }
 
-    /// What is known of a launch's kernel; `None` where there is no compiler's account (the emulator).
+    /// Resource usage of a launch's kernel; `None` where there is no compiler report (the emulator).
     fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>>;
 
     /// Names of all kernels that can be launched.

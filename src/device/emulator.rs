@@ -1,5 +1,5 @@
-//! The driver that needs no GPU: the same kernels, compiled for the host, run thread by thread. With `checked` every
-//! access is looked at, and a finding comes back as the launch's error.
+//! The driver that needs no GPU: the same kernels, compiled for the host, run thread by thread. With `checked`, every
+//! access is checked, and a finding is returned as the launch's error.
 
 use super::driver::{Attributes, Driver, Graph, Launch, Properties, Ptr};
 use crate::memory;
@@ -33,7 +33,7 @@ pub struct Options {
 /// use std::sync::Arc;
 /// use weft::device::{Device, Emulator, EmulatorOptions, Gpu, Precision};
 ///
-/// // The kernels in bf16, with every access checked, threads in an order that depends on the seed.
+/// // The kernels in bf16, with every access checked, threads in a seed-dependent order.
 /// let emulator = Emulator::new(EmulatorOptions { checked: true, seed: Some(7) });
 /// let gpu = Gpu { precision: Precision::Bf16, separate_buffers: true, ..Gpu::new(Arc::new(emulator)) };
 /// assert!(Device::Gpu(gpu).is_emulated());
@@ -50,7 +50,7 @@ struct Shared {
 }
 
 impl Emulator {
-    /// An emulator of a device of compute capability 8.0.
+    /// An emulated device of compute capability 8.0.
     pub fn new(options: Options) -> Self {
         let properties = Properties {
             name: if options.checked { "emulator (checked)".into() } else { "emulator".into() },
@@ -80,7 +80,7 @@ impl Shared {
             .map_err(|e| Error::device(launch.describe(), e))
     }
 
-    /// Calls `with` with the buffer that holds `[at, at + len)`, and the offset in it.
+    /// Calls `with` with the buffer that contains `[at, at + len)`, and the offset in it.
     fn within<T>(&self, at: Ptr, len: usize, with: impl FnOnce(&mut simt::Buffer, usize) -> T) -> Result<T> {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         let holds =

@@ -1,7 +1,7 @@
-//! A GPU as the engine uses it: memory that frees itself, and programs. A program is a list of launches with all their
-//! parameters, made once when a plan is made, because every shape and address is fixed by then; running it allocates
-//! nothing and uploads no metadata, so it can be captured as a graph. What changes from step to step lies in device
-//! memory at a fixed place ([`Step`]).
+//! GPU access for the engine: memory that is freed on drop, and programs. A program is a list of launches with all their
+//! parameters, built once with a plan, when every shape and address is fixed; running it allocates nothing and uploads no
+//! metadata, so it can be captured as a graph. What changes from step to step is at a fixed address in device
+//! memory ([`Step`]).
 
 use super::driver::{Driver, Graph, Launch, Ptr};
 use crate::kernel_parameters;
@@ -12,7 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Arithmetic and storage of a net on a GPU. Sums are f32 in all of them, master weights and their gradients too.
+/// Arithmetic and storage of a net on a GPU. Sums, master weights and their gradients are f32 in all of them.
 ///
 /// ```
 /// use weft::device::Precision;
@@ -37,12 +37,12 @@ impl Precision {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::F32, Self::Tf32, Self::F16, Self::Bf16];
 
-    /// Ending of kernels that multiply in this precision.
+    /// Name suffix of kernels that multiply in this precision.
     pub fn math(self) -> &'static str {
         ["f32", "tf32", "f16", "bf16"][self as usize]
     }
 
-    /// Ending of kernels that read and write activations of this precision.
+    /// Name suffix of kernels that read and write activations of this precision.
     pub fn storage(self) -> &'static str {
         ["f32", "f32", "f16", "bf16"][self as usize]
     }
@@ -52,13 +52,13 @@ impl Precision {
         [4, 4, 2, 2][self as usize]
     }
 
-    /// Largest relative error of a number that is rounded once: as memory keeps it, for tf32 as the tensor cores read it.
+    /// Largest relative error of a single rounding: to the storage type, for tf32 as the tensor cores read it.
     pub fn unit_roundoff(self) -> f64 {
         let digits = [24, 11, 11, 8][self as usize];
         0.5f64.powi(digits)
     }
 
-    /// `x` as it is multiplied: as memory keeps it, for tf32 as the tensor cores read it (halves away from zero).
+    /// `x` as used in products: rounded to the storage type, for tf32 as the tensor cores read it (halves away from zero).
     pub fn round_factor(self, x: f32) -> f32 {
         match self {
             Self::F32 => x,
@@ -87,13 +87,13 @@ impl FromStr for Precision {
     }
 }
 
-/// How convolutions are computed.
+/// Algorithm of convolutions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Convolution {
     /// Windows are gathered while a tile is loaded.
     #[default]
     Implicit,
-    /// Windows are written out (im2col), then one plain matrix product.
+    /// Windows are written out (im2col), followed by one plain matrix product.
     Im2col,
 }
 
@@ -109,7 +109,7 @@ impl FromStr for Convolution {
     }
 }
 
-/// A GPU, real or emulated, and how to compute on it. Cheap to clone.
+/// A GPU, real or emulated, and its compute settings. Cheap to clone.
 #[derive(Clone)]
 pub struct Gpu {
     /// What launches kernels.
@@ -118,8 +118,8 @@ pub struct Gpu {
     pub precision: Precision,
     /// Algorithm of convolutions.
     pub convolution: Convolution,
-    /// Every buffer is an allocation of its own and nothing shares memory, so that a checked emulator sees every access
-    /// beyond one.
+    /// Every buffer is a separate allocation and no memory is shared, so that a checked emulator detects every out-of-bounds
+    /// access.
     pub separate_buffers: bool,
 }
 
@@ -135,7 +135,7 @@ impl Gpu {
         Self { driver, precision: Precision::default(), convolution: Convolution::default(), separate_buffers: false }
     }
 
-    /// Whether products in `precision` run here: all but f32 need tensor cores that know the type, and `cp.async`.
+    /// Whether products in `precision` run here: all but f32 need tensor cores that support the type, and `cp.async`.
     pub fn has(&self, precision: Precision) -> bool {
         precision == Precision::F32 || self.driver.properties().capability[0] >= 8
     }
@@ -143,7 +143,7 @@ impl Gpu {
     /// Memory for `bytes` bytes, contents undefined.
     ///
     /// # Errors
-    /// Out of memory: what was asked for and what is free.
+    /// Out of memory: what was requested and what is free.
     pub fn memory(&self, bytes: usize) -> Result<Memory> {
         let ptr = self.driver.allocate(bytes.max(16))?;
         Ok(Memory { driver: self.driver.clone(), ptr })
@@ -162,7 +162,7 @@ impl Gpu {
     /// `count` values from the device.
     ///
     /// # Errors
-    /// A kernel that failed before.
+    /// A kernel that failed earlier.
     pub fn download<T: Pod>(&self, from: Ptr, count: usize) -> Result<Vec<T>> {
         let mut values = memory::zeroed(count, "what comes from the device")?;
         self.driver.download(from, bytemuck::cast_slice_mut(&mut values))?;
@@ -193,7 +193,7 @@ kernel_parameters! {
     }
 }
 
-/// Launches in the order in which they run, and their graph once it has been captured.
+/// Launches in execution order, and their graph once it has been captured.
 #[derive(Default)]
 pub struct Program {
     /// The launches, in order.
@@ -202,13 +202,13 @@ pub struct Program {
 }
 
 impl Program {
-    /// A program of these launches; nothing runs yet.
+    /// A program of these launches; starts nothing.
     pub fn new(launches: Vec<Launch>) -> Self {
         Self { launches, graph: None }
     }
 
-    /// Starts all launches: one by one the first time, as a graph from then on. With `WEFT_SYNC=1` always one by one,
-    /// waiting after each, so that an error names the launch that made it.
+    /// Starts all launches: individually the first time, as a graph from then on. With `WEFT_SYNC=1` always individually,
+    /// waiting after each, so that an error names the launch that caused it.
     ///
     /// # Errors
     /// The first launch that fails, by name.
@@ -231,12 +231,12 @@ impl Program {
     }
 }
 
-/// Whether `WEFT_SYNC` asks for a wait after every launch.
+/// Whether `WEFT_SYNC` requests a wait after every launch.
 fn synchronous() -> bool {
     std::env::var_os("WEFT_SYNC").is_some_and(|value| value != "0" && !value.is_empty())
 }
 
-/// Collects the launches of a pass; operations write to it.
+/// Collects the launches of a pass; operations append to it.
 pub struct Recorder<'a> {
     /// Where the launches will run.
     pub gpu: &'a Gpu,
@@ -251,7 +251,7 @@ impl<'a> Recorder<'a> {
         Self { gpu, launches: Vec::new(), label: Arc::from("") }
     }
 
-    /// What the launches from here on are for.
+    /// Sets the label of the launches that follow.
     pub fn label(&mut self, label: &str) {
         self.label = Arc::from(label);
     }
@@ -261,7 +261,7 @@ impl<'a> Recorder<'a> {
         self.gpu.precision
     }
 
-    /// `name` with the ending of kernels that read and write activations as they are stored.
+    /// `name` with the suffix of kernels that read and write activations in the storage type.
     pub fn stored(&self, name: &str) -> String {
         format!("{name}_{}", self.precision().storage())
     }

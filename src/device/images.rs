@@ -1,2 +1,2 @@
-//! The GPU code in this binary, as build.rs left it: one fat binary per `.cu` file, or nothing where nvcc was missing.
+//! The GPU code in this binary, as compiled by build.rs: one fat binary per `.cu` file, or nothing where nvcc was missing.
 include!(concat!(env!("OUT_DIR"), "/images.rs"));

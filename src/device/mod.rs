@@ -1,4 +1,4 @@
-//! Where a network runs. `auto` takes the best that is there and says so.
+//! Devices that networks run on. `auto` selects the best available one and logs it.
 
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
@@ -22,7 +22,7 @@ use crate::{Error, Result};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use std::sync::Arc;
 
-/// A device that is ready.
+/// An opened device.
 ///
 /// ```
 /// use weft::device::{Convolution, Device, Precision};
@@ -51,7 +51,7 @@ impl Device {
         }
     }
 
-    /// The same with what nets run on: threads, or the precision.
+    /// The same with the execution settings of nets: threads, or the precision.
     pub fn describe(&self) -> String {
         match self {
             Self::Cpu => format!("CPU, {} threads", rayon::current_num_threads()),
@@ -59,7 +59,7 @@ impl Device {
         }
     }
 
-    /// The GPU, if it is one.
+    /// The GPU, if the device is one.
     pub fn gpu(&self) -> Option<&Gpu> {
         match self {
             Self::Cpu => None,
@@ -67,14 +67,24 @@ impl Device {
         }
     }
 
-    /// What the GPU is and can do.
+    /// Properties of the GPU.
     pub fn properties(&self) -> Option<Properties> {
         self.gpu().map(|gpu| gpu.driver.properties().clone())
     }
 
-    /// True for the emulator, whose times say nothing of a GPU.
+    /// True for the emulator, whose timings say nothing about a GPU.
     pub fn is_emulated(&self) -> bool {
         self.gpu().is_some_and(|gpu| gpu.driver.properties().peaks.is_none())
+    }
+
+    /// Batch sizes worth trying where the fastest is wanted, smallest first.
+    pub fn batches(&self) -> &'static [usize] {
+        match self {
+            Self::Cpu => &[8, 16, 32, 64],
+            // The emulator's time says nothing about a batch.
+            Self::Gpu(_) if self.is_emulated() => &[8],
+            Self::Gpu(_) => &[32, 128, 512, 1024],
+        }
     }
 
     /// Host threads that results depend on: sums over a batch are split among them on the CPU. 0 on a GPU.
@@ -82,11 +92,11 @@ impl Device {
         if self.gpu().is_some() { 0 } else { rayon::current_num_threads() }
     }
 
-    /// The same device with nets in another precision and convolutions by another algorithm; the CPU has f32 and one
+    /// The same device with nets in another precision and another convolution algorithm; the CPU supports only f32 and one
     /// algorithm.
     ///
     /// # Errors
-    /// A precision that the device does not have.
+    /// A precision that the device does not support.
     pub fn with(self, precision: Precision, convolution: Convolution) -> Result<Self> {
         let place = format!("precision {precision}");
         match self {
@@ -110,11 +120,11 @@ impl Device {
         }
     }
 
-    /// Opens `auto`, `cpu`, `cuda`, `cuda:N`, `simt` or `simt:checked`. `auto` is a usable GPU, else the CPU, and logs which;
-    /// where nobody expects a GPU (no driver, no GPU code) it logs nothing. `cuda` is the first usable GPU.
+    /// Opens `auto`, `cpu`, `cuda`, `cuda:N`, `simt` or `simt:checked`. `auto` is a usable GPU, otherwise the CPU, and logs
+    /// which; where no GPU is expected (no driver, no GPU code) it logs nothing. `cuda` is the first usable GPU.
     ///
     /// # Errors
-    /// No such device, or one that cannot be used, and why.
+    /// No such device, or one that is unusable, with the reason.
     pub fn open(text: &str) -> Result<Self> {
         match text {
             "cpu" => Ok(Self::Cpu),
@@ -130,7 +140,7 @@ impl Device {
         }
     }
 
-    /// The first usable GPU, else the CPU.
+    /// The first usable GPU, otherwise the CPU.
     #[cfg(feature = "cuda")]
     fn best() -> Self {
         match Cuda::open_any() {
@@ -139,7 +149,7 @@ impl Device {
                 Self::Gpu(Gpu::new(Arc::new(cuda)))
             }
             Err(refusal) => {
-                // Without GPU code it matters only where there is a GPU.
+                // Missing GPU code matters only where there is a GPU.
                 let expected = !refusal.plain || (IMAGES.is_empty() && cuda::probe().is_ok());
                 if expected {
                     log::warn!("computing on the CPU; {}", refusal.error);
@@ -155,7 +165,7 @@ impl Device {
     }
 }
 
-/// A GPU by its number, or the first one that can be used.
+/// A GPU by its number, or the first usable one.
 #[cfg(feature = "cuda")]
 fn cuda(ordinal: Option<usize>) -> Result<Device> {
     let found = match ordinal {

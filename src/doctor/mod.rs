@@ -1,17 +1,17 @@
-//! `weft doctor`: what is here, and whether every kernel does on this very device what the CPU does.
+//! `weft doctor`: what is available on this machine, and whether every kernel matches the CPU on this device.
 //!
-//! Small nets (the quick ones of [`cases`]), one per operation and path, run on the device in each precision and on the CPU; a
-//! kernel gets the worst error of the cases in which it ran. Kernels that belong to no layer have checks of their own
+//! Small nets (the quick ones of [`cases`]), one per operation and code path, run on the device in each precision and on the CPU;
+//! a kernel is assigned the worst error of the cases in which it ran. Kernels that belong to no layer have checks of their own
 //! ([`standalone`]).
 
 pub mod standalone;
 mod tally;
 
-pub use tally::{Row, Tally};
+pub use tally::{KernelRow, Tally};
 
 use crate::Result;
 #[cfg(feature = "cuda")]
-use crate::device::cuda::{self, Found};
+use crate::device::cuda::{self, DriverInfo};
 use crate::device::{ARCHITECTURES, Convolution, Device, Gpu, Launch, NVCC, Precision, Properties};
 use crate::net::{Net, Parameters, Purpose, Session, Spec};
 use crate::ops::cases::{self, Case};
@@ -23,26 +23,26 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What this binary and this machine have.
+/// Capabilities of this binary and this machine.
 #[derive(Debug)]
 pub struct Machine {
-    /// The vector instructions that the CPU's loops and products use.
+    /// The vector instructions used by the CPU's loops and products.
     pub vectors: Level,
     /// The compiler's version line; empty without GPU code.
     pub compiler: &'static str,
     pub architectures: &'static [&'static str],
     /// The newest CUDA that the driver supports, or why there is none.
     pub driver: std::result::Result<[u32; 2], String>,
-    /// GPUs that the driver knows, and whether this binary has code for them.
+    /// GPUs reported by the driver, and whether this binary has code for them.
     pub gpus: Vec<(Properties, bool)>,
 }
 
 impl Machine {
-    /// Looks; makes no context.
+    /// Queries the machine without creating a context.
     #[cfg(feature = "cuda")]
     pub fn look() -> Self {
         let found = cuda::probe();
-        let gpus = |found: &Found| {
+        let gpus = |found: &DriverInfo| {
             let all = (0..found.devices).filter_map(|ordinal| cuda::properties(ordinal, *found).ok());
             all.map(|gpu| (gpu.clone(), cuda::fits(gpu.capability, ARCHITECTURES))).collect()
         };
@@ -55,7 +55,7 @@ impl Machine {
         }
     }
 
-    /// Without the feature `cuda` there is nothing to see.
+    /// Without the feature `cuda` there is nothing to report.
     #[cfg(not(feature = "cuda"))]
     pub fn look() -> Self {
         let driver = Err("Weft was built without GPU code; build it with the feature `cuda`".to_string());
@@ -63,22 +63,22 @@ impl Machine {
     }
 }
 
-/// What came out.
+/// The results of [`check`].
 #[derive(Debug)]
-pub struct Report {
-    /// One per kernel and precision.
-    pub rows: Vec<Row>,
-    /// Kernels that no case ran on this device: those of other capabilities, or a gap in the list.
+pub struct DoctorReport {
+    /// One row per kernel and precision.
+    pub rows: Vec<KernelRow>,
+    /// Kernels that no case ran on this device: those for other compute capabilities, or a gap in the list of cases.
     pub unused: Vec<String>,
 }
 
-impl Report {
+impl DoctorReport {
     pub fn failed(&self) -> usize {
         self.rows.iter().filter(|row| !row.holds()).count()
     }
 }
 
-/// How many checks [`check`] makes of all cases, at most.
+/// Maximum number of checks that [`check`] makes over all cases.
 pub fn checks() -> usize {
     let nets: usize = quick().map(|case| algorithms(case).len()).sum();
     Precision::ALL.len() * (nets + standalone::CHECKS.len())
@@ -88,7 +88,7 @@ fn quick() -> impl Iterator<Item = &'static Case> {
     cases::all().filter(|case| case.quick)
 }
 
-/// Convolutions are computed in two ways.
+/// Convolutions are computed by two algorithms.
 fn algorithms(case: &Case) -> &'static [Convolution] {
     let filters = net(case).is_ok_and(|net| net.layers.iter().any(|l| matches!(l.op.kind(), Kind::Filter(_))));
     if filters { &[Convolution::Implicit, Convolution::Im2col] } else { &[Convolution::Implicit] }
@@ -98,8 +98,8 @@ fn net(case: &Case) -> Result<Net> {
     Net::new(Spec::parse(&case.toml(), case.name)?)
 }
 
-/// Runs all cases whose name `wanted` takes on a device; `done` hears how many are.
-pub fn check(gpu: &Gpu, wanted: impl Fn(&str) -> bool, done: impl Fn(u64)) -> Report {
+/// Runs all cases whose name is accepted by `wanted` on a device; `done` is called with the number of completed cases.
+pub fn check(gpu: &Gpu, wanted: impl Fn(&str) -> bool, done: impl Fn(u64)) -> DoctorReport {
     let mut tally = Tally::new();
     let mut count = 0;
     let mut next = || {
@@ -126,15 +126,15 @@ pub fn check(gpu: &Gpu, wanted: impl Fn(&str) -> bool, done: impl Fn(u64)) -> Re
     let rows = tally.into_rows();
     let ran: BTreeSet<&str> = rows.iter().map(|row| row.kernel.as_str()).collect();
     let unused = gpu.driver.kernels().into_iter().filter(|kernel| !ran.contains(kernel.as_str())).collect();
-    Report { rows, unused }
+    DoctorReport { rows, unused }
 }
 
-/// For a failure before any kernel is known.
+/// Placeholder for a failure before any kernel is known.
 fn unnamed(case: &str) -> crate::device::Launch {
     crate::device::Launch::new(format!("({case})"), [1; 3], 1, &0u32)
 }
 
-/// Numbers of a case.
+/// Inputs and parameters of a case.
 struct Numbers {
     input: Vec<f32>,
     parameters: Vec<f32>,
@@ -144,10 +144,10 @@ struct Numbers {
 }
 
 impl Numbers {
-    /// Rounded as `precision` keeps them, so that only arithmetic differs.
+    /// Rounded to `precision`, so that only the arithmetic differs.
     fn draw(net: &Net, n: usize, precision: Precision) -> Self {
         let mut rng = Rng::new(1, n as u64);
-        // Neighbours differ in every precision, so that a maximum is where it is.
+        // Neighbouring values differ in every precision, so that the position of a maximum is unique.
         let spread = |i: usize| (2 * (i * 97 % 251) as i32 - 249) as f32 / 128.0;
         let input = (0..n * net.spec.input.len()).map(spread).collect();
         let mut parameters = net.initial_parameters(1);
@@ -181,7 +181,7 @@ impl Numbers {
     }
 }
 
-/// A pass's outputs and gradients.
+/// Outputs and gradients of a pass.
 struct Answer {
     outputs: Vec<Vec<f32>>,
     gradients: Vec<Vec<f32>>,
@@ -208,14 +208,14 @@ fn compare(case: &Case, gpu: &Gpu, name: &str, tally: &mut Tally) -> Result<()> 
     let mut session = numbers.session(&Device::Gpu(gpu.clone()), &net, n)?;
     let [forward, backward] = session.launches(case.training).map(<[Launch]>::to_vec);
     let layers = net.layers.len();
-    // The CPU rounds sums, too.
+    // The CPU rounds its sums as well.
     let tolerance = |roundings, slack| Tolerance::new(gpu.precision, roundings, 2.0 * slack);
-    // The first pass launches one by one, the second a graph; both must hold.
+    // The first pass launches kernels individually, the second as a graph; both must match.
     for _ in 0..2 {
         let got = match answer(&mut session, &numbers, mode, targets) {
             Ok(got) => got,
             Err(e) => {
-                // The message names the kernel; it cannot be said of the others that they work.
+                // The message names the failing kernel; whether the others work is unknown.
                 let all: Vec<_> = forward.iter().chain(&backward).cloned().collect();
                 tally.fail(&all, name, &e.to_string());
                 return Ok(());
@@ -241,7 +241,7 @@ fn answer(session: &mut Session, numbers: &Numbers, mode: Mode, targets: Targets
     Ok(Answer { outputs, gradients: tensors(&net, input, &session.gradients()?) })
 }
 
-/// The gradient of the input and of each parameter: each is compared by itself.
+/// Splits the gradients into that of the input and of each parameter, so that each is compared separately.
 fn tensors(net: &Net, input: Vec<f32>, gradients: &[f32]) -> Vec<Vec<f32>> {
     let parameters = net.parameters.iter().map(|parameter| gradients[parameter.range.clone()].to_vec());
     std::iter::once(input).chain(parameters).collect()

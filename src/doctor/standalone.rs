@@ -1,4 +1,4 @@
-//! Checks of kernels that belong to no layer of a net. Another one is another line in [`CHECKS`].
+//! Checks of kernels that belong to no layer of a net. To add one, add a line to [`CHECKS`].
 
 use super::Tally;
 use crate::Result;
@@ -15,10 +15,10 @@ use crate::rng::Rng;
 use half::{bf16, f16};
 use std::sync::Arc;
 
-/// Runs kernels in the precision of `gpu` and notes what it finds.
+/// Runs kernels in the precision of `gpu` and records the results.
 pub type Check = fn(&Gpu, &mut Tally) -> Result<()>;
 
-/// All of them by name; run once in each precision.
+/// All checks by name; each runs once per precision.
 pub const CHECKS: &[(&str, Check)] = &[
     ("conversion", conversion),
     ("interweaving", interweaving),
@@ -29,7 +29,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("optimizer", optimizer),
 ];
 
-/// `narrow`, `widen` and `fill`: to the storage type and back, with a ragged end.
+/// `cast_from_f32`, `cast_to_f32` and `fill`: to the storage type and back, with a length that leaves a remainder.
 fn conversion(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     const COUNT: usize = 1003;
     let mut rng = Rng::new(1, 0);
@@ -40,8 +40,8 @@ fn conversion(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     let mut to = Recorder::new(gpu);
     to.label("conversion");
     gpu::fill(&mut to, f32::NAN, stored.ptr, COUNT);
-    gpu::narrow(&mut to, from.ptr, stored.ptr, COUNT);
-    gpu::widen(&mut to, stored.ptr, back.ptr, COUNT);
+    gpu::cast_from_f32(&mut to, from.ptr, stored.ptr, COUNT);
+    gpu::cast_to_f32(&mut to, stored.ptr, back.ptr, COUNT);
     run(gpu, &to.launches)?;
     let bytes = gpu.precision.bytes();
     let want: Vec<f32> = match bytes {
@@ -52,15 +52,15 @@ fn conversion(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
 
     let mut to = Recorder::new(gpu);
     gpu::fill(&mut to, 0.5, stored.ptr, COUNT);
-    gpu::widen(&mut to, stored.ptr, back.ptr, COUNT);
+    gpu::cast_to_f32(&mut to, stored.ptr, back.ptr, COUNT);
     run(gpu, &to.launches)?;
     tally.same(&to.launches, "conversion", &gpu.download(back.ptr, COUNT)?, &[0.5; COUNT]);
     Ok(())
 }
 
-/// The interweaved operation on tiles, with local layers, pools and concat in it.
+/// The interweaved operation on tiles, with local layers, pooling and concat.
 fn interweaving(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
-    // 29 -> 14 = 3 cells of 4 and 2 -> 12 -> 6 = 3 cells of 2 -> 6. The last sum is long enough to be cut into parts.
+    // 29 -> 14 = 3 cells of 4 and 2 -> 12 -> 6 = 3 cells of 2 -> 6. The last sum is long enough for split-K.
     let layers = "
         c1: conv filters=4 kernel=3 stride=2 activation='relu'
         c2: local_conv filters=6 kernel=3 grid=3 window='halo' activation='relu'
@@ -73,7 +73,7 @@ fn interweaving(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     patches.run(gpu, Method::OnePass, tally)
 }
 
-/// The same where a layer reads the whole map of a patch.
+/// The same where a layer reads a patch's whole map.
 fn interweaving_whole_maps(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     let layers = "
         c1: conv filters=5 kernel=3 activation='relu'
@@ -82,7 +82,7 @@ fn interweaving_whole_maps(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     patches.run(gpu, Method::OnePass, tally)
 }
 
-/// The same as the paper does it, with interweaved maps in memory.
+/// The same with the paper's method: interweaved maps in memory.
 fn interweaved_maps(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     let layers = "
         c1: conv filters=4 kernel=3 stride=2 activation='relu'
@@ -98,14 +98,14 @@ fn net(name: &str, input: [usize; 4], layers: &str) -> Result<Net> {
     Net::new(Spec::parse(&cases::toml(input, layers), name)?)
 }
 
-/// A net on all patches of an image.
+/// A net and the patches of an image on which it runs.
 struct Patches {
     case: &'static str,
     net: Arc<Net>,
     parameters: Vec<f32>,
     size: [usize; 2],
     pixels: Vec<f32>,
-    /// The features of every patch by itself, on the CPU.
+    /// The features of each patch computed individually on the CPU.
     want: Features,
 }
 
@@ -120,7 +120,7 @@ impl Patches {
         for tensor in &net.parameters {
             let values = &mut parameters[tensor.range.clone()];
             match tensor.tensor.fan_in {
-                // Biases too, so that a wrong bank shows.
+                // Non-zero biases, so that a wrong filter bank is detected.
                 0 => values.fill_with(|| 0.1 * rng.normal()),
                 _ => values.iter_mut().for_each(|x| *x = gpu.precision.round_factor(*x)),
             }
@@ -144,13 +144,13 @@ impl Patches {
 
     fn note(&self, gpu: &Gpu, tally: &mut Tally, launches: &[Launch], got: Option<&Features>) {
         let got = got.map_or(&[][..], |got| &got.values);
-        // Every layer rounds.
+        // Every layer adds a rounding.
         let tolerance = Tolerance::new(gpu.precision, self.net.layers.len(), 8.0);
         tally.compare(launches, self.case, got, &self.want.values, tolerance);
     }
 }
 
-/// Batches out of photos: crops and scaled windows, over the edges, mirrored.
+/// Batches cut from photos: crops and scaled windows, across the borders, mirrored.
 fn photos(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     let mut rng = Rng::new(1, 0);
     let photo = Photo::from_fn(40, 30, |_, _| [0; 3].map(|_: u8| rng.below(256) as u8));
@@ -181,7 +181,7 @@ fn photos(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Responses of a map, and sums over rectangles of them.
+/// Responses of a map, and their sums over rectangles.
 fn responses(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     let (n, shape) = (2, Shape::new(45, 3, 7));
     let mut rng = Rng::new(4, 0);
@@ -196,10 +196,10 @@ fn responses(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
         let place = |place: &[f32]| channel.map_or_else(|| place.iter().sum::<f32>() / shape.c as f32, |c| place[c]);
         let want: Vec<f32> = values.chunks(shape.c).map(place).collect();
         let got = gpu.download(response.ptr, want.len())?;
-        // Sums are f32 whatever is stored.
+        // Sums are f32 whatever the storage type.
         tally.compare(&to.launches, "responses", &got, &want, Tolerance::new(Precision::F32, 1, 2.0));
     }
-    // One point per place, so that the sums are plain ones.
+    // One point per cell, so that no interpolation takes place.
     let (floor, [h, w]) = (0.1, [shape.h, shape.w]);
     let heights: Vec<f32> = gpu.download(response.ptr, n * h * w)?;
     let table = gpu.upload(&vec![f64::NAN; n * (h + 1) * (w + 1)])?;
@@ -219,7 +219,7 @@ fn responses(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Three steps of the optimizer, with clipping; masters, and weights as they are stored.
+/// Three optimizer steps with clipping; checks the master weights and the stored weights.
 fn optimizer(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     let net = Arc::new(net("optimizer", [1, 3, 9, 9], "a: conv filters=7 kernel=3\nb: linear outputs=37")?);
     let config = SgdConfig { clip_norm: 0.7, ..SgdConfig::default() };
@@ -261,7 +261,7 @@ fn extractor(net: &Arc<Net>, parameters: &Parameters, method: Method) -> Result<
     Extractor::new(net.clone(), parameters, ExtractorOptions { method, ..ExtractorOptions::default() })
 }
 
-/// Values in the storage type.
+/// Uploads values in the storage type.
 fn upload(gpu: &Gpu, values: &[f32]) -> Result<Memory> {
     match gpu.precision {
         Precision::F16 => gpu.upload(&values.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>()),

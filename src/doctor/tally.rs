@@ -1,28 +1,28 @@
-//! Errors per kernel: the worst of all cases in which it ran.
+//! Error per kernel: the worst of all cases in which it ran.
 
 use crate::device::{Launch, Precision};
 use crate::ops::tolerance::{Distance, Tolerance};
 use std::collections::BTreeMap;
 
-/// What was found of one kernel in one precision.
+/// The result for one kernel in one precision.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
+pub struct KernelRow {
     pub kernel: String,
     pub precision: Precision,
-    /// The error's norm as a share of the tensor's, or the largest error as a share of its largest value: whichever takes
-    /// more of its tolerance.
+    /// The norm of the error relative to the tensor's, or the maximum error relative to the tensor's maximum: whichever uses more
+    /// of its tolerance.
     pub error: f64,
     pub tolerance: f64,
-    /// Where that was.
+    /// The case in which it occurred.
     pub case: String,
-    /// What went wrong, if it did not even run.
+    /// The failure, if the kernel did not run.
     pub failure: Option<String>,
 }
 
-impl Row {
+impl KernelRow {
     /// The error as a share of its tolerance.
     pub fn share(&self) -> f64 {
-        // Where nothing may differ, anything is too much.
+        // With a tolerance of zero, any error is too large.
         if self.error == 0.0 { 0.0 } else { self.error / self.tolerance }
     }
 
@@ -31,10 +31,10 @@ impl Row {
     }
 }
 
-/// Rows by kernel and precision.
+/// Rows indexed by kernel and precision.
 #[derive(Debug)]
 pub struct Tally {
-    rows: BTreeMap<(String, usize), Row>,
+    rows: BTreeMap<(String, usize), KernelRow>,
     precision: Precision,
 }
 
@@ -47,7 +47,7 @@ impl Tally {
         self.precision = precision;
     }
 
-    /// Holds a result that all these launches had a part in against the CPU's.
+    /// Compares a result to which all these launches contributed with the CPU's.
     pub fn compare(&mut self, launches: &[Launch], case: &str, got: &[f32], want: &[f32], tolerance: Tolerance) {
         let want: Vec<f64> = want.iter().map(|&x| x.into()).collect();
         let distance = Distance::new(got, &want);
@@ -60,19 +60,19 @@ impl Tally {
         }
     }
 
-    /// Holds a result that must be the same to the last bit against the CPU's.
+    /// Compares a result that must be bit-identical with the CPU's.
     pub fn same(&mut self, launches: &[Launch], case: &str, got: &[f32], want: &[f32]) {
         self.compare(launches, case, got, want, Tolerance { norm: 0.0, peak: 0.0 });
     }
 
-    /// Notes launches that did not even run.
+    /// Records launches that did not run.
     pub fn fail(&mut self, launches: &[Launch], case: &str, failure: &str) {
         self.add(launches, case, f64::INFINITY, 0.0, Some(failure.to_string()));
     }
 
     fn add(&mut self, launches: &[Launch], case: &str, error: f64, tolerance: f64, failure: Option<String>) {
         for launch in launches {
-            let row = Row {
+            let row = KernelRow {
                 kernel: launch.kernel.clone(),
                 precision: self.precision,
                 error,
@@ -82,7 +82,7 @@ impl Tally {
             };
             let key = (row.kernel.clone(), self.precision as usize);
             match self.rows.get_mut(&key) {
-                // NaN is never small; there is none, see `error`.
+                // A share is never NaN, see `error`.
                 Some(old) if old.share() > row.share() || old.failure.is_some() => {}
                 Some(old) => *old = row,
                 None => drop(self.rows.insert(key, row)),
@@ -90,7 +90,7 @@ impl Tally {
         }
     }
 
-    pub(super) fn into_rows(self) -> Vec<Row> {
+    pub(super) fn into_rows(self) -> Vec<KernelRow> {
         self.rows.into_values().collect()
     }
 }

@@ -1,4 +1,4 @@
-//! An evaluation as JSON, as scripts read it: `weft eval --json` and the `results.json` of a report.
+//! An evaluation as machine-readable JSON: `weft eval --json` and the `results.json` of a report.
 
 use super::Evaluation;
 use super::histogram::Histogram;
@@ -7,7 +7,7 @@ use super::paper;
 use crate::metrics::{Accuracy, means};
 use serde_json::{Map, Value, json};
 
-/// The whole evaluation. What was not measured is left out.
+/// The whole evaluation. Measures that are not available are omitted.
 pub fn document(found: &Evaluation) -> Value {
     let mut document = Map::new();
     document.insert("weft".into(), env!("CARGO_PKG_VERSION").into());
@@ -35,7 +35,7 @@ pub fn document(found: &Evaluation) -> Value {
     document.into()
 }
 
-/// Means, and every attribute beside the paper's figures.
+/// Means, and every attribute next to the paper's figures.
 pub fn accuracies(attributes: &[Accuracy]) -> Value {
     let mean = means(attributes);
     let (systems, paper) = (paper::systems(), paper::accuracies());
@@ -71,7 +71,7 @@ fn localisation(l: &Localisation) -> Value {
     })
 }
 
-/// The threshold is null for a point that no window reaches.
+/// The threshold is null for the point that no window reaches.
 fn point(p: &Point) -> Value {
     json!({
         "threshold": p.threshold.is_finite().then_some(p.threshold),

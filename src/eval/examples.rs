@@ -1,5 +1,5 @@
-//! Photos to look at: a handful of the best, the worst and the most confidently wrong. However many photos are measured, only
-//! these are kept, small and compressed.
+//! Example photos: a handful of the best, the worst and the most confidently wrong ones. However many photos are measured, only
+//! these are kept, downscaled and compressed.
 
 use super::localisation::Outcome;
 use crate::Result;
@@ -8,20 +8,20 @@ use crate::error::At;
 use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 
-/// How many of each kind.
+/// Number of examples of each kind.
 const KEPT: usize = 8;
-/// How many wrong attributes, each of another attribute.
+/// Number of wrong attribute predictions, at most one per attribute.
 const MISTAKES: usize = 12;
-/// Longer side of a picture, pixels.
+/// Longer side of an example picture, in pixels.
 const SIDE: usize = 360;
 const JPEG_QUALITY: u8 = 80;
 
-/// A photo, made small, and what was found in it.
+/// A downscaled photo, and the detections in it.
 #[derive(Debug, Clone)]
 pub struct Example {
     pub name: String,
     pub jpeg: Vec<u8>,
-    /// Pixels of the picture; the boxes are in these.
+    /// Size of the picture in pixels; the boxes use the same coordinates.
     pub width: usize,
     pub height: usize,
     /// True boxes.
@@ -30,36 +30,36 @@ pub struct Example {
     pub found: Option<Rect>,
     /// The window's score.
     pub score: Option<f32>,
-    /// Overlap of the window with the box that it fits best.
+    /// Overlap of the window with its best-matching box.
     pub iou: f32,
 }
 
-/// An attribute that was answered wrongly.
+/// A wrongly predicted attribute.
 #[derive(Debug, Clone)]
 pub struct Mistake {
     pub attribute: String,
-    /// Of the attribute; positive says present.
+    /// Score of the attribute; positive means present.
     pub score: f32,
     pub example: Example,
 }
 
-/// A photo as it is measured.
-pub struct Seen<'a> {
+/// A photo under evaluation.
+pub struct Measured<'a> {
     pub name: &'a str,
     pub photo: &'a Photo,
     pub boxes: &'a [Rect],
 }
 
-/// Keeps the examples.
+/// Collects the examples.
 pub struct Gallery {
     best: Top<Example>,
     worst: Top<Example>,
     false_positives: Top<Example>,
-    /// The most confident of each attribute.
+    /// The most confident mistake for each attribute.
     mistakes: Vec<Top<Mistake>>,
 }
 
-/// The examples of an evaluation, the most telling of each kind first.
+/// The examples of an evaluation, the most informative of each kind first.
 #[derive(Debug, Clone, Default)]
 pub struct Examples {
     pub best: Vec<Example>,
@@ -74,16 +74,16 @@ impl Gallery {
         Self { best: Top::new(KEPT), worst: Top::new(KEPT), false_positives: Top::new(KEPT), mistakes }
     }
 
-    /// Sees how the faces of a photo were found.
+    /// Records how the faces of a photo were found.
     ///
     /// # Errors
     /// A picture that cannot be compressed.
-    pub fn see(&mut self, seen: &Seen, outcome: &Outcome) -> Result<()> {
+    pub fn see(&mut self, seen: &Measured, outcome: &Outcome) -> Result<()> {
         let score = outcome.answer.map(|(_, score)| score);
         let answer = || seen.example(outcome.answer, outcome.iou);
         if !seen.boxes.is_empty() {
             self.best.offer([outcome.iou, 0.0], answer)?;
-            // Of the windows that miss, the most confident.
+            // Among the windows that miss, the most confident ones.
             self.worst.offer([-outcome.iou, score.unwrap_or(f32::NEG_INFINITY)], answer)?;
         }
         if let Some(&(rect, score, _)) = outcome.windows.iter().find(|(_, _, right)| !right) {
@@ -92,11 +92,18 @@ impl Gallery {
         Ok(())
     }
 
-    /// Sees that an attribute was answered wrongly for the face in `window`.
+    /// Records that an attribute was predicted wrongly for the face in `window`.
     ///
     /// # Errors
     /// A picture that cannot be compressed.
-    pub fn see_mistake(&mut self, seen: &Seen, window: (Rect, f32), a: usize, name: &str, score: f32) -> Result<()> {
+    pub fn see_mistake(
+        &mut self,
+        seen: &Measured,
+        window: (Rect, f32),
+        a: usize,
+        name: &str,
+        score: f32,
+    ) -> Result<()> {
         let mistake = || Ok(Mistake { attribute: name.into(), score, example: seen.example(Some(window), 0.0)? });
         self.mistakes[a].offer([score.abs(), 0.0], mistake)
     }
@@ -114,7 +121,7 @@ impl Gallery {
     }
 }
 
-impl Seen<'_> {
+impl Measured<'_> {
     fn example(&self, window: Option<(Rect, f32)>, iou: f32) -> Result<Example> {
         let (small, scale) = self.photo.fit_within(SIDE);
         let Photo { width, height, .. } = small;
@@ -136,7 +143,7 @@ impl Seen<'_> {
     }
 }
 
-/// The entries with the greatest keys, these first; of equal ones the earlier.
+/// The entries with the largest keys, in descending order; ties go to the earlier one.
 struct Top<T> {
     size: usize,
     entries: Vec<([f32; 2], T)>,
@@ -147,7 +154,7 @@ impl<T> Top<T> {
         Self { size, entries: Vec::new() }
     }
 
-    /// Makes the entry only if it is kept.
+    /// Calls `make` only if the entry is kept.
     fn offer(&mut self, key: [f32; 2], make: impl FnOnce() -> Result<T>) -> Result<()> {
         let beats = |other: &[f32; 2]| key[0].total_cmp(&other[0]).then(key[1].total_cmp(&other[1])).is_gt();
         let place = self.entries.partition_point(|(other, _)| !beats(other));
@@ -185,7 +192,7 @@ mod tests {
     fn boxes_are_in_pixels_of_the_small_picture() {
         let photo = Photo::from_fn(720, 360, |x, _| [(x / 3) as u8; 3]);
         let boxes = [Rect::new(100.0, 100.0, 200.0, 200.0)];
-        let seen = Seen { name: "a", photo: &photo, boxes: &boxes };
+        let seen = Measured { name: "a", photo: &photo, boxes: &boxes };
         let example = seen.example(Some((Rect::new(-50.0, 0.0, 100.0, 100.0), 1.0)), 0.0).unwrap();
         assert_eq!((example.width, example.height), (360, 180));
         assert_eq!(example.truth, [Rect::new(50.0, 50.0, 100.0, 100.0)]);

@@ -1,23 +1,23 @@
-//! Scores of the best window of photos with a face and of photos without (paper, Fig. 3(b)): where they part lies the threshold.
+//! Best window scores of photos with a face and of photos without (paper, Fig. 3(b)): the threshold is where they separate.
 
-/// Bins of a histogram, at least and at most.
+/// Minimum and maximum number of bins.
 const BINS: [usize; 2] = [10, 40];
 
-/// How many photos have a best score in each bin, for photos with a face and for backgrounds.
+/// Number of photos whose best score falls in each bin, for photos with a face and for backgrounds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Histogram {
-    /// Where the first bin begins, and the width of each.
+    /// Lower edge of the first bin, and bin width.
     pub low: f64,
     pub width: f64,
     /// [faces, backgrounds], photos per bin; a score on an edge belongs to the bin above it.
     pub counts: [Vec<usize>; 2],
     /// [faces, backgrounds], photos without any window.
     pub without: [usize; 2],
-    /// Where they part best; `None` without backgrounds.
+    /// Where the two separate best; `None` without backgrounds.
     pub parting: Option<Parting>,
 }
 
-/// The threshold of the greatest difference between the shares of faces and of backgrounds that reach it.
+/// The threshold with the largest difference between the shares of faces and of backgrounds that reach it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Parting {
     pub threshold: f32,
@@ -26,7 +26,7 @@ pub struct Parting {
 }
 
 impl Parting {
-    /// `None` if faces or backgrounds are missing, or no score is a number.
+    /// `None` if there are no faces or no backgrounds, or if no score is a number.
     fn new(scores: &[Vec<Option<f32>>; 2]) -> Option<Self> {
         let mut all: Vec<(f32, usize)> = Vec::new();
         for (kind, scores) in scores.iter().enumerate() {
@@ -35,7 +35,7 @@ impl Parting {
         all.sort_by(|a, b| b.0.total_cmp(&a.0));
         let mut reached = [0; 2];
         let mut best: Option<Self> = None;
-        // Photos of the same score pass together.
+        // Photos with equal scores pass together.
         for same in all.chunk_by(|a, b| a.0 == b.0) {
             same.iter().for_each(|(_, kind)| reached[*kind] += 1);
             let shares = [0, 1].map(|kind| f64::from(reached[kind]) / scores[kind].len() as f64);
@@ -48,8 +48,8 @@ impl Parting {
 }
 
 impl Histogram {
-    /// Of the best scores of photos with a face and of backgrounds; `None` stands for a photo without a window. `None` if no
-    /// score is finite.
+    /// Builds the histogram from the best scores of photos with a face and of backgrounds; `None` stands for a photo without a
+    /// window. Returns `None` if no score is finite.
     pub fn new(scores: &[Vec<Option<f32>>; 2]) -> Option<Self> {
         let finite = |scores: &[Option<f32>]| -> Vec<f64> {
             scores.iter().flatten().filter(|s| s.is_finite()).map(|s| f64::from(*s)).collect()
@@ -60,9 +60,9 @@ impl Histogram {
         if low > high {
             return None;
         }
-        // More photos carry finer bins.
+        // More photos allow for finer bins.
         let bins = ((1.5 * (all().count() as f64).sqrt()) as usize).clamp(BINS[0], BINS[1]);
-        // Equal scores need a width, too.
+        // Equal scores need a non-zero width as well.
         let width = ((high - low) / bins as f64).max(1e-6);
         let count = |values: &Vec<f64>| {
             let mut counts = vec![0; bins];

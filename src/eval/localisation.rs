@@ -1,13 +1,13 @@
-//! Localisation against known boxes: which windows are faces, and what that means for each threshold.
+//! Localisation against known boxes: which windows match a face, and the resulting curves over all thresholds.
 //!
-//! The one idea: windows compete for boxes within their own photo only. So a photo is reduced, as soon as it is seen, to its
-//! windows' scores and whether each is right; all curves are counted from these few bytes.
+//! Key idea: windows compete for boxes within their own photo only. A photo is therefore reduced immediately to its windows'
+//! scores and whether each is correct; all curves are computed from these few bytes.
 
 use crate::data::photo::Rect;
 
-/// A window is right if it overlaps a box by this intersection over union.
+/// A window is correct if it overlaps a box by at least this intersection over union.
 pub const MATCH_IOU: f32 = 0.5;
-/// False positives per image at which the recall is given.
+/// False positives per image at which the recall is reported.
 pub const RATES: [f64; 4] = [0.01, 0.1, 0.5, 1.0];
 /// 0.3, 0.35, ..., 0.95, in twentieths.
 const IOU_TWENTIETHS: std::ops::RangeInclusive<u32> = 6..=19;
@@ -17,26 +17,26 @@ pub struct Scene<'a> {
     /// Width and height in pixels, to which windows and boxes are clipped.
     pub size: (usize, usize),
     pub boxes: &'a [Rect],
-    /// In any order. A score that is not a number is below every threshold.
+    /// In any order. A score that is NaN is below every threshold.
     pub windows: &'a [(Rect, f32)],
 }
 
-/// How a scene came out.
+/// The result for one scene.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// The window of the greatest score, if that reaches the threshold; clipped.
+    /// The window with the highest score, if that reaches the threshold; clipped.
     pub answer: Option<(Rect, f32)>,
-    /// The answer's overlap with the box that it fits best; 0 without an answer.
+    /// Overlap of the answer with its best-matching box; 0 without an answer.
     pub iou: f32,
-    /// The answer's middle lies in a box.
+    /// Whether the answer's centre lies in a box.
     pub centred: bool,
-    /// Every window with its score and whether it is right, the greatest score first. A window outside of the photo is wrong.
+    /// Every window with its score and whether it is correct, highest score first. A window outside the photo is wrong.
     pub windows: Vec<(Rect, f32, bool)>,
 }
 
 impl Scene<'_> {
-    /// Gives windows to boxes, the greatest score first: each takes the free box that it overlaps most, if by
-    /// [`MATCH_IOU`], and no other window gets that box.
+    /// Assigns windows to boxes in descending order of score: each takes the free box with the largest overlap, if that is at
+    /// least [`MATCH_IOU`], and a box is assigned only once.
     pub fn matched(&self, threshold: f32) -> Outcome {
         let clip = |r: &Rect| r.clipped(self.size.0, self.size.1);
         let boxes: Vec<Rect> = self.boxes.iter().filter_map(clip).collect();
@@ -62,23 +62,23 @@ impl Scene<'_> {
     }
 }
 
-/// What a detector did on the photos seen so far.
+/// Accumulated results of a detector over photos.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     /// Photos without any face.
     backgrounds: usize,
     /// True boxes.
     boxes: usize,
-    /// Of each photo with a box: the answer's overlap.
+    /// For each photo with a box, the answer's overlap.
     overlaps: Vec<f32>,
-    /// Photos whose answer's middle lies in a box.
+    /// Number of photos whose answer's centre lies in a box.
     centred: usize,
-    /// Every window's score, and whether it is right.
+    /// The score of every window, and whether it is correct.
     windows: Vec<(f32, bool)>,
 }
 
 impl Tally {
-    /// Counts a photo with `boxes` true boxes.
+    /// Adds a photo with `boxes` true boxes.
     pub fn add(&mut self, boxes: usize, outcome: &Outcome) {
         self.boxes += boxes;
         if boxes == 0 {
@@ -90,7 +90,7 @@ impl Tally {
         self.windows.extend(outcome.windows.iter().map(|&(_, score, right)| (score, right)));
     }
 
-    /// The measures; `None` without a box.
+    /// Computes the measures; `None` if there are no boxes.
     pub fn localisation(mut self, detector: &str, threshold: f32) -> Option<Localisation> {
         if self.boxes == 0 {
             return None;
@@ -124,46 +124,46 @@ pub struct Localisation {
     pub detector: String,
     /// Photos with a known box.
     pub images: usize,
-    /// True boxes in them.
+    /// True boxes in these photos.
     pub boxes: usize,
     /// Photos without a face.
     pub backgrounds: usize,
-    /// Intersection over union, and the share of the photos with a box whose answer overlaps one by as much.
+    /// Intersection over union, and the share of photos with a box whose answer overlaps one by at least that much.
     pub recall_by_iou: Vec<(f64, f64)>,
-    /// Of the answers with the box they fit best; a photo without an answer counts as 0.
+    /// Mean overlap of the answers with their best-matching boxes; a photo without an answer counts as 0.
     pub mean_iou: f64,
-    /// Share of the photos with a box whose answer's middle lies in one.
+    /// Share of photos with a box whose answer's centre lies in one.
     pub center_in_box: f64,
-    /// False positives per image, and the share of boxes found at no more than these.
+    /// False positives per image, and the share of boxes found at no more than that rate.
     pub recall_at_fppi: [(f64, f64); RATES.len()],
-    /// `None`: every window counts.
+    /// `None` if every window counts.
     pub threshold: Option<f32>,
-    /// All windows that reach the threshold, against all boxes.
+    /// All windows that reach the threshold, compared with all boxes.
     pub at_threshold: Point,
-    /// From the strictest threshold to none.
+    /// From the strictest threshold to the loosest.
     pub roc: Vec<Point>,
 }
 
 impl Localisation {
-    /// Share of the photos with a box whose answer overlaps one by 0.5 or more.
+    /// Share of photos with a box whose answer overlaps one by at least 0.5.
     pub fn recall(&self) -> f64 {
         self.recall_by_iou.iter().find(|(iou, _)| *iou == f64::from(MATCH_IOU)).map_or(0.0, |(_, recall)| *recall)
     }
 }
 
-/// What a threshold brings.
+/// The operating point at one threshold.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// Windows of this score and above count.
+    /// Windows with at least this score count.
     pub threshold: f32,
-    /// Wrong windows over all photos, backgrounds included.
+    /// Wrong windows divided by the number of photos, including backgrounds.
     pub false_positives_per_image: f64,
-    /// Share of the boxes that a right window found: the true-positive rate.
+    /// Share of the boxes matched by a correct window: the true-positive rate.
     pub recall: f64,
 }
 
-/// The receiver operating characteristic: a point per different score of `windows` (sorted, the greatest first), after one
-/// for no window at all. Windows of the same score enter together, for no threshold parts them.
+/// The receiver operating characteristic: one point per distinct score in `windows` (sorted in descending order), after one point
+/// for no window at all. Windows with equal scores enter together, because no threshold separates them.
 fn roc(windows: &[(f32, bool)], boxes: usize, photos: usize) -> Vec<Point> {
     let mut curve = vec![Point { threshold: f32::INFINITY, false_positives_per_image: 0.0, recall: 0.0 }];
     let mut count = [0usize; 2];
@@ -180,12 +180,12 @@ fn roc(windows: &[(f32, bool)], boxes: usize, photos: usize) -> Vec<Point> {
     curve
 }
 
-/// The most recall at no more than `rate` false positives per image.
+/// The highest recall with at most `rate` false positives per image.
 fn recall_at(curve: &[Point], rate: f64) -> f64 {
     curve.iter().rfind(|point| point.false_positives_per_image <= rate).map_or(0.0, |point| point.recall)
 }
 
-/// The curve with as many points as can be told apart in a plot: some hundreds of a million.
+/// The curve reduced to the points that a plot can resolve: a few hundred out of a million.
 fn thinned(curve: &[Point]) -> Vec<Point> {
     const RECALL_STEP: f64 = 0.005;
     const RATE_FACTOR: f64 = 1.05;
@@ -214,7 +214,7 @@ mod tests {
     /// Boxes and windows of a photo.
     type Case<'a> = (&'a [Rect], &'a [(Rect, f32)]);
 
-    /// The measures over photos of the same size.
+    /// The measures over photos of equal size.
     fn measured(scenes: &[Case], threshold: f32) -> Option<Localisation> {
         let mut tally = Tally::default();
         for (boxes, windows) in scenes {
@@ -257,7 +257,7 @@ mod tests {
         let outcome = Scene { size: SIZE, boxes: &[FACE], windows: &[(FACE, 1.0), (near, 2.0)] }.matched(0.0);
         assert_eq!(outcome.windows, [(near, 2.0, true), (FACE, 1.0, false)]);
         assert_eq!(outcome.answer, Some((near, 2.0)));
-        // A window takes the box that it fits best, so the other is left for the other window.
+        // A window takes its best-matching box, so the other box remains for the other window.
         let right = Rect::new(15.0, 10.0, 20.0, 20.0);
         let outcome = Scene { size: SIZE, boxes: &[FACE, right], windows: &[(right, 2.0), (FACE, 1.0)] }.matched(0.0);
         assert!(outcome.windows.iter().all(|(_, _, right)| *right));

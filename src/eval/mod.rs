@@ -1,8 +1,8 @@
-//! How good a model is: the whole chain, from photo to attributes, on annotated photos.
+//! Evaluation of a model: the whole pipeline, from photo to attributes, on annotated photos.
 //!
-//! Data flows one way: [`photos`] says what there is to measure, [`evaluate`] runs the model on one photo after another and
-//! keeps a few numbers of each, and the measures in an [`Evaluation`] are made from these. Text, JSON ([`document`]) and the
-//! page ([`report`]) are views of it and measure nothing.
+//! Data flows one way: [`photos`] lists what there is to measure, [`evaluate`] runs the model on one photo after another and
+//! keeps a few numbers for each, and the measures in an [`Evaluation`] are computed from these. Text, JSON ([`document`]) and the
+//! page ([`report`]) are views of it and compute no measures themselves.
 
 pub mod document;
 pub mod examples;
@@ -15,57 +15,57 @@ pub mod report;
 use crate::data::Problems;
 use crate::data::photo::{Photo, Rect};
 use crate::data::prefetch::Prefetch;
-use crate::face::{Face, Model, Window};
+use crate::face::{Face, FaceWindow, Model};
 use crate::metrics::{Accuracy, accuracies};
 use crate::{Error, Result};
-use examples::{Examples, Gallery, Seen};
+use examples::{Examples, Gallery, Measured};
 use histogram::Histogram;
 use localisation::{Localisation, Scene, Tally};
 use photos::{Detections, Item, Photos};
 use std::path::PathBuf;
 
-/// Decoded photos that wait for the nets.
+/// Number of decoded photos waiting for the nets.
 const AHEAD: usize = 2;
 
-/// What an evaluation found.
+/// The results of an evaluation.
 #[derive(Debug, Clone, Default)]
 pub struct Evaluation {
-    /// Of the model.
+    /// Name of the model.
     pub model: String,
-    /// Photos of the data that were measured.
+    /// Number of photos of the data that were measured.
     pub images: usize,
-    /// Photos without a face that were measured.
+    /// Number of photos without a face that were measured.
     pub backgrounds: usize,
-    /// Photos of the data in which the model finds no face; every attribute counts as absent there.
+    /// Number of photos of the data in which the model finds no face; all their attributes count as absent.
     pub without_face: usize,
-    /// Photos without a face in which the model finds one.
+    /// Number of photos without a face in which the model finds one.
     pub backgrounds_with_face: usize,
-    /// Empty if the data has none.
+    /// Accuracy per attribute; empty if the data has none.
     pub attributes: Vec<Accuracy>,
-    /// The model's, then the other detectors'; empty where no boxes are known.
+    /// The model's localisation, then that of the other detectors; empty where no boxes are known.
     pub localisation: Vec<Localisation>,
-    /// Of the model's best scores.
+    /// Histogram of the model's best scores.
     pub histogram: Option<Histogram>,
     pub examples: Examples,
 }
 
-/// How to measure.
+/// Options of an evaluation.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// At most so many photos of the data, and as many backgrounds, spread evenly.
+    /// Maximum number of photos of the data, and of backgrounds, sampled evenly.
     pub limit: usize,
-    /// Keep examples for the page.
+    /// Whether to keep examples for the page.
     pub examples: bool,
-    /// Which window of a face is held against the boxes.
-    pub window: Window,
+    /// Which window of a face is compared with the boxes.
+    pub window: FaceWindow,
 }
 
-/// Runs the chain on the photos, and takes `others`' windows on the same. `progress` hears how many of how many are done,
-/// and an error of it ends the work.
+/// Runs the pipeline on the photos, and evaluates the windows of `others` on the same photos. `progress` is called with the
+/// number of completed photos and the total; an error that it returns aborts the evaluation.
 ///
 /// # Errors
-/// No photo; none of the model's attributes in the data; no memory. A photo that cannot be read, a box outside of its photo
-/// and attributes that only one of model and data has are reported, and fatal if `problems` is strict.
+/// No photos; none of the model's attributes in the data; insufficient memory. Photos that cannot be read, boxes outside their
+/// photo, and attributes known to only one of model and data are reported, and are fatal if `problems` is strict.
 pub fn evaluate(
     model: &mut Model,
     photos: &Photos,
@@ -84,7 +84,7 @@ pub fn evaluate(
     for (done, (number, photo)) in decoded.enumerate() {
         match photo {
             Ok((photo, warning)) => {
-                // What is missing at its end is said; the rest is what a person sees, too.
+                // Truncation is reported; the rest is evaluated as a viewer would show it.
                 warning.map_or(Ok(()), |warning| problems.report(warning))?;
                 walk.measure(model, number, &photo, problems)?;
             }
@@ -95,15 +95,15 @@ pub fn evaluate(
     walk.finish(model)
 }
 
-/// An attribute that both the model and the data know.
+/// An attribute known to both the model and the data.
 struct Common {
     name: String,
-    /// Its places in the model and in the data.
+    /// Its index in the model and in the data.
     model: usize,
     data: usize,
 }
 
-/// The attributes to measure; those that only one side has are reported.
+/// The attributes to measure; those known to only one side are reported.
 fn common_attributes(model: &Model, photos: &Photos, problems: &mut Problems) -> Result<Vec<Common>> {
     let data = &photos.attribute_names;
     if data.is_empty() {
@@ -133,7 +133,7 @@ fn common_attributes(model: &Model, photos: &Photos, problems: &mut Problems) ->
     Ok(common)
 }
 
-/// The records of the photos seen so far.
+/// State accumulated over the photos.
 struct Walk<'a> {
     photos: &'a Photos,
     others: &'a [Detections],
@@ -143,9 +143,9 @@ struct Walk<'a> {
     /// [photos with attributes, attributes]
     scores: Vec<f32>,
     truth: Vec<bool>,
-    /// Of photos with a face and of backgrounds, the best score.
+    /// The best score for each photo with a face, and for each background.
     best: [Vec<Option<f32>>; 2],
-    /// The counts.
+    /// Counters.
     found: Evaluation,
     gallery: Option<Gallery>,
     options: Options,
@@ -167,7 +167,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// One photo, through to its numbers.
+    /// Processes one photo.
     fn measure(&mut self, model: &mut Model, number: usize, photo: &Photo, problems: &mut Problems) -> Result<()> {
         let item = &self.photos.items[number];
         let boxes = self.boxes(item, photo, problems)?;
@@ -183,7 +183,7 @@ impl<'a> Walk<'a> {
             self.found.images += 1;
             self.found.without_face += usize::from(answer.is_none());
         }
-        let seen = Seen { name: &item.name, photo, boxes: boxes.as_deref().unwrap_or_default() };
+        let seen = Measured { name: &item.name, photo, boxes: boxes.as_deref().unwrap_or_default() };
         if boxes.is_some() {
             self.localise(model.threshold(), number, &windows, &seen)?;
         }
@@ -193,7 +193,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The boxes in the photo; `None` if they are not known. One that lies outside is reported and not counted.
+    /// The boxes in the photo; `None` if they are unknown. Boxes outside the photo are reported and not counted.
     fn boxes(&self, item: &Item, photo: &Photo, problems: &mut Problems) -> Result<Option<Vec<Rect>>> {
         let Some(all) = &item.boxes else { return Ok(None) };
         let mut inside = Vec::with_capacity(all.len());
@@ -212,7 +212,7 @@ impl<'a> Walk<'a> {
         Ok((item.background || !inside.is_empty()).then_some(inside))
     }
 
-    fn localise(&mut self, threshold: f32, number: usize, windows: &[(Rect, f32)], seen: &Seen) -> Result<()> {
+    fn localise(&mut self, threshold: f32, number: usize, windows: &[(Rect, f32)], seen: &Measured) -> Result<()> {
         let (size, boxes) = ((seen.photo.width, seen.photo.height), seen.boxes);
         let outcome = Scene { size, boxes, windows }.matched(threshold);
         self.tallies[0].add(boxes.len(), &outcome);
@@ -223,7 +223,7 @@ impl<'a> Walk<'a> {
         self.gallery.as_mut().map_or(Ok(()), |gallery| gallery.see(seen, &outcome))
     }
 
-    fn classify(&mut self, model: &mut Model, answer: Option<&Face>, truth: &[bool], seen: &Seen) -> Result<()> {
+    fn classify(&mut self, model: &mut Model, answer: Option<&Face>, truth: &[bool], seen: &Measured) -> Result<()> {
         let scores = answer.map(|face| model.scores(seen.photo, face)).transpose()?;
         for (a, attribute) in self.common.iter().enumerate() {
             let (score, truth) = (scores.as_ref().map(|scores| scores[attribute.model]), truth[attribute.data]);
@@ -244,7 +244,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The measures.
+    /// Computes the measures.
     fn finish(self, model: &Model) -> Result<Evaluation> {
         let mut found = self.found;
         if found.images == 0 {
@@ -268,7 +268,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Where each of the model's attributes stands among those of the data.
+/// The index of each of the model's attributes among those of the data.
 ///
 /// # Errors
 /// An attribute that the data lacks.

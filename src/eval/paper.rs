@@ -1,11 +1,11 @@
-//! What the paper reached on CelebA, to stand beside our figures. Its test photos are others than any that are measured here
-//! unless the data is CelebA's own test part.
+//! The paper's results on CelebA, for comparison with ours. Its test photos differ from those measured here unless the data is
+//! CelebA's own test split.
 
 use crate::data::table::{Row, Table};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-/// Accuracy in percent: a comment with the source, the names of the columns, a line per attribute.
+/// Accuracy in percent: a comment with the source, the column names, one line per attribute.
 static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
     let rows =
         Table::new("paper.csv", include_bytes!("paper.csv").to_vec()).map(|table| table.rows().flatten().collect());
@@ -13,7 +13,7 @@ static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
     rows.into_iter().filter(|row| !row.fields[0].starts_with('#')).collect()
 });
 
-/// The systems that the paper compares, its own first.
+/// The systems compared in the paper, its own first.
 pub fn systems() -> Vec<&'static str> {
     rows().next().map(|columns| columns[1..].to_vec()).unwrap_or_default()
 }
@@ -24,7 +24,7 @@ pub fn accuracies() -> BTreeMap<&'static str, Vec<f64>> {
     rows().skip(1).map(|columns| (columns[0], columns[1..].iter().map(share).collect())).collect()
 }
 
-/// The mean of each system over some attributes; `None` unless the paper has all of them.
+/// The mean of each system over some attributes; `None` unless the paper reports all of them.
 pub fn means<'a>(attributes: impl Iterator<Item = &'a str>) -> Option<Vec<f64>> {
     let all = accuracies();
     let rows: Vec<&Vec<f64>> = attributes.map(|name| all.get(name)).collect::<Option<_>>()?;

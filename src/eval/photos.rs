@@ -1,51 +1,51 @@
-//! What is measured: photos and what is known of each, whichever kind of data they come from, and other detectors' windows
-//! on them.
+//! What is measured: photos and their annotations, whatever kind of data set they come from, and other detectors' windows on
+//! them.
 
 use crate::data::celeba::{CelebA, Sample, Split};
-use crate::data::names::{Found, Names, Places};
+use crate::data::names::{NameMatch, Names, Places};
 use crate::data::photo::Rect;
 use crate::data::{Problems, boxes, folder};
 use crate::{Error, Result};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// Name of a box file in a folder.
+/// Name of the box file in a folder.
 const BOX_FILE: &str = "boxes.csv";
 
 /// One photo.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
     pub path: PathBuf,
-    /// What annotations and detections call it; of a background the path from its folder.
+    /// Its name in annotations and detections; for a background its path relative to the folder.
     pub name: String,
-    /// The faces, and the line of the box file that each stands on; `None` if they are not known.
+    /// The faces, and the line of the box file that holds each; `None` if they are unknown.
     pub boxes: Option<Vec<(Rect, usize)>>,
-    /// Present or not, in the order of [`Photos::attribute_names`]; `None` if not known.
+    /// Present or absent, in the order of [`Photos::attribute_names`]; `None` if unknown.
     pub attributes: Option<Vec<bool>>,
-    /// There is no face in it.
+    /// Whether it contains no face.
     pub background: bool,
 }
 
 /// The photos of an evaluation.
 #[derive(Debug, Clone, Default)]
 pub struct Photos {
-    /// Those of the data, then those of the folder of backgrounds.
+    /// Photos of the data, followed by those of the background folder.
     pub items: Vec<Item>,
-    /// Of the data; empty if it has none.
+    /// Attributes of the data; empty if it has none.
     pub attribute_names: Vec<String>,
-    /// The file and line that name the attributes.
+    /// The file and line where the attributes are named.
     pub attribute_place: String,
     pub box_file: Option<PathBuf>,
-    /// The part of the data, if it has parts.
+    /// The split of the data, if it has splits.
     pub split: Option<Split>,
 }
 
-/// The photos of `data`: a folder in CelebA's layout (the part `split`, by default the test part), or a box file
-/// `image,x,y,width,height` or a folder with one of the name `boxes.csv`, which has no parts. A photo whose row has no box is a
+/// Reads the photos of `data`: a folder in CelebA's layout (the split `split`, by default the test split), or a box file
+/// `image,x,y,width,height` or a folder with one named `boxes.csv`, which has no splits. A photo whose row has no box is a
 /// background.
 ///
 /// # Errors
-/// Data of another kind, or without a photo; if `problems` is strict, the first bad line or missing photo.
+/// Unsupported data, or data without photos; if `problems` is strict, the first malformed line or missing photo.
 pub fn open(data: &Path, split: Option<Split>, problems: &mut Problems) -> Result<Photos> {
     if CelebA::is_at(data) {
         return celeba(data, split.unwrap_or(Split::Test), problems);
@@ -88,7 +88,7 @@ fn celeba(root: &Path, split: Split, problems: &mut Problems) -> Result<Photos> 
     })
 }
 
-/// Photos in the order of their first lines.
+/// Photos in order of first occurrence.
 fn box_list(file: &Path, problems: &mut Problems) -> Result<Photos> {
     let rows = boxes::rows(file, problems)?;
     let mut seen = HashSet::new();
@@ -96,13 +96,13 @@ fn box_list(file: &Path, problems: &mut Problems) -> Result<Photos> {
     let paths: HashMap<&str, Result<PathBuf, String>> =
         names.iter().copied().zip(boxes::photos(file, &names)).collect();
     let (mut items, mut index, mut absent) = (Vec::<Item>::new(), HashMap::<_, usize>::new(), HashSet::new());
-    // Two names may lead to one photo.
+    // Two names may refer to one photo.
     let mut places = Places::default();
     for row in &rows {
         let path = match &paths[row.image.as_str()] {
             Ok(path) => path,
             Err(found) => {
-                // Once for all lines of the image.
+                // Report once for all lines of the image.
                 if absent.insert(&row.image) {
                     problems
                         .report(at_line(file, row.line, found.clone()).advise("add the photo or remove the line"))?;
@@ -139,10 +139,10 @@ fn box_list(file: &Path, problems: &mut Problems) -> Result<Photos> {
 }
 
 impl Photos {
-    /// Adds the photos in and below a folder as photos without a face.
+    /// Adds the photos in a folder, recursively, as photos without a face.
     ///
     /// # Errors
-    /// An unreadable folder, no photo in it; if `problems` is strict, the first thing in it that has to be passed over.
+    /// An unreadable folder, a folder without photos; if `problems` is strict, the first entry that has to be skipped.
     pub fn add_backgrounds(&mut self, root: &Path, problems: &mut Problems) -> Result<()> {
         self.items.extend(folder::photos(root, problems)?.into_iter().map(|path| Item {
             name: path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned(),
@@ -154,7 +154,8 @@ impl Photos {
         Ok(())
     }
 
-    /// Which items to measure if `limit` photos of the data and as many backgrounds are enough: spread evenly over each.
+    /// The indices of the items to measure if limited to `limit` photos of the data and as many backgrounds, sampled evenly from
+    /// each.
     pub fn spread(&self, limit: usize) -> Vec<usize> {
         let (backgrounds, data): (Vec<usize>, Vec<usize>) =
             (0..self.items.len()).partition(|&i| self.items[i].background);
@@ -175,48 +176,48 @@ fn at_line(file: &Path, line: usize, found: String) -> Error {
     Error::new(format!("{}:{line}", file.display()), found)
 }
 
-/// What another detector found.
+/// The detections of another detector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Detections {
     pub name: String,
-    /// Of each of [`Photos::items`], windows and scores.
+    /// For each of [`Photos::items`], windows and scores.
     pub windows: Vec<Vec<(Rect, f32)>>,
 }
 
 impl Detections {
-    /// Reads `image,x,y,width,height,score`. An image is known by its name in the annotations or by its path, see
-    /// [`Names::find`]. Names of other photos are passed over and reported together. A file that has rows for images without a
-    /// face should have one for every photo; those that it lacks are reported.
+    /// Reads `image,x,y,width,height,score`. An image is identified by its name in the annotations or by its path, see
+    /// [`Names::find`]. Names of other photos are skipped and reported together. A file that has rows for images without a face
+    /// should have a row for every photo; missing ones are reported.
     ///
     /// # Errors
-    /// An unreadable file; not one known photo; if `problems` is strict, the first bad line, or unknown photos.
+    /// An unreadable file; no known photo; if `problems` is strict, the first malformed line, or unknown photos.
     pub fn read(file: &Path, name: String, photos: &Photos, problems: &mut Problems) -> Result<Self> {
         let rows = boxes::rows(file, problems)?;
         let mut seen = HashSet::new();
         let names: Vec<&str> = rows.iter().map(|row| row.image.as_str()).filter(|name| seen.insert(*name)).collect();
-        // A name that cannot be written is that of no line.
+        // A name that is not valid UTF-8 matches no line.
         let known =
             photos.items.iter().map(|item| (item.path.to_str().map(|_| item.name.as_str()), item.path.as_path()));
-        let found: HashMap<&str, Found> = names.iter().copied().zip(Names::new(known).find(&names)).collect();
+        let found: HashMap<&str, NameMatch> = names.iter().copied().zip(Names::new(known).find(&names)).collect();
 
         let mut windows = vec![Vec::new(); photos.items.len()];
         let (mut looked_at, mut unknown, mut unclear) = (vec![false; photos.items.len()], Vec::new(), HashSet::new());
         for row in &rows {
             match &found[row.image.as_str()] {
-                Found::Photo(number) => match row.detection() {
+                NameMatch::Photo(number) => match row.detection() {
                     Ok(window) => {
                         windows[*number].extend(window);
                         looked_at[*number] = true;
                     }
                     Err(error) => problems.report(error.within(format_args!("{}:{}", file.display(), row.line)))?,
                 },
-                Found::Unclear(why) => {
+                NameMatch::Unclear(why) => {
                     if unclear.insert(&row.image) {
                         let error = at_line(file, row.line, format!("image {:?}: {why}", row.image));
                         problems.report(error.advise("write the path as the annotations do"))?;
                     }
                 }
-                Found::Unknown => unknown.push(row),
+                NameMatch::Unknown => unknown.push(row),
             }
         }
         if !looked_at.contains(&true) {
@@ -241,7 +242,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// A folder with files of nothing: photos are not decoded here.
+    /// A folder with empty files: photos are not decoded here.
     fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (name, content) in files {

@@ -1,7 +1,7 @@
-//! An evaluation as a page for people: one HTML file that needs nothing beside it, not even a network, and prints.
+//! An evaluation as a web page: one self-contained HTML file that works offline and can be printed.
 //!
-//! Every figure stands in a `<data>` element whose `data-key` is its place in the JSON document (a JSON pointer), so page and
-//! document can be held against each other.
+//! Every figure is in a `<data>` element whose `data-key` is its position in the JSON document (a JSON pointer), so page and
+//! document can be compared.
 
 use super::document::document;
 use super::examples::{Example, Mistake};
@@ -20,11 +20,11 @@ static STYLE: &str = include_str!("report.css");
 const PAGE: &str = "index.html";
 const RESULTS: &str = "results.json";
 
-/// What a page says besides the figures.
+/// Information on a page besides the figures.
 pub struct About {
-    /// What was measured on.
+    /// The data that was measured.
     pub data: String,
-    /// The command that makes the page again.
+    /// The command that reproduces the page.
     pub command: String,
 }
 
@@ -33,8 +33,8 @@ pub fn files(folder: &Path) -> [PathBuf; 2] {
     [folder.join(PAGE), folder.join(RESULTS)]
 }
 
-/// Writes `index.html` and `results.json` into `folder`, which is made if it is missing; each is the old file or the new one
-/// at every moment. Gives the path of the page.
+/// Writes `index.html` and `results.json` into `folder`, which is created if missing; each file is replaced atomically. Returns
+/// the path of the page.
 ///
 /// # Errors
 /// A folder or file that cannot be written.
@@ -78,7 +78,7 @@ fn page(found: &Evaluation, about: &About, date: &str) -> Result<String> {
     ))
 }
 
-/// A figure by its place in the document: the exact value for programs, `shown` for people.
+/// A figure identified by its position in the document: the exact value for programs, `shown` for readers.
 fn figure(key: &str, value: impl std::fmt::Display, shown: &str) -> String {
     format!("<data data-key=\"{}\" value=\"{value}\">{shown}</data>", escape(key))
 }
@@ -95,12 +95,12 @@ fn count(key: &str, value: usize) -> String {
     figure(key, value, &value.to_string())
 }
 
-/// A part of a JSON pointer (RFC 6901).
+/// Escapes a component of a JSON pointer (RFC 6901).
 fn pointer(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// The head figures.
+/// The headline figures.
 fn tiles(found: &Evaluation) -> String {
     let mut tiles = String::new();
     let mut tile = |name: &str, value: String, of: String| {
@@ -133,7 +133,7 @@ fn tiles(found: &Evaluation) -> String {
     format!("<dl class=\"tiles\">\n{tiles}</dl>\n")
 }
 
-/// Plot and table; nothing without attributes.
+/// Plot and table; empty without attributes.
 fn attributes(found: &Evaluation) -> Result<String> {
     if found.attributes.is_empty() {
         return Ok(String::new());
@@ -225,7 +225,7 @@ fn bar(ours: f64, majority: f64, paper: Option<f64>) -> String {
     format!("<span class=\"bar\"><i style=\"width:{ours:.1}%\"></i><b style=\"left:{majority:.1}%\"></b>{paper}</span>")
 }
 
-/// Table and curves; nothing without boxes.
+/// Table and curves; empty without boxes.
 fn localisation(detectors: &[Localisation]) -> Result<String> {
     let Some(own) = detectors.first() else { return Ok(String::new()) };
     let rates: String = RATES.iter().map(|rate| format!("<th>at {rate}<br>FPPI, %</th>")).collect();
@@ -263,7 +263,7 @@ fn localisation(detectors: &[Localisation]) -> Result<String> {
     ))
 }
 
-/// What localisation was measured on.
+/// Describes the data that localisation was measured on.
 fn set(l: &Localisation) -> String {
     let (photos, boxes) = (counted(l.images, "photo", "photos"), counted(l.boxes, "box", "boxes"));
     match l.backgrounds {
@@ -280,7 +280,7 @@ fn captioned(svg: &str, caption: &str) -> String {
     format!("<figure>\n{svg}\n<figcaption>{caption}</figcaption>\n</figure>\n")
 }
 
-/// The line of a detector.
+/// The line of one detector in a chart.
 fn line(series: usize, l: &Localisation, points: Vec<[f64; 2]>, mark: Option<[f64; 2]>) -> Line<'_> {
     Line { name: Some(l.detector.as_str().into()), points, series, width: 2.4, dots: false, mark }
 }
@@ -304,7 +304,7 @@ fn roc(detectors: &[Localisation], set: &str) -> Result<String> {
     let own = &detectors[0];
     let photos = (own.images + own.backgrounds) as f64;
     let rates = detectors.iter().flat_map(|l| l.roc.iter().map(|p| p.false_positives_per_image));
-    // Half a false positive on all photos stands for none.
+    // Zero is drawn as half a false positive over all photos.
     let (low, high) = ((0.5 / photos).min(0.01), rates.fold(1.0, f64::max));
     let lines: Vec<Line> = detectors
         .iter()
@@ -337,7 +337,7 @@ fn share_axis(label: &str, high: f64) -> Axis<'_> {
     Axis { label, range: [0.0, high], ticks: linear_ticks(0.0, high), log: false, labels: Labels::Percent }
 }
 
-/// The histogram of best scores; nothing without scores.
+/// The histogram of best scores; empty without scores.
 fn scores(found: &Evaluation) -> Result<String> {
     let Some(histogram) = &found.histogram else { return Ok(String::new()) };
     let Histogram { low, width, counts, without, parting } = histogram;
@@ -374,7 +374,7 @@ fn scores(found: &Evaluation) -> Result<String> {
     Ok(format!("<div class=\"wide\">\n{}</div>\n", captioned(&svg, &caption)))
 }
 
-/// The examples; nothing without any.
+/// The examples; empty without any.
 fn photos(found: &Evaluation) -> String {
     let examples = &found.examples;
     let mut body = String::new();
@@ -397,7 +397,7 @@ fn photos(found: &Evaluation) -> String {
             counted(l.images, "photo", "photos")
         );
         group("Best by overlap", of.clone(), examples.best.iter().map(overlap).collect());
-        // Of a few photos the best are all.
+        // With few photos, the best ones are all there are.
         let worst = if l.images > examples.best.len() { &examples.worst[..] } else { &[] };
         group(
             "Worst by overlap",

@@ -1,5 +1,5 @@
-//! ANet as a feature extractor: the frame around a face in, the values of one layer for overlapping patches of it out, by
-//! the interweaved operation.
+//! ANet as a feature extractor: takes the frame around a face and returns the output of one layer for overlapping patches of it,
+//! computed by the interweaved operation.
 
 use super::Bundle;
 use crate::data::photo::{Photo, Rect};
@@ -17,39 +17,39 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 limits! {
-    /// Pixels of a frame. Photos are shrunk to 1024 pixels before anything else, so a larger one holds nothing more.
+    /// Side of a frame in pixels. Photos are first shrunk to 1024 pixels, so a larger frame contains no more detail.
     Frame: usize = 1, 1024;
 }
 
-/// Patches of a frame beyond which a stride is a mistake.
+/// Number of patches per frame above which a stride is considered a mistake.
 const MOST_PATCHES: usize = 4096;
 
-/// `[anet]` of a bundle.
+/// The `[anet]` table of a bundle.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Anet {
-    /// Network file, from the bundle's folder.
+    /// Network file, relative to the bundle's folder.
     pub net: PathBuf,
     /// Its weights.
     pub weights: PathBuf,
-    /// The layer whose values are the features.
+    /// The layer whose output is used as features.
     pub layer: String,
-    /// Height and width of the frame that patches of the net's input size lie in...
+    /// Height and width of the frame, which contains patches with the net's input size...
     #[serde(deserialize_with = "within::<Frame, _, _>")]
     pub frame: [usize; 2],
-    /// ...this many pixels apart.
+    /// ...at this stride, in pixels.
     #[serde(deserialize_with = "within::<Frame, _, _>")]
     pub stride: usize,
-    /// From the square in the middle of a face to the part of the photo that is the frame: its width in widths of the square...
+    /// Maps the core square of a face to the part of the photo that is the frame: its width in widths of the core...
     #[serde(deserialize_with = "within::<Widths, _, _>")]
     pub width: f32,
-    /// ...and how far its middle lies to the right and below, in the same unit.
+    /// ...and the offset of its centre to the right and down, in the same unit.
     #[serde(deserialize_with = "within::<Shift, _, _>")]
     pub shift: [f32; 2],
 }
 
 impl Anet {
-    /// How the frame lies around the square in the middle of a face.
+    /// The frame's position relative to the core square of a face.
     pub fn frame(&self) -> Shape {
         let [height, width] = self.frame;
         Shape { width: self.width, height: self.width * height as f32 / width as f32, shift: self.shift }
@@ -57,7 +57,7 @@ impl Anet {
 }
 
 impl Anet {
-    /// Whether patches of a net lie in the frame, and not too many.
+    /// Checks that patches of the net fit in the frame, and that there are not too many.
     fn check(&self, net: &Net) -> Result<(), Mistake> {
         let ([height, width], input) = (self.frame, net.spec.input);
         if height < input.h || width < input.w {
@@ -86,16 +86,16 @@ pub struct FaceFeatures {
 }
 
 impl FaceFeatures {
-    /// Reads net and weights; paths start at `folder`.
+    /// Loads net and weights; paths are relative to `folder`.
     ///
     /// # Errors
-    /// Files that cannot be read or do not fit; a frame smaller than the net's input, or of too many patches.
+    /// Files that cannot be read or do not fit; a frame smaller than the net's input, or with too many patches.
     pub fn load(bundle: &Bundle, folder: &Folder, device: &Device) -> Result<Self> {
         let config = &bundle.anet;
         let net = Arc::new(Net::new(Spec::load(folder.file(&config.net)?)?.up_to(&config.layer)?)?);
         config.check(&net).map_err(|mistake| bundle.mistake(&mistake))?;
         let weights = folder.file(&config.weights)?;
-        let parameters = net.load_parameters(&weights, Unknown::Ignore)?;
+        let parameters = net.load_parameters(&weights, Unknown::Ignore)?.values;
         let dims = net.output().len();
         let [height, width] = config.frame;
         let parameters = Parameters::on(device, &net, parameters)?;
@@ -110,10 +110,10 @@ impl FaceFeatures {
         self.dims
     }
 
-    /// Features [patches, dims] of the patches of a part of a photo seen as the frame, and of their mirror images.
+    /// Features [patches, dims] of the patches of a part of a photo taken as the frame, and of their mirror images.
     ///
     /// # Errors
-    /// No memory; features that are not finite.
+    /// Insufficient memory; features that are not finite.
     pub fn features(&mut self, photo: &Photo, part: Rect) -> Result<Vec<f32>> {
         let ([height, width], normalise) = (self.frame, self.extractor.net().spec.normalise);
         let frames = self.pixels.chunks_exact_mut(height * width * 3);
@@ -123,7 +123,7 @@ impl FaceFeatures {
         let found = self.extractor.extract_normalised(&self.pixels, self.frame, self.stride, 2)?;
         let features: Vec<f32> = found.into_iter().flat_map(|found| found.values).collect();
         if !features.iter().all(|value| value.is_finite()) {
-            // NaN is not above 0: it would look like a face without an attribute.
+            // NaN is never above 0, so it would be mistaken for a face without attributes.
             return Err(Error::new(&self.weights, "with these weights, the features are not finite")
                 .advise("check the weights and the numbers of the net"));
         }

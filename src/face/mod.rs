@@ -1,18 +1,18 @@
-//! The product: a photo in, its face and forty attributes out. LNet_o and LNet_s localise, ANet turns overlapping patches of the
-//! enlarged face region into features, linear SVMs turn features into attributes, scores averaged over the patches
-//! (paper, Fig. 2).
+//! The face-attribute system: takes a photo and returns its face and forty attributes. LNet_o and LNet_s localise the face, ANet
+//! computes features of overlapping patches of the enlarged face region, and linear SVMs predict attributes from the features,
+//! with scores averaged over the patches (paper, Fig. 2).
 
 mod features;
-mod machines;
+mod training;
 mod window;
 
 pub use features::{Anet, FaceFeatures};
-pub use machines::{Faces, Seen};
-pub use window::Window;
+pub use training::{FaceSample, FaceSamples};
+pub use window::FaceWindow;
 
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
-use crate::locate::{Found, Localiser, Locate, Map, Sight};
+use crate::locate::{CalibrationSample, Detection, Localiser, Locate, Map};
 use crate::settings::{Document, Mistake};
 use crate::shipped::{Folder, Source};
 use crate::svm::{self, Svm};
@@ -20,19 +20,19 @@ use crate::{Error, Result};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// `model.toml`: the nets of a bundle and how they are put together. Paths start at its folder.
+/// `model.toml`: the nets of a bundle and how they are combined. Paths are relative to its folder.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bundle {
-    /// Of the model.
+    /// Name of the model.
     pub name: String,
     /// How faces are found.
     pub locate: Locate,
     /// How features are extracted.
     pub anet: Anet,
-    /// The linear machines; `weft svm train` writes them.
+    /// The linear SVMs, written by `weft svm train`.
     pub svm: PathBuf,
-    /// Where the values stand.
+    /// Positions of the values in the file.
     #[serde(skip)]
     document: Document,
 }
@@ -49,7 +49,7 @@ impl Bundle {
         Self::of(Document::load(source, "give the folder of a model bundle")?)
     }
 
-    /// The same of a document that is read already.
+    /// Like [`Bundle::load`], from a document that has already been read.
     ///
     /// # Errors
     /// Unknown or missing keys, values out of range.
@@ -65,7 +65,7 @@ impl Bundle {
     }
 }
 
-/// Photos are shrunk so that their longer side has at most this many pixels: nothing finer reaches a net.
+/// Photos are shrunk so that their longer side has at most this many pixels: finer detail does not reach any net.
 const WORKING_SIDE: usize = 1024;
 
 /// A model bundle, loaded.
@@ -85,7 +85,7 @@ const WORKING_SIDE: usize = 1024;
 /// # Ok::<(), weft::Error>(())
 /// ```
 pub struct Model {
-    /// What it was loaded from.
+    /// The bundle that it was loaded from.
     pub bundle: Bundle,
     localiser: Localiser,
     features: FaceFeatures,
@@ -96,20 +96,20 @@ pub struct Model {
 /// A face in a photo.
 #[derive(Debug, Clone)]
 pub struct Face {
-    /// In pixels of the photo; may reach beyond it.
+    /// In pixels of the photo; may extend beyond it.
     pub rect: Rect,
-    /// The square in the middle of the face, which all windows around it are measured in.
+    /// The core square of the face, relative to which all windows around it are defined.
     pub core: Rect,
-    /// Head and shoulders.
+    /// The head-and-shoulders window.
     pub head: Rect,
-    /// Response gathered in the window.
+    /// Mean response around the face.
     pub score: f32,
     /// The response maps of LNet_o and LNet_s, in pixels of the photo.
     pub maps: [Map; 2],
 }
 
 impl Model {
-    /// Reads the bundle in `folder`, [`Folder::Shipped`] for the one inside the program; its nets run on `device`.
+    /// Loads the bundle in `folder`, or the built-in one for [`Folder::Shipped`]; its nets run on `device`.
     ///
     /// # Errors
     /// A missing or unreadable file, nets or weights that do not fit.
@@ -141,7 +141,7 @@ impl Model {
         })
     }
 
-    /// Where the SVMs of the bundle are kept; `None` for the bundle inside the program.
+    /// Path of the bundle's SVMs; `None` for the built-in bundle.
     pub fn svm_path(&self) -> Option<&Path> {
         self.svm_file.path()
     }
@@ -151,41 +151,42 @@ impl Model {
         self.features.dims()
     }
 
-    /// The least score of a face that [`Model::locate`] gives.
+    /// The minimum score of a face returned by [`Model::locate`].
     pub fn threshold(&self) -> f32 {
         self.bundle.locate.threshold
     }
 
-    /// The face of a photo; `None` if none scores as much as the bundle's threshold.
+    /// The best face of a photo; `None` if none reaches the bundle's threshold.
     ///
     /// # Errors
-    /// No memory.
+    /// Insufficient memory.
     pub fn locate(&mut self, photo: &Photo) -> Result<Option<Face>> {
         Ok(self.detect(photo, self.threshold())?.into_iter().next())
     }
 
-    /// Every face of a photo whose score is `floor` or more, best first; none is an answer.
+    /// Every face of a photo whose score is `floor` or more, best first; may be empty.
     ///
     /// # Errors
-    /// No memory.
+    /// Insufficient memory.
     pub fn detect(&mut self, photo: &Photo, floor: f32) -> Result<Vec<Face>> {
         let (small, scale) = photo.fit_within(WORKING_SIDE);
         let faces = self.localiser.detect(&small, floor)?;
         Ok(faces.into_iter().map(|found| self.face(found, scale)).collect())
     }
 
-    /// What LNet_o and LNet_s see of a face in one or several windows, given the square in its middle, in pixels of the photo.
+    /// Calibration samples of LNet_o and LNet_s for a face, in one or several windows, given its core square in pixels of the
+    /// photo.
     ///
     /// # Errors
-    /// No memory.
-    pub fn sights(&mut self, photo: &Photo, core: Rect) -> Result<[Vec<Sight>; 2]> {
+    /// Insufficient memory.
+    pub fn calibration_samples(&mut self, photo: &Photo, core: Rect) -> Result<[Vec<CalibrationSample>; 2]> {
         let (small, scale) = photo.fit_within(WORKING_SIDE);
         let [x, y, width, height] = [core.x, core.y, core.width, core.height].map(|pixels| pixels * scale);
-        self.localiser.sights(&small, Rect::new(x, y, width, height))
+        self.localiser.calibration_samples(&small, Rect::new(x, y, width, height))
     }
 
-    /// From pixels of a photo that was scaled by `scale` to those of the original.
-    fn face(&self, Found { head, core, score, maps }: Found, scale: f32) -> Face {
+    /// Converts pixels of a photo that was scaled by `scale` to pixels of the original.
+    fn face(&self, Detection { head, core, score, maps }: Detection, scale: f32) -> Face {
         let up = |r: Rect| Rect::new(r.x / scale, r.y / scale, r.width / scale, r.height / scale);
         let maps = maps.map(|map| Map {
             origin: (map.origin.0 / scale, map.origin.1 / scale),
@@ -195,23 +196,23 @@ impl Model {
         Face { rect: self.bundle.locate.boxes.face.around(up(core)), core: up(core), head: up(head), score, maps }
     }
 
-    /// Whether LNet_s can be asked where it sees an attribute.
+    /// Checks that LNet_s can localise an attribute.
     ///
     /// # Errors
-    /// An attribute that it was not taught.
+    /// An attribute that it was not trained on.
     pub fn check_attribute(&self, attribute: &str) -> Result<()> {
         self.localiser.channel(attribute).map(|_| ())
     }
 
-    /// Where LNet_s sees an attribute in the window of head and shoulders around a face.
+    /// LNet_s's response map for an attribute in the head-and-shoulders window of a face.
     ///
     /// # Errors
-    /// An attribute that LNet_s was not taught; no memory.
+    /// An attribute that LNet_s was not trained on; insufficient memory.
     pub fn attribute_map(&mut self, photo: &Photo, face: &Face, attribute: &str) -> Result<Map> {
         self.localiser.respond_to(photo, face.head, attribute)
     }
 
-    /// The frame around a face that ANet's patches are cut from, in pixels of the photo.
+    /// The frame around a face from which ANet's patches are taken, in pixels of the photo.
     pub fn frame(&self, face: &Face) -> Rect {
         self.bundle.anet.frame().around(face.core)
     }
@@ -219,32 +220,32 @@ impl Model {
     /// Features [patches, dims] of the patches of a face.
     ///
     /// # Errors
-    /// No memory.
+    /// Insufficient memory.
     pub fn features(&mut self, photo: &Photo, face: &Face) -> Result<Vec<f32>> {
         self.features_in(photo, self.frame(face))
     }
 
-    /// Features [patches, dims] of the patches of a frame that is already known.
+    /// Features [patches, dims] of the patches of a known frame.
     ///
     /// # Errors
-    /// No memory.
+    /// Insufficient memory.
     pub fn features_in(&mut self, photo: &Photo, frame: Rect) -> Result<Vec<f32>> {
         self.features.features(photo, frame)
     }
 
-    /// A score per attribute, present above 0, of a face.
+    /// A score per attribute of a face; positive means present.
     ///
     /// # Errors
-    /// A bundle without SVMs; no memory.
+    /// A bundle without SVMs; insufficient memory.
     pub fn scores(&mut self, photo: &Photo, face: &Face) -> Result<Vec<f32>> {
         let features = self.features(photo, face)?;
         self.scores_of(&features)
     }
 
-    /// The same from the features [patches, dims].
+    /// Like [`Model::scores`], from features [patches, dims].
     ///
     /// # Errors
-    /// A bundle without SVMs; features that are not theirs.
+    /// A bundle without SVMs; features whose length does not match.
     pub fn scores_of(&self, features: &[f32]) -> Result<Vec<f32>> {
         let svm = self.svm()?;
         let patches = features.len() / svm.dims();

@@ -1,4 +1,4 @@
-//! Which part of a photo stands for a face.
+//! The window of a photo that represents a face.
 
 use super::{Bundle, Face, Model};
 use crate::data::photo::Rect;
@@ -9,22 +9,22 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
-pub enum Window {
+pub enum FaceWindow {
     /// The box of the face itself
     #[default]
     Face,
-    /// Hair to below the chin, as CelebA's boxes
+    /// Hair to below the chin, like CelebA's boxes
     Celeba,
-    /// Brows to mouth, as the windows of most face detectors
+    /// Brows to mouth, like the windows of most face detectors
     Inner,
-    /// Head and shoulders, as LNet_o finds them and LNet_s sees them
+    /// Head and shoulders: LNet_o's detection and LNet_s's input
     Head,
-    /// The frame around the face that ANet's crops are cut from
+    /// The frame around the face from which ANet's crops are taken
     Frame,
 }
 
-impl Window {
-    /// As in a file.
+impl FaceWindow {
+    /// Its name in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Face => "face",
@@ -35,7 +35,7 @@ impl Window {
         }
     }
 
-    /// How it lies around the square in the middle of a face; `None` if that does not tell.
+    /// Its position relative to the core square of a face; `None` if that does not determine it.
     pub fn shape(self, bundle: &Bundle) -> Option<Shape> {
         let Boxes { face, celeba, inner } = bundle.locate.boxes;
         match self {
@@ -47,7 +47,7 @@ impl Window {
         }
     }
 
-    /// In pixels of the photo.
+    /// The window of a face, in pixels of the photo.
     pub fn of(self, face: &Face, model: &Model) -> Rect {
         self.shape(&model.bundle).map_or(face.head, |shape| shape.around(face.core))
     }

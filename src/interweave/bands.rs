@@ -1,16 +1,16 @@
-//! Features on their way out. An image is done in pieces, and its features are handed on from top to bottom as they are
-//! complete, so that no more of them is in memory than a band of rows of patches, whatever the image.
+//! Delivery of features. An image is processed in pieces, and its features are delivered from top to bottom as rows are
+//! completed, so that at most a band of rows of patches is in memory, whatever the size of the image.
 
 use crate::Result;
 use crate::memory;
 
-/// Bytes of features that may wait until their rows are complete.
+/// Bytes of features that may be buffered until their rows are complete.
 const WAITING: usize = 128 << 20;
 
-/// Takes features as they come: vectors of patches one after the other, row by row from the top.
+/// Receives features as they become available: contiguous vectors of patches, row by row from the top.
 pub type Put<'a> = &'a mut dyn FnMut(&[f32]) -> Result<()>;
 
-/// The first patch of each piece of `whole` patches, row by row. The last piece of a row or column is moved back so that it
+/// The first patch of each piece of `whole` patches, row by row. The last piece of a row or column is shifted back so that it
 /// is as large as the others.
 pub(super) fn pieces(whole: [usize; 2], piece: [usize; 2]) -> impl Iterator<Item = [usize; 2]> {
     let starts = move |axis: usize| {
@@ -20,8 +20,8 @@ pub(super) fn pieces(whole: [usize; 2], piece: [usize; 2]) -> impl Iterator<Item
     starts(0).flat_map(move |top| starts(1).map(move |left| [top, left]))
 }
 
-/// `piece` with so few rows that the features of a band of such pieces, `dims` to a patch, may wait; if not even a row of the
-/// image may, a part of one.
+/// `piece` reduced to a number of rows whose features, `dims` per patch, can be buffered for a whole band; if not even one
+/// row of the image can, a part of one.
 pub(super) fn waiting(whole: [usize; 2], piece: [usize; 2], dims: usize) -> [usize; 2] {
     let vectors = (WAITING / 4 / dims.max(1)).max(1);
     match vectors / whole[1] {
@@ -30,12 +30,12 @@ pub(super) fn waiting(whole: [usize; 2], piece: [usize; 2], dims: usize) -> [usi
     }
 }
 
-/// The features that wait for their row to be complete.
+/// The features that are buffered until their row is complete.
 pub(super) struct Band {
     whole: [usize; 2],
     piece: [usize; 2],
     dims: usize,
-    /// Patches of the image that have been handed on.
+    /// Patches of the image that have been delivered.
     done: usize,
     /// [rows, columns, dims]: whole rows of patches, or a part of one row.
     values: Vec<f32>,
@@ -50,22 +50,22 @@ impl Band {
         Ok(band)
     }
 
-    /// A row that is handed on piece by piece needs no room for the rest.
+    /// A row that is delivered piece by piece needs no buffer for the rest.
     fn columns(&self) -> usize {
         if self.piece[0] == 1 { self.piece[1] } else { self.whole[1] }
     }
 
-    /// Features of the patches `across ..` of row `down` of the piece that begins at patch `corner`, to be filled.
+    /// Features of the patches `across ..` of row `down` of the piece that begins at patch `corner`, to be filled in.
     pub fn vectors(&mut self, corner: [usize; 2], down: usize, across: usize) -> &mut [f32] {
         let columns = self.columns();
         let left = if columns == self.whole[1] { corner[1] } else { 0 };
         &mut self.values[(down * columns + left + across) * self.dims..]
     }
 
-    /// The piece at `corner` is done: hands on what is complete and has not been handed on before.
+    /// The piece at `corner` is complete: delivers what is complete and has not been delivered yet.
     ///
     /// # Errors
-    /// What `put` says.
+    /// Those of `put`.
     pub fn flush(&mut self, corner: [usize; 2], put: Put<'_>) -> Result<()> {
         let right = corner[1] + self.piece[1];
         let (first, end) = if self.columns() < self.whole[1] {

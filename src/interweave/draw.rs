@@ -1,4 +1,4 @@
-//! A picture of a plan: every layer's maps, and in them what two neighbouring patches read. Where their colours overlap
+//! A picture of a plan: every layer's maps, and in them what two neighbouring patches read. Where their colours overlap,
 //! the patches share the value, and patch scanning would compute it twice (the paper's Fig. 5, for any net).
 
 use super::geometry::{Axis, Class};
@@ -9,14 +9,14 @@ use crate::net::{INPUT, Net};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Side of a layer's panel, in units of the picture.
+/// Side of a layer's panel, in drawing units.
 const PANEL: f32 = 200.0;
 const GAP: f32 = 34.0;
 const MARGIN: f32 = 20.0;
 /// Height of the lines of text above and below a panel.
 const HEAD: f32 = 64.0;
 const FOOT: f32 = 40.0;
-/// Between two maps of a panel, as a share of a map.
+/// Gap between two maps of a panel, as a fraction of a map.
 const SEAM: f32 = 0.12;
 const COLOURS: [RGBColor; 2] = [RGBColor(217, 72, 15), RGBColor(28, 126, 214)];
 const MAP: RGBColor = RGBColor(241, 243, 245);
@@ -24,17 +24,17 @@ const EDGE: RGBColor = RGBColor(173, 181, 189);
 
 type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
-/// A place of the picture, as it is drawn.
+/// A point of the picture, in drawing units.
 fn at(x: f32, y: f32) -> (i32, i32) {
     let fine = |length: f32| (length * FINE as f32).round() as i32;
     (fine(x), fine(y))
 }
 
 impl Outline {
-    /// The plan as SVG: the image, then each layer with all of its maps, all drawn at the same scale of the image.
+    /// The plan as SVG: the image, then each layer with all of its maps, all at the scale of the image.
     ///
     /// # Errors
-    /// None that is known of: plotters draws into memory.
+    /// None are known: plotters draws into memory.
     pub fn draw(&self, net: &Net) -> Result<String> {
         let patches = self.example();
         let shown = self.shown(net);
@@ -65,7 +65,7 @@ impl Outline {
         [first, second]
     }
 
-    /// The input, the last layer of the trunk, and every later layer but those that only pool what they read.
+    /// The input, the last layer of the trunk, and every later layer except those that only pool their input.
     fn shown(&self, net: &Net) -> Vec<usize> {
         let maps = |value: usize| self.maps(value);
         let last = net.layers.len();
@@ -105,7 +105,7 @@ impl Outline {
                     Ok(area.draw(&Rectangle::new(corners, style))?)
                 };
                 rect([y, x], [height, width], MAP.filled())?;
-                // Plotters gives no width to the edge of a rectangle.
+                // Plotters ignores the stroke width of a rectangle's edge.
                 let (right, bottom) = (corner[1] + width * scale, corner[0] + height * scale);
                 let edge = [(corner[1], corner[0]), (right, corner[0]), (right, bottom), (corner[1], bottom)];
                 let edge = edge.iter().cycle().take(5).map(|&(x, y)| at(x, y)).collect::<Vec<_>>();
@@ -145,17 +145,17 @@ impl Outline {
         text(top + PANEL + 28.0, font(12.0), note)
     }
 
-    /// Positions of a class.
+    /// Number of positions of a class.
     fn places(&self, axis: usize, class: &Class) -> u64 {
         class.count(self.patches[axis], self.stride)
     }
 
-    /// Most positions of a class.
+    /// Largest number of positions of a class.
     fn most(&self, axis: usize, of: &Axis) -> u64 {
         of.classes.iter().map(|class| self.places(axis, class)).max().unwrap_or(0)
     }
 
-    /// Where a class's positions begin, and their length.
+    /// First position of a class, and the length of its range.
     fn extent(&self, axis: usize, class: &Class) -> (f32, f32) {
         match class.ends(self.patches[axis], self.stride) {
             None => (0.0, 0.0),
@@ -168,7 +168,7 @@ impl Outline {
         class.step(self.patches[axis], self.stride) as f32
     }
 
-    /// The stretch of a class's positions that a patch reads.
+    /// The range of a class's positions that a patch reads.
     fn used(&self, axis: usize, of: &Axis, class: usize, patch: usize) -> Option<(f32, f32)> {
         let places = of.places.iter().flatten().filter(|place| place.class == class);
         let origin = (patch * self.stride) as i64;

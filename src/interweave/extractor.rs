@@ -11,32 +11,32 @@ use super::plan::{Plan, patches};
 use crate::data::photo::Photo;
 use crate::device::Launch;
 use crate::memory;
-use crate::net::{Net, Normalise, Parameters, Place};
+use crate::net::{Location, Net, Normalise, Parameters};
 use crate::{Error, Result};
 use std::sync::Arc;
 
-/// How the features of all patches are computed. All methods give the same features, up to the order of sums.
+/// How the features of all patches are computed. All methods give the same features, up to the order of summation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Method {
-    /// In one pass over the image, nothing computed twice.
+    /// In one pass over the image, without computing anything twice.
     #[default]
     OnePass,
-    /// The interweaved operation exactly as in section 2.2 of the paper: interweaved maps are written and convolved. Takes nets
-    /// of the paper's architecture and strides that are multiples of the trunk's.
+    /// The interweaved operation exactly as in section 2.2 of the paper: interweaved maps are written and convolved.
+    /// Supports nets of the paper's architecture and strides that are multiples of the trunk's.
     Maps,
-    /// Patch scanning: the net runs on every patch by itself, in batches.
+    /// Patch scanning: the net runs on every patch separately, in batches.
     Patchwise,
 }
 
-/// How an [`Extractor`] works.
+/// Options of an [`Extractor`].
 #[derive(Debug, Clone)]
 pub struct ExtractorOptions {
     /// How features are computed.
     pub method: Method,
-    /// Bytes that a pass over an image may take before it is done in pieces, which compute their overlap twice. Never more
-    /// than half of what is free is taken.
+    /// Bytes that a pass over an image may use before it is split into pieces, which compute their overlap twice. At most half
+    /// of the free memory is used.
     pub memory: usize,
-    /// Patches of a batch of patch scanning.
+    /// Batch size of patch scanning.
     pub batch: usize,
 }
 
@@ -53,19 +53,19 @@ pub struct Features {
     pub patches: [usize; 2],
     /// Length of a feature vector.
     pub dims: usize,
-    /// [down, across, dims]; a vector in the order C, H, W of the net's last layer.
+    /// [down, across, dims]; each vector in C, H, W order of the net's last layer.
     pub values: Vec<f32>,
 }
 
 impl Features {
-    /// Largest difference of a feature from `expected`'s, as a share of the largest of those; NaN if there is one on either
+    /// Largest difference from `expected`, relative to the largest feature of `expected`; NaN if there is one on either
     /// side, infinite if the shapes differ.
     pub fn error(&self, expected: &Self) -> f64 {
         if (self.patches, self.dims) != (expected.patches, expected.dims) {
             return f64::INFINITY;
         }
         let differences = || self.values.iter().zip(&expected.values).map(|(a, b)| f64::from((a - b).abs()));
-        // `max` drops NaN.
+        // `max` ignores NaN.
         if differences().any(f64::is_nan) {
             return f64::NAN;
         }
@@ -93,7 +93,7 @@ enum Pixels<'a> {
 }
 
 impl Images<'_> {
-    /// Normalised values of an image from value `at` on, which is the first of a pixel.
+    /// Normalised values of an image from value `at` on, which is the first value of a pixel.
     pub fn copy(&self, image: usize, at: usize, to: &mut [f32]) {
         match self.pixels {
             Pixels::Rgb(bytes, Normalise { mean, scale }) => {
@@ -108,26 +108,26 @@ impl Images<'_> {
     }
 }
 
-/// Takes features as they come, with the number of their image.
+/// Receives features as they become available, with the index of their image.
 pub(super) type PutImage<'a> = &'a mut dyn FnMut(usize, &[f32]) -> Result<()>;
 
-/// What an engine was asked for.
+/// A request to an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Job {
     /// Patches down and across of a whole image.
     pub whole: [usize; 2],
     pub stride: usize,
     pub images: usize,
-    /// Bytes that a pass may take.
+    /// Bytes that a pass may use.
     pub memory: usize,
 }
 
 /// A method on a device.
 pub(super) trait Engine: Send {
-    /// Hands on the features of all patches.
+    /// Delivers the features of all patches.
     fn run(&mut self, job: Job, images: &Images<'_>, put: PutImage<'_>) -> Result<()>;
 
-    /// The plan of a job, if the method makes one.
+    /// The plan of a job, if the method has one.
     fn plan(&mut self, _job: Job) -> Result<Option<&Plan>> {
         Ok(None)
     }
@@ -143,8 +143,8 @@ pub(super) trait Engine: Send {
     }
 }
 
-/// Extracts features of all overlapping patches of images: dense features, in one pass (the paper's interweaved operation) or by
-/// the ways that it is compared with.
+/// Extracts features of all overlapping patches of images: dense features, in one pass (the paper's interweaved operation) or
+/// by the methods that it is compared with.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -165,17 +165,17 @@ pub(super) trait Engine: Send {
 pub struct Extractor {
     net: Arc<Net>,
     options: ExtractorOptions,
-    /// Of the paper's architecture, for [`Method::Maps`].
+    /// A net of the paper's architecture, for [`Method::Maps`].
     build: Option<Arc<Build>>,
     engine: Box<dyn Engine>,
 }
 
 impl Extractor {
-    /// Extracts where the parameters are.
+    /// Creates an extractor on the device of the parameters.
     ///
     /// # Errors
-    /// A net that does not take RGB; parameters of another net; for [`Method::Maps`] a net of another architecture than the
-    /// paper's, with the layer and the reason; no memory.
+    /// A net that does not take RGB; parameters of another net; for [`Method::Maps`] a net of a different architecture than the
+    /// paper's, with the layer and the reason; out of memory.
     pub fn new(net: Arc<Net>, parameters: &Parameters, options: ExtractorOptions) -> Result<Self> {
         super::check_rgb(&net)?;
         parameters.check(&net)?;
@@ -185,10 +185,10 @@ impl Extractor {
         };
         let engine: Box<dyn Engine> = match (&build, options.method, parameters.place()) {
             (_, Method::Patchwise, _) => Box::new(Patchwise::new(net.clone(), parameters, options.batch)?),
-            (Some(build), _, Place::Cpu(values)) => Box::new(MapsCpu::new(build.clone(), values.clone())),
-            (Some(build), _, Place::Gpu(stored)) => Box::new(MapsGpu::new(build.clone(), stored.clone())),
-            (None, _, Place::Cpu(values)) => Box::new(OnePassCpu::new(net.clone(), values.clone())),
-            (None, _, Place::Gpu(stored)) => Box::new(OnePassGpu::new(net.clone(), stored.clone())),
+            (Some(build), _, Location::Cpu(values)) => Box::new(MapsCpu::new(build.clone(), values.clone())),
+            (Some(build), _, Location::Gpu(stored)) => Box::new(MapsGpu::new(build.clone(), stored.clone())),
+            (None, _, Location::Cpu(values)) => Box::new(OnePassCpu::new(net.clone(), values.clone())),
+            (None, _, Location::Gpu(stored)) => Box::new(OnePassGpu::new(net.clone(), stored.clone())),
         };
         Ok(Self { net, options, build, engine })
     }
@@ -198,7 +198,7 @@ impl Extractor {
         &self.net
     }
 
-    /// Whether patches can be that many pixels apart.
+    /// Whether patches can be spaced by this number of pixels.
     pub fn takes(&self, stride: usize) -> bool {
         stride > 0 && self.build.as_ref().is_none_or(|build| build.takes(stride))
     }
@@ -206,7 +206,7 @@ impl Extractor {
     /// Patches down and across of an image of `size` (height, width).
     ///
     /// # Errors
-    /// A stride of 0, or for [`Method::Maps`] one that is no multiple of the trunk's; an image smaller than a patch.
+    /// A stride of 0, or for [`Method::Maps`] one that is not a multiple of the trunk's; an image smaller than a patch.
     pub fn patches(&self, size: [usize; 2], stride: usize) -> Result<[usize; 2]> {
         match &self.build {
             Some(build) => build.patches(size, stride),
@@ -221,7 +221,7 @@ impl Extractor {
     /// Features of the patches whose upper left corners are multiples of `stride` and which lie inside the photo.
     ///
     /// # Errors
-    /// As [`Extractor::patches`]; a net with a loss; no memory; a launch that failed.
+    /// As [`Extractor::patches`]; a net with a loss; out of memory; a launch that failed.
     pub fn extract(&mut self, photo: &Photo, stride: usize) -> Result<Features> {
         let mut features = self.room([photo.height, photo.width], stride)?;
         self.extract_into(photo, stride, &mut |found| {
@@ -231,11 +231,11 @@ impl Extractor {
         Ok(features)
     }
 
-    /// The same, handed to `put` as they come: vectors of patches one after the other, row by row from the top. However large
-    /// the image, only a part of them is in memory.
+    /// The same, passed to `put` as they become available: contiguous vectors of patches, row by row from the top. Only a part
+    /// of them is in memory, however large the image.
     ///
     /// # Errors
-    /// As [`Extractor::extract`]; what `put` says.
+    /// As [`Extractor::extract`]; those of `put`.
     pub fn extract_into(&mut self, photo: &Photo, stride: usize, put: Put<'_>) -> Result<()> {
         let size = [photo.height, photo.width];
         let images = Images { count: 1, size, pixels: Pixels::Rgb(&photo.rgb, self.net.spec.normalise) };
@@ -270,7 +270,7 @@ impl Extractor {
         Ok(found)
     }
 
-    /// Room for the features of an image.
+    /// Memory for the features of an image.
     fn room(&self, size: [usize; 2], stride: usize) -> Result<Features> {
         let (patches, dims) = (self.patches(size, stride)?, self.net.output().len());
         let len = patches[0].saturating_mul(patches[1]).saturating_mul(dims);
@@ -298,7 +298,7 @@ impl Extractor {
         self.engine.launches(job)
     }
 
-    /// Seconds that each layer took in the last image, all pieces together, of [`Method::OnePass`] on the CPU.
+    /// Seconds that each layer took in the last image, summed over all pieces, of [`Method::OnePass`] on the CPU.
     pub fn seconds(&self) -> Option<&[f64]> {
         self.engine.seconds()
     }

@@ -1,21 +1,21 @@
-//! Which values of a net, run on every patch of an image, are the same number.
+//! Which values of a net, run on every patch of an image, are equal.
 //!
-//! Take one axis. A patch begins at pixel P, and place y of a layer's output for that patch is computed from a few places
-//! of the layer below, those from a few of the next, down to pixels P + x. If every layer treats all places alike, the
-//! value depends on one number, P + (offset of y), and patches that overlap share it: that is the trunk. A locally
-//! shared layer breaks this: its value also depends on the cell that y lies in, and a window over two cells on
-//! how many of its taps lie in each. So every place belongs to a *class*, and the value is a function of class and
-//! position alone. Classes are found layer by layer: two places are of one class if they use the same filter bank
+//! Consider one axis. A patch begins at pixel P, and position y of a layer's output for that patch is computed from a few
+//! positions of the layer below, those from a few of the next, down to pixels P + x. If every layer treats all positions
+//! alike, the value depends on one number, P + (offset of y), and overlapping patches share it: that is the trunk. A locally
+//! shared layer breaks this: its value also depends on the cell that contains y, and a window over two cells on
+//! how many of its taps fall in each. So every position belongs to a *class*, and the value is a function of class and
+//! pixel position alone. Classes are found layer by layer: two positions are in one class if they use the same filter bank
 //! and each of their taps reads the same class at the same distance.
 //!
-//! For each class the net is then an ordinary dense one over all positions that some patch asks for: the paper's response
+//! For each class the net is then an ordinary dense one over all positions that some patch needs: the paper's response
 //! maps (one class per cell), interweaved maps (classes of windows inside a cell and across its border) and the trunk
-//! (a single class) are the same thing. Since a window across the border of two cells is a class of its own and a window
+//! (a single class) are all instances of this. Since a window across the border of two cells is a separate class and a window
 //! inside a cell is shared by all patches that contain it, this computes less than the paper's tiling, where each
-//! phase computes all of its windows anew. Nothing has to divide anything: padding, pools across cells, strides
-//! that are no multiple of the trunk's only make more classes or more positions.
+//! phase recomputes all of its windows. There are no divisibility constraints: padding, pools across cells and strides
+//! that are not multiples of the trunk's only create more classes or more positions.
 //!
-//! The axes do not mix, so the classes of a map are pairs of classes of its rows and columns.
+//! The axes are independent, so the classes of a map are pairs of classes of its rows and columns.
 
 use crate::net::Net;
 use crate::ops::{Kind, Pair};
@@ -24,29 +24,29 @@ use std::collections::HashMap;
 /// One axis of one value of the net.
 #[derive(Debug)]
 pub struct Axis {
-    /// Of each place of the value, for a patch by itself; `None` where no later layer reads it.
-    pub places: Vec<Option<Place>>,
+    /// For each position of the value within a patch; `None` where no later layer reads it.
+    pub places: Vec<Option<Position>>,
     pub classes: Vec<Class>,
 }
 
-/// Place y of patch P has the value of class `class` at position P + `offset`.
+/// Position y of patch P has the value of class `class` at position P + `offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Position {
     pub class: usize,
     pub offset: i64,
 }
 
-/// Places that compute the same function of their position.
+/// Positions that compute the same function of their pixel position.
 #[derive(Debug)]
 pub struct Class {
-    /// This axis's part of the filter bank: the row or column of the grid of cells. Of an operation on whole maps: of its
-    /// output.
+    /// This axis's part of the filter bank: the row or column in the grid of cells. For an operation on whole maps: the row or
+    /// column of its output.
     pub region: usize,
-    /// This axis's part of what an average divides by.
+    /// This axis's part of an average's divisor.
     pub divisor: usize,
-    /// What each tap of the window reads; `None` in padding. For concat: a tap per input.
+    /// What each tap of the window reads; `None` in padding. For concat: one tap per input.
     pub taps: Vec<Option<Tap>>,
-    /// Offsets of its places, ascending: patches that begin at pixels P need it at P + offset.
+    /// Offsets of its positions, ascending: patches that begin at pixels P need it at P + offset.
     pub offsets: Vec<i64>,
 }
 
@@ -58,8 +58,8 @@ pub struct Tap {
 }
 
 impl Class {
-    /// Where one of `patches` patches, `stride` pixels from one to the next, needs it: for offsets of equal remainder, runs of
-    /// positions `stride` pixels apart, as first position and length. Their number depends on the net alone.
+    /// Where `patches` patches, `stride` pixels apart, need it: for offsets of equal remainder, runs of positions `stride`
+    /// pixels apart, as first position and length. The number of runs depends on the net alone.
     fn runs(&self, patches: usize, stride: usize) -> Vec<(i64, u64)> {
         let (patches, stride) = (patches as u64, stride as i64);
         let mut offsets = self.offsets.clone();
@@ -67,7 +67,7 @@ impl Class {
         let mut runs: Vec<(i64, u64)> = Vec::new();
         for offset in offsets {
             match runs.last_mut() {
-                // Meets or overlaps the run before.
+                // Touches or overlaps the previous run.
                 Some((first, len))
                     if (offset - *first) % stride == 0 && ((offset - *first) / stride) as u64 <= *len =>
                 {
@@ -99,17 +99,17 @@ impl Class {
         Some((*self.offsets.first()?, last))
     }
 
-    /// Pixels from one position to the next; 1 if there is a single one.
+    /// Pixels between adjacent positions; 1 if there is only one.
     pub fn step(&self, patches: usize, stride: usize) -> i64 {
         let Some((first, last)) = self.ends(1, stride) else { return 1 };
-        // Beyond as many patches as the offsets span, positions repeat.
+        // With more patches than the offsets span, positions repeat.
         let few = patches.min(((last - first) / stride as i64) as usize + 3);
         let positions = self.positions(few, stride);
         positions.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap_or(1)
     }
 }
 
-/// For each of `positions` its number among the positions `below` of the class that is read there, moved by `distance`.
+/// For each of `positions` its index among the positions `below` of the class that is read there, shifted by `distance`.
 pub fn numbers(positions: &[i64], below: &[i64], distance: i64) -> Vec<u32> {
     let mut number = 0;
     let number_of = |q: &i64| {
@@ -121,21 +121,21 @@ pub fn numbers(positions: &[i64], below: &[i64], distance: i64) -> Vec<u32> {
     positions.iter().map(number_of).collect()
 }
 
-/// What place `y` of a layer reads along one axis.
-struct Window {
+/// What position `y` of a layer reads along one axis.
+struct TapWindow {
     region: usize,
     divisor: usize,
-    /// Input number and place of each tap; `None` in padding.
+    /// Input number and position of each tap; `None` in padding.
     taps: Vec<Option<(usize, usize)>>,
 }
 
-fn window(net: &Net, layer: usize, vertical: bool, y: usize) -> Window {
+fn window(net: &Net, layer: usize, vertical: bool, y: usize) -> TapWindow {
     let along = |pair: Pair| if vertical { pair.h } else { pair.w };
     let size = |input: usize| {
         let shape = net.shape(net.layers[layer].inputs[input]);
         if vertical { shape.h } else { shape.w }
     };
-    let whole = |size: usize| Window { region: 0, divisor: 1, taps: (0..size).map(|x| Some((0, x))).collect() };
+    let whole = |size: usize| TapWindow { region: 0, divisor: 1, taps: (0..size).map(|x| Some((0, x))).collect() };
     let inside = |x: usize, pad: usize| x.checked_sub(pad).filter(|x| *x < size(0)).map(|x| (0, x));
     match net.layers[layer].op.kind() {
         Kind::Filter(f) if f.flattened.is_some() => whole(size(0)),
@@ -143,19 +143,19 @@ fn window(net: &Net, layer: usize, vertical: bool, y: usize) -> Window {
             let (region, u) = (y / along(f.block), y % along(f.block));
             let first = region * along(f.cell) + u * along(f.stride);
             let taps = (first..first + along(f.kernel)).map(|x| inside(x, along(f.pad))).collect();
-            Window { region, divisor: 1, taps }
+            TapWindow { region, divisor: 1, taps }
         }
         Kind::Pool(p) => {
             let first = y * along(p.stride);
             let end = (first + along(p.kernel)).min(size(0) + 2 * along(p.pad));
             let taps = (first..end).map(|x| inside(x, along(p.pad))).collect();
-            Window { region: 0, divisor: end - first, taps }
+            TapWindow { region: 0, divisor: end - first, taps }
         }
-        // Each place is a function of its own of the whole map.
-        Kind::Global => Window { region: y, ..whole(size(0)) },
+        // Each position is a different function of the whole map.
+        Kind::Global => TapWindow { region: y, ..whole(size(0)) },
         Kind::Dropout | Kind::Pixelwise | Kind::Concat | Kind::Loss => {
             let inputs = net.layers[layer].inputs.len();
-            Window { region: 0, divisor: 1, taps: (0..inputs).map(|input| Some((input, y))).collect() }
+            TapWindow { region: 0, divisor: 1, taps: (0..inputs).map(|input| Some((input, y))).collect() }
         }
     }
 }
@@ -177,7 +177,7 @@ pub fn axes(net: &Net, vertical: bool) -> Vec<Axis> {
     let mut axes: Vec<Axis> = Vec::with_capacity(values);
     let pixels = read[0].iter().enumerate();
     axes.push(Axis::new(
-        pixels.map(|(x, read)| read.then_some(Place { class: 0, offset: x as i64 })).collect(),
+        pixels.map(|(x, read)| read.then_some(Position { class: 0, offset: x as i64 })).collect(),
         vec![(0, 1, Vec::new())],
     ));
     for (layer, read) in read[1..].iter().enumerate() {
@@ -188,17 +188,17 @@ pub fn axes(net: &Net, vertical: bool) -> Vec<Axis> {
             if !*read {
                 return None;
             }
-            let Window { region, divisor, taps } = window(net, layer, vertical, y);
+            let TapWindow { region, divisor, taps } = window(net, layer, vertical, y);
             let below = taps.iter().map(|tap| tap.and_then(|(input, x)| axes[inputs[input]].places[x]));
-            let below: Vec<Option<Place>> = below.collect();
+            let below: Vec<Option<Position>> = below.collect();
             let offset = below.iter().flatten().next().map_or(0, |first| first.offset);
-            let tap = |place: Place| Tap { class: place.class, distance: place.offset - offset };
+            let tap = |place: Position| Tap { class: place.class, distance: place.offset - offset };
             let key = (region, divisor, below.into_iter().map(|place| place.map(tap)).collect::<Vec<_>>());
             let class = *known.entry(key.clone()).or_insert_with(|| {
                 classes.push(key);
                 classes.len() - 1
             });
-            Some(Place { class, offset })
+            Some(Position { class, offset })
         };
         let places = read.iter().enumerate().map(place).collect();
         axes.push(Axis::new(places, classes));
@@ -206,11 +206,11 @@ pub fn axes(net: &Net, vertical: bool) -> Vec<Axis> {
     axes
 }
 
-/// Region, divisor and taps: what makes a class.
+/// Region, divisor and taps: the key of a class.
 type Key = (usize, usize, Vec<Option<Tap>>);
 
 impl Axis {
-    fn new(places: Vec<Option<Place>>, classes: Vec<Key>) -> Self {
+    fn new(places: Vec<Option<Position>>, classes: Vec<Key>) -> Self {
         let mut offsets = vec![Vec::new(); classes.len()];
         for place in places.iter().flatten() {
             offsets[place.class].push(place.offset);
@@ -243,7 +243,7 @@ mod tests {
         let c4 = &axes[7];
         let class = |y: usize| c4.places[y].unwrap().class;
         assert_eq!((0..10).map(class).collect::<Vec<_>>(), [0, 0, 1, 2, 2, 3, 3, 4, 5, 5]);
-        // Inside a cell neighbouring patches share all but one row.
+        // Inside a cell, neighbouring patches share all but one row.
         assert_eq!(c4.classes[0].count(27, 8), 28);
         assert_eq!(c4.classes[1].count(27, 8), 27);
         assert_eq!(axes[8].classes[0].positions(27, 8), (0..27).map(|p| 8 * p).collect::<Vec<i64>>());
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn a_large_image_costs_no_more_to_count_than_a_small_one() {
         let axes = anet();
-        // The trunk's first layer at every pixel; a class of one place once a patch.
+        // The trunk's first layer at every pixel; a class of one position once per patch.
         assert_eq!(axes[1].classes[0].count(1 << 40, 1), (1 << 40) + 83);
         assert_eq!(axes[7].classes[1].count(1 << 40, 3), 1 << 40);
     }

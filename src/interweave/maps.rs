@@ -1,9 +1,9 @@
 //! The interweaved operation exactly as in the paper (section 2.2, Fig. 5): each bank of the first local layer runs on the
 //! whole trunk map, and for each bank of the second one and each *phase* its response maps are cut into cells and
-//! interweaved into a map in memory, which is then convolved like any other. What has to be done stands here ([`Work`]); it is
-//! done by [`super::maps_cpu`] and [`super::maps_gpu`].
+//! interweaved into a map in memory, which is then convolved like any other. This module describes the work ([`Work`]);
+//! [`super::maps_cpu`] and [`super::maps_gpu`] execute it.
 //!
-//! The one pass does the same with less work and no such maps; this is what it is compared with.
+//! The one-pass method computes the same with less work and without such maps; this is what it is compared with.
 
 use super::bands::{pieces, waiting};
 use super::extractor::{Images, Job};
@@ -17,20 +17,20 @@ use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A net of the paper's build.
+/// A net of the paper's architecture.
 pub(super) struct Build {
     pub net: Arc<Net>,
-    /// Numbers of the two local layers.
+    /// Indices of the two local layers.
     pub local: [usize; 2],
-    /// Pixels of the image from one place of the trunk's map to the next.
+    /// Pixels of the image between adjacent positions of the trunk's map.
     stride: Pair,
 }
 
 impl Build {
     /// # Errors
     /// A net that is not a chain of an unpadded trunk, a local layer of span 1 whose blocks are as large as its cells, pools that
-    /// tile the blocks, a second local layer whose cells are those blocks, and whatever follows but a loss: names the layer and
-    /// the reason.
+    /// tile the blocks, a second local layer whose cells are those blocks, and any further layers except a loss: names the layer
+    /// and the reason.
     pub fn new(net: Arc<Net>) -> Result<Self> {
         super::check_no_loss(&net)?;
         let refuse = |layer: usize, reason: &str| {
@@ -81,7 +81,7 @@ impl Build {
         Ok(Self { net, local: [first, second], stride })
     }
 
-    /// Whether patches may be that many pixels apart.
+    /// Whether patches can be spaced by this number of pixels.
     pub fn takes(&self, stride: usize) -> bool {
         stride.is_multiple_of(self.stride.h) && stride.is_multiple_of(self.stride.w)
     }
@@ -89,7 +89,7 @@ impl Build {
     /// Patches down and across.
     ///
     /// # Errors
-    /// A stride that is no multiple of the trunk's, or 0; an image smaller than a patch.
+    /// A stride that is not a multiple of the trunk's, or 0; an image smaller than a patch.
     pub fn patches(&self, [height, width]: [usize; 2], stride: usize) -> Result<[usize; 2]> {
         let whole = patches(&self.net, height, width, stride)?;
         if self.takes(stride) {
@@ -100,13 +100,13 @@ impl Build {
             .advise("use such a multiple, or the method interweave, which takes any stride"))
     }
 
-    /// The part of an image that so many patches read.
+    /// The part of an image that this number of patches reads.
     pub fn input(&self, patches: [usize; 2], stride: usize) -> Shape {
         let patch = self.net.spec.input;
         Shape::new(3, (patches[0] - 1) * stride + patch.h, (patches[1] - 1) * stride + patch.w)
     }
 
-    /// The part of an image that so many patches from patch `first` on read, [h, w, 3], normalised.
+    /// The part of an image that this number of patches from patch `first` on reads, [h, w, 3], normalised.
     ///
     /// # Errors
     /// No memory.
@@ -119,13 +119,13 @@ impl Build {
         Ok(pixels)
     }
 
-    /// The largest piece of a job's images that costs at most `memory` bytes by `cost` and whose features may wait.
+    /// The largest piece of a job's images that costs at most `memory` bytes by `cost` and whose features can be buffered.
     ///
     /// # Errors
-    /// What `cost` says.
+    /// Those of `cost`.
     pub fn piece(&self, job: Job, memory: u128, cost: impl Fn(&Work) -> u128) -> Result<Piece> {
         let bytes = |patches| {
-            // Too large to be a net: no piece.
+            // Too large for a net: no piece.
             Ok(Work::new(self, patches, job.stride).map_or(u128::MAX, |work| cost(&work)))
         };
         let patches = waiting(job.whole, fitting(job.whole, memory, bytes)?, self.net.output().len());
@@ -137,7 +137,7 @@ impl Build {
         self.local.map(|layer| filter(&self.net, layer))
     }
 
-    /// How the maps of each bank of the second local layer are made of the first one's responses, and what becomes of them.
+    /// How the maps of each bank of the second local layer are assembled from the first one's responses, and how they are used.
     pub fn weaves(&self, response: Shape, patches: [usize; 2], stride: usize) -> Vec<Interweaving> {
         let [f, g] = self.filters();
         let weave = |bank: usize| Interweaving {
@@ -152,7 +152,7 @@ impl Build {
         (0..g.banks()).map(weave).collect()
     }
 
-    /// How the second layer's values over maps are taken apart, if those are `values` large.
+    /// How the second layer's values over maps are split again, if those are `values` large.
     pub fn unweave(&self, weave: Interweaving, values: Shape) -> Unweaving {
         let [_, g] = self.filters();
         let tile = Pair { h: weave.span.h * g.cell.h, w: weave.span.w * g.cell.w };
@@ -180,17 +180,17 @@ pub(super) struct Layer {
     pub op: Box<dyn Operation>,
 }
 
-/// What has to be done for a piece.
+/// The work for a piece.
 pub(super) struct Work {
     pub patches: [usize; 2],
     pub input: Shape,
     pub trunk: Vec<Layer>,
-    /// A bank of the first local layer, and how many there are.
+    /// A bank of the first local layer, and the number of banks.
     pub response: Filter,
     pub banks: usize,
     pub weaves: Vec<Interweaving>,
     pub between: Vec<Layer>,
-    /// A bank of the second local layer, and the output of all of them for a patch.
+    /// A bank of the second local layer, and the output of all banks for a patch.
     pub second: Filter,
     pub blocks: Shape,
     pub rest: Vec<Layer>,
@@ -223,7 +223,7 @@ impl Work {
     }
 }
 
-/// Layers one after the other from an input of this shape, and the shape of what comes out. Dropout does nothing.
+/// A chain of layers from an input of this shape, and the shape of its output. Dropout is skipped.
 fn chain(net: &Net, layers: Range<usize>, mut shape: Shape) -> Result<(Vec<Layer>, Shape)> {
     let mut bound = Vec::new();
     for number in layers {
@@ -257,7 +257,7 @@ pub(super) fn dense(f: &Filter, input: Shape) -> Filter {
     Filter { input, output, grid: Pair::both(1), cell: Pair::both(0), block, ..f.clone() }
 }
 
-/// How the maps of one bank of the second local layer are made.
+/// How the maps of one bank of the second local layer are assembled.
 #[derive(Debug, Clone, Copy)]
 pub struct Interweaving {
     /// A response map; there is one for each bank of the first layer.
@@ -266,23 +266,23 @@ pub struct Interweaving {
     pub grid: Pair,
     /// The bank of the second layer.
     pub bank: [usize; 2],
-    /// A cell of the first layer, and cells that a tile holds per axis.
+    /// A cell of the first layer, and the number of cells that a tile holds per axis.
     pub cell: Pair,
     /// Cells of a tile along each axis.
     pub span: Pair,
-    /// Places of a response map from one patch to the next.
+    /// Positions of a response map between adjacent patches.
     pub step: Pair,
     /// Patches of the image.
     pub patches: Pair,
 }
 
 impl Interweaving {
-    /// A patch's share of a map.
+    /// A patch's part of a map.
     pub fn tile(&self) -> Pair {
         Pair { h: self.span.h * self.cell.h, w: self.span.w * self.cell.w }
     }
 
-    /// Patches from one tile of a map to the next; as many phases there are.
+    /// Patches between adjacent tiles of a map; also the number of phases.
     pub fn period(&self) -> Pair {
         let period = |tile: usize, step: usize| tile / greatest_divisor(tile, step);
         let tile = self.tile();
@@ -303,10 +303,10 @@ impl Interweaving {
     }
 }
 
-/// How the block of one bank of the second local layer is taken out of its maps, for every patch.
+/// How the block of one bank of the second local layer is extracted from its maps, for every patch.
 #[derive(Debug, Clone, Copy)]
 pub struct Unweaving {
-    /// How the maps were made.
+    /// How the maps were assembled.
     pub weave: Interweaving,
     /// The second layer's values over one map, and a tile there.
     pub values: Shape,

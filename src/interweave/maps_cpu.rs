@@ -12,7 +12,7 @@ use crate::ops::{Shape, nhwc_to_nchw};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Patches of a batch of the layers behind the second local one.
+/// Batch size, in patches, of the layers after the second local one.
 const BATCH: usize = 64;
 
 /// Runs a net of the paper's architecture on all patches of images.
@@ -31,7 +31,7 @@ impl Engine for MapsCpu {
     fn run(&mut self, job: Job, images: &Images<'_>, put: PutImage<'_>) -> Result<()> {
         let build = &self.build;
         let memory = budget(job.memory, memory::available());
-        let piece = build.piece(job, memory, |work| bytes(work))?;
+        let piece = build.piece(job, memory, bytes)?;
         let work = Work::new(build, piece.patches, piece.stride)?;
         let pass = Pass { build, work: &work, parameters: &self.parameters.read() };
         for image in 0..images.count {
@@ -46,10 +46,10 @@ impl Engine for MapsCpu {
     }
 }
 
-/// Bytes that a piece takes.
+/// Bytes that a piece needs.
 fn bytes(work: &Work) -> u128 {
     let size = |shape: Shape| shape.c as u128 * shape.h as u128 * shape.w as u128;
-    // A layer's input and output at a time.
+    // One layer's input and output at a time.
     let mut below = size(work.input);
     let mut trunk = below;
     for Layer { op, .. } in &work.trunk {
@@ -57,7 +57,7 @@ fn bytes(work: &Work) -> u128 {
         below = size(op.output());
     }
     let responses = work.banks as u128 * size(work.response.output);
-    // The maps of a row of phases, and what becomes of them.
+    // The maps of a row of phases, and the values computed from them.
     let weave = work.weaves[0];
     let phases = 4 * weave.maps().w as u128 * size(weave.map());
     4 * (trunk + responses + phases + work.count() as u128 * size(work.blocks))
@@ -86,7 +86,7 @@ impl Pass<'_> {
         Ok(blocks)
     }
 
-    /// Layers one after the other on `n` maps.
+    /// Runs a chain of layers on `n` maps.
     fn layers<'a>(&self, layers: &[Layer], n: usize, input: Cow<'a, [f32]>) -> Result<Cow<'a, [f32]>> {
         let mut values = input;
         for Layer { number, op } in layers {
@@ -99,7 +99,7 @@ impl Pass<'_> {
         Ok(values)
     }
 
-    /// What the layers behind the second local one make of its output: features of a piece.
+    /// The output of the layers after the second local one: features of a piece.
     fn finish(&self, blocks: &[f32], piece: &Piece, corner: [usize; 2], band: &mut Band) -> Result<()> {
         let (block, shape) = (self.work.blocks.len(), self.build.net.output());
         for (batch, blocks) in blocks.chunks(BATCH * block).enumerate() {

@@ -1,6 +1,6 @@
 //! The interweaved operation exactly as in the paper, on a GPU: one program from the pixels to the features. The maps of all
-//! phases of a bank are one batch, written by one launch of kernels/interweave.cu and convolved by the kernels of any other
-//! layer; a bank's maps take the place of those of the bank before.
+//! phases of a bank are one batch, written by one launch of kernels/interweave.cu and convolved by the same kernels as any
+//! other layer; a bank's maps overwrite those of the previous bank.
 
 use super::bands::Band;
 use super::budget;
@@ -116,7 +116,7 @@ impl Unweaving {
 pub(super) struct MapsGpu {
     build: Arc<Build>,
     parameters: Arc<GpuParameters>,
-    /// For the last job.
+    /// State for the last job.
     prepared: Option<Prepared>,
 }
 
@@ -132,7 +132,7 @@ impl MapsGpu {
         Self { build, parameters, prepared: None }
     }
 
-    /// For one image of a job after the other.
+    /// For the images of a job, one at a time.
     fn prepare(&mut self, job: Job) -> Result<&mut Prepared> {
         let job = Job { images: 1, ..job };
         let known = self.prepared.take().filter(|prepared| prepared.job == job);
@@ -254,7 +254,7 @@ impl MapsWriter<'_> {
         layers.iter().map(|layer| self.step(layer.number, &*layer.op, n)).collect()
     }
 
-    /// f32 as it is stored.
+    /// Casts f32 to the storage type.
     fn store(&mut self, from: Ptr, count: usize) -> Result<Ptr> {
         if self.writer.size() == 4 {
             return Ok(from);
@@ -264,18 +264,18 @@ impl MapsWriter<'_> {
         Ok(stored)
     }
 
-    /// What is stored in f32.
+    /// Casts the storage type to f32.
     fn load(&mut self, from: Ptr, count: usize) -> Result<Ptr> {
         if self.writer.size() == 4 {
             return Ok(from);
         }
         let wide = self.writer.bytes(4 * count)?;
         self.writer.to.label("features");
-        gpu::widen(&mut self.writer.to, from, wide, count);
+        gpu::cast_to_f32(&mut self.writer.to, from, wide, count);
         Ok(wide)
     }
 
-    /// Layers one after the other; where the last one's output lies.
+    /// Runs a chain of layers; returns the address of the last one's output.
     fn layers(&mut self, steps: &[Step<'_>], from: Ptr) -> Ptr {
         steps.iter().fold(from, |from, step| {
             self.writer.label(step.layer);
@@ -289,7 +289,7 @@ impl MapsWriter<'_> {
     fn bank(&mut self, step: Step<'_>, number: usize, banks: usize, from: Ptr) {
         let tensors = self.build.net.layers[step.layer].parameters.clone();
         let of_bank = |(address, tensor): (Ptr, &NetParameter)| {
-            // Weights lie there as they are stored, biases in f32.
+            // Weights are in the storage type there, biases in f32.
             let size = if tensor.tensor.fan_in > 0 { self.writer.size() } else { 4 };
             address.offset(size * bank(tensor, number, banks).start)
         };

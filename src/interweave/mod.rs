@@ -45,12 +45,12 @@ fn check_no_loss(net: &Net) -> Result<()> {
     }
 }
 
-/// Bytes that a pass over an image may take before it is done in pieces: `most`, or half of what is free.
+/// Bytes that a pass over an image may use before it is split into pieces: `most`, or half of the free memory.
 fn budget(most: usize, free: u64) -> u128 {
     (memory::usable(free) / 2).min(most as u128)
 }
 
-/// Runs an operation by itself on `n` samples.
+/// Runs an operation on `n` samples outside of any net.
 ///
 /// # Errors
 /// No memory for its scratch.

@@ -1,5 +1,5 @@
 //! All patches of an image in one pass, on the CPU: each layer runs once over the dense maps of its classes
-//! ([`super::geometry`]). Nothing interweaved is ever written: a window that lies in several cells is gathered from their
+//! ([`super::geometry`]). No interweaved map is ever written: a window that covers several cells is gathered from their
 //! response maps into the tile that the matrix product reads.
 
 use super::bands::{Band, pieces};
@@ -22,7 +22,7 @@ use std::time::Instant;
 pub(super) struct OnePassCpu {
     net: Arc<Net>,
     parameters: CpuParameters,
-    /// For the last job.
+    /// State for the last job.
     plan: Option<(Job, Plan)>,
     arena: Vec<f32>,
     scratch: Vec<f32>,
@@ -54,7 +54,7 @@ impl OnePassCpu {
         Self { net, parameters, plan: None, arena, scratch, seconds }
     }
 
-    /// The plan of a job; images are done one after the other.
+    /// The plan of a job; images are processed one at a time.
     fn take_plan(&mut self, job: Job) -> Result<(Job, Plan)> {
         let job = Job { images: 1, ..job };
         if let Some(known) = self.plan.take().filter(|(known, _)| *known == job) {
@@ -94,7 +94,7 @@ impl OnePassCpu {
         Ok(())
     }
 
-    /// Pixels of the image from `corner` on, as far as a patch reads them.
+    /// Pixels of the image from `corner` on, as far as the patches read them.
     fn load(&mut self, plan: &Plan, corner: [usize; 2], images: &Images<'_>, image: usize) {
         let map = plan.values[INPUT].maps[0];
         let pixels = &mut self.arena[map.at..map.at + map.rows * map.columns * 3];
@@ -121,7 +121,7 @@ impl OnePassCpu {
         Ok(())
     }
 
-    /// Collects the features of a piece's patches; a vector is in the order C, H, W.
+    /// Collects the features of a piece's patches; each vector is in C, H, W order.
     fn unload(&self, plan: &Plan, corner: [usize; 2], band: &mut Band) {
         let shape = self.net.output();
         let value = &plan.values[self.net.layers.len()];
@@ -170,7 +170,7 @@ impl<'a> Pass<'a> {
     /// A value that this layer reads.
     fn read(&self, input: usize) -> &'a [f32] {
         let range = &self.plan.values[self.inputs[input]].range;
-        // SAFETY: the plan keeps a layer's inputs apart from its output, the only thing that is written meanwhile.
+        // SAFETY: the plan keeps a layer's inputs disjoint from its output, the only buffer that is written meanwhile.
         unsafe { std::slice::from_raw_parts(self.arena.pointer(range.start, range.len()), range.len()) }
     }
 
@@ -180,7 +180,7 @@ impl<'a> Pass<'a> {
         let value = &self.plan.values[self.layer + 1];
         let map = value.maps[task.down * value.across + task.across];
         let at = |pixel: usize| map.at + pixel * value.channels;
-        // SAFETY: the pixels of tasks do not overlap, and a task asks once.
+        // SAFETY: the pixels of tasks do not overlap, and a task calls this once.
         unsafe { self.arena.slice(at(task.pixels.start)..at(task.pixels.end)) }
     }
 
@@ -320,11 +320,11 @@ impl<'a> Pass<'a> {
         });
     }
 
-    /// Runs an operation on every pixel by itself.
+    /// Runs an operation on every pixel independently.
     fn pixelwise(&self, op: &dyn Operation, scratch: &mut [f32]) -> Result<()> {
         let range = &self.plan.values[self.layer + 1].range;
         self.copy();
-        // SAFETY: the tasks of the copy have ended, and with them their borrows.
+        // SAFETY: the tasks of the copy have ended, and their borrows with them.
         let output = unsafe { self.arena.slice(range.clone()) };
         let input = &mut scratch[..range.len()];
         input.copy_from_slice(output);

@@ -1,6 +1,6 @@
 //! All patches of images in one pass on a GPU. The plan is the CPU's; here it becomes a program: layers whose maps are one
-//! class are ordinary layers of a larger map, all others are one launch of kernels/dense.cu over the maps of all their
-//! classes and all images of the batch, with tables that say what each row and column reads.
+//! class run as ordinary layers on a larger map, all others are one launch of kernels/dense.cu over the maps of all their
+//! classes and all images of the batch, with tables of what each row and column reads.
 
 use super::bands::{Band, pieces};
 use super::budget;
@@ -22,7 +22,7 @@ use crate::ops::pool::{Pool, Statistic};
 use crate::ops::{Kind, Operation, Shape};
 use std::sync::Arc;
 
-/// Pixels of a tile where a thread owns a value.
+/// Pixels of a tile where a thread owns one value.
 const PIXELS: usize = 64;
 
 kernel_parameters! {
@@ -60,7 +60,7 @@ kernel_parameters! {
 pub(super) struct OnePassGpu {
     net: Arc<Net>,
     parameters: Arc<GpuParameters>,
-    /// For the last job.
+    /// State for the last job.
     prepared: Option<Prepared>,
 }
 
@@ -126,11 +126,11 @@ struct PassWriter<'a> {
     plan: &'a Plan,
     images: usize,
     memory: PlanMemory,
-    /// Addresses of the values, each of all images.
+    /// Addresses of the values, each for all images.
     values: Vec<Ptr>,
 }
 
-/// What the kernels read of a layer besides its values.
+/// What the kernels read for a layer besides its values.
 struct Tables {
     rows: Ptr,
     columns: Ptr,
@@ -152,7 +152,7 @@ impl<'a> PassWriter<'a> {
         let pixels = self.images * self.plan.values[INPUT].range.len();
         let staging = self.writer.bytes(4 * pixels)?;
         let features = self.writer.bytes(4 * self.images * down * across * self.net().output().len())?;
-        // f32 to f32 is a copy.
+        // From f32 to f32 this is a copy.
         self.writer.store(staging, self.values[INPUT], pixels);
         for layer in 0..self.net().layers.len() {
             self.writer.label(layer);
@@ -191,7 +191,7 @@ impl<'a> PassWriter<'a> {
         }
     }
 
-    /// The layer as an operation over a larger map, if its maps are one class that is computed at every place.
+    /// The layer as an operation on a larger map, if its maps are one class that is computed at every position.
     fn ordinary(&self, layer: usize) -> Option<Box<dyn Operation>> {
         let bound = &self.net().layers[layer];
         let (stride, fits) = match bound.op.kind() {
@@ -218,7 +218,7 @@ impl<'a> PassWriter<'a> {
         (op.output() == Shape::new(written.channels, to.rows, to.columns)).then_some(op)
     }
 
-    /// Runs an operation on the values as they lie, `n` samples of it.
+    /// Runs an operation on the values in place, `n` samples of it.
     fn whole(&mut self, layer: usize, op: &dyn Operation, n: usize) -> Result<()> {
         let from = self.values[self.net().layers[layer].inputs[0]];
         self.record(layer, op, n, from)
@@ -242,7 +242,7 @@ impl<'a> PassWriter<'a> {
         let vertical: Vec<_> = (0..down).map(|class| lines(step, class)).collect();
         let horizontal: Vec<_> = (0..across).map(|class| runs(step, class)).collect();
         let [rows, columns] = [(vertical, 0), (horizontal, 1)].map(|(classes, axis)| {
-            // A pool's last window may be short.
+            // A pool's last window may be incomplete.
             let taps = classes.iter().map(Vec::len).max().unwrap_or(0);
             let (mut table, mut firsts) = (Vec::new(), Vec::new());
             for (class, links) in classes.iter().enumerate() {
@@ -305,7 +305,7 @@ impl<'a> PassWriter<'a> {
         Ok((self.writer.table(&tiles)?, tiles.len()))
     }
 
-    /// The parameters that all kernels of a layer share; input `input` is read.
+    /// The parameters that all kernels of a layer have in common; input `input` is read.
     fn dense(&mut self, layer: usize, input: usize, pixels: usize) -> Result<(Dense, usize)> {
         let from = self.net().layers[layer].inputs[input];
         let tables = self.tables(layer)?;
@@ -358,7 +358,7 @@ impl<'a> PassWriter<'a> {
         let (mut parameters, tiles) = self.dense(layer, 0, TILE_M)?;
         let (filters, channels) = (f.group_filters(), self.plan.values[self.net().layers[layer].inputs[0]].channels);
         let values = self.images * self.plan.values[layer + 1].range.len();
-        // One tile each, whatever their pixels: as many blocks as there are.
+        // One tile each, whatever their pixels: this gives the number of blocks.
         let spread = Spread::new(gpu, self.images * tiles * f.groups, [TILE_M, filters, f.taps()]);
         let pack = 16 / gpu.precision.bytes();
         let addresses = self.addresses(layer);
@@ -414,7 +414,7 @@ impl<'a> PassWriter<'a> {
         Ok(())
     }
 
-    /// Runs an operation on every pixel by itself.
+    /// Runs an operation on every pixel independently.
     fn pixelwise(&mut self, layer: usize) -> Result<()> {
         let value = &self.plan.values[layer + 1];
         let (len, channels) = (value.range.len(), value.channels);
@@ -428,7 +428,7 @@ impl<'a> PassWriter<'a> {
         self.record(layer, &*op, n, copied)
     }
 
-    /// Whether the maps of what is read are those of what is written, place for place.
+    /// Whether the maps that are read coincide with those that are written, position by position.
     fn in_place(&self, layer: usize) -> bool {
         let (read, written) = (&self.plan.values[self.net().layers[layer].inputs[0]], &self.plan.values[layer + 1]);
         let step = &self.plan.layers[layer];
@@ -543,13 +543,13 @@ impl<'a> PassWriter<'a> {
     }
 }
 
-/// What each vertical tap of class `class` reads: class and number of each of its rows.
+/// What each vertical tap of class `class` reads: class and index of each of its rows.
 fn lines(step: &LayerPlan, class: usize) -> Vec<Option<(usize, Vec<u32>)>> {
     let tap = |link: &Option<Link>| link.as_ref().map(|link| (link.class, link.numbers.clone()));
     step.lines[class].iter().map(tap).collect()
 }
 
-/// The same of the horizontal taps, runs taken apart.
+/// The same for the horizontal taps, with runs split into single taps.
 fn runs(step: &LayerPlan, class: usize) -> Vec<Option<(usize, Vec<u32>)>> {
     let mut taps = Vec::new();
     for run in &step.runs[class] {

@@ -1,5 +1,5 @@
-//! Patch scanning: every patch is cropped and runs through the net by itself, in batches. The plain meaning of the
-//! operation, and what faster ones are measured against.
+//! Patch scanning: every patch is cropped and runs through the net separately, in batches. The definition of the operation,
+//! and the baseline of the faster methods.
 
 use super::extractor::{Engine, Images, Job, PutImage};
 use crate::Result;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// Scans images with a net.
 pub(super) struct Patchwise {
     session: Session,
-    /// For the patches that do not fill a batch, as many as were left the last time.
+    /// For the patches that do not fill a batch, with the size of the last remainder.
     rest: Option<Session>,
 }
 

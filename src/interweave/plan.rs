@@ -1,5 +1,5 @@
-//! What has to be computed for all patches of an image of one size, where it lies in memory, and what it costs: in numbers
-//! ([`Outline`]), which cost the same for any image, and with all tables that a pass needs ([`Plan`]).
+//! What is computed for all patches of an image of one size, its memory layout, and its cost: as numbers ([`Outline`]), whose
+//! own cost is the same for any image, and with all tables that a pass needs ([`Plan`]).
 
 use super::bands::waiting;
 use super::geometry::{Axis, Class, Tap, axes, numbers};
@@ -12,7 +12,8 @@ use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What a pass over all patches of an image computes and takes. The axes do not mix, so it is made of numbers per axis.
+/// What a pass over all patches of an image computes and allocates. The axes are independent, so it consists of numbers per
+/// axis.
 ///
 /// ```
 /// use weft::interweave::{Outline, patches};
@@ -21,7 +22,7 @@ use std::sync::Arc;
 /// let net = Net::load("nets/anet.toml")?;
 /// let patches = patches(&net, 300, 300, 8)?;
 /// let outline = Outline::new(&net, patches, 8)?;
-/// // Floating-point operations of patch scanning over those of one pass.
+/// // Floating-point operations of patch scanning relative to those of one pass.
 /// let ratio = (patches[0] * patches[1]) as f64 * net.flops() as f64 / outline.flops();
 /// assert!(patches == [27, 27] && ratio > 4.0, "{ratio}");
 /// # Ok::<(), weft::Error>(())
@@ -30,23 +31,23 @@ use std::sync::Arc;
 pub struct Outline {
     /// Patches down and across.
     pub patches: [usize; 2],
-    /// Pixels from one patch to the next.
+    /// Pixels between adjacent patches.
     pub stride: usize,
     /// Rows and columns of the net's values (0 is the input).
     pub axes: Arc<[Vec<Axis>; 2]>,
-    /// Of each layer, floating-point operations of all maps.
+    /// Floating-point operations of all maps of each layer.
     pub flops: Vec<f64>,
     /// Positions of all classes of each value, down and across.
     positions: Vec<[u64; 2]>,
-    /// Where the values lie.
+    /// Memory layout of the values.
     ranges: Vec<Range<usize>>,
     /// Length of the arena that holds the values, in f32.
     len: usize,
-    /// Scratch, in f32: a share for each thread. No plan takes more.
+    /// Scratch, in f32: a part for each thread. No plan needs more.
     scratch: u128,
 }
 
-/// Everything known before the first pixel.
+/// Everything that is known before the first pixel.
 #[derive(Debug)]
 pub struct Plan {
     /// Its numbers.
@@ -59,7 +60,7 @@ pub struct Plan {
     pub layers: Vec<LayerPlan>,
     /// Length of the arena that holds the values, in f32.
     pub len: usize,
-    /// Scratch, in f32: a share for each thread.
+    /// Scratch, in f32: a part for each thread.
     pub scratch: usize,
 }
 
@@ -67,11 +68,11 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Value {
     pub channels: usize,
-    /// Classes across.
+    /// Number of classes across.
     pub across: usize,
     /// [classes down, classes across]
     pub maps: Vec<Map>,
-    /// In the arena.
+    /// Range in the arena.
     pub range: Range<usize>,
 }
 
@@ -89,19 +90,19 @@ pub struct Map {
 pub struct LayerPlan {
     /// Vertical taps of each class down.
     pub lines: Vec<Vec<Option<Link>>>,
-    /// Horizontal taps of each class across, runs of them joined that lie together in memory.
+    /// Horizontal taps of each class across, with runs that are contiguous in memory merged.
     pub runs: Vec<Vec<Run>>,
     /// What the windows of each map are gathered from, [classes down, classes across].
-    pub windows: Vec<Window>,
-    /// Parts of the maps for a thread to take.
+    pub windows: Vec<GatherWindow>,
+    /// Tasks: parts of the maps for one thread.
     pub tasks: Vec<Task>,
-    /// Most rows of a task.
+    /// Largest number of rows of a task.
     pub rows: usize,
-    /// Most taps gathered at once.
+    /// Largest number of taps gathered at a time.
     pub taps: usize,
 }
 
-/// Where a tap reads: a class of an input, and for each position the number there.
+/// What a tap reads: a class of an input, and for each position the index there.
 #[derive(Debug, Clone)]
 pub struct Link {
     pub input: usize,
@@ -109,7 +110,7 @@ pub struct Link {
     pub numbers: Vec<u32>,
 }
 
-/// Taps `first .. first + len` that read one after the other, beginning with `link`; `None` in padding.
+/// Taps `first .. first + len` that read contiguous positions, beginning with `link`; `None` in padding.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub first: usize,
@@ -119,19 +120,19 @@ pub struct Run {
 
 /// How the windows of a map's pixels are gathered.
 #[derive(Debug, Default)]
-pub struct Window {
+pub struct GatherWindow {
     pub segments: Vec<Segment>,
-    /// Segments that are gathered at once and make one matrix product.
+    /// Segments that are gathered together and form one matrix product.
     pub parts: Vec<Part>,
 }
 
-/// Values that lie together in every window of a map, and in what it reads.
+/// Values that are contiguous in every window of a map, and in what it reads.
 #[derive(Debug, Clone)]
 pub struct Segment {
-    /// Place in the window.
+    /// Position in the window.
     pub tap: usize,
     pub len: usize,
-    /// Vertical tap, and number of the run across.
+    /// Vertical tap, and index of the run across.
     pub line: usize,
     pub run: usize,
     /// First channel.
@@ -140,7 +141,7 @@ pub struct Segment {
     pub from: Option<Map>,
 }
 
-/// Segments of one group of filters, and the taps they fill.
+/// Segments of one group of filters, and the number of taps they fill.
 #[derive(Debug, Clone)]
 pub struct Part {
     pub group: usize,
@@ -156,9 +157,9 @@ pub struct Task {
     pub pixels: Range<usize>,
 }
 
-/// Values gathered at once by a thread: half of a 512 KB second-level cache.
+/// Values gathered at a time by a thread: half of a 512 KB L2 cache.
 const TILE: usize = 64 * 1024;
-/// Taps up to which a window is gathered whole; the sums are then made in the same order as for a patch by itself.
+/// Largest number of taps for which a window is gathered whole; the order of summation is then that of a single patch.
 const WHOLE: usize = 2048;
 /// Rows of a tile whose window is gathered in parts: enough that reading the weights again for every tile costs little.
 const ROWS_OF_PARTS: usize = 256;
@@ -186,7 +187,7 @@ pub fn patches(net: &Net, height: usize, width: usize, stride: usize) -> Result<
 }
 
 /// The largest piece of `whole` patches that costs at most `memory` bytes by `cost`, by halving the longer side; a single
-/// patch if nothing does.
+/// patch if nothing fits.
 pub(super) fn fitting(
     whole: [usize; 2],
     memory: u128,
@@ -211,7 +212,7 @@ fn smaller(piece: [usize; 2]) -> Option<[usize; 2]> {
 }
 
 impl Outline {
-    /// Of `patches` patches, `stride` pixels from one to the next.
+    /// Outlines `patches` patches, `stride` pixels apart.
     ///
     /// # Errors
     /// A net with a loss.
@@ -220,13 +221,13 @@ impl Outline {
         Ok(Self::of_axes(net, Arc::new([axes(net, true), axes(net, false)]), patches, stride))
     }
 
-    /// The same net at the same stride on so many patches.
+    /// The same net at the same stride on another number of patches.
     pub fn resized(&self, net: &Net, patches: [usize; 2]) -> Self {
         Self::of_axes(net, self.axes.clone(), patches, self.stride)
     }
 
     fn of_axes(net: &Net, axes: Arc<[Vec<Axis>; 2]>, patches: [usize; 2], stride: usize) -> Self {
-        // The stride of a single patch means nothing, and may be any number.
+        // The stride of a single patch has no meaning, and may be any number.
         let stride = if patches == [1, 1] { stride.min(LONGEST) } else { stride };
         let last = net.layers.len();
         let along = |axis: usize, value: usize| {
@@ -238,7 +239,7 @@ impl Outline {
         let mut buffers = Buffers::default();
         for value in 0..=last {
             let len = usize::try_from(net.shape(value).c as u128 * pixels(value)).unwrap_or(usize::MAX);
-            // Value v is made at moment v, and read by layer l at moment l + 1.
+            // Value v is written at moment v, and read by layer l at moment l + 1.
             buffers.add(len, value, reader(value).map_or(last, |layer| layer + 1));
         }
         let len = buffers.place();
@@ -248,7 +249,7 @@ impl Outline {
             per_pixel * pixels(layer + 1) as f64
         });
         let scratch = (0..last).map(|layer| {
-            // At most all taps of a row lie together.
+            // At most all taps of a row are contiguous.
             let longest = axes[1][layer + 1].classes.iter().map(|class| class.taps.len()).max().unwrap_or(1);
             let [rows, taps] = tile(net, layer, longest, pixels(layer + 1));
             scratch(&*net.layers[layer].op, [rows, taps], net.shape(layer + 1).c as u128 * pixels(layer + 1))
@@ -263,12 +264,12 @@ impl Outline {
         u128::from(down) * u128::from(across)
     }
 
-    /// Classes of a value, down and across: it has a map for each pair.
+    /// Numbers of classes of a value, down and across: it has a map for each pair.
     pub fn maps(&self, value: usize) -> [usize; 2] {
         [0, 1].map(|axis| self.axes[axis][value].classes.len())
     }
 
-    /// Patches, and with them feature vectors.
+    /// Number of patches, and therefore of feature vectors.
     pub fn count(&self) -> u128 {
         self.patches[0] as u128 * self.patches[1] as u128
     }
@@ -283,7 +284,7 @@ impl Outline {
         4 * (self.len as u128 + self.scratch)
     }
 
-    /// What each layer computes, for people: maps, their pixels and arithmetic beside those of patch scanning.
+    /// A readable summary of each layer: maps, their pixels and arithmetic compared with those of patch scanning.
     pub fn table(&self, net: &Net) -> String {
         let [down, across] = self.patches;
         let table = TextTable::new(
@@ -312,12 +313,12 @@ impl Outline {
     }
 }
 
-/// Rows and taps of what a thread gathers at once for a layer of `pixels` pixels, if up to `longest` taps of a row lie
-/// together.
+/// Rows and taps that a thread gathers at a time for a layer of `pixels` pixels, if up to `longest` taps of a row are
+/// contiguous.
 fn tile(net: &Net, layer: usize, longest: usize, pixels: u128) -> [usize; 2] {
     let below = net.shape(net.layers[layer].inputs[0]);
     let (rows, taps) = match net.layers[layer].op.kind() {
-        // Whole runs, and as many as fit.
+        // Whole runs, as many as fit.
         Kind::Filter(f) if f.taps() > WHOLE => (ROWS_OF_PARTS, (longest * below.c).max(TILE / ROWS_OF_PARTS)),
         Kind::Filter(f) => ((TILE / f.taps()).clamp(32, 512), f.taps()),
         Kind::Global => (32, below.len()),
@@ -327,29 +328,29 @@ fn tile(net: &Net, layer: usize, longest: usize, pixels: u128) -> [usize; 2] {
     [rows.min(share).max(1), taps]
 }
 
-/// Scratch of a layer whose output has `len` values, all threads together.
+/// Scratch of a layer whose output has `len` values, for all threads.
 fn scratch(op: &dyn Operation, [rows, taps]: [usize; 2], len: u128) -> u128 {
     match op.kind() {
         Kind::Filter(_) => threads() as u128 * rows as u128 * taps as u128,
-        // Whole maps, and what becomes of them.
+        // Whole maps and their outputs.
         Kind::Global => rows as u128 * (taps + op.output().len()) as u128,
-        // The map as the operation reads it, and its own scratch.
+        // The map as the operation reads it, and the operation's scratch.
         Kind::Pixelwise => len,
         _ => 0,
     }
 }
 
 impl Plan {
-    /// Plans `patches` patches, `stride` pixels from one to the next.
+    /// Plans `patches` patches, `stride` pixels apart.
     ///
     /// # Errors
-    /// A net with a loss; more than there is memory for.
+    /// A net with a loss; more memory than is free.
     pub fn new(net: &Net, patches: [usize; 2], stride: usize) -> Result<Self> {
         Self::of(net, Outline::new(net, patches, stride)?)
     }
 
-    /// Plans all `whole` patches, or the largest piece of them that takes at most `memory` bytes and whose features may wait for
-    /// their row.
+    /// Plans all `whole` patches, or the largest piece of them that needs at most `memory` bytes and whose features can be
+    /// buffered until their row is complete.
     ///
     /// # Errors
     /// As [`Plan::new`].
@@ -442,12 +443,12 @@ impl Plan {
         lines: &[Vec<Option<Link>>],
         runs: &[Vec<Run>],
         most: usize,
-    ) -> Vec<Window> {
+    ) -> Vec<GatherWindow> {
         let value = &self.values[input];
         let channels = value.channels / groups;
         let window = |lines: &Vec<Option<Link>>, runs: &Vec<Run>| {
             let width: usize = runs.iter().map(|run| run.len).sum();
-            let mut window = Window::default();
+            let mut window = GatherWindow::default();
             for group in 0..groups {
                 let mut first = window.segments.len();
                 for (i, line) in lines.iter().enumerate() {
@@ -475,7 +476,7 @@ impl Plan {
         4 * (self.len + self.scratch)
     }
 
-    /// Class and number, along an axis, of place `y` of the last value for patch `p`.
+    /// Class and index, along an axis, of position `y` of the last value for patch `p`.
     pub fn place(&self, axis: usize, y: usize, p: usize) -> Option<(usize, usize)> {
         let place = self.outline.axes[axis].last()?.places[y]?;
         let position = (p * self.outline.stride) as i64 + place.offset;
@@ -484,7 +485,7 @@ impl Plan {
     }
 }
 
-impl Window {
+impl GatherWindow {
     /// The segments from `first` on become a part.
     fn close(&mut self, group: usize, first: usize) {
         let (begin, end) = (&self.segments[first], &self.segments[self.segments.len() - 1]);
@@ -493,7 +494,7 @@ impl Window {
     }
 }
 
-/// Joins neighbouring taps that read neighbouring columns at every position, and those in padding.
+/// Merges adjacent taps that read adjacent columns at every position, and those in padding.
 fn join(links: Vec<Option<Link>>, joined: bool) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for (tap, link) in links.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Writes the program of a pass over an image on a GPU: launches, and the memory that they read and write.
+//! Records the program of a pass over an image on a GPU: launches, and the memory that they read and write.
 
 use super::bands::Band;
 use super::extractor::PutImage;
@@ -9,7 +9,7 @@ use crate::net::{Net, PlanMemory};
 use crate::ops::Operation;
 use crate::ops::gpu::{self, GpuForward, GpuTargets};
 
-/// A program as it is being written.
+/// A program under construction.
 pub(super) struct Writer<'a> {
     pub net: &'a Net,
     pub parameters: &'a GpuParameters,
@@ -32,12 +32,12 @@ impl<'a> Writer<'a> {
         Self { net, parameters, to: Recorder::new(parameters.gpu()), memory: Vec::new() }
     }
 
-    /// Bytes of a value as it is stored.
+    /// Bytes of a value in the storage type.
     pub fn size(&self) -> usize {
         self.to.precision().bytes()
     }
 
-    /// Memory for the program; null for no bytes.
+    /// Allocates memory for the program; null for no bytes.
     ///
     /// # Errors
     /// Out of memory.
@@ -49,7 +49,7 @@ impl<'a> Writer<'a> {
         Ok(self.keep(memory))
     }
 
-    /// Memory for values as they are stored.
+    /// Memory for values in the storage type.
     ///
     /// # Errors
     /// Out of memory.
@@ -57,7 +57,7 @@ impl<'a> Writer<'a> {
         self.bytes(self.size() * count)
     }
 
-    /// Memory that holds a table.
+    /// Memory initialised with a table.
     ///
     /// # Errors
     /// Out of memory.
@@ -72,15 +72,15 @@ impl<'a> Writer<'a> {
         ptr
     }
 
-    /// What the launches from here on are for: layer `layer`.
+    /// Sets the label of the launches that follow: layer `layer`.
     pub fn label(&mut self, layer: usize) {
         self.to.label(&self.net.layers[layer].name);
     }
 
-    /// `count` values from f32 as they are stored, at `to`.
+    /// Casts `count` values from f32 to the storage type, at `to`.
     pub fn store(&mut self, from: Ptr, to: Ptr, count: usize) {
         self.to.label("input");
-        gpu::narrow(&mut self.to, from, to, count);
+        gpu::cast_from_f32(&mut self.to, from, to, count);
     }
 
     /// An operation on `n` samples, with parameters at `params`.
@@ -99,7 +99,7 @@ impl<'a> Writer<'a> {
         op.record_forward(pass, &mut self.to);
     }
 
-    /// The program, with `plan` as a part of its memory.
+    /// The program, which keeps `plan` as part of its memory.
     pub fn finish(self, plan: Option<PlanMemory>, pixels: Ptr, features: Ptr) -> Written {
         Written { program: Program::new(self.to.launches), _memory: self.memory, _plan: plan, pixels, features }
     }
@@ -110,10 +110,10 @@ impl Written {
         &self.program.launches
     }
 
-    /// Runs the program on `pixels`; the features of all patches of the batch.
+    /// Runs the program on `pixels`; returns the features of all patches of the batch.
     ///
     /// # Errors
-    /// A launch that failed; no memory.
+    /// A launch that failed; out of memory.
     pub fn run(&mut self, parameters: &GpuParameters, pixels: &[f32], features: usize) -> Result<Vec<f32>> {
         let gpu = parameters.gpu();
         gpu.driver.upload(self.pixels, bytemuck::cast_slice(pixels))?;
@@ -122,11 +122,11 @@ impl Written {
     }
 }
 
-/// Puts the features of a piece at patch `corner` of each image into the band of that image and hands on what is complete.
-/// `copy(from, to)` brings a row of vectors into the order that is handed on.
+/// Copies the features of a piece at patch `corner` of each image into the band of that image and delivers what is complete.
+/// `copy(from, to)` reorders a row of vectors for delivery.
 ///
 /// # Errors
-/// What `put` says.
+/// Those of `put`.
 pub(super) fn hand_on(
     features: &[f32],
     [down, across]: [usize; 2],

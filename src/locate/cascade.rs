@@ -1,11 +1,11 @@
-//! The cascade of the paper's Fig. 2: LNet_o finds heads and shoulders in the whole photo, LNet_s the face inside them.
+//! The cascade of the paper's Fig. 2: LNet_o finds head and shoulders in the whole photo, LNet_s the face inside them.
 //!
-//! Each net looks at its part of the photo at several scales. A net responds most to faces of one width in its input, so a
-//! place of a level's map stands for a position and a size: together the levels are one sparse response map, and its
+//! Each net runs on an image pyramid of its part of the photo. A net responds most to faces of one width in its input, so a
+//! response-map cell of a level stands for a position and a size: together the levels form one sparse response map, and its
 //! density peaks are faces.
 
-use super::calibrate::Sight;
-use super::density::{Kernel, Peak, Place};
+use super::calibrate::CalibrationSample;
+use super::density::{DensityPoint, Kernel, Peak};
 use super::edge_boxes::EdgeBoxes;
 use super::{Channel, Map, Responder, Response, SummedArea};
 use crate::Result;
@@ -16,110 +16,110 @@ use crate::shipped::Folder;
 use serde::Deserialize;
 
 limits! {
-    /// What a response is compared with.
+    /// Thresholds that responses are compared with.
     Threshold: f32 = -1e6, 1e6;
     /// A size in widths of a face.
     Widths: f32 = 0.01, 100.0;
-    /// How far a middle lies from another one, in widths of a face.
+    /// The offset of one centre from another, in face widths.
     Shift: f32 = -10.0, 10.0;
-    /// Pixels of a net's input. Photos are shrunk before a net sees them, so nothing finer than a pixel of it is there.
+    /// Pixels of a net's input. Photos are shrunk before a net sees them, so there is no finer detail to resolve.
     Pixels: usize = 1, 2048;
     Width: f32 = 1.0, 2048.0;
-    /// How far a place is felt.
+    /// Kernel bandwidth.
     Spread: f32 = 0.01, 10.0;
     Peaks: usize = 1, 64;
 }
 
-/// Pixels of all levels of a stage together, for a square photo.
+/// Maximum number of pixels in all levels of a stage together, for a square photo.
 const MOST_PIXELS: usize = 1 << 23;
 
-/// `[locate]` of a bundle.
+/// The `[locate]` table of a bundle.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Locate {
-    /// Least score of a face.
+    /// Minimum score of a face.
     #[serde(deserialize_with = "within::<Threshold, _, _>")]
     pub threshold: f32,
-    /// Side of the window of head and shoulders that LNet_s sees, in widths of the face that LNet_o found.
+    /// Side of the head-and-shoulders window that is the input of LNet_s, in widths of the face that LNet_o found.
     #[serde(deserialize_with = "within::<Widths, _, _>")]
     pub head: f32,
     /// How windows are proposed.
     #[serde(default)]
     pub proposals: Proposals,
-    /// How the answer becomes boxes.
+    /// How detections become boxes.
     pub boxes: Boxes,
-    /// The first stage: head and shoulders in the photo.
-    pub lnet_o: Stage,
-    /// The second stage: the face in a window of the first.
-    pub lnet_s: Stage,
+    /// The first stage: head and shoulders in the whole photo.
+    pub lnet_o: StageConfig,
+    /// The second stage: the face in a window found by the first.
+    pub lnet_s: StageConfig,
 }
 
-/// Where LNet_s looks.
+/// How the windows for LNet_s are proposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Proposals {
-    /// At the density peaks of LNet_o's response.
+    /// From the density peaks of LNet_o's response.
     #[default]
     Peaks,
-    /// At the edge boxes in which LNet_o responds most, as in the paper.
+    /// From the edge boxes with the strongest response of LNet_o, as in the paper.
     EdgeBoxes,
 }
 
-/// What is meant by the box of a face: data sets differ by a factor of three in area.
+/// Definitions of a face box: data sets differ by a factor of three in area.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Boxes {
-    /// Between the other two: the one that is given unless another is asked for.
+    /// Between the other two: the default.
     pub face: Shape,
-    /// Hair to below the chin, as CelebA's boxes.
+    /// From the hair to below the chin, like CelebA's boxes.
     pub celeba: Shape,
-    /// Brows to mouth, as the windows of most face detectors.
+    /// From the brows to the mouth, like the windows of most face detectors.
     pub inner: Shape,
 }
 
-/// From the middle and the width of a face to a window around it, in units of that width.
+/// Maps the centre and width of a face to a window around it, in units of that width.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shape {
-    /// Width, in widths of the square in the middle of a face.
+    /// Width, in widths of the core square.
     #[serde(deserialize_with = "within::<Widths, _, _>")]
     pub width: f32,
     /// Height, in the same unit.
     #[serde(deserialize_with = "within::<Widths, _, _>")]
     pub height: f32,
-    /// How far the window's middle lies to the right and below.
+    /// Offset of the window's centre to the right and down.
     #[serde(deserialize_with = "within::<Shift, _, _>")]
     pub shift: [f32; 2],
 }
 
-/// A net of the cascade and how it looks.
+/// A net of the cascade and its parameters.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Stage {
+pub struct StageConfig {
     /// The net and the channel that is read.
     pub response: Response,
-    /// Levels: the longer side of what it looks at, in pixels of its input.
+    /// Pyramid levels: the longer side of the window at each level, in pixels of the net's input.
     #[serde(deserialize_with = "within::<Pixels, _, _>")]
     pub sides: Vec<usize>,
-    /// Width of the faces to which it responds most, in pixels of its input.
+    /// Width of the faces that give the strongest response, in pixels of the net's input.
     #[serde(deserialize_with = "within::<Width, _, _>")]
     pub width: f32,
-    /// From where it responds most to the middle of the face, in face widths to the right and down.
+    /// Offset from the strongest response to the centre of the face, in face widths to the right and down.
     #[serde(deserialize_with = "within::<Shift, _, _>")]
     pub shift: [f32; 2],
-    /// What a response must exceed to count.
+    /// Floor that a response must exceed to count.
     #[serde(deserialize_with = "within::<Threshold, _, _>")]
     pub floor: f32,
-    /// How far a place is felt: in face widths, and in the logarithm of the size.
+    /// Kernel bandwidth: in face widths, and in the logarithm of the size.
     #[serde(deserialize_with = "within::<Spread, _, _>")]
     pub spread: [f32; 2],
-    /// Peaks that are followed.
+    /// Number of peaks that are followed up.
     #[serde(deserialize_with = "within::<Peaks, _, _>")]
     pub peaks: usize,
 }
 
 impl Locate {
-    /// What no number says by itself; keys begin at `locate`.
+    /// Checks constraints between values; keys begin at `locate`.
     pub fn check(&self) -> Result<(), Mistake> {
         for (name, stage) in [("lnet_o", &self.lnet_o), ("lnet_s", &self.lnet_s)] {
             let wrong = |found: String| Err(Mistake::at(&format!("locate.{name}.sides"), found));
@@ -140,55 +140,56 @@ impl Locate {
 /// The two nets.
 pub struct Localiser {
     config: Locate,
-    coarse: Eye,
-    fine: Eye,
+    coarse: LnetStage,
+    fine: LnetStage,
 }
 
-/// A net and how it looks.
-struct Eye {
+/// A net and its parameters.
+struct LnetStage {
     responder: Responder,
-    stage: Stage,
+    stage: StageConfig,
 }
 
 /// A face in a photo, in pixels of the photo.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct Detection {
     /// Head and shoulders.
     pub head: Rect,
-    /// The square in the middle of the face that boxes are measured in.
+    /// The core square of the face, relative to which boxes are defined.
     pub core: Rect,
     /// Mean response of LNet_s above its floor, around the face.
     pub score: f32,
-    /// The maps of LNet_o and LNet_s of the level that fits the face best.
+    /// The maps of LNet_o and LNet_s at the level that fits the face best.
     pub maps: [Map; 2],
 }
 
-/// A face is looked at again in the window that it was found in: that window is better placed than the first.
+/// Number of passes over a face: the window is re-centred on the face that was found and evaluated again, because it is then
+/// better placed.
 const LOOKS: usize = 2;
-/// Factors by which windows of head and shoulders err when LNet_o finds them.
+/// Factors by which LNet_o's head-and-shoulders windows may be off in size.
 const DOUBTS: [f32; 3] = [0.8, 1.0, 1.25];
-/// Two windows that overlap more than this (intersection over union) are one face.
+/// Two windows that overlap more than this (intersection over union) are the same face.
 const SAME: f32 = 0.3;
 
 impl Localiser {
-    /// Reads both nets; paths start at `folder`.
+    /// Loads both nets; paths are relative to `folder`.
     ///
     /// # Errors
     /// As [`Responder::load`].
     pub fn load(config: &Locate, folder: &Folder, device: &Device) -> Result<Self> {
-        let eye = |stage: &Stage| {
+        let eye = |stage: &StageConfig| {
             let responder = Responder::load(&stage.response, folder, device)?;
-            Ok(Eye { responder, stage: stage.clone() })
+            Ok(LnetStage { responder, stage: stage.clone() })
         };
         let (coarse, fine) = (eye(&config.lnet_o)?, eye(&config.lnet_s)?);
         Ok(Self { coarse, fine, config: config.clone() })
     }
 
-    /// The faces of a photo with a score of `least` or more, best first.
+    /// The faces of a photo with a score of at least `least`, best first.
     ///
     /// # Errors
-    /// No memory for the nets' maps; maps that are not finite.
-    pub fn detect(&mut self, photo: &Photo, least: f32) -> Result<Vec<Found>> {
+    /// Insufficient memory for the nets' maps; maps that are not finite.
+    pub fn detect(&mut self, photo: &Photo, least: f32) -> Result<Vec<Detection>> {
         let levels = self.coarse.look(photo, photo.bounds())?;
         let mut peaks = match self.config.proposals {
             Proposals::Peaks => self.coarse.stage.peaks(&levels),
@@ -201,20 +202,20 @@ impl Localiser {
                 seen.extend(self.look_at(photo, peak)?);
             }
             suppress(&mut seen, |seen| seen.peak);
-            peaks = seen.iter().map(|seen: &Seen| seen.peak).collect();
+            peaks = seen.iter().map(|seen: &Candidate| seen.peak).collect();
         }
         seen.retain(|seen| seen.peak.score >= least);
-        let found = seen.into_iter().map(|Seen { peak, head, levels: fine }| {
-            let map = |eye: &Eye, levels| eye.stage.best_level(levels, peak.width).map.clone();
+        let found = seen.into_iter().map(|Candidate { peak, head, levels: fine }| {
+            let map = |eye: &LnetStage, levels| eye.stage.best_level(levels, peak.width).map.clone();
             let maps = [map(&self.coarse, &levels), map(&self.fine, &fine)];
-            Found { head, core: square(&peak, peak.width), score: peak.score, maps }
+            Detection { head, core: square(&peak, peak.width), score: peak.score, maps }
         });
         Ok(found.collect())
     }
 
-    /// The edge boxes of the greatest mean response, each in the level that fits it best; one where several share a place.
+    /// The edge boxes with the highest mean response, each at the level that fits it best; only one of those that overlap.
     fn best_edge_boxes(&self, photo: &Photo, levels: &[Level]) -> Result<Vec<Peak>> {
-        let Stage { floor, peaks, .. } = self.coarse.stage;
+        let StageConfig { floor, peaks, .. } = self.coarse.stage;
         let shape = self.config.boxes.face;
         let tables: Vec<(f32, SummedArea)> =
             levels.iter().map(|level| (self.coarse.stage.size(level), SummedArea::new(&level.map, floor))).collect();
@@ -233,32 +234,32 @@ impl Localiser {
         Ok(found)
     }
 
-    /// What LNet_s sees of a face in the window of head and shoulders around it; `None` if nothing responds.
-    fn look_at(&mut self, photo: &Photo, peak: Peak) -> Result<Option<Seen>> {
+    /// LNet_s's detection of a face in the head-and-shoulders window around it; `None` if nothing responds.
+    fn look_at(&mut self, photo: &Photo, peak: Peak) -> Result<Option<Candidate>> {
         let window = square(&peak, self.config.head * peak.width);
         let Some(head) = slid_inside(window, photo) else { return Ok(None) };
         let levels = self.fine.look(photo, head)?;
-        // The face that was followed, should the window hold another one.
+        // Prefer the face that was followed, in case the window contains another one.
         let near = |p: &Peak| {
             let distance = ((p.x - peak.x).powi(2) + (p.y - peak.y).powi(2)) / peak.width.powi(2);
             p.score * (-distance / 2.0).exp()
         };
         let best = self.fine.stage.peaks(&levels).into_iter().max_by(|a, b| near(a).total_cmp(&near(b)));
-        Ok(best.map(|peak| Seen { peak, head, levels }))
+        Ok(best.map(|peak| Candidate { peak, head, levels }))
     }
 
-    /// What both nets see of a face whose place is known: LNet_o in the whole photo, LNet_s in windows of head and shoulders
-    /// around it that are too small, right and too large, as LNet_o finds them.
+    /// Samples from both nets for a face at a known position: LNet_o on the whole photo, LNet_s on head-and-shoulders windows
+    /// around the face that are too small, exact and too large, as LNet_o would find them.
     ///
     /// # Errors
-    /// No memory for the nets' maps.
-    pub fn sights(&mut self, photo: &Photo, core: Rect) -> Result<[Vec<Sight>; 2]> {
-        let whole = Sight { levels: self.coarse.look(photo, photo.bounds())?, core };
+    /// Insufficient memory for the nets' maps.
+    pub fn calibration_samples(&mut self, photo: &Photo, core: Rect) -> Result<[Vec<CalibrationSample>; 2]> {
+        let whole = CalibrationSample { levels: self.coarse.look(photo, photo.bounds())?, core };
         let mut near = Vec::new();
         for doubt in DOUBTS {
             let window = core.scaled_about_center(self.config.head * doubt);
             if let Some(head) = slid_inside(window, photo) {
-                near.push(Sight { levels: self.fine.look(photo, head)?, core });
+                near.push(CalibrationSample { levels: self.fine.look(photo, head)?, core });
             }
         }
         Ok([vec![whole], near])
@@ -267,15 +268,15 @@ impl Localiser {
     /// The channel of LNet_s that responds to a tag.
     ///
     /// # Errors
-    /// A tag that LNet_s was not taught.
+    /// A tag that LNet_s was not trained on.
     pub fn channel(&self, tag: &str) -> Result<usize> {
         self.fine.responder.channel(&Channel::Tag(tag.to_string()))
     }
 
-    /// LNet_s's response to a tag in the window `head`: where it is seen (paper, Fig. 9).
+    /// LNet_s's response to a tag in the window `head`: where the tag is visible (paper, Fig. 9).
     ///
     /// # Errors
-    /// A tag that LNet_s was not taught; no memory for the map.
+    /// A tag that LNet_s was not trained on; insufficient memory for the map.
     pub fn respond_to(&mut self, photo: &Photo, head: Rect, tag: &str) -> Result<Map> {
         let channel = self.channel(tag)?;
         let side = self.fine.stage.sides.iter().copied().max().unwrap_or(1);
@@ -283,14 +284,14 @@ impl Localiser {
     }
 }
 
-/// A face as LNet_s sees it.
-struct Seen {
+/// A face as detected by LNet_s.
+struct Candidate {
     peak: Peak,
     head: Rect,
     levels: Vec<Level>,
 }
 
-/// Sorts faces by their scores and leaves one of those that share a place.
+/// Sorts faces by score and keeps one of those that overlap.
 fn suppress<T>(faces: &mut Vec<T>, peak: impl Fn(&T) -> Peak) {
     faces.sort_by(|a, b| peak(b).score.total_cmp(&peak(a).score));
     let mut kept: Vec<Rect> = Vec::new();
@@ -302,14 +303,14 @@ fn suppress<T>(faces: &mut Vec<T>, peak: impl Fn(&T) -> Peak) {
     });
 }
 
-/// What a net sees at one scale.
+/// A net's response at one scale.
 pub(super) struct Level {
     pub(super) map: Map,
     /// Pixels of the net's input per pixel of the photo.
     pub(super) zoom: f32,
 }
 
-impl Eye {
+impl LnetStage {
     fn look(&mut self, photo: &Photo, window: Rect) -> Result<Vec<Level>> {
         let level = |&side: &usize| {
             let zoom = side as f32 / window.width.max(window.height);
@@ -320,15 +321,15 @@ impl Eye {
     }
 }
 
-impl Stage {
-    /// Natural logarithm of the width of a face that a level responds to most, pixels of the photo.
+impl StageConfig {
+    /// Natural logarithm of the face width that a level responds to most, in pixels of the photo.
     fn size(&self, level: &Level) -> f32 {
         (self.width / level.zoom).ln()
     }
 
-    /// Where the response gathers: faces, best first.
+    /// Density peaks of the response: faces, best first.
     pub(super) fn peaks(&self, levels: &[Level]) -> Vec<Peak> {
-        let places: Vec<Place> = levels.iter().flat_map(|level| self.places(level)).collect();
+        let places: Vec<DensityPoint> = levels.iter().flat_map(|level| self.places(level)).collect();
         let [position, size] = self.spread;
         let mut peaks = Kernel { position, size }.peaks(&places, self.peaks);
         for peak in &mut peaks {
@@ -338,9 +339,9 @@ impl Stage {
         peaks
     }
 
-    fn places(&self, level: &Level) -> impl Iterator<Item = Place> {
+    fn places(&self, level: &Level) -> impl Iterator<Item = DensityPoint> {
         let (Map { width, values, origin, step, .. }, size) = (&level.map, self.size(level));
-        values.iter().enumerate().map(move |(i, value)| Place {
+        values.iter().enumerate().map(move |(i, value)| DensityPoint {
             x: origin.0 + step.0 * (i % width) as f32,
             y: origin.1 + step.1 * (i / width) as f32,
             size,
@@ -355,7 +356,7 @@ impl Stage {
     }
 }
 
-/// A window moved into the photo, and cut where it is larger; `None` if it has no pixel there.
+/// A window shifted into the photo, and clipped where it is larger; `None` if no pixel is left.
 fn slid_inside(window: Rect, photo: &Photo) -> Option<Rect> {
     let slide = |at: f32, side: f32, most: f32| at.min(most - side).max(0.0);
     let (width, height) = (photo.width as f32, photo.height as f32);
@@ -363,13 +364,13 @@ fn slid_inside(window: Rect, photo: &Photo) -> Option<Rect> {
     window.clipped(photo.width, photo.height).filter(|w| w.width >= 1.0 && w.height >= 1.0)
 }
 
-/// The square of a side around the middle of a face.
+/// The square with the given side around the centre of a face.
 fn square(peak: &Peak, side: f32) -> Rect {
     Rect::new(peak.x - side / 2.0, peak.y - side / 2.0, side, side)
 }
 
 impl Shape {
-    /// The square in the middle of a face, given the window around it.
+    /// The core square of a face, given the window around it.
     pub fn core_of(&self, window: Rect) -> Rect {
         let side = window.width / self.width;
         let (x, y) = window.center();
@@ -377,7 +378,7 @@ impl Shape {
         Rect::new(x - side / 2.0, y - side / 2.0, side, side)
     }
 
-    /// The window around a face, given the square in its middle.
+    /// The window around a face, given its core square.
     pub fn around(&self, core: Rect) -> Rect {
         let (x, y) = core.center();
         let (x, y) = (x + self.shift[0] * core.width, y + self.shift[1] * core.width);

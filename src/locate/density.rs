@@ -1,19 +1,19 @@
 //! Density peaks (Rodriguez and Laio, *Clustering by fast search and find of density peaks*, Science 2014) of a sparse
-//! response map. A place that responds is a point in position and size; a face is a point that is denser than all others
-//! around it and far from any denser one. Where several faces share a window, each has its own peak.
+//! response map. A cell that responds is a point in position and size; a face is a point that is denser than all others around it
+//! and far from any denser one. Where several faces share a window, each has its own peak.
 
-/// A place of a response map, in pixels of the photo.
+/// A point of a response map, in pixels of the photo.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Place {
+pub struct DensityPoint {
     pub x: f32,
     pub y: f32,
-    /// Natural logarithm of the width of a face that this place would respond to most.
+    /// Natural logarithm of the face width that this point would respond to most.
     pub size: f32,
-    /// What its response exceeds the floor by; 0 where it does not.
+    /// Response above the floor; 0 where it does not exceed the floor.
     pub response: f32,
 }
 
-/// How far a place is felt.
+/// Kernel bandwidth.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernel {
     /// Standard deviation in position, in face widths.
@@ -25,45 +25,45 @@ pub struct Kernel {
 /// A peak of the density.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Peak {
-    /// Its middle, pixels of the photo.
+    /// Its centre, in pixels of the photo.
     pub x: f32,
     pub y: f32,
-    /// Width of the face, pixels of the photo.
+    /// Width of the face, in pixels of the photo.
     pub width: f32,
-    /// Mean response around it, weighted by the kernel: the response gathered there over the size of the window.
+    /// Kernel-weighted mean response around it: the accumulated response divided by the size of the window.
     pub score: f32,
 }
 
-/// Distance, in standard deviations, that a peak keeps from any denser place.
+/// Minimum distance of a peak from any denser point, in standard deviations.
 const SEPARATION: f32 = 3.0;
-/// A peak farther than this gains nothing more over a near one.
+/// Distance beyond which a peak gains nothing over a nearer one.
 const FAR: f32 = 6.0;
-/// Steps of the mean shift from the densest place to the middle of the density.
+/// Number of mean-shift steps from the densest point to the centre of the density.
 const SHIFTS: usize = 4;
 
 impl Kernel {
-    /// Squared distance in standard deviations. Positions are compared at the sizes' geometric mean.
-    fn squared(&self, a: &Place, b: &Place) -> f32 {
+    /// Squared distance in standard deviations. Positions are compared at the geometric mean of the two sizes.
+    fn squared(&self, a: &DensityPoint, b: &DensityPoint) -> f32 {
         let scale = self.position * ((a.size + b.size) / 2.0).exp();
         let (dx, dy, ds) = ((a.x - b.x) / scale, (a.y - b.y) / scale, (a.size - b.size) / self.size);
         dx * dx + dy * dy + ds * ds
     }
 
-    fn weight(&self, a: &Place, b: &Place) -> f32 {
+    fn weight(&self, a: &DensityPoint, b: &DensityPoint) -> f32 {
         (-0.5 * self.squared(a, b)).exp()
     }
 
-    /// The peaks of `places`, at most `most`: those of the greatest product of density and distance to a denser place.
-    pub fn peaks(&self, places: &[Place], most: usize) -> Vec<Peak> {
-        let dense: Vec<&Place> = places.iter().filter(|place| place.response > 0.0).collect();
-        let density = |a: &&Place| dense.iter().map(|b| b.response * self.weight(a, b)).sum::<f32>();
-        let mut order: Vec<(f32, &Place)> = dense.iter().map(|place| (density(place), *place)).collect();
+    /// The peaks of `places`, at most `most`: those with the largest product of density and distance to a denser point.
+    pub fn peaks(&self, places: &[DensityPoint], most: usize) -> Vec<Peak> {
+        let dense: Vec<&DensityPoint> = places.iter().filter(|place| place.response > 0.0).collect();
+        let density = |a: &&DensityPoint| dense.iter().map(|b| b.response * self.weight(a, b)).sum::<f32>();
+        let mut order: Vec<(f32, &DensityPoint)> = dense.iter().map(|place| (density(place), *place)).collect();
         order.sort_by(|a, b| b.0.total_cmp(&a.0));
         let separation = |rank: usize| {
             let denser = order[..rank].iter().map(|(_, place)| self.squared(order[rank].1, place));
             denser.fold(f32::INFINITY, f32::min).sqrt()
         };
-        let mut peaks: Vec<(f32, &Place)> = (0..order.len())
+        let mut peaks: Vec<(f32, &DensityPoint)> = (0..order.len())
             .map(|rank| (separation(rank), order[rank]))
             .filter(|(separation, _)| *separation >= SEPARATION)
             .map(|(separation, (density, place))| (density * separation.min(FAR), place))
@@ -73,8 +73,8 @@ impl Kernel {
         peaks.into_iter().map(|(_, place)| self.climb(*place, &dense, places)).collect()
     }
 
-    /// From the densest place to the middle of the density around it.
-    fn climb(&self, mut at: Place, dense: &[&Place], places: &[Place]) -> Peak {
+    /// Mean shift from the densest point to the centre of the density around it.
+    fn climb(&self, mut at: DensityPoint, dense: &[&DensityPoint], places: &[DensityPoint]) -> Peak {
         for _ in 0..SHIFTS {
             let mut sums = [0.0; 4];
             for place in dense {
@@ -85,10 +85,10 @@ impl Kernel {
             }
             let [weight, x, y, size] = sums;
             if weight <= 0.0 {
-                // Between places too far apart for the kernel.
+                // Between points too far from each other for the kernel.
                 break;
             }
-            at = Place { x: x / weight, y: y / weight, size: size / weight, ..at };
+            at = DensityPoint { x: x / weight, y: y / weight, size: size / weight, ..at };
         }
         let (mut gathered, mut window) = (0.0, 0.0);
         for place in places {
@@ -106,8 +106,8 @@ mod tests {
 
     const KERNEL: Kernel = Kernel { position: 0.5, size: 0.3 };
 
-    /// Places 8 pixels apart on four levels of size, responding to faces at `(x, y, width)`.
-    fn places(faces: &[(f32, f32, f32)]) -> Vec<Place> {
+    /// Points 8 pixels from each other at four levels of size, responding to faces at `(x, y, width)`.
+    fn places(faces: &[(f32, f32, f32)]) -> Vec<DensityPoint> {
         let mut places = Vec::new();
         for size in [20.0_f32, 28.0, 40.0, 56.0].map(f32::ln) {
             for (x, y) in (0..20).flat_map(|y| (0..25).map(move |x| (8.0 * x as f32, 8.0 * y as f32))) {
@@ -116,7 +116,7 @@ mod tests {
                     3.0 * (-2.0 * far - 4.0 * (size - width.ln()).powi(2)).exp() - 0.4
                 };
                 let response = faces.iter().map(near).fold(0.0, f32::max);
-                places.push(Place { x, y, size, response });
+                places.push(DensityPoint { x, y, size, response });
             }
         }
         places

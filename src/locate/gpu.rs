@@ -13,10 +13,10 @@ kernel_parameters! {
     SatParams: 40 { response: Ptr, table: Ptr, n: u32, h: u32, w: u32, fine: u32, floor: f32, unused: u32 }
 }
 
-/// Lanes of a warp, which share a place.
+/// Lanes of a warp, which work on one cell together.
 const WARP: usize = 32;
 
-/// From a map `[n, h, w, c]` in the storage type to its response `[n, h, w]` in f32: one channel, or the mean of all.
+/// Maps an activation `[n, h, w, c]` in the storage type to its response `[n, h, w]` in f32: one channel, or the mean of all.
 pub fn record_response(map: Ptr, n: usize, shape: Shape, channel: Option<usize>, response: Ptr, to: &mut Recorder<'_>) {
     let places = n * shape.area();
     let channel_number = channel.map_or(-1, |channel| channel as i32);
@@ -28,8 +28,8 @@ pub fn record_response(map: Ptr, n: usize, shape: Shape, channel: Option<usize>,
     to.launch(launch.work(read as u64, bytes as u64));
 }
 
-/// From responses `[n, h, w]` in f32 to tables `[n, h fine + 1, w fine + 1]` in f64: sums of what exceeds `floor`,
-/// interpolated to `fine` points per place.
+/// Maps responses `[n, h, w]` in f32 to tables `[n, h fine + 1, w fine + 1]` in f64: sums of the response above `floor`,
+/// interpolated to `fine` points per cell.
 pub fn record_summed_area(
     response: Ptr,
     n: usize,

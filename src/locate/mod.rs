@@ -1,5 +1,5 @@
-//! Where faces are: response maps of nets that were trained on tags of whole images only (paper, section 2.1), and the
-//! search for the windows in which the response gathers.
+//! Face localisation: response maps of nets that were trained only on tags of whole images (paper, section 2.1), and the search
+//! for the windows in which the response is concentrated.
 
 mod calibrate;
 mod cascade;
@@ -13,8 +13,8 @@ mod response;
 mod window;
 
 #[doc(hidden)]
-pub use calibrate::{Fit, Sight};
-pub use cascade::{Boxes, Found, Localiser, Locate, Proposals, Shape, Shift, Stage, Threshold, Widths};
+pub use calibrate::{CalibrationSample, Fit};
+pub use cascade::{Boxes, Detection, Localiser, Locate, Proposals, Shape, Shift, StageConfig, Threshold, Widths};
 pub use response::{Channel, Map, Responder, Response};
 #[doc(hidden)]
 pub use window::SummedArea;

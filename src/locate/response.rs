@@ -1,4 +1,4 @@
-//! The response of a net to a part of a photo: one value per place of its last map, and where that place lies.
+//! The response of a net to a part of a photo: one value per cell of its last map, and the position of each cell.
 
 use crate::data::photo::{Photo, Rect};
 use crate::data::resample::Resampler;
@@ -16,15 +16,15 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Which values of a net are its response.
+/// Which outputs of a net form its response.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Response {
-    /// Network description and weights, beside the file that names them.
+    /// Network description and weights, relative to the file that refers to them.
     pub net: PathBuf,
     /// Its weights.
     pub weights: PathBuf,
-    /// The layer whose map is read.
+    /// The layer whose output is read.
     pub layer: String,
     /// One channel of it; the mean of all channels if absent, as in the paper.
     pub channel: Option<Channel>,
@@ -33,14 +33,14 @@ pub struct Response {
 /// A channel of a layer.
 #[derive(Debug, Clone)]
 pub enum Channel {
-    /// By its number, from 0.
+    /// By index, from 0.
     Number(usize),
-    /// That of a tag, if the weights name theirs.
+    /// By tag, if the weights list their tags.
     Tag(String),
 }
 
 limits! {
-    /// Numbers of channels.
+    /// Range of channel indices.
     Channels: usize = 0, 1 << 20;
 }
 
@@ -60,34 +60,34 @@ impl<'de> Deserialize<'de> for Channel {
     }
 }
 
-/// A response map, and how it lies on the photo.
+/// A response map and its position on the photo.
 #[derive(Debug, Clone)]
 pub struct Map {
-    /// Cells down.
+    /// Number of cells down.
     pub height: usize,
-    /// Cells across.
+    /// Number of cells across.
     pub width: usize,
     /// [height, width]
     pub values: Vec<f32>,
-    /// The middle of place (0, 0), in pixels of the photo.
+    /// The centre of cell (0, 0), in pixels of the photo.
     pub origin: (f32, f32),
-    /// Pixels of the photo from one place to the next.
+    /// Distance between neighbouring cells, in pixels of the photo.
     pub step: (f32, f32),
 }
 
-/// Sizes of input for which a runner is kept.
+/// Number of input sizes for which a session is kept.
 const SESSIONS: usize = 64;
 
-/// A net that responds.
+/// A net that produces response maps.
 pub struct Responder {
     net: Net,
     parameters: Parameters,
     weights: Source,
     /// The channel that is read; the mean of all if absent.
     channel: Option<usize>,
-    /// What the channels of the net's head stand for, if the weights say.
+    /// Tags of the head's channels, if the weights list them.
     tags: Vec<String>,
-    /// Input pixels from one place of the map to the next, and the middle of the first place, per axis.
+    /// Input pixels between neighbouring cells of the map, and the centre of the first cell, per axis.
     stride: f32,
     first: f32,
     sessions: HashMap<(usize, usize), Session>,
@@ -95,20 +95,20 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// Reads net and weights; `folder` is where the paths of `config` start.
+    /// Loads net and weights; the paths of `config` are relative to `folder`.
     ///
     /// # Errors
-    /// Files that cannot be read or do not fit; a layer or channel that the net does not have; a net that does not run
-    /// on other sizes.
+    /// Files that cannot be read or do not fit; a layer or channel that the net does not have; a net that cannot run on other
+    /// input sizes.
     pub fn load(config: &Response, folder: &Folder, device: &Device) -> Result<Self> {
         let file = folder.file(&config.net)?;
         let spec = Spec::load(&file)?.up_to(&config.layer)?.convolutional()?;
         let net = Net::new(spec)?;
         let weights = folder.file(&config.weights)?;
-        let parameters = net.load_parameters(&weights, Unknown::Ignore)?;
+        let parameters = net.load_parameters(&weights, Unknown::Ignore)?.values;
         let tags = TensorFile::open(&weights)?.metadata().get(TAGS).cloned().unwrap_or_default();
         let tags = table::fields(&tags);
-        // Tags name the channels of the head; another layer's channels have no names.
+        // Tags name the channels of the head; channels of other layers have no names.
         let channels = net.output().c;
         let tags = if tags.len() == channels { tags } else { Vec::new() };
         let parameters = Parameters::on(device, &net, parameters)?;
@@ -123,10 +123,10 @@ impl Responder {
         Ok(responder)
     }
 
-    /// The number of a channel.
+    /// The index of a channel.
     ///
     /// # Errors
-    /// A channel that the layer does not have; a tag that the net was not taught; weights that do not name their tags.
+    /// A channel that the layer does not have; a tag that the net was not trained on; weights that do not list their tags.
     pub fn channel(&self, channel: &Channel) -> Result<usize> {
         let channels = self.net.output().c;
         let error = |found: String, advice: String| Err(Error::new(&self.weights, found).advise(advice));
@@ -149,19 +149,19 @@ impl Responder {
     /// The response to `window` of `photo`, scaled so that its longer side has `side` pixels.
     ///
     /// # Errors
-    /// No memory; a response that is not finite.
+    /// Insufficient memory; a response that is not finite.
     pub fn respond(&mut self, photo: &Photo, window: Rect, side: usize) -> Result<Map> {
         let channel = self.channel;
         self.respond_in(photo, window, side, channel)
     }
 
-    /// The same of another channel, or of the mean of all.
+    /// Like [`Responder::respond`], for another channel or for the mean of all.
     ///
     /// # Errors
-    /// No memory; a response that is not finite.
+    /// Insufficient memory; a response that is not finite.
     pub fn respond_in(&mut self, photo: &Photo, window: Rect, side: usize, channel: Option<usize>) -> Result<Map> {
         let zoom = side as f32 / window.width.max(window.height);
-        // A very long photo still gets a map of one row.
+        // A very elongated photo still gets a map of one row.
         let least = self.least_side();
         let side = |pixels: f32| ((pixels * zoom).round() as usize).max(least);
         let (height, width) = (side(window.height), side(window.width));
@@ -184,7 +184,7 @@ impl Responder {
         };
         let values: Vec<f32> = session.infer()?.chunks_exact(shape.c).map(value).collect();
         if !values.iter().all(|value| value.is_finite()) {
-            // NaN exceeds no floor: it would look like a photo without a face.
+            // NaN never exceeds a floor, so it would be mistaken for a photo without a face.
             return Err(Error::new(&self.weights, format!("with {}, the response is not finite", self.net.spec.place))
                 .advise("check the weights and the numbers of the net"));
         }
@@ -198,7 +198,7 @@ impl Responder {
         })
     }
 
-    /// The least side of an input that gives a place of the map.
+    /// The smallest side of an input that yields one cell of the map.
     fn least_side(&self) -> usize {
         let side = (2.0 * self.first) as usize;
         (side.max(1)..=self.net.spec.input.h.max(side))
@@ -207,7 +207,7 @@ impl Responder {
     }
 }
 
-/// Step and first middle, in input pixels, of the places of a net's last map.
+/// Stride and first centre, in input pixels, of the cells of a net's last map.
 fn geometry(net: &Net) -> Result<(f32, f32)> {
     let (mut stride, mut first) = (1.0, 0.5);
     for layer in &net.layers {
@@ -274,7 +274,7 @@ mod tests {
         Ok((Responder::load(&config, &folder.into(), &Device::Cpu)?, net, parameters))
     }
 
-    /// Linear layers as convolutions: each place of the map is what the net itself says of its window of the photo.
+    /// Linear layers as convolutions: each cell of the map equals the output of the net itself for its window of the photo.
     #[test]
     fn a_map_of_linear_layers_is_the_net_at_every_place() {
         let folder = tempfile::tempdir().unwrap();

@@ -3,32 +3,32 @@
 use super::Map;
 use crate::data::photo::Rect;
 
-/// Grid points per place of the map: the map is interpolated that finely.
+/// Grid points per response-map cell: the resolution to which the map is interpolated.
 const FINE: usize = 4;
 
-/// What of a map exceeds a floor, summed: a sum over any window costs four look-ups.
+/// Sums of the response above a floor: the sum over any window takes four look-ups.
 pub struct SummedArea {
     height: usize,
     width: usize,
-    /// `[height + 1, width + 1]`: entry (y, x) is the sum of all grid points above and left of it.
+    /// `[height + 1, width + 1]`: entry (y, x) is the sum of all grid points above and to the left of it.
     table: Vec<f64>,
-    /// Where grid point (0, 0) begins, in pixels of the photo, and grid points per pixel.
+    /// Position of grid point (0, 0) in pixels of the photo, and grid points per pixel.
     corner: (f32, f32),
     density: (f32, f32),
 }
 
 impl SummedArea {
-    /// The table of what exceeds `floor`, interpolated bilinearly between the middles of places.
+    /// The table of the response above `floor`, interpolated bilinearly between cell centres.
     pub fn new(map: &Map, floor: f32) -> Self {
         let (values, height, width) = upsampled(map, floor);
-        // Place (0, 0) of the map covers half a step around its middle.
+        // Grid point (0, 0) of the map covers half a step around its centre.
         let corner = (map.origin.0 - map.step.0 / 2.0, map.origin.1 - map.step.1 / 2.0);
         let density = (FINE as f32 / map.step.0, FINE as f32 / map.step.1);
         Self { height, width, table: summed_area(&values, height, width), corner, density }
     }
 
-    /// Mean response over a window of the photo (paper, section 2.1: the sum over the window divided by its size). What of
-    /// the window lies beyond the map counts as silent.
+    /// Mean response over a window of the photo (paper, section 2.1: the sum over the window divided by its size). The part of
+    /// the window outside the map counts as 0.
     pub fn mean(&self, window: Rect) -> f32 {
         let at = |pixel: f32, corner: f32, density: f32, most: usize| {
             ((pixel - corner) * density).round().clamp(0.0, most as f32) as usize
@@ -43,7 +43,7 @@ impl SummedArea {
     }
 }
 
-/// What exceeds the floor, interpolated bilinearly between the middles of places; and its height and width.
+/// The response above the floor, interpolated bilinearly between cell centres; and its height and width.
 fn upsampled(map: &Map, floor: f32) -> (Vec<f32>, usize, usize) {
     let (height, width) = (map.height * FINE, map.width * FINE);
     let axis = |fine: usize, size: usize| {
@@ -64,7 +64,7 @@ fn upsampled(map: &Map, floor: f32) -> (Vec<f32>, usize, usize) {
     (fine, height, width)
 }
 
-/// `[height + 1, width + 1]`: entry (y, x) is the sum of all values above and left of it.
+/// `[height + 1, width + 1]`: entry (y, x) is the sum of all values above and to the left of it.
 fn summed_area(values: &[f32], height: usize, width: usize) -> Vec<f64> {
     let mut table = vec![0.0; (height + 1) * (width + 1)];
     for y in 0..height {
@@ -83,14 +83,14 @@ mod tests {
 
     #[test]
     fn the_mean_over_a_window_is_that_of_a_plain_loop() {
-        // A map of 20 x 30 places, 16 pixels apart, with a plateau of response.
+        // A map of 20 x 30 cells, 16 pixels from each other, with a plateau of response.
         let inside = |i: usize| (8..16).contains(&(i % 30)) && (4..12).contains(&(i / 30));
         let values = (0..600).map(|i| if inside(i) { 1.5 } else { 0.1 }).collect();
         let map = Map { height: 20, width: 30, values, origin: (24.0, 24.0), step: (16.0, 16.0) };
         let table = SummedArea::new(&map, 0.5);
         let plateau = Rect::new(16.0 + 16.0 * 8.0, 16.0 + 16.0 * 4.0, 128.0, 128.0);
         assert!((table.mean(plateau.scaled_about_center(0.5)) - 1.0).abs() < 1e-5);
-        // Twice as wide and high: a quarter of it is plateau; interpolation shades its edge.
+        // Twice as wide and high: a quarter of it is plateau; interpolation softens its edge.
         assert!((table.mean(plateau.scaled_about_center(2.0)) - 0.25).abs() < 0.02);
         assert_eq!(table.mean(Rect::new(-500.0, 0.0, 100.0, 100.0)), 0.0);
         assert_eq!(table.mean(Rect::new(400.0, 250.0, 40.0, 40.0)), 0.0);

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Argument lists of a layer; longer ones than this (a wide concat) fall back to the heap.
+/// Capacity of a layer's argument lists; longer ones (a wide concat) fall back to the heap.
 type List<T> = SmallVec<[T; 8]>;
 
 /// A plan with its arena.
@@ -18,11 +18,11 @@ pub(super) struct CpuPass {
     net: Arc<Net>,
     plan: Plan,
     arena: Vec<f32>,
-    /// Gradients of the parameters; empty in passes that only run forward.
+    /// Gradients of the parameters; empty in forward-only passes.
     gradients: Vec<f32>,
 }
 
-/// The arena during one layer's pass: hands out the buffers that the plan keeps apart.
+/// The arena during one layer's pass: lends the buffers that the plan keeps disjoint.
 struct Arena {
     base: *mut f32,
     len: usize,
@@ -50,7 +50,7 @@ impl CpuPass {
     /// Plans passes over `n` samples and allocates their arena.
     ///
     /// # Errors
-    /// No memory for the arena: how much is needed and there is, and which batch would fit.
+    /// No memory for the arena: how much is needed and how much is free, and the largest batch that would fit.
     pub fn new(net: Arc<Net>, n: usize, purpose: Purpose) -> Result<Self> {
         let plan = Plan::new(&net, n, purpose)?;
         let what = format!("{}: a batch of {n}", net.spec.place);
@@ -65,12 +65,12 @@ impl CpuPass {
         &self.plan
     }
 
-    /// The batch, `[n, h, w, c]`. Other buffers may take its place during a pass: write it before each.
+    /// The batch, `[n, h, w, c]`. Other buffers may reuse its memory during a pass: write it before each one.
     pub fn input(&mut self) -> &mut [f32] {
         &mut self.arena[self.plan.values[INPUT].clone()]
     }
 
-    /// Output of layer `layer`, `[n, h, w, c]`; a loss is one value. Outputs that nobody reads are there after
+    /// Output of layer `layer`, `[n, h, w, c]`; a loss is one value. Outputs that no layer reads are available after
     /// forward, the others only if the purpose keeps them.
     pub fn value(&self, layer: usize) -> &[f32] {
         &self.arena[self.plan.values[layer + 1].clone()]
@@ -90,7 +90,7 @@ impl CpuPass {
         &mut self.gradients
     }
 
-    /// Runs all layers on the batch in [`CpuPass::input`]; calls `done` with each layer that has run. The targets fit.
+    /// Runs all layers on the batch in [`CpuPass::input`]; calls `done` with each layer that has run. The targets must fit.
     pub fn forward(&mut self, parameters: &[f32], mode: Mode, targets: Targets<'_>, mut done: impl FnMut(usize)) {
         for l in 0..self.net.layers.len() {
             self.forward_layer(l, parameters, mode, targets);
@@ -98,12 +98,12 @@ impl CpuPass {
         }
     }
 
-    /// Runs layer `l` alone; the layers it reads must have run.
+    /// Runs only layer `l`; the layers it reads must have run.
     fn forward_layer(&mut self, l: usize, parameters: &[f32], mode: Mode, targets: Targets<'_>) {
         let arena = Arena { base: self.arena.as_mut_ptr(), len: self.arena.len() };
         let (net, plan) = (&self.net, &self.plan);
         let layer = &net.layers[l];
-        // SAFETY: at one moment of the plan's time all living buffers are disjoint, and these live at 1 + l.
+        // SAFETY: at any moment of the plan's time all live buffers are disjoint, and these are live at 1 + l.
         unsafe {
             let inputs: List<&[f32]> = layer.inputs.iter().map(|&value| arena.get(&plan.values[value])).collect();
             let params: List<&[f32]> =
@@ -121,11 +121,11 @@ impl CpuPass {
         }
     }
 
-    /// Gradients of the sum of all losses, or of the last layer's output times `cotangent`, with regard to the parameters;
-    /// calls `done` with each layer that has run, the last one first. The targets fit.
+    /// Gradients of the sum of all losses, or of the last layer's output times `cotangent`, with respect to the parameters;
+    /// calls `done` with each layer that has run, last layer first. The targets must fit.
     ///
     /// # Errors
-    /// A cotangent of the wrong length, or none where the last layer is no loss.
+    /// A cotangent of the wrong length, or none where the last layer is not a loss.
     pub fn backward(
         &mut self,
         parameters: &[f32],
@@ -151,7 +151,7 @@ impl CpuPass {
         let arena = Arena { base: self.arena.as_mut_ptr(), len: self.arena.len() };
         let (net, plan) = (&self.net, &self.plan);
         let layer = &net.layers[l];
-        // The layer's parameters lie together: cut its share of the gradients into tensors.
+        // The layer's parameters are contiguous: split its range of the gradients into tensors.
         let tensors = &net.parameters[layer.parameters.clone()];
         let start = tensors.first().map_or(0, |p| p.range.start);
         let end = tensors.last().map_or(start, |p| p.range.end);
@@ -165,8 +165,8 @@ impl CpuPass {
         }
         let extra = &plan.layers[l].extra;
         let needs = layer.op.needs();
-        // SAFETY: all buffers that live at one moment of the plan's time are disjoint, and these live at 2 L - l: of values only
-        // those that `needs` names are read.
+        // SAFETY: all buffers that are live at one moment of the plan's time are disjoint, and these are live at 2 L - l; of the
+        // values, only those named by `needs` are read.
         unsafe {
             let inputs: List<&[f32]> = layer
                 .inputs
@@ -198,7 +198,7 @@ impl CpuPass {
         }
         for (&value, extra) in layer.inputs.iter().zip(extra) {
             if let (Some(extra), Some(total)) = (extra, &plan.gradients[value]) {
-                // SAFETY: the extra buffer and the gradient live at the same moment, so they are disjoint; the borrows above have ended.
+                // SAFETY: the extra buffer and the gradient are live together, hence disjoint; the above borrows have ended.
                 let (extra, total) = unsafe { (arena.get(extra), arena.get_mut(total)) };
                 total.iter_mut().zip(extra).for_each(|(t, e)| *t += e);
             }

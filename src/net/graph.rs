@@ -12,10 +12,10 @@ use std::ops::Range;
 /// The value that is the network's input.
 pub const INPUT: usize = 0;
 
-/// Values of one tensor or of all parameters beyond which a net is a mistake: 8 GB of f32.
+/// Values of one tensor or of all parameters beyond which a net is assumed to be wrong: 8 GB of f32.
 const LARGEST: u128 = 1 << 31;
 
-/// A bound network; independent of batch size, device and parameters' values.
+/// A bound network; independent of batch size, device and parameter values.
 ///
 /// ```
 /// use weft::net::Net;
@@ -27,11 +27,11 @@ const LARGEST: u128 = 1 << 31;
 /// ```
 #[derive(Debug)]
 pub struct Net {
-    /// The description that it was bound from.
+    /// The description that it was built from.
     pub spec: Spec,
-    /// In the order in which they run.
+    /// In execution order.
     pub layers: Vec<Layer>,
-    /// All parameter tensors, in the order in which they lie in the flat parameter vector.
+    /// All parameter tensors, in the order of the flat parameter vector.
     pub parameters: Vec<NetParameter>,
 }
 
@@ -61,7 +61,7 @@ pub struct NetParameter {
     pub layer: usize,
     /// Shape and order of its values.
     pub tensor: Parameter,
-    /// Its place in the flat parameter vector, in values.
+    /// Its range in the flat parameter vector, in values.
     pub range: Range<usize>,
 }
 
@@ -134,7 +134,7 @@ impl Net {
         build(spec.keys.clone(), inputs).map_err(|mistake| self.spec.mistake(layer, &mistake))
     }
 
-    /// The value named `name`, as seen by layer `index`.
+    /// The value named `name`, as resolved by layer `index`.
     fn value(&self, name: &str, index: usize) -> Result<usize, String> {
         if name == "input" {
             return Ok(INPUT);
@@ -149,7 +149,7 @@ impl Net {
     /// The same network for inputs of another height and width.
     ///
     /// # Errors
-    /// A layer that does not fit (linear layers change their weights' shape: [`Net::check_same_parameters`]).
+    /// A layer that does not fit (the weights of linear layers change shape: [`Net::check_same_parameters`]).
     pub fn at_size(&self, height: usize, width: usize) -> Result<Self> {
         let mut spec = self.spec.clone();
         spec.input = Shape::new(spec.input.c, height, width);
@@ -174,7 +174,7 @@ impl Net {
         if value == INPUT { self.spec.input } else { self.layers[value - 1].shape }
     }
 
-    /// Number of values of a value for `n` samples: a loss has one for all.
+    /// Number of values of a value for `n` samples: a loss has one for the whole batch.
     pub fn value_len(&self, value: usize, n: usize) -> usize {
         match value.checked_sub(1) {
             Some(layer) if self.layers[layer].op.target().is_some() => 1,
@@ -187,12 +187,12 @@ impl Net {
         self.shape(self.layers.len())
     }
 
-    /// Position of a layer.
+    /// Index of a layer.
     pub fn position(&self, layer: &str) -> Result<usize> {
         self.spec.position(layer)
     }
 
-    /// Whether `targets` fit the losses of a batch of `n` samples.
+    /// Checks that `targets` fit the losses of a batch of `n` samples.
     ///
     /// # Errors
     /// The loss, and what it needs.
@@ -224,7 +224,7 @@ impl Net {
     /// a loss.
     ///
     /// # Errors
-    /// A cotangent of the wrong length, or none where the layer is no loss.
+    /// A cotangent of the wrong length, or none where the layer is not a loss.
     pub(super) fn seed<'a>(&self, layer: usize, n: usize, cotangent: Option<&'a [f32]>) -> Result<Cow<'a, [f32]>> {
         let place = || self.spec.place_of(&self.layers[layer].name);
         let needed = self.value_len(layer + 1, n);
@@ -253,7 +253,7 @@ impl Net {
     }
 }
 
-/// The product, if it is sane.
+/// The product, if it is within limits.
 fn checked(sizes: &[usize]) -> Option<usize> {
     let product = sizes.iter().try_fold(1u128, |product, &size| {
         let product = product * size as u128;

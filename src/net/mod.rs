@@ -1,7 +1,7 @@
 //! Networks: a TOML description becomes a graph of bound operations ([`Net`]), a graph and a batch size become a memory
-//! plan ([`Plan`]), and a plan with its memory runs forward and backward on a device ([`Session`]), with parameters that lie
-//! there ([`Parameters`]) and that an optimizer moves ([`Sgd`]). Only this module and those below it know one kind of device
-//! from another.
+//! plan ([`Plan`]), and a plan with its memory runs forward and backward on a device ([`Session`]), with parameters stored
+//! there ([`Parameters`]) and updated by an optimizer ([`Sgd`]). Only this module and those below it distinguish kinds of
+//! devices.
 
 mod cpu;
 pub(crate) mod gpu;
@@ -18,11 +18,11 @@ mod stored;
 pub(crate) use gpu::PlanMemory;
 pub use graph::{INPUT, Layer, Net, NetParameter};
 pub use normalise::Normalise;
-pub use parameters::{NamedParameter, Unknown};
+pub use parameters::{Loaded, NamedParameter, Unknown};
 pub(crate) use plan::Buffers;
 pub use plan::{Plan, Purpose, Table as PlanTable};
 pub use session::{Session, Timed};
 pub use sgd::{Sgd, SgdConfig};
 pub use spec::{LayerSpec, Spec};
 pub use stored::Parameters;
-pub(crate) use stored::{CpuParameters, Place};
+pub(crate) use stored::{CpuParameters, Location};

@@ -4,7 +4,7 @@ use crate::settings::{limits, within};
 use serde::Deserialize;
 
 limits! {
-    /// Of a channel, in pixel values.
+    /// Mean of a channel, in pixel values.
     Mean: f32 = 0.0, 255.0;
     Scale: f32 = 1e-6, 1000.0;
 }
@@ -22,7 +22,7 @@ limits! {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Normalise {
-    /// Of each channel, in pixel values.
+    /// Mean of each channel, in pixel values.
     #[serde(deserialize_with = "within::<Mean, _, _>")]
     pub mean: [f32; 3],
     /// Factor of all channels.
@@ -31,13 +31,13 @@ pub struct Normalise {
 }
 
 impl Default for Normalise {
-    /// 0..=255 to about -2..=2.
+    /// Maps 0..=255 to about -2..=2.
     fn default() -> Self {
         Self { mean: [127.5; 3], scale: 1.0 / 64.0 }
     }
 }
 
 impl Normalise {
-    /// Pixels as they are, 0..=255.
+    /// Unchanged pixel values, 0..=255.
     pub const NONE: Self = Self { mean: [0.0; 3], scale: 1.0 };
 }

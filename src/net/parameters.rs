@@ -1,5 +1,5 @@
-//! Parameters lie in one flat vector, each tensor in the order its operation wants. Here they are made, read from files
-//! and turned back into files' order.
+//! Parameters are one flat vector, each tensor in the memory order of its operation. This module initialises them, reads them
+//! from files and converts them back to file order.
 
 use super::Net;
 use crate::memory;
@@ -14,11 +14,22 @@ use std::path::Path;
 pub enum Unknown {
     /// An error that names them.
     Refuse,
-    /// For a net without the head it was trained with.
+    /// Ignored: for a net without the head it was trained with.
     Ignore,
 }
 
-/// One parameter (or its gradient) in files' order.
+/// What was read of a file with parameters, and what was not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The flat parameter vector of the net.
+    pub values: Vec<f32>,
+    /// Names of the file's tensors that the net does not have.
+    pub ignored: Vec<String>,
+    /// Names of the net's tensors that the file does not have.
+    pub missing: Vec<String>,
+}
+
+/// One parameter (or its gradient) in file order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedParameter {
     /// `<layer>.weight` or `<layer>.bias`.
@@ -30,8 +41,8 @@ pub struct NamedParameter {
 }
 
 impl Net {
-    /// Weights drawn as He et al. (ICCV 2015) propose, biases zero, scales one. Takes [`Net::parameter_bytes`]: hold them against what is
-    /// free before.
+    /// Weights initialised as in He et al. (ICCV 2015), biases zero, scales one. Allocates [`Net::parameter_bytes`]: compare them with the
+    /// free memory first.
     pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
         let mut values = vec![0.0; self.parameter_len()];
         for (index, parameter) in self.parameters.iter().enumerate() {
@@ -47,44 +58,48 @@ impl Net {
         values
     }
 
-    /// Reads all parameters from a file.
+    /// Reads all parameters from a file; none is missing. With [`Unknown::Ignore`], [`Loaded::ignored`] names the tensors that
+    /// the net does not have.
     ///
     /// # Errors
-    /// Missing and (unless ignored) unknown tensors by name, a shape that is not the net's.
+    /// Missing and (unless ignored) unknown tensors by name, a shape that differs from the net's.
     ///
     /// ```
     /// use weft::net::{Net, Unknown};
     ///
     /// let net = Net::load("weights/anet.toml")?;
-    /// // The file holds the head that the net was trained with, too.
-    /// let values = net.load_parameters("weights/anet.safetensors", Unknown::Ignore)?;
-    /// assert_eq!(values.len(), net.parameter_len());
+    /// // The file also holds the head that the net was trained with.
+    /// let loaded = net.load_parameters("weights/anet.safetensors", Unknown::Ignore)?;
+    /// assert_eq!(loaded.values.len(), net.parameter_len());
+    /// println!("not used: {}", loaded.ignored.join(", "));
     /// # Ok::<(), weft::Error>(())
     /// ```
-    pub fn load_parameters(&self, source: impl Into<Source>, unknown: Unknown) -> Result<Vec<f32>> {
+    pub fn load_parameters(&self, source: impl Into<Source>, unknown: Unknown) -> Result<Loaded> {
         let source = source.into();
         let file = TensorFile::open(&source)?;
-        let mut values = memory::zeroed(self.parameter_len(), format!("{}: parameters", self.spec.place))?;
-        let missing = self.read_parameters(&file, &mut values).map_err(|e| e.within(&source))?;
+        let values = memory::zeroed(self.parameter_len(), format!("{}: parameters", self.spec.place))?;
+        let loaded = self.read_parameters(&file, values).map_err(|e| e.within(&source))?;
         let advice = format!("these weights are not for the net {}", self.spec.place);
-        if !missing.is_empty() {
-            return Err(Error::new(&source, format!("has no {}", list(&missing))).advise(advice));
+        if !loaded.missing.is_empty() {
+            return Err(Error::network(&source, format!("has no {}", list(&loaded.missing))).advise(advice));
         }
-        let extra: Vec<String> =
-            file.names().filter(|name| !self.parameters.iter().any(|p| p.name == *name)).map(str::to_string).collect();
-        if unknown == Unknown::Refuse && !extra.is_empty() {
-            return Err(
-                Error::new(&source, format!("holds {}, which the net does not have", list(&extra))).advise(advice)
-            );
+        if unknown == Unknown::Refuse && !loaded.ignored.is_empty() {
+            let found = format!("holds {}, which the net does not have", list(&loaded.ignored));
+            return Err(Error::network(&source, found).advise(advice));
         }
-        Ok(values)
+        Ok(loaded)
     }
 
-    /// Reads the tensors that file and net share; returns the names of those that the file lacks.
+    /// Reads the tensors that file and net have both; the others keep what the flat vector `values` holds, for example
+    /// [`Net::initial_parameters`] for the new head of a net whose trunk is in the file.
     ///
     /// # Errors
-    /// A shape or type that does not fit.
-    pub fn read_parameters(&self, file: &TensorFile, values: &mut [f32]) -> Result<Vec<String>> {
+    /// A vector of another length; a shape or type that does not fit.
+    pub fn read_parameters(&self, file: &TensorFile, mut values: Vec<f32>) -> Result<Loaded> {
+        if values.len() != self.parameter_len() {
+            let (given, needed) = (values.len(), self.parameter_len());
+            return Err(Error::network(&self.spec.place, format!("has {needed} parameters, but {given} are given")));
+        }
         let mut missing = Vec::new();
         for parameter in &self.parameters {
             let Some(tensor) = file.get(&parameter.name) else {
@@ -103,10 +118,12 @@ impl Net {
             }
             parameter.tensor.order.pack(&tensor.to_f32()?, &mut values[parameter.range.clone()]);
         }
-        Ok(missing)
+        let is_known = |name: &&str| self.parameters.iter().any(|p| p.name == *name);
+        let ignored = file.names().filter(|name| !is_known(name)).map(str::to_string).collect();
+        Ok(Loaded { values, ignored, missing })
     }
 
-    /// A flat vector (parameters or gradients) as tensors in files' order.
+    /// A flat vector (parameters or gradients) as tensors in file order.
     pub fn named(&self, values: &[f32]) -> Vec<NamedParameter> {
         let tensors = self.parameters.iter().map(|parameter| {
             let mut file = vec![0.0; parameter.range.len()];
@@ -131,8 +148,8 @@ impl Net {
     }
 }
 
-/// Whether a tensor of a file can be a parameter: of the same shape, or a linear layer's weights for a convolution over all
-/// of its input, which lie in the same order.
+/// Whether a tensor of a file can be used as a parameter: of the same shape, or a linear layer's weights for a convolution over
+/// all of its input, whose values are in the same order.
 fn fits(file: &[usize], parameter: &[usize]) -> bool {
     file == parameter
         || matches!((file, parameter), ([o, i], [filters, c, h, w]) if o == filters && Some(*i) == c.checked_mul(h * w))
@@ -150,7 +167,35 @@ fn list(names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::net::{Net, Spec};
+    use super::super::{LayerSpec, Spec};
+    use super::*;
+
+    #[test]
+    fn tensors_that_file_and_net_do_not_share_are_named() {
+        let text = "name = 'n'\ninput = [1, 2, 2]\n[[layer]]\nname = 'fc'\ntype = 'linear'\noutputs = 3";
+        let trunk = Spec::parse(text, "net.toml").unwrap();
+        let with = |head: &str| {
+            Net::new(trunk.clone().with([LayerSpec::new(head, "linear", "outputs = 2").unwrap()])).unwrap()
+        };
+        let (old, new, trunk) = (with("old"), with("new"), Net::new(trunk.clone()).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let saved = old.initial_parameters(1);
+        old.save_parameters(&path, &saved, Dtype::F32, &[]).unwrap();
+
+        let shared = trunk.parameter_len();
+        let loaded = trunk.load_parameters(&path, Unknown::Ignore).unwrap();
+        assert_eq!((&loaded.values[..], &loaded.missing[..]), (&saved[..shared], &[][..]));
+        assert_eq!(loaded.ignored, ["old.weight", "old.bias"]);
+        let refusal = trunk.load_parameters(&path, Unknown::Refuse).unwrap_err().to_string();
+        assert!(refusal.contains("holds old.weight, old.bias, which the net does not have"), "{refusal}");
+
+        let start = new.initial_parameters(2);
+        let loaded = new.read_parameters(&TensorFile::open(&path).unwrap(), start.clone()).unwrap();
+        assert_eq!(loaded.values, [&saved[..shared], &start[shared..]].concat());
+        assert_eq!(loaded.ignored, ["old.weight", "old.bias"]);
+        assert_eq!(loaded.missing, ["new.weight", "new.bias"]);
+    }
 
     #[test]
     fn scales_start_as_one_and_biases_as_zero() {

@@ -1,7 +1,7 @@
-//! A memory plan: every activation, gradient and scratch buffer of a pass gets its place in one arena, and buffers that
-//! are never needed at the same time share it. Shapes are known, so a step allocates nothing.
+//! A memory plan: every activation, gradient and scratch buffer of a pass is assigned a range of one arena, and buffers that
+//! are never live at the same time share memory. Shapes are known, so a step allocates nothing.
 //!
-//! Time: the input is there at 0, layer l runs forward at 1 + l and backward at 2 L - l, with L layers.
+//! Time: the input is written at 0, layer l runs forward at 1 + l and backward at 2 L - l, with L layers.
 
 use super::{INPUT, Net};
 use crate::device::Gpu;
@@ -11,16 +11,16 @@ use crate::{Error, Result};
 use std::fmt;
 use std::ops::Range;
 
-/// What a pass is for: it decides what must be kept.
+/// The purpose of a pass, which decides what must be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Forward; only outputs remain.
+    /// Forward; only outputs are kept.
     Inference,
-    /// Forward; every layer's output remains.
+    /// Forward; every layer's output is kept.
     Inspection,
     /// Forward and backward.
     Training,
-    /// Forward and backward, every layer's output and the input's gradient remain.
+    /// Forward and backward; every layer's output and the input's gradient are kept.
     Differentiation,
 }
 
@@ -35,14 +35,14 @@ impl Purpose {
     }
 }
 
-/// Where everything lies in the arena; ranges are in values.
+/// The layout of the arena; ranges are in values.
 ///
 /// ```
 /// use weft::net::{Net, Plan, Purpose};
 ///
 /// let net = Net::load("nets/anet.toml")?;
 /// let plan = Plan::new(&net, 64, Purpose::Training)?;
-/// // Buffers that are never needed at the same time share memory.
+/// // Buffers that are never live at the same time share memory.
 /// assert!(plan.len < plan.unshared);
 /// # Ok::<(), weft::Error>(())
 /// ```
@@ -52,15 +52,15 @@ pub struct Plan {
     pub n: usize,
     /// What the pass is for.
     pub purpose: Purpose,
-    /// Of each value (0 is the input).
+    /// Range of each value (0 is the input).
     pub values: Vec<Range<usize>>,
-    /// Of each value's gradient; `None` where nobody needs it.
+    /// Range of each value's gradient; `None` where it is not needed.
     pub gradients: Vec<Option<Range<usize>>>,
     /// Scratch memory of each layer.
     pub layers: Vec<LayerPlan>,
     /// Length of the arena.
     pub len: usize,
-    /// Sum of all buffers: the arena's length if nothing were shared.
+    /// Sum of all buffers: the arena's length without sharing.
     pub unshared: usize,
 }
 
@@ -69,17 +69,17 @@ pub struct Plan {
 pub struct LayerPlan {
     pub forward: Range<usize>,
     pub backward: Range<usize>,
-    /// For each input whose gradient somebody later has already written: where this layer's share goes before it is added.
+    /// For each input whose gradient a later layer has already written: where this layer's contribution goes before it is added.
     pub extra: Vec<Option<Range<usize>>>,
 }
 
-/// No layer has over 2^31 values for one sample, so sizes in bytes fit in 64 bits up to this batch.
+/// No layer has more than 2^31 values per sample, so sizes in bytes fit in 64 bits up to this batch.
 pub(super) const MOST_SAMPLES: usize = 1 << 20;
 
-/// Every buffer begins on a cache line, of 128 bytes on a GPU that keeps 16-bit values.
+/// Every buffer begins on a cache line, which is 128 bytes on a GPU with 16-bit values.
 const ALIGN: usize = 64;
 
-/// A buffer and when it is in use.
+/// A buffer and its live range.
 #[derive(Debug)]
 struct Buffer {
     len: usize,
@@ -93,15 +93,15 @@ struct Buffer {
 pub struct Buffers(Vec<Buffer>);
 
 impl Buffers {
-    /// A buffer in use from moment `born` to moment `dies`, both included; returns its number.
+    /// A buffer live from moment `born` to moment `dies`, both included; returns its number.
     pub fn add(&mut self, len: usize, born: usize, dies: usize) -> usize {
         debug_assert!(born <= dies);
         self.0.push(Buffer { len, alive: (born, dies), start: 0 });
         self.0.len() - 1
     }
 
-    /// Gives each buffer the lowest place that is free during its life, largest first; returns the arena's length.
-    /// Sizes beyond 64 bits end at the largest number.
+    /// Assigns each buffer the lowest offset that is free during its live range, largest first; returns the arena's length.
+    /// Sizes beyond 64 bits saturate.
     pub fn place(&mut self) -> usize {
         let mut order: Vec<usize> = (0..self.0.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(self.0[i].len));
@@ -131,7 +131,7 @@ impl Buffers {
         end
     }
 
-    /// Where a placed buffer lies.
+    /// Range of a placed buffer.
     pub fn range(&self, index: usize) -> Range<usize> {
         let buffer = &self.0[index];
         buffer.start..buffer.start.saturating_add(buffer.len)
@@ -142,7 +142,7 @@ impl Plan {
     /// Plans passes over `n` samples on the CPU.
     ///
     /// # Errors
-    /// `n` is 0 or beyond what sizes are computed for.
+    /// `n` is 0 or beyond the sizes that can be computed.
     pub fn new(net: &Net, n: usize, purpose: Purpose) -> Result<Self> {
         Self::with_scratch(net, n, purpose, |op| [op.forward_workspace(n), op.backward_workspace(n)])
     }
@@ -190,7 +190,7 @@ impl Plan {
                         dies = dies.max(backward(value - 1));
                     }
                 }
-                // The input is written before forward and may be written once for many passes.
+                // The input is written before forward and may be written once for several passes.
                 let keep = purpose.keeps_all() || (value == INPUT && purpose == Purpose::Inference && layers == 0);
                 buffers.add(net.value_len(value, n), born, if keep { end } else { dies })
             })
@@ -254,7 +254,7 @@ pub(super) fn is_seed(net: &Net, layer: usize) -> bool {
     layer + 1 == net.layers.len() || net.layers[layer].op.target().is_some()
 }
 
-/// Which values' gradients are computed: those on a way from a seed to a parameter (or to the input, if that is asked for).
+/// Which values' gradients are computed: those on a path from a seed to a parameter (or to the input, if requested).
 fn wanted_gradients(net: &Net, purpose: Purpose) -> Vec<bool> {
     let layers = net.layers.len();
     if !purpose.is_backward() {

@@ -1,4 +1,4 @@
-//! What passes take in memory, told before any of it is taken.
+//! Memory that passes take, computed before any of it is allocated.
 
 use super::plan::MOST_SAMPLES;
 use super::{Net, Plan, Purpose};
@@ -29,7 +29,7 @@ impl Net {
         4 * n as u128 * (targets + self.output().len() as u128)
     }
 
-    /// Values of the targets of `n` samples: classes or identities, and others.
+    /// Values of the targets of `n` samples: classes or identities, and other values.
     pub(super) fn target_len(&self, n: usize) -> [usize; 2] {
         let (mut classes, mut values) = (0, 0);
         for kind in self.layers.iter().filter_map(|layer| layer.op.target()) {
@@ -43,14 +43,14 @@ impl Net {
     }
 
     /// Bytes that a session of passes over `n` samples takes on a device, without the parameters. Beyond the batches that are
-    /// planned it grows with their number.
+    /// planned exactly, it grows in proportion to the batch.
     pub fn session_bytes(&self, device: &Device, n: usize, purpose: Purpose) -> u128 {
         let planned = n.min(MOST_SAMPLES);
         let gradients = if purpose.is_backward() { self.parameter_bytes() } else { 0 };
         let targets = 4 * self.target_len(planned).iter().map(|len| *len as u128).sum::<u128>();
         let bytes = match device {
             Device::Cpu => {
-                // A backward pass needs the targets again.
+                // A backward pass needs the targets as well.
                 let targets = if purpose.is_backward() { targets } else { 0 };
                 Plan::new(self, planned, purpose).map(|plan| 4 * plan.len as u128 + gradients + targets)
             }
@@ -66,7 +66,7 @@ impl Net {
         }
     }
 
-    /// Whether a session of passes over `n` samples fits on a device, and `beside(n)` bytes of host memory beside it.
+    /// Checks that a session of passes over `n` samples fits on a device, and `beside(n)` bytes of host memory with it.
     ///
     /// # Errors
     /// `what` needs more than is free: how much, and the largest batch that would fit.

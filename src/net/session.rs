@@ -2,7 +2,7 @@
 
 use super::cpu::CpuPass;
 use super::gpu::GpuPass;
-use super::stored::Place;
+use super::stored::Location;
 use super::{Net, Parameters, Plan, Purpose};
 use crate::device::{Attributes, Launch, Work};
 use crate::ops::{Kind, Mode, Targets};
@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Forward and backward passes of a net over batches of `n` samples. Makes its memory plan and, on a GPU, its launches once;
+/// Forward and backward passes of a net over batches of `n` samples. Creates its memory plan and, on a GPU, its launches once;
 /// a pass allocates nothing.
 ///
 /// ```
@@ -39,7 +39,7 @@ pub struct Session {
     net: Arc<Net>,
     parameters: Parameters,
     pass: Pass,
-    /// Mode and targets of the last forward pass, which its backward pass needs again.
+    /// Mode and targets of the last forward pass, which its backward pass needs as well.
     last: Option<Last>,
 }
 
@@ -61,7 +61,7 @@ impl Last {
     }
 }
 
-/// One thing that is timed by itself: a launch on a GPU, a layer's pass on the CPU.
+/// One thing that is timed separately: a launch on a GPU, a layer's pass on the CPU.
 #[derive(Debug, Clone)]
 pub struct Timed {
     /// The kernel; on the CPU the layer's type.
@@ -74,20 +74,20 @@ pub struct Timed {
     pub work: Work,
     /// On a GPU.
     pub launch: Option<Launch>,
-    /// What the compiler made of the kernel, where a driver tells.
+    /// Resource usage of the compiled kernel, if the driver reports it.
     pub attributes: Option<Attributes>,
 }
 
 impl Session {
-    /// Plans passes over `n` samples and takes their memory.
+    /// Plans passes over `n` samples and allocates their memory.
     ///
     /// # Errors
-    /// Parameters of another net; no memory: how much is needed and there is, and which batch would fit.
+    /// Parameters of another net; out of memory: how much is needed and how much is free, and the largest batch that would fit.
     pub fn new(net: Arc<Net>, parameters: &Parameters, n: usize, purpose: Purpose) -> Result<Self> {
         parameters.check(&net)?;
         let pass = match parameters.place() {
-            Place::Cpu(_) => Pass::Cpu(Box::new(CpuPass::new(net.clone(), n, purpose)?)),
-            Place::Gpu(stored) => Pass::Gpu(Box::new(GpuPass::new(net.clone(), stored.clone(), n, purpose)?)),
+            Location::Cpu(_) => Pass::Cpu(Box::new(CpuPass::new(net.clone(), n, purpose)?)),
+            Location::Gpu(stored) => Pass::Gpu(Box::new(GpuPass::new(net.clone(), stored.clone(), n, purpose)?)),
         };
         Ok(Self { net, parameters: parameters.clone(), pass, last: None })
     }
@@ -102,7 +102,7 @@ impl Session {
         &self.parameters
     }
 
-    /// Where everything lies; of a GPU, in its memory.
+    /// The memory plan; on a GPU, of its device memory.
     pub fn plan(&self) -> &Plan {
         match &self.pass {
             Pass::Cpu(pass) => pass.plan(),
@@ -115,7 +115,7 @@ impl Session {
         self.plan().n
     }
 
-    /// The batch, `[n, h, w, c]`: write all of it before each forward pass. Other buffers may take its place during one.
+    /// The batch, `[n, h, w, c]`: write all of it before each forward pass, which may reuse its memory for other buffers.
     pub fn input(&mut self) -> &mut [f32] {
         match &mut self.pass {
             Pass::Cpu(pass) => pass.input(),
@@ -146,9 +146,9 @@ impl Session {
     pub fn forward(&mut self, mode: Mode, targets: Targets<'_>) -> Result<()> {
         self.start(mode, targets)?;
         match (&mut self.pass, self.parameters.place()) {
-            (Pass::Cpu(pass), Place::Cpu(parameters)) => pass.forward(&parameters.read(), mode, targets, |_| ()),
+            (Pass::Cpu(pass), Location::Cpu(parameters)) => pass.forward(&parameters.read(), mode, targets, |_| ()),
             (Pass::Gpu(pass), _) => pass.forward(mode, targets)?,
-            (Pass::Cpu(_), Place::Gpu(_)) => unreachable!("a session runs where its parameters are"),
+            (Pass::Cpu(_), Location::Gpu(_)) => unreachable!("a session runs where its parameters are"),
         }
         Ok(())
     }
@@ -162,7 +162,7 @@ impl Session {
         self.output()
     }
 
-    /// Notes what a backward pass will need again.
+    /// Keeps what a backward pass will need.
     fn start(&mut self, mode: Mode, targets: Targets<'_>) -> Result<()> {
         let plan = match &self.pass {
             Pass::Cpu(pass) => pass.plan(),
@@ -184,16 +184,16 @@ impl Session {
     /// forward pass.
     ///
     /// # Errors
-    /// No forward pass before; a session for forward passes only; a cotangent of the wrong length, or none where the last
-    /// layer is no loss; a launch that failed.
+    /// No previous forward pass; a session for forward passes only; a cotangent of the wrong length, or none where the last
+    /// layer is not a loss; a launch that failed.
     pub fn backward(&mut self, cotangent: Option<&[f32]>) -> Result<()> {
         let (last, mode) = Self::last(&self.last, &self.net)?;
         match (&mut self.pass, self.parameters.place()) {
-            (Pass::Cpu(pass), Place::Cpu(parameters)) => {
+            (Pass::Cpu(pass), Location::Cpu(parameters)) => {
                 pass.backward(&parameters.read(), mode, last.targets(), cotangent, |_| ())
             }
             (Pass::Gpu(pass), _) => pass.backward(mode, cotangent),
-            (Pass::Cpu(_), Place::Gpu(_)) => unreachable!("a session runs where its parameters are"),
+            (Pass::Cpu(_), Location::Gpu(_)) => unreachable!("a session runs where its parameters are"),
         }
     }
 
@@ -205,7 +205,7 @@ impl Session {
         })
     }
 
-    /// Output of layer `layer`, `[n, h, w, c]`; a loss is one value. Outputs that no layer reads are there after forward,
+    /// Output of layer `layer`, `[n, h, w, c]`; a loss is one value. Outputs that no layer reads are available after forward,
     /// the others only if the purpose keeps them.
     ///
     /// # Errors
@@ -257,7 +257,7 @@ impl Session {
         }
     }
 
-    /// Replaces the gradients of the parameters: what an optimizer uses next.
+    /// Replaces the gradients of the parameters, which an optimizer uses next.
     ///
     /// # Errors
     /// A vector of another length; a session for forward passes only; a launch that failed.
@@ -289,7 +289,7 @@ impl Session {
         }
     }
 
-    /// Waits until the device has done everything that was asked of it.
+    /// Waits until the device has finished all submitted work.
     ///
     /// # Errors
     /// A launch that failed.
@@ -302,7 +302,7 @@ impl Session {
         self.gpu_pass().map_or([&[], &[]], |pass| pass.launches(training))
     }
 
-    /// What [`Session::time`] times of a pass in `mode`, in the order in which it runs.
+    /// What [`Session::time`] times of a pass in `mode`, in execution order.
     ///
     /// # Errors
     /// A kernel that the GPU code lacks.
@@ -329,7 +329,7 @@ impl Session {
         launches.map(timed).collect()
     }
 
-    /// A layer's pass on the CPU. A filter's gradients are two products.
+    /// A layer's pass on the CPU. The backward pass of a filter consists of two products.
     fn timed_layer(&self, l: usize, is_backward: bool) -> Timed {
         let (net, n) = (&self.net, self.samples());
         let layer = &net.layers[l];
@@ -344,8 +344,8 @@ impl Session {
         Timed { kernel, layer, is_backward, work, launch: None, attributes: None }
     }
 
-    /// Runs the last forward pass again on `batch`, and the backward pass if the purpose has one: seconds of everything that
-    /// [`Session::timed`] names, and seconds of the pass as a whole, on a GPU the mean of `repeats` in a row.
+    /// Runs the last forward pass again on `batch`, and the backward pass if the purpose has one: seconds of everything listed
+    /// by [`Session::timed`], and seconds of the whole pass, which on a GPU is the mean of `repeats` consecutive passes.
     ///
     /// # Errors
     /// As [`Session::set_input`], [`Session::forward`] and [`Session::backward`].
@@ -362,7 +362,7 @@ impl Session {
         }
         self.set_input(batch)?;
         self.start(mode, targets)?;
-        let (Pass::Cpu(pass), Place::Cpu(parameters)) = (&mut self.pass, self.parameters.place()) else {
+        let (Pass::Cpu(pass), Location::Cpu(parameters)) = (&mut self.pass, self.parameters.place()) else {
             unreachable!("a session runs where its parameters are")
         };
         let parameters = parameters.read();
@@ -381,7 +381,7 @@ impl Session {
         Ok((seconds, whole))
     }
 
-    /// Runs the last pass with a range per layer for Nsight; does nothing on the CPU.
+    /// Runs the last pass with an NVTX range per layer for Nsight; does nothing on the CPU.
     ///
     /// # Errors
     /// A launch that failed.

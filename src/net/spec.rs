@@ -1,5 +1,5 @@
-//! The network format: a TOML file with `name`, `input = [channels, height, width]` and one `[[layer]]` after another.
-//! Reading checks the frame (names, types, keys); what the layers' own keys mean is the operations' business.
+//! The network format: a TOML file with `name`, `input = [channels, height, width]` and a sequence of `[[layer]]` tables.
+//! Parsing checks the frame (names, types, keys); the layers' own keys are interpreted by the operations.
 
 use super::Normalise;
 use crate::ops::{OPERATIONS, Shape, Side, check_values};
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// ```
 /// use weft::net::{LayerSpec, Net, Spec};
 ///
-/// // A net up to one of its layers, with another head.
+/// // A net up to one of its layers, with a different head.
 /// let spec = Spec::load("nets/anet.toml")?.up_to("fc")?;
 /// let spec = spec.with([LayerSpec::new("head", "linear", "outputs = 5")?]);
 /// assert_eq!(Net::new(spec)?.output().c, 5);
@@ -28,7 +28,7 @@ pub struct Spec {
     pub name: String,
     /// Shape of one sample. Nets without linear or local layers run on any size; see [`super::Net::at_size`].
     pub input: Shape,
-    /// How pixels of photos become the input.
+    /// How the pixels of photos become the input.
     pub normalise: Normalise,
     /// From input to output.
     pub layers: Vec<LayerSpec>,
@@ -41,15 +41,15 @@ pub struct LayerSpec {
     pub name: String,
     /// A name of [`OPERATIONS`].
     pub kind: String,
-    /// Names of the layers that are read; `None` is the layer above.
+    /// Names of the layers that it reads; `None` is the layer above.
     pub from: Option<Vec<String>>,
     /// All other keys.
     pub keys: toml::Table,
-    /// Where the keys stand in the file.
+    /// Line of the keys in the file.
     lines: BTreeMap<String, usize>,
 }
 
-/// Layers of a net, and layers that one reads, beyond which a file is a mistake.
+/// Numbers of layers in a net, and of inputs of a layer, beyond which a file is assumed to be wrong.
 const MOST_LAYERS: usize = 2048;
 const MOST_READ: usize = 256;
 
@@ -65,7 +65,7 @@ struct File {
     layer: Vec<toml::Table>,
 }
 
-/// The keys of every layer.
+/// The keys common to all layers.
 #[derive(Deserialize)]
 struct Head {
     name: String,
@@ -78,7 +78,7 @@ struct Head {
 const HEAD: [&str; 3] = ["name", "type", "from"];
 
 impl LayerSpec {
-    /// A layer below the one above it, with keys as in a file: `LayerSpec::new("fc", "linear", "outputs = 40")`.
+    /// A layer that reads the one above it, with keys as in a file: `LayerSpec::new("fc", "linear", "outputs = 40")`.
     pub fn new(name: &str, kind: &str, keys: &str) -> Result<Self> {
         let keys = keys.parse().map_err(|e: toml::de::Error| Error::network(format!("layer {name}"), e.message()))?;
         Ok(Self { name: name.to_string(), kind: kind.to_string(), from: None, keys, lines: BTreeMap::new() })
@@ -95,14 +95,14 @@ impl Spec {
     /// Reads a network file.
     ///
     /// # Errors
-    /// Unreadable file, broken TOML (with its line), unknown layer type, a name given twice.
+    /// Unreadable file, invalid TOML (with its line), unknown layer type, duplicate name.
     pub fn load(source: impl Into<Source>) -> Result<Self> {
         let advice =
             format!("give the path of a network description (TOML), or a built-in net: {}", Source::net_names());
         Self::of(&Document::load(source, &advice)?)
     }
 
-    /// Reads a network from text; `place` names it in messages.
+    /// Parses a network from text; `place` names it in messages.
     pub fn parse(text: &str, place: &str) -> Result<Self> {
         Self::of(&Document::parse(place, text.to_string())?)
     }
@@ -128,7 +128,7 @@ impl Spec {
         let (place, input) = (document.place().to_string(), Shape::new(c, h, w));
         let spec = Self { place, name: file.name, input, normalise: file.normalise, layers };
         spec.check()?;
-        // Now, as a part of the net may be all that is bound.
+        // Checked here, because only a part of the net may ever be bound.
         for (index, layer) in spec.layers.iter().enumerate() {
             let build = OPERATIONS.iter().find(|(name, ..)| *name == layer.kind).map(|(_, build, _)| *build);
             build.map_or(Ok(()), |build| check_values(build, &layer.keys)).map_err(|m| spec.mistake(index, &m))?;
@@ -136,7 +136,7 @@ impl Spec {
         Ok(spec)
     }
 
-    /// What can be said without the operations; every net has passed it, however its description was made.
+    /// The checks that need no operations; every net has passed them, however its description was built.
     pub(super) fn check(&self) -> Result<()> {
         const LARGEST: usize = 1 << 16;
         let Shape { c, h, w } = self.input;
@@ -177,7 +177,7 @@ impl Spec {
         format!("{}: layer {layer}", self.place)
     }
 
-    /// The error for a mistake in a layer: `file:line: layer name: key`.
+    /// The error for an invalid layer: `file:line: layer name: key`.
     pub(super) fn mistake(&self, index: usize, mistake: &Mistake) -> Error {
         let layer = &self.layers[index];
         let line = match mistake.way.first() {
@@ -191,7 +191,7 @@ impl Spec {
         }
     }
 
-    /// Position of a layer.
+    /// Index of a layer.
     ///
     /// # Errors
     /// No layer of that name.
@@ -203,7 +203,7 @@ impl Spec {
         })
     }
 
-    /// The same net with `layers` added at its end.
+    /// The same net with `layers` appended.
     pub fn with(mut self, layers: impl IntoIterator<Item = LayerSpec>) -> Self {
         self.layers.extend(layers);
         self
@@ -216,11 +216,11 @@ impl Spec {
         Ok(self)
     }
 
-    /// The same net with its linear layers as convolutions over the whole of what they read, so that it runs on larger
-    /// images and gives their output at every place (paper, Fig. 9). Weights of the linear layers fit the convolutions.
+    /// The same net with each linear layer as a convolution over its whole input, so that it runs on larger images and gives
+    /// their output at every position (paper, Fig. 9). Weights of the linear layers fit the convolutions.
     ///
     /// # Errors
-    /// A net that cannot be bound to its input.
+    /// A net that cannot be bound to its input shape.
     pub fn convolutional(mut self) -> Result<Self> {
         let net = super::Net::new(self.clone())?;
         for (layer, bound) in self.layers.iter_mut().zip(&net.layers).filter(|(layer, _)| layer.kind == "linear") {
@@ -234,7 +234,7 @@ impl Spec {
         Ok(self)
     }
 
-    /// The network file that reads as this.
+    /// The network file that parses to this.
     pub fn to_toml(&self) -> String {
         let Shape { c, h, w } = self.input;
         let mut text = format!("name = {}\ninput = [{c}, {h}, {w}]\n", toml::Value::from(self.name.as_str()));
@@ -249,7 +249,7 @@ impl Spec {
                 text += &format!("from = {}\n", toml::Value::from(from.clone()));
             }
             for (key, value) in &layer.keys {
-                // As an inline table of one entry, so that odd keys are quoted and tables stay inside the layer.
+                // As an inline table of one entry, so that unusual keys are quoted and tables stay inside the layer.
                 let entry = toml::Value::Table([(key.clone(), value.clone())].into_iter().collect()).to_string();
                 text += &format!("{}\n", entry[1..entry.len() - 1].trim());
             }

@@ -1,4 +1,4 @@
-//! Parameters where a net runs.
+//! Parameters on the device that a net runs on.
 
 use super::Net;
 use super::gpu::GpuParameters;
@@ -6,9 +6,9 @@ use crate::device::Device;
 use crate::{Error, Result};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// A net's parameters on a device. Clones share them: what an optimizer changes is seen by every session on them.
+/// A net's parameters on a device. Clones share them: an optimizer's changes are visible to every session that uses them.
 ///
-/// On a GPU they are f32 masters, with weights in the storage type of the precision beside them where that is another.
+/// On a GPU they are f32 masters, plus the weights in the storage type of the precision if that is not f32.
 /// Nets of the same layers at other input sizes can share parameters.
 ///
 /// ```
@@ -24,12 +24,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// ```
 #[derive(Clone)]
 pub struct Parameters {
-    place: Place,
+    place: Location,
 }
 
-/// Where they lie.
+/// Where they are stored.
 #[derive(Clone)]
-pub(crate) enum Place {
+pub(crate) enum Location {
     Cpu(CpuParameters),
     Gpu(Arc<GpuParameters>),
 }
@@ -49,7 +49,7 @@ impl CpuParameters {
 }
 
 impl Parameters {
-    /// Brings the flat parameter vector of `net` to a device; [`Net::load_parameters`] and [`Net::initial_parameters`] give
+    /// Copies the flat parameter vector of `net` to a device; [`Net::load_parameters`] and [`Net::initial_parameters`] return
     /// one.
     ///
     /// # Errors
@@ -57,33 +57,33 @@ impl Parameters {
     pub fn on(device: &Device, net: &Net, values: Vec<f32>) -> Result<Self> {
         check_len(net, values.len())?;
         let place = match device {
-            Device::Cpu => Place::Cpu(CpuParameters(Arc::new(RwLock::new(values)))),
-            Device::Gpu(gpu) => Place::Gpu(Arc::new(GpuParameters::new(gpu, net, &values)?)),
+            Device::Cpu => Location::Cpu(CpuParameters(Arc::new(RwLock::new(values)))),
+            Device::Gpu(gpu) => Location::Gpu(Arc::new(GpuParameters::new(gpu, net, &values)?)),
         };
         Ok(Self { place })
     }
 
-    /// Whether they are the parameters of a net of the same layers.
+    /// Checks that they are the parameters of a net of the same layers.
     ///
     /// # Errors
     /// They are not.
     pub(crate) fn check(&self, net: &Net) -> Result<()> {
         match &self.place {
-            Place::Cpu(values) => check_len(net, values.read().len()),
-            Place::Gpu(stored) if stored.fit(net) => Ok(()),
-            Place::Gpu(_) => Err(Error::network(&net.spec.place, "these are the parameters of another net")),
+            Location::Cpu(values) => check_len(net, values.read().len()),
+            Location::Gpu(stored) if stored.fit(net) => Ok(()),
+            Location::Gpu(_) => Err(Error::network(&net.spec.place, "these are the parameters of another net")),
         }
     }
 
-    pub(crate) fn place(&self) -> &Place {
+    pub(crate) fn place(&self) -> &Location {
         &self.place
     }
 
     /// The device that they are on.
     pub fn device(&self) -> Device {
         match &self.place {
-            Place::Cpu(_) => Device::Cpu,
-            Place::Gpu(parameters) => Device::Gpu(parameters.gpu().clone()),
+            Location::Cpu(_) => Device::Cpu,
+            Location::Gpu(parameters) => Device::Gpu(parameters.gpu().clone()),
         }
     }
 
@@ -93,19 +93,19 @@ impl Parameters {
     /// A launch that failed.
     pub fn read(&self) -> Result<Vec<f32>> {
         match &self.place {
-            Place::Cpu(values) => Ok(values.read().clone()),
-            Place::Gpu(parameters) => parameters.read(),
+            Location::Cpu(values) => Ok(values.read().clone()),
+            Location::Gpu(parameters) => parameters.read(),
         }
     }
 
-    /// The flat vector as it is multiplied: weights rounded to the storage type of the device's precision.
+    /// The flat vector as used in products: weights rounded to the storage type of the device's precision.
     ///
     /// # Errors
     /// A launch that failed.
     pub fn read_rounded(&self) -> Result<Vec<f32>> {
         match &self.place {
-            Place::Cpu(_) => self.read(),
-            Place::Gpu(parameters) => parameters.read_rounded(),
+            Location::Cpu(_) => self.read(),
+            Location::Gpu(parameters) => parameters.read_rounded(),
         }
     }
 
@@ -115,7 +115,7 @@ impl Parameters {
     /// A vector of another length; a launch that failed.
     pub fn write(&self, values: &[f32]) -> Result<()> {
         match &self.place {
-            Place::Cpu(own) => {
+            Location::Cpu(own) => {
                 let mut own = own.write();
                 let (given, needed) = (values.len(), own.len());
                 if given != needed {
@@ -127,7 +127,7 @@ impl Parameters {
                 own.copy_from_slice(values);
                 Ok(())
             }
-            Place::Gpu(parameters) => parameters.write(values),
+            Location::Gpu(parameters) => parameters.write(values),
         }
     }
 }

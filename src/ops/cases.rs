@@ -1,9 +1,9 @@
-//! The cases on which every operation is checked: small nets with odd sizes. `weft doctor` and the tests run the same list.
+//! The test cases of every operation: small nets with odd sizes. `weft doctor` and the tests run the same list.
 //!
-//! The one idea: an operation's cases stand in its own folder and are named in its line of [`OPERATIONS`], so an operation
-//! without cases does not compile. Nets of several operations are [`NETS`], here.
+//! The cases of an operation are in its own folder and are named in its line of [`OPERATIONS`], so an operation without
+//! cases does not compile. Nets of several operations are in [`NETS`], here.
 //!
-//! A net is written in short, one layer a line: `name: type key=value ...`, values as in TOML without spaces.
+//! Nets are written in a short form, one layer per line: `name: type key=value ...`, values as in TOML without spaces.
 
 use super::OPERATIONS;
 use std::fmt::Write as _;
@@ -18,25 +18,25 @@ pub struct Case {
     /// Inputs lie within 2 times `scale` of `middle`.
     pub middle: f32,
     pub scale: f32,
-    /// Dropout draws its masks.
+    /// Whether dropout draws its masks.
     pub training: bool,
-    /// `weft doctor` runs it too: its numbers are well conditioned in every precision, and it is small.
+    /// Whether `weft doctor` runs it too: it is small, and well conditioned in every precision.
     pub quick: bool,
     pub expects: Expectation,
 }
 
-/// What is special about a case's results; each case that needs it says why.
+/// Exceptions for a case's results; each case that needs one says why.
 #[derive(Debug, Clone, Copy)]
 pub struct Expectation {
-    /// How much larger errors of sums in f32 may be than usual ([`super::tolerance`]), in outputs and in gradients.
+    /// How much larger than usual the errors of f32 sums may be ([`super::tolerance`]), in outputs and in gradients.
     pub output_slack: f64,
     pub gradient_slack: f64,
-    /// How many times more often than usual values count as rounded between layers, where few of them are summed and cancel.
+    /// Factor on the usual number of roundings between layers, for cases where few values are summed and cancel.
     pub roundings: usize,
-    /// Why the case is asked in f32 only.
+    /// Why the case runs in f32 only.
     pub exact: Option<&'static str>,
-    /// What is zero everywhere: outputs by the name of their layer, gradients by that of the parameter or `input`. Elsewhere a reference of zeros is an error, for
-    /// nothing would have been compared.
+    /// What is zero everywhere: outputs by layer name, gradients by parameter name or `input`. Elsewhere an all-zero reference is
+    /// an error, because nothing would have been compared.
     pub zero: &'static [&'static str],
 }
 
@@ -87,7 +87,7 @@ impl Case {
     }
 }
 
-/// A net in short as a network file; samples do not matter.
+/// A net in the short form as a network file; the number of samples does not matter.
 pub fn toml([_, c, h, w]: [usize; 4], layers: &str) -> String {
     let mut text = format!("name = 'case'\ninput = [{c}, {h}, {w}]\n");
     for line in layers.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -104,8 +104,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
     OPERATIONS.iter().flat_map(|(_, _, cases)| *cases).chain(NETS)
 }
 
-/// Nets of several operations: values that several layers read, branches, whole nets in small. In those rounding adds up
-/// over many layers, in sums that may cancel.
+/// Nets of several operations: values read by several layers, branches, whole nets in miniature. Their rounding errors
+/// accumulate over many layers, in sums that may cancel.
 pub const NETS: &[Case] = &[
     case(
         "fan-out to two",

@@ -1,5 +1,5 @@
-//! How operations speak to a GPU: given the addresses of a layer's buffers, an operation writes its launches to a
-//! [`Recorder`], once. The addresses stay, so the launches can be run again and again.
+//! The GPU interface of operations: given the addresses of a layer's buffers, an operation appends its launches to a
+//! [`Recorder`], once. Addresses do not change, so the launches can be replayed.
 
 use super::activation::Activation;
 use crate::device::{Launch, Precision, Ptr, Recorder};
@@ -12,12 +12,12 @@ pub struct GpuTargets {
     pub values: Ptr,
 }
 
-/// One layer's share of a forward pass over `n` samples. Activations are NHWC in the storage type of the precision; a loss
-/// is one f32.
+/// A layer's part of a forward pass over `n` samples. Activations are NHWC in the storage type of the precision; a loss is
+/// one f32.
 #[derive(Debug, Clone, Copy)]
 pub struct GpuForward<'a> {
     pub n: usize,
-    /// Dropout draws masks from the seed in `step`, of the stream `stream`.
+    /// Dropout draws its masks from the seed in `step` and the stream `stream`.
     pub training: bool,
     pub stream: u64,
     /// A [`crate::device::Step`].
@@ -30,7 +30,7 @@ pub struct GpuForward<'a> {
     pub workspace: Ptr,
 }
 
-/// One layer's share of a backward pass. Gradients are overwritten, never added to.
+/// A layer's part of a backward pass. Gradients are overwritten, never accumulated.
 #[derive(Debug)]
 pub struct GpuBackward<'a> {
     pub n: usize,
@@ -42,19 +42,19 @@ pub struct GpuBackward<'a> {
     pub output: Ptr,
     pub params: &'a [Ptr],
     pub targets: GpuTargets,
-    /// Consumed: a kernel may change it in place. Of a loss: one f32.
+    /// May be overwritten in place. Of a loss: one f32.
     pub d_output: Ptr,
-    /// `None` where nobody asks for this input's gradient.
+    /// `None` where the gradient of this input is not needed.
     pub d_inputs: &'a [Option<Ptr>],
     /// In f32.
     pub d_params: &'a [Ptr],
     pub workspace: Ptr,
 }
 
-/// Threads of a block where nothing else decides.
+/// Default number of threads per block.
 pub const BLOCK: usize = 256;
 
-/// Grid of blocks of [`BLOCK`] threads, one thread per item. Kernels count threads in 32 bits: see [`Launch::is_too_large`].
+/// Grid of blocks of [`BLOCK`] threads, one thread per item. Kernels index threads in 32 bits: see [`Launch::is_too_large`].
 pub fn cover(items: usize) -> [usize; 3] {
     [items.div_ceil(BLOCK).max(1), 1, 1]
 }
@@ -74,7 +74,7 @@ pub fn pack(precision: Precision) -> usize {
     16 / precision.bytes()
 }
 
-/// Neighbouring channels that a thread owns: a pack where the channels and all addresses allow, else one.
+/// Adjacent channels that a thread owns: a pack where channel counts and all addresses are aligned to one, else 1.
 pub fn lanes(precision: Precision, channels: usize, addresses: &[Ptr]) -> usize {
     let pack = pack(precision);
     let aligned = addresses.iter().all(|address| address.0.is_multiple_of(16));
@@ -112,28 +112,28 @@ pub fn accumulate(to: &mut Recorder<'_>, x: Ptr, out: Ptr, count: usize) {
     to.launch(Launch::new(to.stored("accumulate"), grid, BLOCK, &parameters).work(count as u64, bytes as u64));
 }
 
-/// From f32 to the storage type.
-pub fn narrow(to: &mut Recorder<'_>, x: Ptr, out: Ptr, count: usize) {
+/// Casts f32 to the storage type.
+pub fn cast_from_f32(to: &mut Recorder<'_>, x: Ptr, out: Ptr, count: usize) {
     let parameters = Pointwise { x, y: Ptr::NULL, out, count: count as u64, activation: 0, unused: 0 };
     let bytes = count * (4 + to.precision().bytes());
-    to.launch(Launch::new(to.stored("narrow"), cover(count), BLOCK, &parameters).work(0, bytes as u64));
+    to.launch(Launch::new(to.stored("cast_from_f32"), cover(count), BLOCK, &parameters).work(0, bytes as u64));
 }
 
-/// From the storage type to f32.
-pub fn widen(to: &mut Recorder<'_>, x: Ptr, out: Ptr, count: usize) {
+/// Casts the storage type to f32.
+pub fn cast_to_f32(to: &mut Recorder<'_>, x: Ptr, out: Ptr, count: usize) {
     let parameters = Pointwise { x, y: Ptr::NULL, out, count: count as u64, activation: 0, unused: 0 };
     let bytes = count * (4 + to.precision().bytes());
-    to.launch(Launch::new(to.stored("widen"), cover(count), BLOCK, &parameters).work(0, bytes as u64));
+    to.launch(Launch::new(to.stored("cast_to_f32"), cover(count), BLOCK, &parameters).work(0, bytes as u64));
 }
 
-/// `count` times `value` in the storage type.
+/// Fills `count` values of the storage type with `value`.
 pub fn fill(to: &mut Recorder<'_>, value: f32, out: Ptr, count: usize) {
     let parameters = Fill { out, count: count as u64, value, unused: 0 };
     let bytes = count * to.precision().bytes();
     to.launch(Launch::new(to.stored("fill"), cover(count), BLOCK, &parameters).work(0, bytes as u64));
 }
 
-/// `count` times `value` in f32.
+/// Fills `count` f32 values with `value`.
 pub fn fill_f32(to: &mut Recorder<'_>, value: f32, out: Ptr, count: usize) {
     let parameters = Fill { out, count: count as u64, value, unused: 0 };
     to.launch(Launch::new("fill_f32", cover(count), BLOCK, &parameters).work(0, 4 * count as u64));

@@ -1,13 +1,13 @@
-//! The operations a network is made of. Everything known of one operation stands in its own folder:
-//! `mod.rs` holds its parameters, shapes and documentation, `cpu.rs` its arithmetic on the CPU, `cuda.rs` its launches
-//! on a GPU.
+//! The operations that networks consist of. Everything specific to one operation is in its own folder: `mod.rs` holds its
+//! parameters, shapes and documentation, `cpu.rs` its arithmetic on the CPU, `cuda.rs` its launches on a GPU, `cases.rs`
+//! its test cases.
 //!
-//! An operation is built from its TOML table and the shapes of its inputs in one go ([`OPERATIONS`]), so a bound
-//! operation has no impossible geometry. It never sees a network: a pass hands it slices and it fills them.
+//! An operation is built from its TOML table and the shapes of its inputs in one step ([`OPERATIONS`]), so a bound
+//! operation never has an invalid geometry. It never sees a network: a pass hands it slices and it fills them.
 //!
-//! Layout: activations are NHWC inside (`[n, h, w, c]`, channels contiguous), so that a row of a filter window is one
-//! run of memory, pools and normalisation run along channels in vector registers, and a local layer's block is rows of
-//! a matrix. NCHW exists at the interfaces only ([`nchw_to_nhwc`]).
+//! Layout: activations are NHWC internally (`[n, h, w, c]`, channels contiguous), so that a row of a filter window is one
+//! contiguous run, pools and normalisation run along channels in vector registers, and a local layer's block is rows of
+//! a matrix. NCHW exists only at the interfaces ([`nchw_to_nhwc`]).
 
 use crate::device::{Gpu, Recorder};
 use crate::settings::{Limit, Mistake, Within, from_table, limits};
@@ -55,11 +55,11 @@ pub mod softmax;
 pub mod tolerance;
 
 /// Builds an operation from its keys in the network file and the shapes of its inputs.
-/// The error says what does not fit, and which key if it is one; the caller adds file, line and layer.
+/// The error says what does not fit, and which key if one is at fault; the caller adds file, line and layer.
 #[doc(hidden)]
 pub type Build = fn(toml::Table, &[Shape]) -> Result<Box<dyn Operation>, Mistake>;
 
-/// Every layer type of the network format: its name, how it is built, and the cases on which it is checked.
+/// Every layer type of the network format: its name, its constructor, and its test cases.
 #[doc(hidden)]
 pub const OPERATIONS: &[(&str, Build, &[Case])] = &[
     ("conv", conv::build, conv::cases::CONV),
@@ -102,12 +102,12 @@ impl Shape {
         self.c * self.h * self.w
     }
 
-    /// True if there is nothing in it; no bound operation has such a shape.
+    /// True if it has no values; no bound operation has such a shape.
     pub const fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// Places in one channel.
+    /// Positions in one channel.
     pub const fn area(self) -> usize {
         self.h * self.w
     }
@@ -120,7 +120,7 @@ impl fmt::Display for Shape {
 }
 
 limits! {
-    /// A side of a map, and what is measured in its pixels. Products of two of them and of a number of channels fit in 64 bits.
+    /// A side of a map, and lengths measured in its pixels. A product of two sides and a number of channels fits in 64 bits.
     Side: usize = 1, 1 << 16;
     /// Pixels around a map.
     Padding: usize = 0, 1 << 16;
@@ -170,7 +170,7 @@ impl<L: Limit<Number = usize>> Within<L> for Pair {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct Permutation {
-    /// Sizes of the axes in files, outermost first (an axis of the file's shape may be split in several here).
+    /// Sizes of the axes in files, outermost first (an axis of the file's shape may be split into several here).
     sizes: Vec<usize>,
     /// Axis `i` in memory is axis `axes[i]` in files.
     axes: Vec<usize>,
@@ -205,7 +205,7 @@ impl Permutation {
         let mut in_file = 0;
         for in_memory in 0..self.sizes.iter().product() {
             visit(in_memory, in_file);
-            // Count up in memory order, the last axis fastest.
+            // Counts in memory order, the last axis fastest.
             for (place, &axis) in index.iter_mut().zip(&self.axes).rev() {
                 *place += 1;
                 in_file += strides[axis];
@@ -226,13 +226,14 @@ pub struct Parameter {
     pub suffix: &'static str,
     /// Shape in files.
     pub shape: Vec<usize>,
-    /// From the order in files to the order in memory.
+    /// From file order to memory order.
     pub order: Permutation,
-    /// Inputs that one output sums over. 0 for a bias, or a scale of a normalisation: a number per channel, which is kept in
-    /// f32 in every precision and decays as biases do.
+    /// Inputs that one output sums over; 0 for a bias, or the scale of a normalisation: one value per channel, kept in f32 in every
+    /// precision and decayed like biases.
     pub fan_in: usize,
-    /// Weights start as normal draws of variance gain / fan_in: 2 where a rectifier follows and halves the outputs' power
-    /// (He et al., ICCV 2015), 1 elsewhere. What has no fan-in starts as this number: 0 for a bias, 1 for a scale.
+    /// Weights are initialised from a normal distribution of variance gain / fan_in: gain is 2 where a rectifier follows, which
+    /// halves the power of the outputs (He et al., ICCV 2015), otherwise 1. Tensors without fan-in are initialised to this value:
+    /// 0 for a bias, 1 for a scale.
     pub gain: f32,
 }
 
@@ -242,16 +243,16 @@ impl Parameter {
         self.shape.iter().product()
     }
 
-    /// True for a tensor of no values; no operation declares one.
+    /// True for a tensor without values; no operation declares one.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// What a loss is measured against.
+/// What a loss compares its input with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TargetKind {
-    /// One class index for each place of each sample, below this bound.
+    /// One class index for each position of each sample, below this bound.
     Classes {
         /// Classes of a sample.
         per_sample: usize,
@@ -276,7 +277,7 @@ pub struct Targets<'a> {
     pub values: &'a [f32],
 }
 
-/// What backward reads besides the gradient of the output; the plan frees the rest early.
+/// What backward reads besides the gradient of the output; the plan frees everything else early.
 #[derive(Debug, Clone, Copy)]
 #[doc(hidden)]
 pub struct Needs {
@@ -286,24 +287,24 @@ pub struct Needs {
     pub output: bool,
 }
 
-/// Forward or training: only dropout differs.
+/// Inference or training: only dropout distinguishes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// No dropout.
     Inference,
-    /// Random masks are a function of this seed, of the layer and of the place.
+    /// Random masks are a function of this seed, the layer and the position.
     Training {
-        /// Of this step's dropout masks.
+        /// Seed of this step's dropout masks.
         seed: u64,
     },
 }
 
-/// One layer's share of a forward pass over `n` samples.
+/// A layer's part of a forward pass over `n` samples.
 #[doc(hidden)]
 pub struct Forward<'a> {
     pub n: usize,
     pub mode: Mode,
-    /// Number of the layer in its network: the random stream of its masks.
+    /// Index of the layer in its network: the random stream of its masks.
     pub stream: u64,
     pub inputs: &'a [&'a [f32]],
     pub params: &'a [&'a [f32]],
@@ -312,7 +313,7 @@ pub struct Forward<'a> {
     pub workspace: &'a mut [f32],
 }
 
-/// One layer's share of a backward pass. Gradients are overwritten, never added to.
+/// A layer's part of a backward pass. Gradients are overwritten, never accumulated.
 #[doc(hidden)]
 pub struct Backward<'a, 'b> {
     pub n: usize,
@@ -323,9 +324,9 @@ pub struct Backward<'a, 'b> {
     pub output: &'a [f32],
     pub params: &'a [&'a [f32]],
     pub targets: Targets<'a>,
-    /// Consumed: an operation may change it in place.
+    /// May be overwritten in place.
     pub d_output: &'a mut [f32],
-    /// `None` where nobody asks for this input's gradient.
+    /// `None` where the gradient of this input is not needed.
     pub d_inputs: &'a mut [Option<&'b mut [f32]>],
     pub d_params: &'a mut [&'b mut [f32]],
     pub workspace: &'a mut [f32],
@@ -337,7 +338,7 @@ pub trait Operation: fmt::Debug + Send + Sync {
     /// Shape of the output of one sample; a loss gives one value for the whole batch ([`Operation::target`]).
     fn output(&self) -> Shape;
 
-    /// Parameter tensors, in the order in which passes hand them over.
+    /// Parameter tensors, in the order of the passes' `params`.
     fn parameters(&self) -> Vec<Parameter> {
         Vec::new()
     }
@@ -377,17 +378,17 @@ pub trait Operation: fmt::Debug + Send + Sync {
         0
     }
 
-    /// Writes the launches of a forward pass.
+    /// Records the launches of a forward pass.
     fn record_forward(&self, pass: GpuForward<'_>, to: &mut Recorder<'_>);
 
-    /// Writes the launches of a backward pass.
+    /// Records the launches of a backward pass.
     fn record_backward(&self, pass: GpuBackward<'_>, to: &mut Recorder<'_>);
 
-    /// What the interweaved operation and reports must know of the inside.
+    /// The structure that interweaving and reports must know.
     fn kind(&self) -> Kind<'_>;
 }
 
-/// The structure of an operation, for those who evaluate a net in another way than layer by layer.
+/// The structure of an operation, for evaluation other than layer by layer.
 #[derive(Debug, Clone, Copy)]
 #[doc(hidden)]
 pub enum Kind<'a> {
@@ -395,7 +396,7 @@ pub enum Kind<'a> {
     Filter(&'a conv::Filter),
     Pool(&'a pool::Pool),
     Dropout,
-    /// Acts on the channels of each place by themselves: relu, sigmoid, softmax, lrn.
+    /// Acts on the channels of each position independently: relu, sigmoid, softmax, lrn.
     Pixelwise,
     /// Reads the whole map of a sample: global_pool, group_norm.
     Global,
@@ -404,25 +405,25 @@ pub enum Kind<'a> {
     Loss,
 }
 
-/// Reads an operation's table into its parameter struct; unknown and missing keys are named.
+/// Parses an operation's table into its parameter struct; unknown and missing keys are named.
 pub(crate) fn parse<T: for<'de> Deserialize<'de>>(table: toml::Table) -> Result<T, Mistake> {
     from_table(table)
 }
 
-/// Looks at the values of a layer's keys, whatever shapes it will get. Keys that are missing or unknown are named when it is
+/// Checks the values of a layer's keys without knowing its shapes. Missing and unknown keys are reported when it is
 /// built.
 ///
 /// # Errors
-/// The first value that is wrong.
+/// The first invalid value.
 pub(crate) fn check_values(build: Build, keys: &toml::Table) -> Result<(), Mistake> {
-    // An operation reads its keys first; then it finds that it has no input.
+    // An operation parses its keys first, and only then finds that it has no input.
     match build(keys.clone(), &[]) {
         Err(mistake) if !mistake.way.is_empty() && !mistake.is_unknown_key() => Err(mistake),
         _ => Ok(()),
     }
 }
 
-/// The only input of an operation that takes one.
+/// The only input of a unary operation.
 pub(crate) fn single(inputs: &[Shape]) -> Result<Shape, String> {
     match inputs {
         [one] => Ok(*one),

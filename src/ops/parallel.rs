@@ -1,5 +1,5 @@
-//! How an operation spreads over cores: numbered tasks over threads that each own a slice of the workspace, and a
-//! slice that several threads write in places that do not overlap.
+//! Parallelism within an operation: numbered tasks over threads that each own a slice of the workspace, and a slice that
+//! several threads write to at disjoint places.
 
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -11,8 +11,8 @@ pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
-/// Runs `tasks` tasks on all threads, each thread taking the next free one. `work(task, scratch)` gets
-/// `workspace.len() / threads` values of scratch of its own, contents undefined.
+/// Runs `tasks` tasks on all threads, each thread taking the next pending one. `work(task, scratch)` gets
+/// `workspace.len() / threads` values of private scratch, contents undefined.
 pub fn tasks(count: usize, workspace: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
     let workers = threads().min(count).max(1);
     let share = workspace.len() / threads();
@@ -37,15 +37,15 @@ pub fn tasks(count: usize, workspace: &mut [f32], work: impl Fn(usize, &mut [f32
     }
 }
 
-/// Part `index` of `0..total` cut into `parts` ranges that differ by one at most.
+/// Part `index` of `0..total` divided into `parts` ranges whose lengths differ by at most one.
 pub fn part(total: usize, parts: usize, index: usize) -> Range<usize> {
     (total * index / parts)..(total * (index + 1) / parts)
 }
 
-/// Values below which a pass over memory stays on one thread: waking another costs as much as this takes.
+/// Values below which a pass over memory stays on one thread: waking another costs as much as the pass takes.
 const SERIAL: usize = 16 * 1024;
 
-/// `f` over matching chunks of `chunk` values of `from` and `to`, in parallel where it pays.
+/// `f` over matching chunks of `chunk` values of `from` and `to`, in parallel where it pays off.
 pub fn zip_chunks(
     from: &[f32],
     from_chunk: usize,
@@ -60,7 +60,7 @@ pub fn zip_chunks(
     }
 }
 
-/// `f` over matching pieces of two slices of equal length, for operations on single values.
+/// `f` over matching pieces of two slices of equal length, for elementwise operations.
 pub fn zip_values(from: &[f32], to: &mut [f32], f: impl Fn(&[f32], &mut [f32]) + Sync) {
     if to.len() <= SERIAL {
         f(from, to);
@@ -69,7 +69,7 @@ pub fn zip_values(from: &[f32], to: &mut [f32], f: impl Fn(&[f32], &mut [f32]) +
     }
 }
 
-/// A slice that several threads write, each its own ranges.
+/// A slice that several threads write to, each its own ranges.
 #[derive(Clone, Copy)]
 pub struct Disjoint<'a> {
     base: *mut f32,
@@ -98,8 +98,8 @@ impl<'a> Disjoint<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.base.add(range.start), range.end - range.start) }
     }
 
-    /// Where value `start` lies; the `len` values from there are inside the slice. For blocks of a matrix whose rows
-    /// other threads share: no slice may span them.
+    /// Pointer to value `start`; the `len` values from there are inside the slice. For blocks of a matrix whose rows are shared
+    /// with other threads, which no slice may span.
     pub fn pointer(&self, start: usize, len: usize) -> *mut f32 {
         assert!(start <= self.len && len <= self.len - start);
         // SAFETY: inside the borrowed slice by the assertion.

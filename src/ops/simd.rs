@@ -1,32 +1,32 @@
-//! Vector instructions, chosen at run time: a program that is built for any x86-64 processor computes with the
-//! instructions of the one that it runs on, and starts on those without AVX2.
+//! Run-time selection of SIMD instructions: a program built for baseline x86-64 uses the instructions of the processor it
+//! runs on, and still starts on processors without AVX2.
 //!
-//! Plain loops stand in a [`dispatch!`](crate::ops::simd::dispatch), which compiles them twice. Rust neither reassociates
-//! nor contracts arithmetic on floats, so both copies give the same bits. AVX-512 is left to the matrix product, which has
-//! kernels of its own ([`super::product`]): all other loops are bound by memory.
+//! Hot loops are wrapped in [`dispatch!`](crate::ops::simd::dispatch), which compiles them twice. Rust neither reassociates
+//! nor contracts floating-point arithmetic, so both copies give the same bits. AVX-512 is used only by the matrix product,
+//! which has dedicated kernels ([`super::product`]): all other loops are memory-bound.
 
 use std::fmt;
 use std::sync::LazyLock;
 
-/// A set of vector instructions that the hot loops are compiled for.
+/// A SIMD instruction set that the hot loops are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// What every processor of the target has: SSE2 on x86-64.
+    /// The target's baseline: SSE2 on x86-64.
     Baseline,
     /// AVX2 and FMA.
     Avx2,
-    /// AVX-512F beside AVX2 and FMA; in matrix products.
+    /// AVX-512F in addition to AVX2 and FMA; matrix products only.
     Avx512,
 }
 
 impl Level {
-    /// The best that this processor has.
+    /// The best level that this processor supports.
     pub fn detect() -> Self {
         static LEVEL: LazyLock<Level> = LazyLock::new(|| Level::supported().next_back().unwrap_or(Level::Baseline));
         *LEVEL
     }
 
-    /// All that this processor has, the best last.
+    /// All levels that this processor supports, best last.
     pub fn supported() -> impl DoubleEndedIterator<Item = Self> {
         [Self::Baseline, Self::Avx2, Self::Avx512].into_iter().filter(|level| level.is_supported())
     }
@@ -58,9 +58,9 @@ impl fmt::Display for Level {
     }
 }
 
-/// Evaluates a block that is compiled with AVX2 and FMA if this processor has them. It costs some two nanoseconds: put it
-/// around a row or a tile, not around a pixel. What its loops call must be `#[inline(always)]`, or a closure of a few
-/// instructions: a function that is not inlined keeps the baseline's instructions, a quarter of the speed.
+/// Evaluates a block that is compiled with AVX2 and FMA if this processor has them. A dispatch costs about two nanoseconds:
+/// put it around a row or a tile, not around a pixel. What the loops call must be `#[inline(always)]`, or a closure of a few
+/// instructions: a function that is not inlined is compiled for the baseline and runs at a quarter of the speed.
 macro_rules! dispatch {
     ($block:expr) => {
         $crate::ops::simd::call(

@@ -1,10 +1,10 @@
 //! `kind = "bundle"`: a model bundle from a template of `model.toml` and files from anywhere. Weights are converted.
 
-use super::file::Place;
+use super::file::KeyPath;
 use super::{Done, Tools, Work};
 use crate::error::At;
 use crate::face::{self, BUNDLE, Model};
-use crate::ingredients::Ingredients;
+use crate::provenance::Provenance;
 use crate::settings::{Change, Document, Mistake, Step, read_text};
 use crate::weights::{Dtype, convert, sweep, write_atomic};
 use crate::{Error, Result};
@@ -17,14 +17,14 @@ use toml_edit::DocumentMut;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bundle {
-    /// Becomes `model.toml`.
+    /// Template of `model.toml`.
     template: PathBuf,
-    /// Names in the bundle, and where their content is.
+    /// Names in the bundle, and the sources of their content.
     files: BTreeMap<String, PathBuf>,
-    /// Replaces values of the template.
+    /// Overrides for values in the template.
     #[serde(default)]
     set: Table,
-    /// Of the weights in the bundle.
+    /// Float type of the weights in the bundle.
     #[serde(default)]
     dtype: Float,
 }
@@ -50,8 +50,8 @@ impl From<Float> for Dtype {
 
 impl Bundle {
     /// # Errors
-    /// A name that is none of a file in the bundle's own folder; values that no bundle may have.
-    pub fn checked(self, output: &Path, place: Place<'_>) -> Result<Self> {
+    /// A name that does not denote a file directly in the bundle's folder; values that no bundle may have.
+    pub fn checked(self, output: &Path, place: KeyPath<'_>) -> Result<Self> {
         let plain = |name: &str| Path::new(name).file_name().is_some_and(|file| file == name) && !name.starts_with('.');
         if let Some(name) =
             self.files.keys().find(|name| !plain(name) || [BUNDLE, super::record::FILE].contains(&name.as_str()))
@@ -60,12 +60,12 @@ impl Bundle {
             let way = vec![Step::Key("files".into()), Step::Key(name.clone())];
             return Err(place.error(&Mistake { way, found }));
         }
-        // A template that an earlier step makes may not be there, or be made again.
+        // A template produced by an earlier step may not exist yet, or may be produced again.
         if !self.template.starts_with(output) && self.template.is_file() {
             let changes = place.changes(&self.set);
             let document = Document::load(&self.template, "give a template of model.toml");
             let mut document = document.map_err(|e| place.within(&changes, e))?;
-            // What cannot be put into the template is named when it is.
+            // Changes that cannot be applied to the template are reported when it is written.
             if changes.iter().all(|change| document.change(change).is_ok()) {
                 face::Bundle::of(document).map_err(|e| place.within(&changes, e))?;
             }
@@ -80,8 +80,8 @@ impl Work for Bundle {
         std::iter::once(("template".into(), self.template.clone())).chain(files).collect()
     }
 
-    fn ingredients(&self) -> Result<Ingredients> {
-        let mut list = Ingredients::default();
+    fn provenance(&self) -> Result<Provenance> {
+        let mut list = Provenance::default();
         list.file("template", &self.template)?;
         for (name, path) in &self.files {
             list.file(format!("files.{name}"), path)?;
@@ -121,7 +121,7 @@ impl Work for Bundle {
                 copy(from, &to)?;
             }
         }
-        // What does not fit together is better known now than some steps later.
+        // Detect incompatible parts now instead of some steps later.
         let model = Model::load(folder, tools.device)?;
         Ok(Done { files, result: format!("{}, {} features", model.bundle.name, model.dims()) })
     }
@@ -133,7 +133,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
     write_atomic(to, |file| file.write_all(&content))
 }
 
-/// Changes values in a TOML file; all else in it stays, comments too.
+/// Changes values in a TOML file; the rest is preserved, including comments.
 pub fn edit(path: &Path, change: impl FnOnce(&mut DocumentMut) -> Result<()>) -> Result<()> {
     let text = read_text(path)?;
     let mut document: DocumentMut = text.parse().map_err(|e| Error::file(path, e))?;
@@ -141,7 +141,7 @@ pub fn edit(path: &Path, change: impl FnOnce(&mut DocumentMut) -> Result<()>) ->
     write_atomic(path, |file| write!(file, "{document}"))
 }
 
-/// Replaces a value; the comment behind it stays.
+/// Replaces a value; the comment after it is preserved.
 pub fn put(item: &mut toml_edit::Item, value: impl Into<toml_edit::Value>) {
     let mut value = value.into();
     if let Some(old) = item.as_value() {

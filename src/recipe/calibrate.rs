@@ -1,5 +1,5 @@
-//! `kind = "calibrate"`: the bundle with the constants of its two LNets, and its threshold, fitted to photos whose faces are
-//! known and to photos without any; the step's folder becomes the bundle with them.
+//! `kind = "calibrate"`: fits the constants of a bundle's two LNets, and its threshold, to photos whose faces are known and to
+//! photos without faces; the step's folder becomes the calibrated bundle.
 
 use super::bundle::{copy, edit, put};
 use super::{Done, Event, Tools, Work, inputs};
@@ -7,9 +7,9 @@ use crate::data::Problems;
 use crate::data::celeba::Split;
 use crate::data::photo::Photo;
 use crate::eval::photos::{self, Photos};
-use crate::face::{BUNDLE, Model, Window};
-use crate::ingredients::Ingredients;
-use crate::locate::{Fit, Sight, Stage};
+use crate::face::{BUNDLE, FaceWindow, Model};
+use crate::locate::{CalibrationSample, Fit, StageConfig};
+use crate::provenance::Provenance;
 use crate::settings::{Mistake, limits, within};
 use crate::train::Count;
 use crate::weights::sweep;
@@ -18,7 +18,7 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 limits! {
-    /// Windows per photo.
+    /// Number of windows per photo.
     PerPhoto: f32 = 0.0, 1000.0;
 }
 
@@ -28,16 +28,16 @@ pub struct Calibrate {
     model: PathBuf,
     /// Photos with boxes.
     data: PathBuf,
-    /// Of data in CelebA's layout.
+    /// Split of data in CelebA's layout.
     split: Option<Split>,
-    /// What the boxes hold.
-    window: Window,
-    /// Photos without a face; the threshold stays if there are none.
+    /// What the boxes enclose.
+    window: FaceWindow,
+    /// Photos without a face; without any, the threshold is unchanged.
     backgrounds: Option<PathBuf>,
-    /// As many photos and as many backgrounds at most, spread evenly over each.
+    /// Maximum number of photos, and of backgrounds, sampled evenly from each.
     #[serde(default = "all", deserialize_with = "within::<Count, _, _>")]
     limit: usize,
-    /// Windows per background that may reach the threshold.
+    /// Number of windows per background that may reach the threshold.
     #[serde(default = "half", deserialize_with = "within::<PerPhoto, _, _>")]
     false_positives: f32,
 }
@@ -57,7 +57,7 @@ impl Calibrate {
     /// # Errors
     /// A window that no box describes.
     pub fn checked(self) -> Result<Self, Mistake> {
-        if !matches!(self.window, Window::Face | Window::Celeba | Window::Inner) {
+        if !matches!(self.window, FaceWindow::Face | FaceWindow::Celeba | FaceWindow::Inner) {
             let found = format!("{} is the box of no face; give inner, celeba or face", self.window.name());
             return Err(Mistake::at("window", found));
         }
@@ -82,8 +82,8 @@ impl Work for Calibrate {
         reads
     }
 
-    fn ingredients(&self) -> Result<Ingredients> {
-        let mut list = Ingredients::default();
+    fn provenance(&self) -> Result<Provenance> {
+        let mut list = Provenance::default();
         inputs::model(&mut list, &self.model)?;
         inputs::photos(&mut list, &self.photos(&mut Problems::new(false))?)?;
         list.set("window", self.window.name());
@@ -106,14 +106,17 @@ impl Work for Calibrate {
 
         let mut model = Model::load(folder, tools.device)?;
         let shape = self.window.shape(&model.bundle).expect("checked");
-        let mut sights = [const { Vec::<Sight>::new() }; 2];
+        let mut calibration_samples = [const { Vec::<CalibrationSample>::new() }; 2];
         for (done, item) in faces.iter().enumerate() {
-            // A photo of several faces would be a sight of one and a riddle of the others.
+            // In a photo with several faces, responses to the others would distort the sample.
             if let Some([(rect, _)]) = item.boxes.as_deref() {
                 match Photo::open(&item.path) {
                     Ok(photo) => {
-                        let seen = model.sights(&photo, shape.core_of(*rect))?;
-                        sights.iter_mut().zip(seen).for_each(|(sights, seen)| sights.extend(seen));
+                        let seen = model.calibration_samples(&photo, shape.core_of(*rect))?;
+                        calibration_samples
+                            .iter_mut()
+                            .zip(seen)
+                            .for_each(|(calibration_samples, seen)| calibration_samples.extend(seen));
                     }
                     Err(error) => unreadable.push(error),
                 }
@@ -123,9 +126,11 @@ impl Work for Calibrate {
         let locate = &model.bundle.locate;
         let mut words = Vec::new();
         edit(&folder.join(BUNDLE), |document| {
-            for ((name, stage), sights) in STAGES.into_iter().zip([&locate.lnet_o, &locate.lnet_s]).zip(&sights) {
-                let (Stage { width, shift, .. }, fit) = stage.fitted(sights).ok_or_else(|| {
-                    let found = format!("{name} responds to hardly a face in {} windows", sights.len());
+            for ((name, stage), calibration_samples) in
+                STAGES.into_iter().zip([&locate.lnet_o, &locate.lnet_s]).zip(&calibration_samples)
+            {
+                let (StageConfig { width, shift, .. }, fit) = stage.fitted(calibration_samples).ok_or_else(|| {
+                    let found = format!("{name} responds to hardly a face in {} windows", calibration_samples.len());
                     Error::file(&self.data, found)
                         .advise("train it longer, lower its floor, or give more photos of one face")
                 })?;
@@ -165,7 +170,7 @@ impl Work for Calibrate {
     }
 }
 
-/// The least threshold, in thousandths, that no more than `allowed` of the scores reach.
+/// The smallest threshold, in thousandths, that at most `allowed` of the scores reach.
 fn threshold(scores: &mut [f32], allowed: usize) -> f64 {
     scores.sort_by(|a, b| b.total_cmp(a));
     scores.get(allowed).map_or(0.0, |score| f64::from((score * 1e3).floor() + 1.0) / 1e3)

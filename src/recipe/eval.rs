@@ -1,13 +1,13 @@
-//! `kind = "eval"`: a model measured on annotated photos, as `weft eval --json` says it.
+//! `kind = "eval"`: evaluates a model on annotated photos; the result is the output of `weft eval --json`.
 
 use super::{Done, Event, Tools, Work, inputs};
 use crate::data::Problems;
 use crate::data::celeba::Split;
 use crate::eval::document::document;
 use crate::eval::{Options, evaluate, photos};
-use crate::face::{Model, Window};
-use crate::ingredients::Ingredients;
+use crate::face::{FaceWindow, Model};
 use crate::metrics::means;
+use crate::provenance::Provenance;
 use crate::weights::{sweep, write_atomic};
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -18,11 +18,11 @@ use std::path::{Path, PathBuf};
 pub struct Eval {
     model: PathBuf,
     data: PathBuf,
-    /// Of data in CelebA's layout.
+    /// Split of data in CelebA's layout.
     split: Option<Split>,
-    /// Held against the boxes.
+    /// The window that is compared with the boxes.
     #[serde(default)]
-    window: Window,
+    window: FaceWindow,
 }
 
 const FILE: &str = "eval.json";
@@ -32,8 +32,8 @@ impl Work for Eval {
         vec![("model".into(), self.model.clone()), ("data".into(), self.data.clone())]
     }
 
-    fn ingredients(&self) -> Result<Ingredients> {
-        let mut list = Ingredients::default();
+    fn provenance(&self) -> Result<Provenance> {
+        let mut list = Provenance::default();
         inputs::model(&mut list, &self.model)?;
         inputs::photos(&mut list, &photos::open(&self.data, self.split, &mut Problems::new(false))?)?;
         list.set("window", self.window.name());

@@ -1,15 +1,15 @@
 //! The recipe file: `output`, a folder, and a list of `[[step]]`. A step has a `name`, a `kind` and the keys of its kind;
-//! `{name}` in any value is the folder of an earlier step.
+//! `{name}` in any value stands for the folder of an earlier step.
 
 use super::{Options, Work, bundle, calibrate, eval, locate, scenes, svm, train};
-use crate::ingredients::Ingredients;
+use crate::provenance::Provenance;
 use crate::settings::{Change, Document, Mistake, Step as At, Way, from_table, read_text};
 use crate::weights::resolved;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
-/// A recipe, checked.
+/// A validated recipe.
 pub struct Recipe {
     path: PathBuf,
     output: PathBuf,
@@ -21,15 +21,15 @@ pub(super) struct Step {
     pub name: String,
     pub kind: &'static str,
     pub folder: PathBuf,
-    /// The earlier steps that it refers to.
+    /// The earlier steps to which it refers.
     pub refers: Vec<String>,
     pub work: Box<dyn Work>,
 }
 
 impl Step {
-    /// What its work is made of, and which work it is.
-    pub fn ingredients(&self) -> Result<Ingredients> {
-        let mut list = self.work.ingredients()?;
+    /// The inputs of the step's work, and the kind of work.
+    pub fn provenance(&self) -> Result<Provenance> {
+        let mut list = self.work.provenance()?;
         list.set("kind", self.kind);
         Ok(list)
     }
@@ -37,36 +37,36 @@ impl Step {
 
 const KINDS: [&str; 7] = ["train", "bundle", "scenes", "calibrate", "locate", "svm", "eval"];
 
-/// Whether a TOML file is a recipe, not the file of one training run. A file that cannot be read is none.
+/// Whether a TOML file is a recipe rather than the file of one training run. A file that cannot be read is not a recipe.
 pub fn is_recipe(path: impl AsRef<Path>) -> bool {
     let text = read_text(path).unwrap_or_default();
     text.parse::<Table>().is_ok_and(|table| table.contains_key("step"))
 }
 
-/// Steps, and bytes of a value with its folders, beyond which a recipe is a mistake.
+/// Maximum number of steps, and of bytes of a value after substitution of folders; more is a mistake.
 const MOST_STEPS: usize = 1024;
 const LONGEST: usize = 1 << 16;
 
-/// Where a step stands in its file.
+/// Position of a step in its file.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct KeyPath<'a> {
     document: &'a Document,
-    /// From 0 on.
+    /// Index, counted from 0.
     number: usize,
     name: &'a str,
 }
 
-impl Place<'_> {
+impl KeyPath<'_> {
     fn way(self) -> Way {
         vec![At::Key("step".into()), At::Index(self.number)]
     }
 
-    /// `recipe:line: step name: key`, or where the value at the key comes from.
+    /// `recipe:line: step name: key`, or the origin of the value at the key.
     pub fn of(self, mistake: &Mistake) -> String {
         self.document.place_in(&self.way(), &format!("step {}", self.name), mistake)
     }
 
-    /// The changes that the table `set` of the step asks for.
+    /// The changes requested by the step's table `set`.
     pub fn changes(self, set: &Table) -> Vec<Change> {
         Change::all_of(set, &|keys| {
             let way = std::iter::once("set".to_string()).chain(keys.iter().cloned()).map(At::Key).collect();
@@ -74,7 +74,8 @@ impl Place<'_> {
         })
     }
 
-    /// Places an error about a changed file in the step, if it is not about one of the `changes`, which say where they stand.
+    /// Attributes an error about a modified file to the step, unless it is about one of the `changes`, which carry their own
+    /// positions.
     pub fn within(self, changes: &[Change], error: Error) -> Error {
         let text = error.to_string();
         if changes.iter().any(|change| text.starts_with(&change.origin)) {
@@ -90,12 +91,12 @@ impl Place<'_> {
 }
 
 impl Recipe {
-    /// Reads a recipe; each of `changes` replaces a value, as in `output=runs/b` or `lnet-o.epochs=2`: the latter reaches into
-    /// a step, and what a training step has no key for into its training file.
+    /// Reads a recipe; each of `changes` overrides a value, such as `output=runs/b` or `lnet-o.epochs=2`: the latter modifies a
+    /// step, and a key that a training step does not have is applied to its training file.
     ///
     /// # Errors
-    /// An unreadable file, broken TOML, unknown or missing keys, values out of range (each with its line), names that occur
-    /// twice or refer to no earlier step, mistakes in a training file.
+    /// An unreadable file, invalid TOML, unknown or missing keys, values out of range (each with its line), names that occur
+    /// twice or do not refer to an earlier step, mistakes in a training file.
     pub fn load(path: impl AsRef<Path>, changes: &[String]) -> Result<Self> {
         let path = path.as_ref();
         let mut document = Document::load(path, "give the path of a recipe (TOML)")?;
@@ -130,7 +131,7 @@ impl Recipe {
         }
         let names = steps.iter().enumerate().map(|(number, step)| {
             let name = (number + 1).to_string();
-            name_of(step).map_err(|found| Place { document: &document, number, name: &name }.error(&found.into()))
+            name_of(step).map_err(|found| KeyPath { document: &document, number, name: &name }.error(&found.into()))
         });
         let names = names.collect::<Result<Vec<String>>>()?;
         if let Some(change) = inner.iter().find(|change| !names.contains(&change.keys[0])) {
@@ -154,7 +155,7 @@ impl Recipe {
                 let table = [At::Key("step".into()), At::Index(number)];
                 document.comes_from(table.into_iter().chain(keys).collect(), &change.origin);
             }
-            let step = self.step(&output, Place { document: &document, number, name }, step, &names)?;
+            let step = self.step(&output, KeyPath { document: &document, number, name }, step, &names)?;
             self.steps.push(step);
         }
         self.output = output;
@@ -171,7 +172,7 @@ impl Recipe {
         &self.output
     }
 
-    fn step(&self, output: &Path, place: Place<'_>, mut table: Table, names: &[String]) -> Result<Step> {
+    fn step(&self, output: &Path, place: KeyPath<'_>, mut table: Table, names: &[String]) -> Result<Step> {
         let wrong = |mistake: Mistake| place.error(&mistake);
         if self.steps.iter().any(|step| step.name == place.name) {
             return Err(wrong(Mistake::at("name", "occurs twice; names of steps must differ")));
@@ -199,7 +200,7 @@ impl Recipe {
         Ok(Step { name: place.name.to_string(), kind, folder, refers, work })
     }
 
-    /// Replaces `{name}` by the folder of that step, in all texts of a value.
+    /// Replaces `{name}` with the folder of that step, in all strings of a value.
     fn fill_in(&self, value: &mut Value, names: &[String], refers: &mut Vec<String>) -> Result<(), Mistake> {
         match value {
             Value::Array(values) => values.iter_mut().enumerate().try_for_each(|(index, value)| {
@@ -209,7 +210,7 @@ impl Recipe {
                 self.fill_in(value, names, refers).map_err(|mistake| mistake.inside(At::Key(key.clone())))
             }),
             Value::String(text) => {
-                // A folder may have braces in its name, so what is filled in is not looked at again.
+                // A folder may have braces in its name, so substituted text is not scanned again.
                 let (mut filled, mut rest) = (String::new(), text.as_str());
                 while let Some((before, after)) = rest.split_once('{') {
                     let Some((name, after)) = after.split_once('}') else {
@@ -237,7 +238,7 @@ impl Recipe {
         }
     }
 
-    /// The steps that `options` ask for, in order.
+    /// The steps selected by `options`, in order.
     ///
     /// # Errors
     /// A name that no step has.
@@ -256,11 +257,11 @@ impl Recipe {
         Ok(self.steps[first..].iter().filter(wanted).collect())
     }
 
-    /// Looks whether everything is there that no step of the recipe makes, and whether nothing that is read would be written
-    /// over: a step's own folder is for its results.
+    /// Checks that all inputs not produced by a step of the recipe exist, and that no input would be overwritten: a step's own
+    /// folder is reserved for its results.
     ///
     /// # Errors
-    /// The first file or folder that is missing or lies in the folder of the step that reads it.
+    /// The first file or folder that is missing or that lies in the folder of the step that reads it.
     pub(super) fn check_inputs(&self, steps: &[&Step]) -> Result<()> {
         for step in steps {
             let results = resolved(&step.folder);
@@ -280,13 +281,13 @@ impl Recipe {
         Ok(())
     }
 
-    /// Adds file and step to an error.
+    /// Adds the file and the step to an error.
     pub(super) fn within(&self, step: &Step, error: Error) -> Error {
         error.within(format!("step {}", step.name)).within(self.path.display())
     }
 }
 
-/// The name of a step, which becomes that of a folder.
+/// The name of a step, which is also the name of its folder.
 fn name_of(step: &Value) -> Result<String, String> {
     let advice = "give a name of letters, digits, - and _";
     match step.get("name").and_then(Value::as_str) {

@@ -1,14 +1,14 @@
-//! What several kinds of steps read: models and annotated photos.
+//! Inputs shared by several kinds of steps: models and annotated photos.
 
 use crate::Result;
 use crate::data::celeba::{CelebA, Split};
 use crate::error::At;
 use crate::eval::photos::Photos;
-use crate::ingredients::{Fingerprint, Ingredients};
+use crate::provenance::{Fingerprint, Provenance};
 use std::fs;
 use std::path::Path;
 
-/// Names of the files of a bundle, sorted: all in its folder that are not hidden, but for a step's own record.
+/// Names of the files of a bundle, sorted: all files in its folder that are not hidden, except a step's own record.
 pub fn bundle_files(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).at(folder)? {
@@ -23,15 +23,15 @@ pub fn bundle_files(folder: &Path) -> Result<Vec<String>> {
 }
 
 /// Adds every file of a bundle.
-pub fn model(list: &mut Ingredients, folder: &Path) -> Result<()> {
+pub fn model(list: &mut Provenance, folder: &Path) -> Result<()> {
     for name in bundle_files(folder)? {
         list.file(format!("model/{name}"), folder.join(&name))?;
     }
     Ok(())
 }
 
-/// Adds the photos in some splits and all that is known about them.
-pub fn data(list: &mut Ingredients, root: &Path, splits: &[Split]) -> Result<()> {
+/// Adds the photos of some splits and all of their annotations.
+pub fn data(list: &mut Provenance, root: &Path, splits: &[Split]) -> Result<()> {
     let celeba = CelebA::open(root, false)?;
     let mut print = Fingerprint::default();
     print.text(&celeba.attribute_names.join(" "));
@@ -46,8 +46,8 @@ pub fn data(list: &mut Ingredients, root: &Path, splits: &[Split]) -> Result<()>
     Ok(())
 }
 
-/// Adds photos to be measured and all that is known about them.
-pub fn photos(list: &mut Ingredients, photos: &Photos) -> Result<()> {
+/// Adds photos to be measured and all of their annotations.
+pub fn photos(list: &mut Provenance, photos: &Photos) -> Result<()> {
     let mut print = Fingerprint::default();
     for photo in &photos.items {
         let known = format!("{:?} {:?}", photo.boxes, photo.attributes);
@@ -57,7 +57,7 @@ pub fn photos(list: &mut Ingredients, photos: &Photos) -> Result<()> {
     Ok(())
 }
 
-/// The seed of a step that names none.
+/// The seed of a step that does not specify one.
 pub fn seed() -> u64 {
     1
 }

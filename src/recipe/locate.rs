@@ -1,12 +1,12 @@
-//! `kind = "locate"`: the windows that a model finds in photos, as a box file with a row for every photo that can be read.
+//! `kind = "locate"`: the windows that a model finds in photos, as a box file with a row for every readable photo.
 
 use super::{Done, Event, Tools, Work, inputs};
 use crate::Result;
 use crate::data::boxes;
 use crate::data::celeba::Split;
 use crate::data::photo::Photo;
-use crate::face::{Model, Window};
-use crate::ingredients::Ingredients;
+use crate::face::{FaceWindow, Model};
+use crate::provenance::Provenance;
 use crate::weights::{sweep, write_atomic};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub struct Locate {
     model: PathBuf,
     data: PathBuf,
     splits: Vec<Split>,
-    window: Window,
+    window: FaceWindow,
 }
 
 const FILE: &str = "boxes.csv";
@@ -27,8 +27,8 @@ impl Work for Locate {
         vec![("model".into(), self.model.clone()), ("data".into(), self.data.clone())]
     }
 
-    fn ingredients(&self) -> Result<Ingredients> {
-        let mut list = Ingredients::default();
+    fn provenance(&self) -> Result<Provenance> {
+        let mut list = Provenance::default();
         inputs::model(&mut list, &self.model)?;
         inputs::data(&mut list, &self.data, &self.splits)?;
         list.set("window", self.window.name());

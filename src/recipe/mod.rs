@@ -1,9 +1,9 @@
-//! A recipe: the steps of the whole training in one file, done in order by one command. A step is one training run, a
-//! bundle put together, scenes made, a localiser calibrated, windows found in photos, SVMs trained or a model measured; each
-//! has a folder, and refers to those of earlier steps.
+//! A recipe: the steps of a whole training in one file, executed in order by one command. A step is one training run, the
+//! assembly of a bundle, the generation of scenes, the calibration of a localiser, the localisation of windows in photos, the
+//! training of SVMs or the evaluation of a model; each has a folder, and refers to those of earlier steps.
 //!
-//! The one idea: a step that is done leaves a record of what went in and what came out, both as hashes of contents. The same
-//! command then skips what is done, goes on with what was interrupted, and does again what has changed.
+//! Key idea: a completed step leaves a record of its inputs and outputs, both as hashes of contents. The same command then skips
+//! completed steps, continues interrupted ones, and repeats those whose inputs have changed.
 
 mod bundle;
 mod calibrate;
@@ -21,8 +21,8 @@ pub use record::Record;
 
 use crate::data::celeba::CelebA;
 use crate::device::Device;
-use crate::ingredients::Ingredients;
 use crate::lock::Lock;
+use crate::provenance::Provenance;
 use crate::train as training;
 use crate::weights::{make_folder, sweep};
 use crate::{Error, Result};
@@ -32,23 +32,23 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// What one kind of step does.
+/// The work of one kind of step.
 trait Work {
     /// The files and folders that it reads, by key.
     fn reads(&self) -> Vec<(String, PathBuf)>;
 
-    /// Everything that shapes what it writes.
-    fn ingredients(&self) -> Result<Ingredients>;
+    /// Everything that affects its output.
+    fn provenance(&self) -> Result<Provenance>;
 
-    /// Does it. Every file is written to `folder` as a whole or not at all.
+    /// Does the work. Every file is written to `folder` atomically.
     fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done>;
 }
 
-/// What a step leaves.
+/// The outcome of a step.
 struct Done {
-    /// Names of files in its folder.
+    /// Names of the files in its folder.
     files: Vec<String>,
-    /// How it went, in a few words.
+    /// A short description of the result.
     result: String,
 }
 
@@ -57,19 +57,19 @@ struct Tools<'a> {
     device: &'a Device,
     stop: &'a AtomicBool,
     tell: &'a mut dyn FnMut(Event<'_>),
-    /// The step ended early because of `stop`.
+    /// Whether the step ended early because of `stop`.
     stopped: bool,
 }
 
 impl Tools<'_> {
-    /// The annotations in a folder; what is wrong with them is told.
+    /// The annotations in a folder; problems with them are reported.
     fn annotations(&mut self, root: &Path) -> Result<CelebA> {
         let celeba = CelebA::open(root, false)?;
         (self.tell)(Event::Skipped(&celeba.problems));
         Ok(celeba)
     }
 
-    /// Tells how many photos are done.
+    /// Reports the number of completed photos.
     ///
     /// # Errors
     /// Once `stop` is set.
@@ -88,21 +88,21 @@ impl Tools<'_> {
     }
 }
 
-/// What a recipe tells while it works.
+/// Events reported while a recipe runs.
 pub enum Event<'a> {
-    /// A step begins, and why it is to be done.
+    /// A step begins, with the reason why it is needed.
     Step {
         name: &'a str,
         number: usize,
         of: usize,
         why: &'a str,
     },
-    /// A step is done already, and has left so many bytes.
+    /// A step is already done, and left this many bytes.
     Unchanged {
         name: &'a str,
         bytes: u64,
     },
-    /// Results of other settings were moved out of the way.
+    /// Results of different settings were moved away.
     Moved {
         from: &'a Path,
         to: &'a Path,
@@ -119,10 +119,10 @@ pub enum Event<'a> {
     },
 }
 
-/// What to do with a recipe.
+/// Options for running a recipe.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// Only say what would be done.
+    /// Only show what would be done.
     pub dry_run: bool,
     /// Only these steps; all if empty.
     pub only: Vec<String>,
@@ -130,7 +130,7 @@ pub struct Options {
     pub from: Option<String>,
 }
 
-/// What became of a step.
+/// The outcome of a step, for a summary.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Summary {
     pub name: String,
@@ -143,7 +143,7 @@ pub struct Summary {
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum State {
-    /// It was done before, from the same ingredients.
+    /// It was done before, with the same provenance.
     Unchanged {
         result: String,
         bytes: u64,
@@ -158,11 +158,12 @@ pub enum State {
     },
 }
 
-/// Does the steps of a recipe that are not done yet, on `device`. Once `stop` is set it ends at the next step of a training
-/// run or the next photo; the same call goes on from there. `tell` hears what happens.
+/// Runs the steps of a recipe that are not done yet, on `device`. Once `stop` is set, it ends at the next step of a training run
+/// or the next photo; the same call continues from there. `tell` is called with each event.
 ///
 /// # Errors
-/// A step of `options` that is not in the recipe, a folder in which another process works, files that are missing, and whatever goes wrong in a step, with its name.
+/// A step in `options` that is not in the recipe, a folder in which another process works, missing files, and any error of a
+/// step, with its name.
 pub fn run(
     recipe: &Recipe,
     options: &Options,
@@ -207,11 +208,11 @@ pub fn run(
 
 enum Verdict {
     Unchanged(Record),
-    /// To be done, and why.
+    /// Must be run, with the reason.
     Due(String),
 }
 
-/// Whether a step is to be done. Whether a step that is `planned` will change what this one reads cannot be known yet.
+/// Whether a step must be run. It cannot be known yet whether a `planned` step will change this step's inputs.
 fn verdict(step: &Step, planned: &BTreeSet<&str>) -> Result<Verdict> {
     let record = match Record::read(&step.folder) {
         Ok(Some(record)) => record,
@@ -222,7 +223,7 @@ fn verdict(step: &Step, planned: &BTreeSet<&str>) -> Result<Verdict> {
     if !before.is_empty() {
         return Ok(Verdict::Due(format!("after {}, if that changes its files", before.join(" and "))));
     }
-    let differences = record.ingredients.differences(&step.ingredients()?);
+    let differences = record.provenance.differences(&step.provenance()?);
     if !differences.is_empty() {
         return Ok(Verdict::Due(differences));
     }
@@ -232,19 +233,19 @@ fn verdict(step: &Step, planned: &BTreeSet<&str>) -> Result<Verdict> {
     }
 }
 
-/// Does a step and records it; how it went.
+/// Runs a step and records it; returns a description of the result.
 fn carry_out(step: &Step, tools: &mut Tools<'_>) -> Result<String> {
     if tools.stop.load(Ordering::Relaxed) {
         return Err(tools.interrupted("before its beginning".into()));
     }
-    let ingredients = step.ingredients()?;
+    let provenance = step.provenance()?;
     make_folder(&step.folder)?;
     let done = step.work.run(&step.folder, tools)?;
-    // Read after the work: a training step may have moved an old folder away.
+    // Read after the work, because a training step may have moved an old folder away.
     if let Ok(Some(old)) = Record::read(&step.folder) {
         old.remove_leftovers(&step.folder, &done.files)?;
     }
     sweep(&step.folder, &[record::FILE]);
-    Record::write(&step.folder, ingredients, &done)?;
+    Record::write(&step.folder, provenance, &done)?;
     Ok(done.result)
 }

@@ -1,8 +1,8 @@
-//! `step.json`: what went into a step and what came out of it.
+//! `step.json`: the inputs and outputs of a step.
 
 use super::Done;
 use crate::error::At;
-use crate::ingredients::{Ingredients, hash_of};
+use crate::provenance::{Provenance, hash_of};
 use crate::weights::write_atomic;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -11,25 +11,26 @@ use std::fs;
 use std::path::{Component, Path};
 
 pub const FILE: &str = "step.json";
-/// Goes up when steps start to give other results from the same ingredients, so that they are done again.
+/// Incremented when steps start to produce different results from the same provenance, so that they are run again.
 const VERSION: u32 = 1;
 
-/// The record of a step that is done.
+/// The record of a completed step.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Record {
     version: u32,
-    /// Hash of all ingredients.
+    /// Hash of the whole provenance.
     hash: String,
-    pub ingredients: Ingredients,
+    #[serde(rename = "ingredients")]
+    pub provenance: Provenance,
     /// Hashes of the files that were written, by name.
     files: BTreeMap<String, String>,
-    /// Their sizes together.
+    /// Total size of these files.
     pub bytes: u64,
-    /// How it went, in a few words.
+    /// A short description of the result.
     pub result: String,
 }
 
-/// Whether a name leads to a file in or below the step's folder: what others name is neither read nor removed.
+/// Whether a name denotes a file in or below the step's folder: any other file is neither read nor removed.
 fn lies_below(name: &str) -> bool {
     !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
 }
@@ -38,7 +39,7 @@ impl Record {
     /// The record in a step's folder, if there is one.
     ///
     /// # Errors
-    /// One that cannot be used, and why.
+    /// A record that cannot be used, with the reason.
     pub fn read(folder: &Path) -> Result<Option<Self>, String> {
         let text = match fs::read_to_string(folder.join(FILE)) {
             Ok(text) => text,
@@ -46,7 +47,7 @@ impl Record {
             Err(e) => return Err(format!("{FILE}: {e}")),
         };
         match serde_json::from_str::<Self>(&text) {
-            Ok(record) if record.version == VERSION && record.hash == record.ingredients.hash() => {
+            Ok(record) if record.version == VERSION && record.hash == record.provenance.hash() => {
                 match record.files.keys().find(|name| !lies_below(name)) {
                     Some(name) => Err(format!("{FILE} names {name:?}, which is no file of the step")),
                     None => Ok(Some(record)),
@@ -57,31 +58,31 @@ impl Record {
         }
     }
 
-    /// Writes the record of a step that is done.
+    /// Writes the record of a completed step.
     ///
     /// # Errors
     /// Files that cannot be read or written.
-    pub(super) fn write(folder: &Path, ingredients: Ingredients, done: &Done) -> Result<()> {
+    pub(super) fn write(folder: &Path, provenance: Provenance, done: &Done) -> Result<()> {
         let (mut files, mut bytes) = (BTreeMap::new(), 0);
         for name in &done.files {
             let path = folder.join(name);
             bytes += fs::metadata(&path).at(&path)?.len();
             files.insert(name.clone(), hash_of(path)?);
         }
-        let (hash, result) = (ingredients.hash(), done.result.clone());
-        let record = Self { version: VERSION, hash, ingredients, files, bytes, result };
+        let (hash, result) = (provenance.hash(), done.result.clone());
+        let record = Self { version: VERSION, hash, provenance, files, bytes, result };
         let path = folder.join(FILE);
         let text = serde_json::to_string_pretty(&record).map_err(|e| Error::file(&path, e))?;
         write_atomic(path, |file| writeln!(file, "{text}"))
     }
 
-    /// A file that is no longer what the step wrote.
+    /// A file that is missing or differs from what the step wrote.
     pub fn missing(&self, folder: &Path) -> Option<&str> {
         let changed = |(name, hash): &(&String, &String)| hash_of(folder.join(name)).ok().as_ref() != Some(*hash);
         self.files.iter().find(changed).map(|(name, _)| name.as_str())
     }
 
-    /// Removes what the step wrote when it was recorded, but no longer writes; files that were changed since stay.
+    /// Removes files that the step wrote according to its record but no longer writes; files modified since then stay.
     ///
     /// # Errors
     /// A file that cannot be removed.
@@ -103,13 +104,13 @@ mod tests {
     #[test]
     fn a_record_that_names_files_elsewhere_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
-        let ingredients = Ingredients::default();
+        let provenance = Provenance::default();
         for (name, used) in
             [("net.toml", true), ("images/1.jpg", true), ("../net.toml", false), ("/dev/zero", false), ("", false)]
         {
             let files = BTreeMap::from([(name.to_string(), "sha256:00".to_string())]);
-            let (hash, ingredients) = (ingredients.hash(), ingredients.clone());
-            let record = Record { version: VERSION, hash, ingredients, files, bytes: 0, result: String::new() };
+            let (hash, provenance) = (provenance.hash(), provenance.clone());
+            let record = Record { version: VERSION, hash, provenance, files, bytes: 0, result: String::new() };
             fs::write(folder.path().join(FILE), serde_json::to_string(&record).unwrap()).unwrap();
             match Record::read(folder.path()) {
                 Ok(record) => assert!(used && record.is_some(), "{name}"),

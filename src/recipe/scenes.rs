@@ -1,4 +1,4 @@
-//! `kind = "scenes"`: photos with known boxes, pasted into photos of other things, as `weft data scenes` does it.
+//! `kind = "scenes"`: photos with known boxes, pasted into other photos, like `weft data scenes`.
 
 use super::{Done, Event, Tools, Work, inputs};
 use crate::Result;
@@ -6,7 +6,7 @@ use crate::data::scenes::{BOXES, Config, write};
 use crate::data::{Problems, folder};
 use crate::error::At;
 use crate::eval::photos;
-use crate::ingredients::{Fingerprint, Ingredients};
+use crate::provenance::{Fingerprint, Provenance};
 use crate::settings::{limits, within};
 use crate::train::Seed;
 use serde::Deserialize;
@@ -40,11 +40,11 @@ impl Work for Scenes {
         vec![("photos".into(), self.photos.clone()), ("backgrounds".into(), self.backgrounds.clone())]
     }
 
-    fn ingredients(&self) -> Result<Ingredients> {
-        let mut list = Ingredients::default();
+    fn provenance(&self) -> Result<Provenance> {
+        let mut list = Provenance::default();
         inputs::photos(&mut list, &photos::open(&self.photos, None, &mut Problems::new(true))?)?;
         let mut print = Fingerprint::default();
-        // What is passed over there is told by the run.
+        // The run itself reports what is skipped there.
         for photo in folder::photos(&self.backgrounds, &mut Problems::new(false))? {
             print.photo(&photo)?;
         }

@@ -1,12 +1,12 @@
-//! `kind = "svm"`: the linear machines of a model, trained on the faces that it finds; the step's folder becomes the bundle
-//! with them.
+//! `kind = "svm"`: the linear SVMs of a model, trained on the faces that it finds; the step's folder becomes the bundle with
+//! them.
 
 use super::bundle::copy;
 use super::{Done, Event, Tools, Work, inputs};
 use crate::data::celeba::Split;
 use crate::error::At;
-use crate::face::{self, BUNDLE, Faces, Model};
-use crate::ingredients::Ingredients;
+use crate::face::{self, BUNDLE, FaceSamples, Model};
+use crate::provenance::Provenance;
 use crate::settings::within;
 use crate::train::Seed;
 use crate::weights::sweep;
@@ -19,9 +19,9 @@ use std::path::{Path, PathBuf};
 pub struct Svm {
     model: PathBuf,
     data: PathBuf,
-    /// People that no network was trained on.
+    /// Split with people that no network was trained on.
     split: Split,
-    /// The photos are aligned faces: nothing is located.
+    /// Whether the photos are aligned faces: localisation is skipped.
     #[serde(default)]
     aligned: bool,
     #[serde(default = "inputs::seed", deserialize_with = "within::<Seed, _, _>")]
@@ -33,8 +33,8 @@ impl Work for Svm {
         vec![("model".into(), self.model.clone()), ("data".into(), self.data.clone())]
     }
 
-    fn ingredients(&self) -> Result<Ingredients> {
-        let mut list = Ingredients::default();
+    fn provenance(&self) -> Result<Provenance> {
+        let mut list = Provenance::default();
         inputs::model(&mut list, &self.model)?;
         inputs::data(&mut list, &self.data, &[self.split])?;
         list.set("aligned", self.aligned);
@@ -51,7 +51,7 @@ impl Work for Svm {
         }
         files.push(machines.clone());
         sweep(folder, &files.iter().map(String::as_str).collect::<Vec<_>>());
-        // Machines of an earlier ANet may not fit this one.
+        // SVMs of a previous ANet may not fit this one.
         let path = folder.join(&machines);
         if path.exists() {
             std::fs::remove_file(&path).at(&path)?;
@@ -60,8 +60,9 @@ impl Work for Svm {
         let celeba = tools.annotations(&self.data)?;
         let samples = celeba.split(self.split)?;
         celeba.require_identities(&samples, "choosing C on held-out people")?;
-        let faces =
-            Faces::look(&mut model, &samples, self.aligned, false, &mut |done| tools.photos(done, samples.len()))?;
+        let faces = FaceSamples::look(&mut model, &samples, self.aligned, false, &mut |done| {
+            tools.photos(done, samples.len())
+        })?;
         (tools.tell)(Event::Skipped(&faces.unreadable));
         let (without, names) = (faces.without, &celeba.attribute_names);
         let (machines, report) =

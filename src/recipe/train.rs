@@ -1,11 +1,11 @@
-//! `kind = "train"`: one run from a training file, whose values `set` may change. The folder of the step is its output.
+//! `kind = "train"`: one run from a training file, whose values can be overridden by `set`. The step's folder is its output.
 
-use super::file::Place;
+use super::file::KeyPath;
 use super::{Done, Event, Tools, Work};
 use crate::Result;
 use crate::error::At;
-use crate::ingredients::Ingredients;
 use crate::lock::Lock;
+use crate::provenance::Provenance;
 use crate::settings::{Change, Mistake};
 use crate::train::{self, CHECKPOINT, Config};
 use serde::Deserialize;
@@ -24,7 +24,7 @@ pub struct Train {
     config: Config,
 }
 
-/// Nests the dotted keys of a step's `set`, so that changes replace what stands there.
+/// Nests the dotted keys of a step's `set`, so that changes replace existing values.
 pub fn nest(step: &mut Table) {
     if let Some(Value::Table(set)) = step.get_mut("set") {
         let mut nested = Table::new();
@@ -34,7 +34,7 @@ pub fn nest(step: &mut Table) {
     }
 }
 
-/// Sends changes of keys that a training step does not have to its `set`.
+/// Redirects changes of keys that a training step does not have to its `set`.
 pub fn into_file(changes: &mut [Change]) {
     for change in changes.iter_mut().filter(|change| !["file", "set"].contains(&change.keys[0].as_str())) {
         change.keys.insert(0, "set".into());
@@ -43,8 +43,8 @@ pub fn into_file(changes: &mut [Change]) {
 
 impl Train {
     /// # Errors
-    /// As [`Config::load`]; an output of its own.
-    pub fn load(keys: Keys, folder: &Path, place: Place<'_>) -> Result<Self> {
+    /// Any error of [`Config::load`]; an output of its own.
+    pub fn load(keys: Keys, folder: &Path, place: KeyPath<'_>) -> Result<Self> {
         if keys.set.contains_key("output") {
             return Err(place.error(&Mistake::at("set.output", "is the step's own folder; remove it")));
         }
@@ -61,14 +61,14 @@ impl Work for Train {
         self.config.reads().into_iter().map(|(key, path)| (key.to_string(), path.to_path_buf())).collect()
     }
 
-    fn ingredients(&self) -> Result<Ingredients> {
-        train::ingredients(&self.config)
+    fn provenance(&self) -> Result<Provenance> {
+        train::provenance(&self.config)
     }
 
     fn run(&self, folder: &Path, tools: &mut Tools<'_>) -> Result<Done> {
         let checkpoint = folder.join(CHECKPOINT);
-        if checkpoint.exists() && train::made_of(&checkpoint)? != self.ingredients()? {
-            // Not from under a run at work.
+        if checkpoint.exists() && train::provenance_of(&checkpoint)? != self.provenance()? {
+            // Not while a run is using it.
             drop(Lock::take(folder, "a recipe")?);
             let to = free_name(folder);
             std::fs::rename(folder, &to).at(folder)?;
@@ -96,7 +96,7 @@ impl Work for Train {
     }
 }
 
-/// `folder.1`, or the first number that is free.
+/// `folder.1`, or the first such name that is free.
 fn free_name(folder: &Path) -> PathBuf {
     let name = |number: usize| {
         let mut name = folder.file_name().unwrap_or_default().to_os_string();

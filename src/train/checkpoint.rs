@@ -1,9 +1,9 @@
 //! The state of a run in one file: parameters, momentum and a few numbers. Everything else (order of the photos, crops,
-//! masks, learning rate) is a function of the seed and the step, so a resumed run goes on as if it had never stopped.
+//! masks, learning rate) is a function of the seed and the step, so a resumed run continues as if it had never stopped.
 
 use super::Validation;
-use crate::ingredients::Ingredients;
 use crate::net::Net;
+use crate::provenance::Provenance;
 use crate::weights::{Dtype, Named, TensorFile};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -14,20 +14,20 @@ pub const FILE: &str = "checkpoint.safetensors";
 const STATE: &str = "weft.training";
 const MOMENTUM: &str = "momentum.";
 
-/// Where a run stands.
+/// The progress of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// Steps done.
+    /// Completed steps.
     pub step: usize,
-    /// What must not change between stop and resume.
-    pub run: Ingredients,
-    /// Sum and number of the losses since the last line of the log.
+    /// What must not change between interruption and resumption.
+    pub run: Provenance,
+    /// Sum and number of the losses since the last log line.
     pub losses: (f64, usize),
-    /// Least validation loss so far.
+    /// Lowest validation loss so far.
     pub best: Option<f64>,
-    /// The last look at the validation split.
+    /// The last validation.
     pub validation: Option<Validation>,
-    /// Threads that computed the last step, on the CPU: sums are split by their number, which shows in the last bits. 0 if unknown.
+    /// Threads that computed the last step, on the CPU: it determines the order of sums and so the last bits. 0 if unknown.
     #[serde(default)]
     pub threads: usize,
 }
@@ -35,7 +35,7 @@ pub struct State {
 /// Writes a checkpoint, atomically.
 ///
 /// # Errors
-/// A file that cannot be written; the one before is still there then.
+/// A file that cannot be written; the previous one is then intact.
 pub fn save(path: &Path, net: &Net, parameters: &[f32], momentum: &[f32], state: &State) -> Result<()> {
     let (weights, momentum) = (net.named(parameters), net.named(momentum));
     let names: Vec<String> = momentum.iter().map(|t| format!("{MOMENTUM}{}", t.name)).collect();
@@ -56,11 +56,11 @@ pub fn save(path: &Path, net: &Net, parameters: &[f32], momentum: &[f32], state:
     crate::weights::write(path, &tensors, &[(STATE.to_string(), state)])
 }
 
-/// What the run of a checkpoint is made of.
+/// Provenance of the run of a checkpoint.
 ///
 /// # Errors
-/// A file that is unreadable, cut short, or no checkpoint.
-pub fn made_of(path: &Path) -> Result<Ingredients> {
+/// A file that is unreadable, truncated, or not a checkpoint.
+pub fn provenance_of(path: &Path) -> Result<Provenance> {
     Ok(open(path)?.1.run)
 }
 
@@ -74,11 +74,11 @@ fn open(path: &Path) -> Result<(TensorFile, State)> {
     Ok((file, state))
 }
 
-/// Reads a checkpoint of a run made of `run` into parameters and momentum.
+/// Reads a checkpoint of a run with provenance `run` into parameters and momentum.
 ///
 /// # Errors
-/// As [`made_of`]; a checkpoint of another run, which names what differs; tensors that are missing or do not fit.
-pub fn load(path: &Path, net: &Net, run: &Ingredients, parameters: &mut [f32], momentum: &mut [f32]) -> Result<State> {
+/// As [`provenance_of`]; a checkpoint of another run, with the differences; tensors that are missing or do not fit.
+pub fn load(path: &Path, net: &Net, run: &Provenance, parameters: &mut [f32], momentum: &mut [f32]) -> Result<State> {
     let (file, state) = open(path)?;
     let differences = state.run.differences(run);
     if !differences.is_empty() {

@@ -1,4 +1,4 @@
-//! A training file: one TOML per run. Paths in it are relative to the directory that the command runs in.
+//! A training file: one TOML file per run. Paths in it are relative to the directory in which the command runs.
 
 use super::{Change, Schedule};
 use crate::Result;
@@ -11,29 +11,29 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 limits! {
-    /// As large as TOML's integers become.
+    /// The largest TOML integer.
     Seed: u64 = 0, i64::MAX as u64;
-    /// Samples of a step, or of an identity in it.
+    /// Samples per step, or per identity in a step.
     Samples: usize = 1, 1 << 16;
-    /// Epochs of a run, or from one event of it to the next.
+    /// Epochs of a run, or between two events of it.
     Epochs: usize = 1, 1_000_000;
     Steps: usize = 1, 1_000_000_000;
     /// Photos.
     Count: usize = 1, 1_000_000_000;
-    /// The rate of dropout, or how far a crop moves: a share below 1.
+    /// The dropout rate, or the shift of a crop: a fraction below 1.
     Part: f32 = 0.0, 0.99;
-    /// A share of samples.
+    /// A fraction of samples.
     Share: f32 = 0.0, 1.0;
-    /// The weight of a loss beside another.
+    /// The weight of a loss relative to another.
     Weight: f32 = 0.0, 1000.0;
     Tags: usize = 1, 1 << 16;
-    /// A side of a photo that samples are cut out of, in pixels.
+    /// A side of a photo that samples are cut from, in pixels.
     Pixels: usize = 1, 4096;
-    /// A side of a pasted photo as a share of the input.
+    /// A side of a pasted photo as a fraction of the input.
     Scale: f32 = 0.01, 8.0;
 }
 
-/// The four stages of the paper's training (sections 2.1 and 2.2), and what each learns from.
+/// The four stages of the paper's training (sections 2.1 and 2.2), and the targets of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
@@ -48,7 +48,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// As in training files.
+    /// The name in training files.
     pub fn name(self) -> &'static str {
         match self {
             Self::PretrainObjects => "pretrain-objects",
@@ -58,31 +58,31 @@ impl Stage {
         }
     }
 
-    /// Whether tags are what is learned, and measured on the validation split.
+    /// Whether the targets are tags, which are then measured on the validation split.
     pub(super) fn has_tags(self) -> bool {
         matches!(self, Self::FinetuneLnet | Self::FinetuneAttributes)
     }
 }
 
-/// A training file. Written out, it has what shapes the result: no paths, whose content counts instead.
+/// A training file. Serialised, it contains what determines the result: no paths, since their content is hashed separately.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// What is trained.
     pub stage: Stage,
-    /// Network description without a head; the stage puts one on top.
+    /// Network description without a head, which the stage adds.
     #[serde(skip_serializing)]
     pub net: PathBuf,
     /// Folder of the run: weights, checkpoint, log.
     #[serde(skip_serializing)]
     pub output: PathBuf,
-    /// Weights to start from; layers that they lack (a head of another stage) start from random ones.
+    /// Initial weights; layers that are missing there (the head, from another stage) are initialised randomly.
     #[serde(skip_serializing)]
     pub init: Option<PathBuf>,
     /// Equal seeds give equal runs.
     #[serde(default = "one", deserialize_with = "within::<Seed, _, _>")]
     pub seed: u64,
-    /// Samples of a step.
+    /// Samples per step.
     #[serde(deserialize_with = "within::<Samples, _, _>")]
     pub batch: usize,
     /// Passes over all training photos.
@@ -91,16 +91,16 @@ pub struct Config {
     /// Dropout on the input and on the output of the net's last layer.
     #[serde(default, deserialize_with = "within::<Part, _, _>")]
     pub dropout: [f32; 2],
-    /// Weight of the similarity loss beside the softmax (`pretrain-identities`); 0 leaves it out.
+    /// Weight of the similarity loss relative to the softmax (`pretrain-identities`); 0 disables it.
     #[serde(default, deserialize_with = "within::<Weight, _, _>")]
     pub similarity: f32,
-    /// Batches hold this many samples of each of `batch / per_identity` identities (`pretrain-identities`).
+    /// Batches contain this number of samples of each of `batch / per_identity` identities (`pretrain-identities`).
     #[serde(default = "two", deserialize_with = "within::<Samples, _, _>")]
     pub per_identity: usize,
     /// Sharpness of the log-sum-exp over the map (`finetune-lnet`).
     #[serde(default = "four", deserialize_with = "within::<Sharpness, _, _>")]
     pub sharpness: f32,
-    /// Epochs between two looks at the validation split; the last epoch is always looked at.
+    /// Epochs between two validations; the last epoch is always validated.
     #[serde(default = "usize_one", skip_serializing, deserialize_with = "within::<Epochs, _, _>")]
     pub validate_every: usize,
     /// Steps between two checkpoints.
@@ -108,10 +108,10 @@ pub struct Config {
     pub checkpoint_every: usize,
     /// Photos and their tags.
     pub data: Data,
-    /// What of a photo a sample shows.
+    /// How samples are cut from photos.
     #[serde(serialize_with = "tagged")]
     pub view: View,
-    /// Momentum, weight decay and the like.
+    /// Momentum, weight decay and related settings.
     #[serde(default)]
     pub optimizer: SgdConfig,
     /// The learning rate.
@@ -119,30 +119,30 @@ pub struct Config {
     pub schedule: Schedule,
 }
 
-/// `[data]`: what to learn from.
+/// `[data]`: the training data.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// CelebA's folder; for `pretrain-objects` a folder with one folder per class.
+    /// CelebA's folder; for `pretrain-objects` a folder with one sub-folder per class.
     #[serde(skip_serializing)]
     pub root: PathBuf,
     /// Splits of CelebA to train on.
     #[serde(default = "train_split")]
     pub splits: Vec<Split>,
-    /// Split of CelebA to measure on.
+    /// Split of CelebA to validate on.
     pub validation: Option<Split>,
-    /// Face regions: a box file; without it, or for photos not in it, the whole photo is the region.
+    /// Face regions: a box file; without it, or for photos not in it, the region is the whole photo.
     #[serde(skip_serializing)]
     pub boxes: Option<PathBuf>,
-    /// People who must stay unseen: photos of theirs are left out, among pasted faces too.
+    /// Excluded identities: their photos are left out, also among pasted faces.
     pub exclude: Option<Exclude>,
-    /// Learn this many of the attributes only, the first ones (paper, Fig. 7(d)).
+    /// Learn only the first attributes, this many (paper, Fig. 7(d)).
     #[serde(default, deserialize_with = "within::<Tags, _, _>")]
     pub attributes: Option<usize>,
-    /// At most this many photos, the first ones.
+    /// Use at most this many photos, the first ones.
     #[serde(default, deserialize_with = "within::<Count, _, _>")]
     pub limit: Option<usize>,
-    /// Stop at the first bad line or missing photo of the annotations instead of reporting and skipping it.
+    /// Stop at the first invalid line or missing photo of the annotations instead of reporting and skipping it.
     #[serde(default, skip_serializing)]
     pub strict: bool,
 }
@@ -165,14 +165,14 @@ pub enum View {
         /// Height and width of the frame.
         #[serde(deserialize_with = "within::<Pixels, _, _>")]
         size: [usize; 2],
-        /// The crop grows or shrinks by up to this share.
+        /// Scale jitter: the crop is enlarged or reduced by up to this fraction.
         #[serde(default, deserialize_with = "within::<Part, _, _>")]
         scale: f32,
-        /// And moves by up to this share of its side beyond the frame.
+        /// Shift: the crop moves by up to this fraction of its side beyond the frame.
         #[serde(default, deserialize_with = "within::<Part, _, _>")]
         shift: f32,
     },
-    /// The photo, scaled to this shorter side; the centre and the four corners, and their mirror images.
+    /// The photo, scaled to this shorter side; the centre and corner crops, and their mirror images.
     TenCrop {
         /// Shorter side of the photo, in pixels.
         #[serde(deserialize_with = "within::<Pixels, _, _>")]
@@ -183,25 +183,25 @@ pub enum View {
         /// An image folder without the subject.
         #[serde(skip_serializing)]
         backgrounds: PathBuf,
-        /// Aligned faces in CelebA's layout that stand in for photos.
+        /// Aligned faces in CelebA's layout that are used instead of photos.
         #[serde(skip_serializing)]
         faces: Option<PathBuf>,
-        /// Share of samples made of `faces`.
+        /// Fraction of samples with one of `faces`.
         #[serde(default, deserialize_with = "within::<Share, _, _>")]
         face_share: f32,
-        /// Share of samples without the subject, and so without a tag: a background, every other time with another one
-        /// pasted on it.
+        /// Fraction of samples without the subject, and therefore without a tag: a background, every other time with another one
+        /// pasted onto it.
         #[serde(default, deserialize_with = "within::<Share, _, _>")]
         empty_share: f32,
-        /// Share of samples with one of `faces` that is larger or smaller than `face_scale` allows, by a factor from 1.3
-        /// to 3: no tag either, so that the net responds to faces of one size.
+        /// Fraction of samples with one of `faces` that is larger or smaller than `face_scale` allows, by a factor from 1.3
+        /// to 3: also without a tag, so that the net responds to faces of one size.
         #[serde(default, deserialize_with = "within::<Share, _, _>")]
         other_size_share: f32,
-        /// Share of all samples without colour, so that the net knows faces in black-and-white photos, too. Not told where it
-        /// is 0, as runs were made before there was such a share.
+        /// Fraction of all samples in greyscale, so that the net recognises faces in black-and-white photos as well. Omitted from
+        /// the provenance if 0, for compatibility with runs made before the setting existed.
         #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "within::<Share, _, _>")]
         grey_share: f32,
-        /// Least and greatest longer side of a photo, as a share of the input.
+        /// Minimum and maximum longer side of a photo, as a fraction of the input.
         #[serde(deserialize_with = "within::<Scale, _, _>")]
         photo_scale: [f32; 2],
         /// The same for `faces`.
@@ -237,16 +237,16 @@ fn train_split() -> Vec<Split> {
 }
 
 impl Config {
-    /// Reads a training file; each of `changes` is a `key=value` that replaces one of its values, as in
+    /// Reads a training file; each of `changes` is a `key=value` that replaces one of its values, for example
     /// `schedule.rate=0.01`.
     ///
     /// # Errors
-    /// An unreadable file, broken TOML (with its line), unknown or missing keys, values out of range.
+    /// An unreadable file, invalid TOML (with its line), unknown or missing keys, values out of range.
     pub fn load(path: impl AsRef<Path>, changes: &[String]) -> Result<Self> {
         Self::load_changed(path, &changes.iter().map(|change| Change::parse(change)).collect::<Result<Vec<_>>>()?)
     }
 
-    /// The same with changes that are parsed already.
+    /// The same with changes that are already parsed.
     ///
     /// # Errors
     /// As [`Self::load`].
@@ -274,7 +274,7 @@ impl Config {
         paths.into_iter().filter_map(|(key, path)| Some((key, path?.as_path()))).collect()
     }
 
-    /// What no number says by itself.
+    /// Checks that involve several values.
     fn check(&self) -> Result<(), Mistake> {
         if self.stage == Stage::PretrainIdentities && !self.batch.is_multiple_of(self.per_identity) {
             let found = format!("{} does not divide the batch of {}", self.per_identity, self.batch);

@@ -1,28 +1,28 @@
-//! What a run's result is made of.
+//! Provenance of a run's result.
 
 use super::config::Config;
 use super::network::Network;
 use super::source::{Item, Source};
 use super::view::Cutter;
 use crate::Result;
-use crate::ingredients::{Fingerprint, Ingredients};
+use crate::provenance::{Fingerprint, Provenance};
 use std::path::Path;
 
-/// Everything that shapes the weights of a run, except the device and its number of threads: all settings but where, when
-/// and how often results are written; the net; the initial weights; the photos with their regions and tags.
+/// Everything that determines the weights of a run, except the device and its number of threads: all settings except where,
+/// when and how often results are written; the net; the initial weights; the photos with their regions and tags.
 ///
 /// # Errors
 /// As [`super::run`] before its first step.
-pub fn ingredients(config: &Config) -> Result<Ingredients> {
+pub fn provenance(config: &Config) -> Result<Provenance> {
     let source = Source::open(config)?;
     let network = Network::new(config, &source)?;
     let cutter = Cutter::new(config, &source, &network.net.spec)?;
     list(config, &source, &network, &cutter)
 }
 
-/// The same from what is open already.
-pub(super) fn list(config: &Config, source: &Source, network: &Network, cutter: &Cutter) -> Result<Ingredients> {
-    let mut list = Ingredients::default();
+/// The same from inputs that are already open.
+pub(super) fn list(config: &Config, source: &Source, network: &Network, cutter: &Cutter) -> Result<Provenance> {
+    let mut list = Provenance::default();
     list.settings(config)?;
     let mut net = Fingerprint::default();
     net.text(&network.trained.to_toml());

@@ -1,8 +1,8 @@
-//! Training: a file describes a run; a run is a loop of steps that any moment may interrupt.
+//! Training: a file describes a run; a run is a loop of steps that can be interrupted at any moment.
 //!
-//! The way of a sample: [`source`] lists photos with their tags, `sampler` chooses those of a step, `view` cuts a crop
-//! out of each on worker threads, `run` takes the batch through the net of `network` on a [`Trainer`], whose optimizer moves
-//! the parameters at the rate of the [`Schedule`].
+//! Data flow: [`source`] lists photos with their tags, `sampler` selects those of a step, `view` cuts a crop out of each on
+//! worker threads, `run` passes the batch through the net of `network` on a [`Trainer`], whose optimizer updates the
+//! parameters at the learning rate of the [`Schedule`].
 
 #[cfg(feature = "face")]
 mod checkpoint;
@@ -26,12 +26,12 @@ mod view;
 
 #[cfg(feature = "face")]
 #[doc(hidden)]
-pub use checkpoint::{FILE as CHECKPOINT, State, load as load_checkpoint, made_of, save as save_checkpoint};
+pub use checkpoint::{FILE as CHECKPOINT, State, load as load_checkpoint, provenance_of, save as save_checkpoint};
 #[cfg(feature = "face")]
 pub use config::{Config, Count, Data, Seed, Stage, View};
 #[cfg(feature = "face")]
 #[doc(hidden)]
-pub use listing::ingredients;
+pub use listing::provenance;
 #[cfg(feature = "face")]
 #[doc(hidden)]
 pub use network::{HEAD, Network};

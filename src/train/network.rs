@@ -1,4 +1,4 @@
-//! The net of a run: the described net, dropout around its last layer, and the head and losses of the stage on top.
+//! The net of a run: the given net, dropout around its last layer, and the stage's head and losses on top.
 
 use super::config::{Config, Stage};
 use super::source::Source;
@@ -15,15 +15,15 @@ pub const HEAD: &str = "head";
 pub struct Network {
     /// With head, dropout and losses.
     pub net: Arc<Net>,
-    /// The layer with a score per class or tag.
+    /// The layer with one score per class or tag.
     pub scores: usize,
-    /// The net with its head, but without dropout and losses: what runs after training.
+    /// The net with its head, but without dropout and losses: the net that is used after training.
     pub trained: Spec,
 }
 
 impl Network {
     /// # Errors
-    /// A net that cannot be read or bound, one that ends in a loss, or one whose head has no place.
+    /// A net that cannot be read or bound, one that ends in a loss, or one to which the head cannot be attached.
     pub fn new(config: &Config, source: &Source) -> Result<Self> {
         let base = Spec::load(shipped::Source::net(&config.net))?;
         let bound = Net::new(base.clone())?;
@@ -59,7 +59,7 @@ impl Network {
         if before > 0.0 {
             let last = spec.layers.len() - 1;
             let mut layer = dropout("dropout_before", before)?;
-            // The last layer reads what it read, through the dropout.
+            // The last layer reads its previous input, through the dropout.
             layer.from = spec.layers[last].from.take();
             if layer.from.as_ref().is_some_and(|from| from.len() > 1) {
                 return Err(Error::new("dropout", format!("layer {features} reads several layers"))

@@ -1,4 +1,4 @@
-//! The loop: batches from worker threads, forward, backward, step; log, validation, weights, checkpoints.
+//! The training loop: batches from worker threads, forward, backward, step; log, validation, weights, checkpoints.
 
 use super::Trainer;
 use super::checkpoint::{self, State};
@@ -28,85 +28,85 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Steps that one line of the log sums up.
+/// Steps summarised by one log line.
 const LOG_STEPS: usize = 20;
-/// Batches that wait for the loop.
+/// Batches that are prefetched for the loop.
 const AHEAD: usize = 4;
 
-/// What a run tells while it works.
+/// Progress events of a run.
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
     /// Once, before the first step.
     Start {
         /// Steps of the whole run.
         steps: usize,
-        /// Steps already done.
+        /// Steps completed before.
         first: usize,
         /// Training photos.
         photos: usize,
         /// Parameters of the net.
         parameters: usize,
-        /// Photos and lines passed over.
+        /// Skipped photos and lines.
         skipped: &'a [Error],
-        /// Tensors that the given weights lack.
+        /// Tensors that are missing from the initial weights.
         fresh: &'a [String],
-        /// Threads of the run before and of this one, if they differ: the result is then the same only up to rounding.
+        /// Threads of the previous run and of this one, if they differ: results are then equal only up to rounding.
         threads: Option<[usize; 2]>,
     },
     /// After each step.
     Step {
-        /// Steps done.
+        /// Completed steps.
         step: usize,
-        /// Passes over all photos done.
+        /// Completed passes over all photos.
         epoch: f64,
         /// Loss of the step's batch.
         loss: f32,
         /// Learning rate of the step.
         rate: f32,
     },
-    /// While photos of the validation split are looked at.
+    /// During validation.
     Looking {
-        /// Photos done.
+        /// Photos completed.
         done: usize,
-        /// Photos held out.
+        /// Photos of the validation split.
         of: usize,
     },
-    /// After a look at the validation split.
+    /// After a validation.
     Validation {
-        /// Steps done.
+        /// Completed steps.
         step: usize,
-        /// What was measured.
+        /// The results.
         validation: Validation,
     },
 }
 
-/// Figures over the validation split.
+/// Metrics over the validation split.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
     /// Mean loss per value.
     pub loss: f64,
-    /// Of the tags.
+    /// Accuracy of the tags.
     pub means: Means,
 }
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// Steps done.
+    /// Completed steps.
     pub steps: usize,
-    /// Steps of the whole run: more than `steps` if it was stopped.
+    /// Steps of the whole run: greater than `steps` if it was stopped.
     pub of: usize,
-    /// The last look at the validation split.
+    /// The last validation.
     pub validation: Option<Validation>,
     /// Weights after the last step; absent if the run was stopped.
     pub weights: Option<PathBuf>,
-    /// Weights of the least validation loss so far.
+    /// Weights of the lowest validation loss so far.
     pub best: Option<PathBuf>,
     /// Time that this call took.
     pub seconds: f64,
 }
 
-/// Files of a run's folder.
+/// Files in a run's folder.
 const NET: &str = "net.toml";
 const LAST: &str = "last.safetensors";
 const BEST: &str = "best.safetensors";
@@ -119,15 +119,16 @@ struct Batch {
     tags: Vec<f32>,
 }
 
-/// Runs a training file on `device`. With `resume`, goes on from the checkpoint in its folder, if there is one. Stops after a step
-/// once `stop` is set, with a checkpoint.
+/// Runs a training file on `device`. With `resume`, continues from the checkpoint in its folder, if there is one. Once `stop` is
+/// set, stops after the current step, with a checkpoint.
 ///
-/// The folder gets `net.toml` (the net with its head), `last.safetensors`, `best.safetensors` (least validation loss, if
+/// The folder gets `net.toml` (the net with its head), `last.safetensors`, `best.safetensors` (lowest validation loss, if
 /// there is a validation split), `checkpoint.safetensors` and `log.csv`.
 ///
 /// # Errors
-/// Data, net or initial weights that cannot be read or do not fit; a folder with another run's results, or in which another
-/// process works; a result that would replace a file that the run reads; a photo that cannot be read; a loss that is not finite; a file that cannot be written.
+/// Data, net or initial weights that cannot be read or do not fit; a folder with results of another run, or in use by another
+/// process; a result that would replace a file that the run reads; an unreadable photo; a loss that is not finite; a file
+/// that cannot be written.
 pub fn run(
     config: &Config,
     device: &Device,
@@ -155,7 +156,7 @@ pub fn run(
     for file in files {
         keep_inputs("output", config.output.join(file), config.reads().iter().map(|(_, path)| path))?;
     }
-    // Held until the run is over, so before anything in the folder is looked at.
+    // Held until the run is over, so acquired before anything in the folder is read.
     let _lock = Lock::take(&config.output, &format!("a training run, {}", config.stage.name()))?;
     let checkpoint = config.output.join(checkpoint::FILE);
     let run = listing::list(config, &source, &network, &cutter)?;
@@ -253,8 +254,8 @@ pub fn run(
     Ok(Outcome { steps: state.step, of: steps, validation: state.validation, weights, best, seconds })
 }
 
-/// Reads the layers that file and net share; names those that start from random weights. A head of another shape is
-/// that of another task and starts anew.
+/// Reads the layers that file and net share; returns the names of those that start from random weights. A head of another
+/// shape belongs to another task and is initialised randomly.
 fn read_init(net: &Net, path: &std::path::Path, parameters: &mut [f32]) -> Result<Vec<String>> {
     let file = TensorFile::open(path)?;
     let mut fresh = Vec::new();
@@ -285,7 +286,7 @@ fn mask_seed(seed: u64, step: usize) -> u64 {
     (u64::from(rng.word()) << 32) | u64::from(rng.word())
 }
 
-/// The batches of `steps`, made ahead of the loop on another thread per four of the machine's.
+/// The batches of `steps`, prepared ahead of the loop, by one worker per four threads of rayon's pool.
 fn batches(
     config: &Config,
     cutter: Arc<Cutter>,
@@ -319,7 +320,7 @@ fn batches(
     })
 }
 
-/// Scores of the fixed views of each photo, averaged, against its tags.
+/// Scores of each photo averaged over its fixed views, compared with its tags.
 fn validate(
     network: &Network,
     parameters: &Parameters,
@@ -363,7 +364,7 @@ fn validate(
     Ok(Validation { loss, means: metrics::means(&metrics::accuracies(tags, &scores, &truth)) })
 }
 
-/// `log.csv`: a line per [`LOG_STEPS`] steps, and one per validation.
+/// `log.csv`: one line per [`LOG_STEPS`] steps, and one per validation.
 struct Log {
     path: PathBuf,
     file: std::fs::File,
@@ -372,11 +373,11 @@ struct Log {
 impl Log {
     const HEADER: [&str; 7] = ["step", "epoch", "rate", "loss", "validation_loss", "accuracy", "balanced_accuracy"];
 
-    /// Keeps the whole lines up to `step` of a log that is there.
+    /// Truncates an existing log after the complete lines up to `step`.
     fn open(path: PathBuf, step: usize) -> Result<Self> {
         let mut text = format!("{}\n", table::line(Self::HEADER));
         if let Ok(mut old) = std::fs::read(&path) {
-            // A last line without an end was being written when the run died.
+            // A last line without a line break was being written when the run was killed.
             old.truncate(old.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
             for row in Table::new(&path, old)?.rows().flatten().skip(1) {
                 let done = row.fields[0].parse::<usize>();
@@ -407,7 +408,7 @@ impl Log {
         writeln!(self.file, "{}", table::line(row)).at(&self.path)
     }
 
-    /// Makes all lines durable: a checkpoint must not outlive the lines before it.
+    /// Flushes all lines to disk: a checkpoint must not outlive the lines before it.
     fn flush(&self) -> Result<()> {
         self.file.sync_data().at(&self.path)
     }

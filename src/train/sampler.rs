@@ -1,4 +1,4 @@
-//! Which photos a step sees. A pure function of the seed and the step's number: a resumed run needs no sampler state.
+//! The photos of each step: a pure function of the seed and the step's number, so a resumed run needs no sampler state.
 
 use super::config::{Config, Stage};
 use super::source::Item;
@@ -6,20 +6,20 @@ use crate::rng::Rng;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Streams of a run's seed; the number of a sample, an epoch or a step is in the lower bits.
+/// Streams of a run's seed; the lower bits hold the number of a sample, an epoch or a step.
 pub const SAMPLES: u64 = 1 << 48;
 const EPOCHS: u64 = 2 << 48;
 pub const MASKS: u64 = 3 << 48;
 
-/// The order in which photos are seen.
+/// The order of the photos.
 #[derive(Debug)]
 pub struct Sampler {
     seed: u64,
     batch: usize,
     items: usize,
-    /// By identity, if batches are made of identities: the numbers of its photos.
+    /// For batches composed by identity: the indices of each identity's photos.
     identities: Option<(usize, Vec<Vec<usize>>)>,
-    /// The epoch last asked for, and its order.
+    /// The most recently used epoch, and its order.
     epoch: Mutex<(usize, Vec<usize>)>,
 }
 
@@ -34,7 +34,7 @@ impl Sampler {
         Self { seed: config.seed, batch: config.batch, items: items.len(), identities, epoch }
     }
 
-    /// Steps of an epoch; photos that do not fill a last batch wait for the next epoch's order.
+    /// Steps per epoch; photos that do not fill a last batch are left to the next epoch's order.
     pub fn steps(&self) -> usize {
         self.items / self.batch
     }
@@ -56,8 +56,8 @@ impl Sampler {
             rng.shuffle(&mut order);
             return order;
         };
-        // Each identity's photos are dealt out in groups; one that lacks some for its last group repeats its own. Rounds
-        // over all identities keep the identities of a batch different.
+        // Each identity's photos are dealt into groups; an identity that lacks some for its last group repeats its own. Rounds
+        // over all identities keep the identities of a batch distinct.
         let mut rounds: Vec<Vec<Vec<usize>>> = Vec::new();
         for photos in identities {
             let mut photos = photos.clone();
@@ -75,8 +75,8 @@ impl Sampler {
             rng.shuffle(&mut round);
             order.extend(round.into_iter().flatten());
         }
-        // A round's end and the next one's beginning may share a batch, so batches are taken in random order, and those
-        // beyond an epoch's steps are left out.
+        // The end of a round and the beginning of the next may share a batch, so batches are taken in random order, and those
+        // beyond an epoch's steps are dropped.
         let mut batches: Vec<Vec<usize>> = order.chunks_exact(self.batch).map(<[usize]>::to_vec).collect();
         rng.shuffle(&mut batches);
         let mut order: Vec<usize> = batches.into_iter().flatten().collect();

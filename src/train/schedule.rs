@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
 
 limits! {
-    /// A learning rate, and one that is not moved by.
+    /// A learning rate that must not be 0, and one that may be.
     Rate: f64 = 1e-12, 1000.0;
     LastRate: f64 = 0.0, 1000.0;
-    /// A share of all steps.
+    /// A fraction of all steps.
     Warmup: f64 = 0.0, 0.99;
-    /// What a rate is multiplied by.
+    /// A factor of the learning rate.
     Factor: f64 = 1e-6, 1.0;
     /// A number of epochs.
     Every: f64 = 1e-3, 1e6;
@@ -22,35 +22,35 @@ limits! {
 pub enum Schedule {
     /// `rate`, multiplied by `factor` after every `every` epochs.
     Step {
-        /// The first learning rate.
+        /// The initial learning rate.
         #[serde(deserialize_with = "within::<Rate, _, _>")]
         rate: f64,
-        /// What the rate is multiplied by...
+        /// The factor of the learning rate...
         #[serde(deserialize_with = "within::<Factor, _, _>")]
         factor: f64,
-        /// ...each time after this many epochs.
+        /// ...applied each time after this many epochs.
         #[serde(deserialize_with = "within::<Every, _, _>")]
         every: f64,
     },
-    /// From `rate` to `last` along half a cosine, after a linear rise over the first `warmup` share.
+    /// From `rate` to `last` along half a cosine, after a linear warm-up over the first `warmup` fraction of the steps.
     Cosine {
-        /// The first learning rate.
+        /// The peak learning rate.
         #[serde(deserialize_with = "within::<Rate, _, _>")]
         rate: f64,
-        /// The last learning rate.
+        /// The final learning rate.
         #[serde(default, deserialize_with = "within::<LastRate, _, _>")]
         last: f64,
-        /// Share of all steps over which the rate rises.
+        /// Fraction of all steps over which the rate rises.
         #[serde(default, deserialize_with = "within::<Warmup, _, _>")]
         warmup: f64,
     },
-    /// Up to `rate` along half a cosine in the first `warmup` share, from `rate / 25`; then down to `rate / 250000`
+    /// Up to `rate` along half a cosine in the first `warmup` fraction, from `rate / 25`; then down to `rate / 250000`
     /// (Smith and Topin, 2017; PyTorch's defaults).
     OneCycle {
-        /// The first learning rate.
+        /// The peak learning rate.
         #[serde(deserialize_with = "within::<Rate, _, _>")]
         rate: f64,
-        /// Share of all steps over which the rate rises.
+        /// Fraction of all steps over which the rate rises.
         #[serde(default = "three_tenths", deserialize_with = "within::<Warmup, _, _>")]
         warmup: f64,
     },
@@ -66,7 +66,7 @@ fn cosine(a: f64, b: f64, t: f64) -> f64 {
 }
 
 impl Schedule {
-    /// The learning rate when the share `t` in [0, 1] of all steps is done, `epochs` being their number in epochs.
+    /// The learning rate at the fraction `t` in [0, 1] of all steps, where `epochs` is the total number of epochs.
     ///
     /// ```
     /// use weft::train::Schedule;
@@ -76,7 +76,7 @@ impl Schedule {
     /// ```
     pub fn rate(&self, t: f64, epochs: f64) -> f32 {
         (match *self {
-            // A step's end may round to just below a whole number of epochs.
+            // The end of a step may round to just below a whole number of epochs.
             Self::Step { rate, factor, every } => rate * factor.powf((t * epochs / every + 1e-9).floor()),
             Self::Cosine { rate, warmup, .. } if t < warmup => rate * t / warmup,
             Self::Cosine { rate, last, warmup } => cosine(rate, last, (t - warmup) / (1.0 - warmup)),

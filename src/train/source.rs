@@ -1,24 +1,24 @@
-//! What a run learns from: the photos, the region of each, its class and its tags.
+//! Training data: the photos, and the region, class and tags of each.
 
 use super::config::{Config, Data, Stage};
 use crate::data::celeba::{CelebA, Sample, Split};
 use crate::data::folder::ImageFolder;
-use crate::data::names::{Found, Names};
+use crate::data::names::{NameMatch, Names};
 use crate::data::photo::Rect;
 use crate::data::{Problems, boxes};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-/// The tag that [`Stage::FinetuneLnet`] adds to those of the data: on every photo, on no background.
+/// The tag that [`Stage::FinetuneLnet`] adds to those of the data: set for every photo, for no background.
 pub const FACE: &str = "Face";
 
-/// One photo to learn from.
+/// One training photo.
 #[derive(Debug, Clone)]
 pub struct Item {
     /// Its file.
     pub photo: PathBuf,
-    /// The part that counts, in pixels of the photo; `None` is all of it.
+    /// The relevant region, in pixels of the photo; `None` is all of it.
     pub region: Option<Rect>,
     /// Class or identity, counted from 0.
     pub class: u32,
@@ -26,20 +26,20 @@ pub struct Item {
     pub tags: Vec<f32>,
 }
 
-/// Everything a run learns from and is measured on.
+/// The training and validation data of a run.
 #[derive(Debug, Default)]
 pub struct Source {
     /// Photos to train on.
     pub train: Vec<Item>,
-    /// Photos held out.
+    /// Held-out photos.
     pub validation: Vec<Item>,
     /// Names of the tags.
     pub tags: Vec<String>,
-    /// Number of different classes in `train`.
+    /// Number of classes in `train`.
     pub classes: usize,
-    /// Lines and photos that were skipped.
+    /// Skipped lines and photos.
     pub problems: Vec<Error>,
-    /// Identities that training must not see.
+    /// Identities that are excluded from training.
     unseen: BTreeSet<u32>,
 }
 
@@ -48,7 +48,7 @@ impl Source {
     ///
     /// # Errors
     /// Unreadable folders or files; no photo, no identity or no tag where the stage needs them; with `strict` the first
-    /// bad line or missing photo.
+    /// invalid line or missing photo.
     pub fn open(config: &Config) -> Result<Self> {
         let mut source = match config.stage {
             Stage::PretrainObjects => Self::objects(&config.data.root)?,
@@ -125,10 +125,10 @@ impl Source {
         Ok(Self { train, validation, tags, problems: problems.list, classes: 0, unseen })
     }
 
-    /// Aligned faces to paste into scenes, with the same tags as `self`, and what was passed over among them.
+    /// Aligned faces to paste into scenes, with the same tags as `self`, and the entries skipped among them.
     ///
     /// # Errors
-    /// As [`CelebA::open`]; attributes that are not those of the photos.
+    /// As [`CelebA::open`]; attributes that differ from those of the photos.
     pub fn pasted_faces(&self, config: &Config, root: &Path) -> Result<(Vec<Item>, Vec<Error>)> {
         let mut celeba = CelebA::open(root, config.data.strict)?;
         celeba.attribute_names.truncate(learned(&config.data));
@@ -143,7 +143,7 @@ impl Source {
         Ok((items, celeba.problems))
     }
 
-    /// Classes of the training photos become 0, 1, 2... in their order.
+    /// Renumbers the classes of the training photos to 0, 1, 2... in order of appearance.
     fn number_classes(&mut self) {
         let numbers: BTreeSet<u32> = self.train.iter().map(|item| item.class).collect();
         let numbers: BTreeMap<u32, u32> = numbers.into_iter().zip(0..).collect();
@@ -154,9 +154,9 @@ impl Source {
     }
 }
 
-/// The samples of some splits, without those of people who must stay unseen.
+/// The samples of the given splits, without those of excluded identities.
 fn among<'a>(celeba: &'a CelebA, splits: &[Split], unseen: &BTreeSet<u32>) -> Result<Vec<&'a Sample>> {
-    // In the order of the list, not split by split.
+    // In list order, not split by split.
     splits.iter().try_for_each(|split| celeba.split(*split).map(drop))?;
     let wanted = |sample: &&Sample| {
         sample.split.is_some_and(|split| splits.contains(&split))
@@ -165,7 +165,7 @@ fn among<'a>(celeba: &'a CelebA, splits: &[Split], unseen: &BTreeSet<u32>) -> Re
     Ok(celeba.samples.iter().filter(wanted).collect())
 }
 
-/// Everybody in some splits.
+/// The identities in the given splits.
 fn identities(root: &Path, splits: &[Split], problems: &mut Problems) -> Result<BTreeSet<u32>> {
     let mut celeba = CelebA::open(root, problems.strict())?;
     problems.list.append(&mut celeba.problems);
@@ -177,7 +177,7 @@ fn identities(root: &Path, splits: &[Split], problems: &mut Problems) -> Result<
     Ok(found)
 }
 
-/// The first box of each photo that a box file lists, by the name that the annotations have for it; `None` if it has none.
+/// The first box of each photo in a box file, by the photo's name in the annotations; `None` if it has none.
 fn regions(file: &Path, celeba: &CelebA, problems: &mut Problems) -> Result<HashMap<String, Option<Rect>>> {
     let rows = boxes::rows(file, &mut Problems::new(true))?;
     let mut first = HashMap::<&str, usize>::new();
@@ -195,11 +195,11 @@ fn regions(file: &Path, celeba: &CelebA, problems: &mut Problems) -> Result<Hash
     for ((name, line, rect), found) in named.into_iter().zip(found) {
         let at_line = |found| Error::new(format_args!("{}:{line}", file.display()), found);
         match found {
-            Found::Photo(number) => {
+            NameMatch::Photo(number) => {
                 regions.entry(celeba.samples[number].name.clone()).or_insert(rect);
             }
-            Found::Unknown => unknown.push((name, line)),
-            Found::Unclear(why) => {
+            NameMatch::Unknown => unknown.push((name, line)),
+            NameMatch::Unclear(why) => {
                 let error = at_line(format!("image {name:?}: {why}"));
                 problems.report(error.advise("write the path as the annotations do"))?;
             }
@@ -213,12 +213,12 @@ fn regions(file: &Path, celeba: &CelebA, problems: &mut Problems) -> Result<Hash
     Ok(regions)
 }
 
-/// How many of the attributes are learned.
+/// Number of attributes that are learned.
 fn learned(data: &Data) -> usize {
     data.attributes.unwrap_or(usize::MAX)
 }
 
-/// A sample with the first `attributes` of its attributes as tags, and the tag of a face where that is one.
+/// A sample with the first `attributes` of its attributes as tags, plus the face tag if used.
 fn item(sample: &Sample, attributes: usize, region: Option<Rect>, stage: Stage) -> Item {
     let known = sample.attributes.iter().take(attributes);
     let mut tags: Vec<f32> = known.map(|present| f32::from(u8::from(*present))).collect();

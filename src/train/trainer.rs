@@ -1,4 +1,4 @@
-//! Training steps, wherever a net runs.
+//! Training steps on any device.
 
 use crate::Result;
 use crate::device::Device;
@@ -7,7 +7,7 @@ use crate::ops::{Mode, Targets};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A net, its parameters and its optimizer on a device. Of a step on a GPU only the loss comes back.
+/// A net, its parameters and its optimizer on a device. On a GPU, a step transfers only the loss back.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -40,17 +40,17 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// From `parameters` (the flat vector of `net`), without momentum, for batches of `batch` samples.
+    /// Starts from `parameters` (the flat vector of `net`), with zero momentum, for batches of `batch` samples.
     ///
     /// # Errors
-    /// A rate factor for a layer that the net does not have; no memory for a batch.
+    /// A rate factor for a layer that the net does not have; out of memory.
     pub fn new(device: &Device, net: Arc<Net>, batch: usize, config: SgdConfig, parameters: Vec<f32>) -> Result<Self> {
         let parameters = Parameters::on(device, &net, parameters)?;
         let session = Session::new(net, &parameters, batch, Purpose::Training)?;
         Ok(Self { optimizer: Sgd::new(&session, config)?, session })
     }
 
-    /// Runs the batch `[n, h, w, c]` forward; the sum of all losses.
+    /// Runs the batch `[n, h, w, c]` forward; returns the sum of all losses.
     ///
     /// # Errors
     /// A batch of another length; targets that do not fit the losses; a launch that failed.
@@ -60,16 +60,16 @@ impl Trainer {
         self.session.loss()
     }
 
-    /// Back from the losses of the forward pass, and a step of the optimizer at learning rate `rate`.
+    /// Runs the backward pass of the last forward pass, and a step of the optimizer at learning rate `rate`.
     ///
     /// # Errors
-    /// No forward pass before; a launch that failed.
+    /// No previous forward pass; a launch that failed.
     pub fn update(&mut self, rate: f32) -> Result<()> {
         self.session.backward(None)?;
         self.optimizer.step(&self.session, rate)
     }
 
-    /// Waits until the device has done everything that was asked of it.
+    /// Waits until the device has finished all submitted work.
     ///
     /// # Errors
     /// A launch that failed.
@@ -77,7 +77,7 @@ impl Trainer {
         self.session.synchronize()
     }
 
-    /// The parameters on their device: they follow the trainer.
+    /// The parameters on their device, updated by the trainer.
     pub fn parameters(&self) -> &Parameters {
         self.session.parameters()
     }
@@ -90,7 +90,7 @@ impl Trainer {
         self.optimizer.momentum()
     }
 
-    /// Goes on from where another trainer of the same net stood.
+    /// Restores the state of another trainer of the same net.
     ///
     /// # Errors
     /// Vectors of another length; a launch that failed.

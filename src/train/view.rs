@@ -1,4 +1,4 @@
-//! From a photo to a sample: where training crops lie, and the fixed views that scores are averaged over.
+//! From a photo to a sample: the position of training crops, and the fixed views that scores are averaged over.
 
 use super::Config;
 use super::config::View;
@@ -12,7 +12,7 @@ use crate::rng::Rng;
 use crate::{Error, Result};
 use std::path::PathBuf;
 
-/// Draws samples of one size.
+/// Generates samples of one size.
 #[derive(Debug)]
 pub struct Cutter {
     view: View,
@@ -22,25 +22,25 @@ pub struct Cutter {
     scene: Scene,
 }
 
-/// What scenes are made of.
+/// The parts of a scene.
 #[derive(Debug, Default)]
 struct Scene {
     backgrounds: Vec<PathBuf>,
     faces: Vec<Item>,
-    /// What was passed over in the folders of both.
+    /// Entries skipped in the folders of both.
     problems: Vec<Error>,
 }
 
-/// Greatest share of a pasted photo's side over which it fades into the background.
+/// Largest fraction of a pasted photo's side over which it fades into the background.
 const FADE: f32 = 0.08;
-/// Factors between a face of another size and the nearest size that counts.
+/// Scale factors between a face counted as a negative because of its size and the nearest accepted size.
 const OTHER_SIZE: [f32; 2] = [1.3, 3.0];
 
 impl Cutter {
-    /// For samples of the input of `net`.
+    /// For samples of the input size of `net`.
     ///
     /// # Errors
-    /// A frame that is smaller than the input; folders of the scene that cannot be read.
+    /// A frame that is smaller than the input; unreadable folders of the scene.
     pub fn new(config: &Config, source: &Source, net: &Spec) -> Result<Self> {
         let (input, normalise) = (net.input, net.normalise);
         if input.c != 3 {
@@ -79,20 +79,20 @@ impl Cutter {
         Ok(Self { view: config.view.clone(), height: input.h, width: input.w, normalise, scene })
     }
 
-    /// Backgrounds and pasted faces of the scenes; none where the view is no scene.
+    /// Backgrounds and pasted faces of the scenes; none if the view is not a scene.
     pub(super) fn scene(&self) -> (&[PathBuf], &[Item]) {
         (&self.scene.backgrounds, &self.scene.faces)
     }
 
-    /// What was passed over in the folders of the scenes.
+    /// Entries skipped in the folders of the scenes.
     pub(super) fn problems(&self) -> &[Error] {
         &self.scene.problems
     }
 
-    /// Draws a training sample of `item` into `pixels` [h, w, 3] and its tags into `tags`.
+    /// Generates a training sample of `item` into `pixels` [h, w, 3] and its tags into `tags`.
     ///
     /// # Errors
-    /// A photo that cannot be read.
+    /// An unreadable photo.
     pub fn draw(
         &self,
         item: &Item,
@@ -136,7 +136,8 @@ impl Cutter {
         Ok(())
     }
 
-    /// Draws a scene: a photo of the subject on a background, or none of it, or one of a size that does not count.
+    /// Generates a scene: a photo of the subject on a background, a background without it, or a subject at a size that is
+    /// counted as a negative.
     fn draw_scene(
         &self,
         item: &Item,
@@ -157,7 +158,7 @@ impl Cutter {
         self.part(&any(rng)?, rng, resampler, pixels);
         tags.fill(0.0);
         let (pasted, scale) = if is(*empty_share) {
-            // Pasted things too, so that the edge of a pasted photo does not give the subject away.
+            // Distractors are pasted too, so that the edge of a pasted photo does not give the subject away.
             if rng.chance(0.5) {
                 self.paste(&any(rng)?, None, log_uniform(*photo_scale, rng).min(0.9), rng, resampler, pixels);
             }
@@ -188,7 +189,7 @@ impl Cutter {
         self.height * self.width * 3
     }
 
-    /// Number of fixed views of a photo.
+    /// Number of fixed views per photo.
     pub fn views(&self) -> usize {
         match self.view {
             View::Frame { .. } => 6,
@@ -200,7 +201,7 @@ impl Cutter {
     /// Cuts all fixed views of `item` into `pixels` [views, h, w, 3].
     ///
     /// # Errors
-    /// A photo that cannot be read.
+    /// An unreadable photo.
     pub fn fixed(&self, item: &Item, resampler: &mut Resampler, pixels: &mut [f32]) -> Result<()> {
         let photo = Photo::open(&item.photo)?;
         let windows = match &self.view {
@@ -216,7 +217,7 @@ impl Cutter {
         Ok(())
     }
 
-    /// The centre and the corners of a photo whose shorter side is scaled to `short`.
+    /// The centre and corner crops of a photo whose shorter side is scaled to `short`.
     fn ten_crop(&self, photo: &Photo, short: usize) -> [Rect; 5] {
         let scale = photo.width.min(photo.height) as f32 / short as f32;
         let (w, h) = (self.width as f32 * scale, self.height as f32 * scale);
@@ -237,8 +238,8 @@ impl Cutter {
         resampler.sample(photo, window, self.width, self.height, rng.chance(0.5), self.normalise, pixels);
     }
 
-    /// Pastes `region` of `photo` over the sample, its longer side `scale` of the sample's, its edges fading out. What
-    /// is larger than the sample reaches beyond it by a quarter of the difference at least, so that its middle stays.
+    /// Pastes `region` of `photo` over the sample, its longer side `scale` of the sample's, with soft edges. A region larger
+    /// than the sample extends beyond it by at least a quarter of the difference, so that its middle remains.
     fn paste(
         &self,
         photo: &Photo,
@@ -282,12 +283,12 @@ fn luma(pixel: &[f32]) -> f32 {
     pixel.iter().zip([0.299, 0.587, 0.114]).map(|(value, weight)| value * weight).sum()
 }
 
-/// Uniform in the logarithm: halves are as likely as doubles.
+/// Log-uniform: halving is as likely as doubling.
 fn log_uniform([least, most]: [f32; 2], rng: &mut Rng) -> f32 {
     rng.range(least.ln(), most.ln()).exp()
 }
 
-/// The window of the sample's aspect around all of a region.
+/// The smallest window of the sample's aspect ratio that contains a region.
 fn around(photo: &Photo, region: Option<Rect>, width: usize, height: usize) -> Rect {
     let region = region.unwrap_or(photo.bounds());
     let (x, y) = region.center();
@@ -300,7 +301,7 @@ fn around(photo: &Photo, region: Option<Rect>, width: usize, height: usize) -> R
 mod tests {
     use super::*;
 
-    /// Draws a scene of a red face on green, and whether all of it, or none of it, is without colour.
+    /// Generates a scene of a red face on green; returns whether all of it, or none of it, is grey.
     fn colourless(grey_share: f32, seed: u64) -> bool {
         let folder = tempfile::tempdir().unwrap();
         let save = |name: &str, color: [u8; 3]| {

@@ -1,4 +1,4 @@
-//! Replacing a file without ever endangering it: write beside it, make that durable, rename over it.
+//! Crash-safe replacement of files: write a temporary file in the same folder, flush it to disk, rename it.
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -16,8 +16,8 @@ fn prefix(name: &str) -> String {
     format!(".{name}.")
 }
 
-/// Removes temporary files that killed writers of the files `names` left in `folder`. A writer at work would lose its
-/// own and fail, so this is for the start of the only one that writes there. What cannot be removed stays.
+/// Removes temporary files of the files `names` in `folder` left by killed writers. A running writer would lose its temporary
+/// file and fail, so only the sole writer of that folder may call this, before it starts. Failures to remove are ignored.
 pub fn sweep(folder: impl AsRef<Path>, names: &[&str]) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let file = entry.file_name();
@@ -31,7 +31,7 @@ pub fn sweep(folder: impl AsRef<Path>, names: &[&str]) {
     }
 }
 
-/// Makes a folder and those above it, unless it is there.
+/// Creates a folder and its parents, unless it exists.
 ///
 /// # Errors
 /// Something else has its name; no permission; a full disk.
@@ -45,7 +45,7 @@ pub fn make_folder(path: impl AsRef<Path>) -> Result<()> {
     })
 }
 
-/// The file that a path stands for once links and `..` are resolved; the file itself need not exist.
+/// The file that a path refers to once links and `..` are resolved; the file itself need not exist.
 pub fn resolved(path: impl AsRef<Path>) -> PathBuf {
     let path = path.as_ref();
     fs::canonicalize(path).unwrap_or_else(|_| {
@@ -57,7 +57,7 @@ pub fn resolved(path: impl AsRef<Path>) -> PathBuf {
     })
 }
 
-/// Refuses to write `output` if it is one of the files `reads`; `flag` names the setting that chose it.
+/// Refuses to write `output` if it is one of the files `reads`; `flag` names the setting that selected it.
 ///
 /// # Errors
 /// It is one of them.
@@ -75,24 +75,24 @@ pub fn keep_inputs<P: AsRef<Path>>(
     }
 }
 
-/// Writes `path` through `fill`: an [`AtomicFile`] that is filled at once.
+/// Writes `path` through `fill`: an [`AtomicFile`] that is filled in one call.
 ///
 /// # Errors
-/// Those of [`AtomicFile`]; `fill` fails.
+/// Those of [`AtomicFile`]; those of `fill`.
 pub fn write_atomic(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
     file.write(fill)?;
     file.commit()
 }
 
-/// A file that is written bit by bit and takes its place when it is whole. A failure or a kill at any moment leaves the old
-/// file or the new one, whole.
+/// A file that is written incrementally and moved into place once it is complete. A failure or a kill at any moment leaves
+/// either the old file or the new one, complete.
 ///
-/// A temporary file in the same folder is filled; [`AtomicFile::commit`] flushes it to the disk, renames it and flushes the
-/// folder too. Dropped before that, the temporary is removed (a kill may leave one, see [`sweep`]). A link is followed; an
-/// existing file keeps its permissions.
+/// The data goes to a temporary file in the same folder; [`AtomicFile::commit`] flushes it to disk, renames it and flushes
+/// the folder as well. If dropped before that, the temporary file is removed (a kill may leave one, see [`sweep`]). Links are
+/// followed; an existing file keeps its permissions.
 pub struct AtomicFile {
-    /// As it was asked for, for messages.
+    /// The path as given, for messages.
     asked: PathBuf,
     path: PathBuf,
     folder: PathBuf,
@@ -102,7 +102,7 @@ pub struct AtomicFile {
 
 impl AtomicFile {
     /// # Errors
-    /// The folder is missing or closed to us, `path` is a folder or a device.
+    /// The folder is missing or not writable, `path` is a folder or a device.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let asked = path.as_ref();
         let path = fs::canonicalize(asked).unwrap_or_else(|_| asked.to_owned());
@@ -131,15 +131,15 @@ impl AtomicFile {
     /// Appends what `fill` writes.
     ///
     /// # Errors
-    /// `fill` or the disk fails.
+    /// Those of `fill`; a write error.
     pub fn write(&mut self, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
         fill(&mut self.writer).map_err(|e| failed(&self.asked, &self.folder, self.old.is_some(), &e))
     }
 
-    /// Makes it durable and puts it in its place.
+    /// Flushes the file to disk and moves it into place.
     ///
     /// # Errors
-    /// The disk fails.
+    /// A write error.
     pub fn commit(self) -> Result<()> {
         let Self { asked, path, folder, old, writer } = self;
         let fail = |e: io::Error| failed(&asked, &folder, old.is_some(), &e);
@@ -149,7 +149,7 @@ impl AtomicFile {
         }
         temporary.as_file().sync_all().map_err(fail)?;
         temporary.persist(&path).map_err(|e| fail(e.error))?;
-        #[cfg(unix)] // elsewhere a folder cannot be opened, and the rename is durable by itself
+        #[cfg(unix)] // elsewhere a folder cannot be opened, and the rename itself is durable
         fs::File::open(&folder).and_then(|f| f.sync_all()).map_err(|e| {
             Error::file(&asked, format!("written, but the folder cannot be flushed: {e}")).advise("check the disk")
         })?;

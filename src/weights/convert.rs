@@ -1,4 +1,4 @@
-//! Changing the float type of a file, for `weft weights convert`.
+//! Conversion between float types of a file, for `weft weights convert`.
 
 use std::path::Path;
 
@@ -9,11 +9,10 @@ use super::write::{Item, Source, write_items};
 use crate::Result;
 
 /// Copies `from` to `to` with every F32, F16, BF16 and F64 tensor stored as `dtype` (F32, F16 or BF16); names, order
-/// and metadata stay.
+/// and metadata are preserved.
 ///
-/// Tensors of other types (counters, masks) and those that already are `dtype` are copied byte for byte. `to` may be
-/// `from`. Errors: those of [`TensorFile::open`] and [`super::write`], a finite value too large for `dtype` among
-/// them.
+/// Tensors of other types (counters, masks) and those that already have type `dtype` are copied byte for byte. `to` may be
+/// `from`. Errors: those of [`TensorFile::open`] and [`super::write`], including a finite value too large for `dtype`.
 pub fn convert(from: impl AsRef<Path>, to: impl AsRef<Path>, dtype: Dtype) -> Result<()> {
     let file = TensorFile::open(from)?;
     let tensors: Vec<_> = file.tensors().collect();

@@ -1,8 +1,7 @@
-//! Tensors in files: safetensors read through a memory map, written so that a crash never costs the last good copy.
+//! Tensors in files: safetensors read through a memory map, and written so that a crash never destroys the last good copy.
 //!
-//! The one idea: a file from a stranger is hostile until its header is checked against its length. After
-//! [`TensorFile::open`] every name, shape and byte range is known to be consistent, so reading a tensor is slicing
-//! the map.
+//! A file is untrusted until its header has been checked against its length. After [`TensorFile::open`] every name, shape
+//! and byte range is known to be consistent, so reading a tensor is slicing the map.
 //!
 //! Format: <https://github.com/huggingface/safetensors>; eight bytes of header length, a JSON header, the data. All
 //! numbers little-endian.
@@ -14,7 +13,7 @@ mod read;
 mod summary;
 mod write;
 
-/// Metadata of trained weights: names of the tags that the head's channels stand for, with commas between.
+/// Metadata key of trained weights: comma-separated names of the tags that the head's channels predict.
 pub const TAGS: &str = "weft.tags";
 
 pub use atomic::{AtomicFile, keep_inputs, make_folder, resolved, sweep, write_atomic};
@@ -27,10 +26,10 @@ pub use write::{Named, TensorWriter, write};
 
 /// The longest header the format allows, in bytes.
 const MAX_HEADER: usize = 100_000_000;
-/// The header's own length is a u64 in front of it.
+/// The length of the header is a u64 in front of it.
 const LENGTH_BYTES: usize = 8;
 
-/// Elements of a shape; `None` when the product does not fit in a `usize`.
+/// Number of elements of a shape; `None` if the product does not fit in a `usize`.
 fn elements(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
 }

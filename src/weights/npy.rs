@@ -1,4 +1,4 @@
-//! One array as a NumPy file (format 1.0, little-endian f32, C order), for those who carry on in Python.
+//! One array as a NumPy file (format 1.0, little-endian f32, C order), for further processing in Python.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ const ALIGN: usize = 64;
 
 /// Writes `data` [product of `shape`] to `path`, atomically.
 ///
-/// Errors: a shape that is not the data's, or one too long for the header; those of [`write_atomic`].
+/// Errors: a shape that does not match the data, or one too long for the header; those of [`write_atomic`].
 pub fn write_npy(path: impl AsRef<Path>, shape: &[usize], data: &[f32]) -> Result<()> {
     let path = path.as_ref();
     if elements(shape) != Some(data.len()) {
@@ -23,7 +23,7 @@ pub fn write_npy(path: impl AsRef<Path>, shape: &[usize], data: &[f32]) -> Resul
     })
 }
 
-/// What stands before the data.
+/// The bytes before the data.
 pub(super) fn start(path: &Path, shape: &[usize]) -> Result<Vec<u8>> {
     let header = header(shape);
     let Ok(length) = u16::try_from(header.len()) else {
@@ -36,7 +36,7 @@ pub(super) fn start(path: &Path, shape: &[usize]) -> Result<Vec<u8>> {
 fn header(shape: &[usize]) -> String {
     const BEFORE: usize = 10;
     let dims: String = shape.iter().map(|d| format!("{d}, ")).collect();
-    // A tuple of one keeps its comma; longer ones need none at the end.
+    // A tuple of one needs its comma; longer ones need none at the end.
     let dims = if shape.len() == 1 { dims.trim_end() } else { dims.trim_end_matches(", ") };
     let dict = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({dims}), }}");
     let width = (BEFORE + dict.len() + 1).next_multiple_of(ALIGN) - BEFORE - 1;

@@ -1,4 +1,4 @@
-//! Reading: map the file, let the format's own parser judge the header, keep the byte ranges.
+//! Reading: map the file, validate the header with the format's own parser, keep the byte ranges.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -19,7 +19,7 @@ use crate::memory;
 use crate::shipped::Source;
 use crate::{Error, Result};
 
-/// A safetensors file, mapped (or inside the program) and checked. Tensors come in the order of their data, those without
+/// A safetensors file, mapped (or embedded in the program) and validated. Tensors are ordered by their data, those without
 /// values by name.
 ///
 /// ```
@@ -43,7 +43,7 @@ pub struct TensorFile {
 #[derive(Debug)]
 enum Bytes {
     Mapped(Mmap),
-    /// Inside the program.
+    /// Embedded in the program.
     Static(&'static [u8]),
 }
 
@@ -75,16 +75,16 @@ pub struct Tensor<'a> {
     pub dtype: Dtype,
     /// Outermost axis first.
     pub shape: Vec<usize>,
-    /// Row-major, little-endian; not necessarily aligned to the element.
+    /// Row-major, little-endian; not necessarily aligned to the element size.
     pub bytes: &'a [u8],
     file: &'a Source,
 }
 
 impl TensorFile {
-    /// Maps a file on disk, or takes one inside the program, and checks it.
+    /// Maps a file on disk, or opens one embedded in the program, and validates it.
     ///
-    /// Errors: not a regular file, cut off, a header that is too long, not JSON, or at odds with the data (a tensor
-    /// is named where one is to blame). A type that Weft cannot convert is no error here, only in [`Tensor::to_f32`].
+    /// Errors: not a regular file, truncated, a header that is too long, not JSON, or inconsistent with the data (the tensor
+    /// is named if one is at fault). A type that Weft cannot convert is not an error here, only in [`Tensor::to_f32`].
     pub fn open(source: impl Into<Source>) -> Result<Self> {
         let source = source.into();
         let bytes = match &source {
@@ -102,14 +102,14 @@ impl TensorFile {
                 Some(Entry { dtype: info.dtype, shape: info.shape.clone(), range, name })
             })
             .collect();
-        // Tensors without values share their place; the parser gives them in any order.
+        // Tensors without values share their offset; the parser returns them in any order.
         entries.sort_by(|a, b| (a.range.start, a.range.end, &a.name).cmp(&(b.range.start, b.range.end, &b.name)));
         let index = entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
         let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
         Ok(Self { source, bytes, entries, index, metadata })
     }
 
-    /// What was opened.
+    /// The path that was opened.
     pub fn source(&self) -> &Source {
         &self.source
     }
@@ -124,12 +124,12 @@ impl TensorFile {
         self.entries.iter().map(|e| self.view(e))
     }
 
-    /// The tensor `name`, if there is one.
+    /// The tensor `name`, if it exists.
     pub fn get(&self, name: &str) -> Option<Tensor<'_>> {
         self.index.get(name).map(|&i| self.view(&self.entries[i]))
     }
 
-    /// The tensor `name`, or an error that says what the file holds instead.
+    /// The tensor `name`, or an error that lists what the file holds instead.
     pub fn require(&self, name: &str) -> Result<Tensor<'_>> {
         self.get(name).ok_or_else(|| {
             let some: Vec<_> = self.names().take(8).map(brief).collect();
@@ -141,7 +141,7 @@ impl TensorFile {
         })
     }
 
-    /// The file's `__metadata__`; empty where it has none.
+    /// The file's `__metadata__`; empty if it has none.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
@@ -158,7 +158,7 @@ impl TensorFile {
 }
 
 impl<'a> Tensor<'a> {
-    /// Number of elements. The product fits: `open` has checked it against the bytes.
+    /// Number of elements. The product cannot overflow: `open` has checked it against the bytes.
     pub fn count(&self) -> usize {
         self.shape.iter().product()
     }
@@ -205,7 +205,7 @@ impl<'a> Tensor<'a> {
         Ok(())
     }
 
-    /// An error placed at this tensor of its file.
+    /// An error that names this tensor of its file.
     pub fn error(&self, found: impl std::fmt::Display) -> Error {
         Error::new(format!("{}: {}", self.file, brief(self.name)), found)
     }
@@ -224,12 +224,12 @@ fn map(path: &Path) -> Result<Mmap> {
         return Err(Error::file(path, "not a regular file").advise("name a .safetensors file"));
     }
     let file = File::open(path).at(path)?;
-    // SAFETY: the map is read-only. Another process that shortens the file under us would end this one with SIGBUS;
-    // everything written by `write_atomic` replaces a file by rename, which leaves the mapped one whole.
+    // SAFETY: the map is read-only. If another process shortened the file meanwhile, this one would end with SIGBUS;
+    // everything written by `write_atomic` replaces a file by rename, which leaves the mapped one intact.
     unsafe { Mmap::map(&file) }.at(path)
 }
 
-/// Checks the whole file; returns where its data starts and what the header says.
+/// Validates the whole file; returns the offset of its data and the contents of the header.
 fn parse(bytes: &[u8]) -> Result<(usize, Metadata)> {
     let broken =
         |found: String| Error::new("", found).advise("it is cut off or not a safetensors file: fetch it again");
@@ -260,7 +260,7 @@ fn parse(bytes: &[u8]) -> Result<(usize, Metadata)> {
     Ok((LENGTH_BYTES + header.len(), metadata))
 }
 
-/// The parser's refusals mostly do not name the tensor; this finds the first one to blame and says why.
+/// The parser's errors mostly do not name the tensor; this finds the first one at fault and the reason.
 fn culprit(header: &[u8]) -> Option<Error> {
     let entries: Map<String, Value> = serde_json::from_slice(header).ok()?;
     let mut infos = Vec::with_capacity(entries.len());
@@ -300,7 +300,7 @@ fn culprit(header: &[u8]) -> Option<Error> {
     None
 }
 
-/// Text of a stranger, fit for one line of ours.
+/// Untrusted text, sanitised for one line of a message.
 fn brief(text: &str) -> String {
     const LONGEST: usize = 120;
     let mut short: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();

@@ -1,4 +1,4 @@
-//! What a weights file holds, for `weft weights show`: a line per tensor with the numbers that betray a broken one.
+//! A summary of a weights file, for `weft weights show`: a line per tensor with the statistics that reveal a broken one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,23 +10,23 @@ use super::{Tensor, TensorFile};
 use crate::Result;
 use crate::text_table::{TextTable, number, text};
 
-/// A weights file at a glance.
+/// Summary of a weights file.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
-    /// In the order of the file.
+    /// In file order.
     pub tensors: Vec<TensorSummary>,
     /// Elements of all tensors.
     pub count: usize,
-    /// Bytes of all tensors, the header not counted.
+    /// Bytes of all tensors, without the header.
     pub bytes: usize,
     /// NaN and infinite values.
     pub non_finite: usize,
-    /// Names and texts beside the tensors.
+    /// The metadata: names and texts.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// One tensor at a glance. The statistics are over its finite values; `None` where there are none, or where the type
-/// cannot be read.
+/// Summary of one tensor. The statistics are over its finite values; `None` where there are none, or where the type
+/// cannot be converted.
 #[derive(Debug, Clone, Serialize)]
 pub struct TensorSummary {
     /// As in the file.
@@ -39,13 +39,13 @@ pub struct TensorSummary {
     pub count: usize,
     /// Bytes in the file.
     pub bytes: usize,
-    /// Smallest value; `None` of an empty tensor.
+    /// Smallest value; `None` for an empty tensor.
     pub min: Option<f32>,
     /// Largest value.
     pub max: Option<f32>,
     /// Mean of all values.
     pub mean: Option<f64>,
-    /// Standard deviation: divided by the count of finite values.
+    /// Standard deviation, normalised by the number of finite values.
     pub deviation: Option<f64>,
     /// NaN and infinite values.
     pub non_finite: usize,

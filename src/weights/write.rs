@@ -1,4 +1,4 @@
-//! Writing: header first, then each tensor converted a block at a time, so memory stays flat however large the file.
+//! Writing: header first, then each tensor converted block by block, so memory use is constant however large the file.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -19,7 +19,7 @@ const BLOCK: usize = 16 * 1024;
 /// A tensor to write: `data` [product of `shape`], row-major, stored as `dtype` (F32, F16 or BF16).
 #[derive(Debug, Clone, Copy)]
 pub struct Named<'a> {
-    /// As it will stand in the file.
+    /// Name in the file.
     pub name: &'a str,
     /// Outermost axis first.
     pub shape: &'a [usize],
@@ -31,8 +31,8 @@ pub struct Named<'a> {
 
 /// Writes a safetensors file: tensors and metadata in the order given, the same bytes for the same input.
 ///
-/// NaN and infinity are written as they are. Errors, before anything is touched: a name twice, a shape that is not
-/// its data's, another type, a finite value too large for the type. The replacement is atomic, see [`write_atomic`].
+/// NaN and infinity are written unchanged. Errors, before anything is written: a duplicate name, a shape that does not match
+/// the data, another type, a finite value too large for the type. The replacement is atomic, see [`write_atomic`].
 ///
 /// ```
 /// use weft::weights::{Dtype, Named, TensorFile, write};
@@ -52,20 +52,20 @@ pub fn write(path: impl AsRef<Path>, tensors: &[Named<'_>], metadata: &[(String,
     write_items(path.as_ref(), &items, metadata)
 }
 
-/// Tensors of f32 that are written as they come: a safetensors file, or one tensor as .npy. The file appears when it is whole,
-/// see [`AtomicFile`].
+/// Tensors of f32 that are written incrementally: a safetensors file, or one tensor as .npy. The file appears once it is
+/// complete, see [`AtomicFile`].
 pub struct TensorWriter {
     file: AtomicFile,
     path: PathBuf,
-    /// Values that are still to come.
+    /// Values still to be written.
     missing: usize,
 }
 
 impl TensorWriter {
-    /// A safetensors file of tensors of these names and shapes, in this order.
+    /// A safetensors file of tensors with these names and shapes, in this order.
     ///
     /// # Errors
-    /// A name twice, a shape whose size overflows; those of [`AtomicFile::create`].
+    /// A duplicate name, a shape whose size overflows; those of [`AtomicFile::create`].
     pub fn create(path: impl AsRef<Path>, tensors: &[(&str, &[usize])]) -> Result<Self> {
         let path = path.as_ref();
         let item = |&(name, shape)| Item { name, shape, dtype: Dtype::F32, source: Source::Later };
@@ -98,7 +98,7 @@ impl TensorWriter {
     /// Appends values, in the order of the tensors and row-major in each.
     ///
     /// # Errors
-    /// More values than the shapes hold; the disk fails.
+    /// More values than the shapes hold; a write error.
     pub fn push(&mut self, values: &[f32]) -> Result<()> {
         let Some(missing) = self.missing.checked_sub(values.len()) else {
             return Err(Error::file(&self.path, format!("{} values more than its shapes hold", values.len())));
@@ -107,10 +107,10 @@ impl TensorWriter {
         self.file.write(|w| encode(w, values, Dtype::F32))
     }
 
-    /// The file takes its place.
+    /// Completes the file and moves it into place.
     ///
     /// # Errors
-    /// Values that have not come; the disk fails.
+    /// Missing values; a write error.
     pub fn finish(self) -> Result<()> {
         if self.missing > 0 {
             return Err(Error::file(&self.path, format!("{} values have not come", self.missing)));
@@ -119,7 +119,7 @@ impl TensorWriter {
     }
 }
 
-/// What goes under one name, and where its bytes come from.
+/// A named entry, and the source of its bytes.
 pub(super) struct Item<'a> {
     pub name: &'a str,
     pub shape: &'a [usize],
@@ -129,9 +129,9 @@ pub(super) struct Item<'a> {
 
 pub(super) enum Source<'a> {
     Values(&'a [f32]),
-    /// Copied as they are: already `dtype`.
+    /// Copied unchanged: already `dtype`.
     Bytes(&'a [u8]),
-    /// Converted when its turn comes.
+    /// Converted block by block while writing.
     Tensor(&'a Tensor<'a>),
     /// Not known yet.
     Later,
@@ -171,7 +171,7 @@ fn check(item: &Item<'_>) -> Result<()> {
         return Err(fail(format!("the size of shape {:?} overflows", item.shape)));
     };
     if matches!(item.source, Source::Bytes(_)) {
-        return Ok(()); // from a checked file
+        return Ok(()); // from a validated file
     }
     let largest = match item.dtype {
         Dtype::F32 => f32::INFINITY,
@@ -183,7 +183,7 @@ fn check(item: &Item<'_>) -> Result<()> {
     if values.len() != count {
         return Err(fail(format!("shape {:?} has {count} values, the data {}", item.shape, values.len())));
     }
-    // Values just above the largest still round down to it, so ask the conversion, not the bound.
+    // Values just above the largest still round down to it, so check the conversion, not the bound.
     let overflows = |x: &&f32| x.is_finite() && x.abs() > largest && round(**x, item.dtype).is_infinite();
     match values.iter().find(overflows) {
         Some(x) => Err(fail(format!("{x} is too large for {}, which ends at {largest}", item.dtype)).advise("use F32")),

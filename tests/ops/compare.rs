@@ -31,12 +31,12 @@ pub fn no_layer_hides_nan(devices: &[Device]) {
     of_every_case(
         devices,
         "NaN",
-        // One that is checked runs the same kernels, only slower.
+        // A checked device runs the same kernels, only slower.
         |device| !device.checked,
         |_| (),
         |device, problem, (), report| {
             let mut poisoned = problem.poisoned();
-            // A mask may drop NaN; that is its business.
+            // A mask may drop NaN, legitimately.
             poisoned.mode = Mode::Inference;
             let outputs = device.run(&poisoned).outputs;
             for (layer, output) in problem.net.layers.iter().zip(outputs) {

@@ -1,4 +1,4 @@
-//! Devices: each turns a problem into an answer. Another one is another line in [`here`].
+//! Devices: each solves a problem and returns an answer. To add one, add a line to [`here`].
 
 use crate::harness;
 use crate::problem::{Answer, Problem};
@@ -10,7 +10,7 @@ use weft::ops::{Backward, Forward, Shape, Targets, nchw_to_nhwc, nhwc_to_nchw};
 pub struct Device {
     pub name: String,
     pub precision: Precision,
-    /// Every access is looked at, which takes time.
+    /// Every access is checked, which takes time.
     pub checked: bool,
     run: Box<dyn Fn(&Problem) -> Answer>,
 }
@@ -56,7 +56,7 @@ pub fn here() -> Vec<Device> {
     wanted(devices)
 }
 
-/// Those whose name holds `WEFT_TEST_DEVICES`.
+/// The devices whose name contains `WEFT_TEST_DEVICES`.
 fn wanted(mut devices: Vec<Device>) -> Vec<Device> {
     let wanted = std::env::var("WEFT_TEST_DEVICES").unwrap_or_default();
     devices.retain(|device| device.name.contains(&wanted));
@@ -75,8 +75,8 @@ pub fn cuda() -> Result<Vec<Device>, String> {
     Ok(wanted(precisions.flat_map(both).collect()))
 }
 
-/// As the product does it. A pass over NaN goes before, so that every buffer of the arena is poisoned; two passes, so that
-/// the second runs as a graph on a GPU.
+/// As in production. A pass over NaN goes first, so that every buffer of the arena is poisoned; then two passes, so that the
+/// second runs as a graph on a GPU.
 fn session(device: &weft::device::Device, problem: &Problem) -> Answer {
     let net = &problem.net;
     let fail = |e: weft::Error| -> ! { panic!("case {} (seed {}): {e}", problem.name, problem.seed) };
@@ -102,7 +102,8 @@ fn session(device: &weft::device::Device, problem: &Problem) -> Answer {
     pass(problem).unwrap_or_else(|e| fail(e))
 }
 
-/// Layer by layer through [`weft::ops::Operation`]: each buffer of its own, poisoned, between bands that must not change.
+/// Layer by layer through [`weft::ops::Operation`]: each buffer is separate, poisoned, and between guard bands that must not
+/// change.
 fn operations(problem: &Problem) -> Answer {
     let (net, n, mode) = (&problem.net, problem.n, problem.mode);
     let memory = InMemory::new(problem);
@@ -181,7 +182,7 @@ fn operations(problem: &Problem) -> Answer {
     }
 }
 
-/// A buffer of NaN between two bands.
+/// A buffer of NaN between two guard bands.
 struct Guarded(Vec<f32>);
 
 impl Guarded {

@@ -1,4 +1,4 @@
-//! Masks: how many values fall, what happens to the others, and that backward draws the same mask again.
+//! Dropout masks: how many values are dropped, what happens to the others, and that backward regenerates the same mask.
 
 use crate::device::Device;
 use crate::of_every_device;
@@ -9,7 +9,7 @@ use weft::net::{Net, Spec};
 use weft::ops::Mode;
 use weft::ops::cases::Expectation;
 
-/// Ones through two dropout layers side by side, back with ones.
+/// Ones through two parallel dropout layers, and back with ones.
 fn ones(device: &Device, rate: f32, mode: Mode) -> (Problem, Answer) {
     let net = format!(
         "name = 'ones'\ninput = [3, 67, 101]\n\
@@ -60,7 +60,7 @@ pub fn dropout_drops_its_rate_and_keeps_the_mean(devices: &[Device]) {
 pub fn backward_draws_the_mask_of_forward(devices: &[Device]) {
     of_every_device(devices, "dropout backward", |device, report| {
         let (problem, answer) = ones(device, 0.4, Mode::Training { seed: 9 });
-        // The last layer alone leads to the cotangent.
+        // Only the last layer leads to the cotangent.
         report.require(&problem, answer.d_input == answer.outputs[1], "backward has another mask than forward");
     });
 }

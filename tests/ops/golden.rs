@@ -1,4 +1,4 @@
-//! Are they PyTorch's numbers? The files were made by `tests/golden/make.py`, which says what is in them.
+//! Comparison with PyTorch's numbers. The files were created by `tests/golden/make.py`, which describes their content.
 
 use crate::device::Device;
 use crate::of_every_device;
@@ -63,7 +63,7 @@ pub fn the_similarity_loss_is_the_mean_over_pairs(devices: &[Device]) {
     });
 }
 
-/// A file's problem; parameters are `param.<name>`.
+/// The problem in a file; parameters are `param.<name>`.
 fn problem(net: Net, file: &TensorFile, input: &str, target: &str) -> Problem {
     let parameters = net.parameters.iter().map(|p| numbers(file, &format!("param.{}", p.name))).collect();
     let (mut classes, mut values) = (Vec::new(), Vec::new());

@@ -6,14 +6,14 @@ use crate::problem::Problem;
 use crate::reference::{self, Pass, to_f64};
 use weft::rng::Rng;
 
-/// Step of a central difference to either side: in f64 both its truncation and its rounding stay far below f32's.
+/// Step of a central difference in either direction: in f64 both truncation and rounding errors stay far below those of f32.
 pub const STEP: f64 = 1e-6;
 
-/// Of tensors with more values, as many as this are looked at: half of them the largest, for a maximum's gradient is zero
-/// elsewhere, half of them drawn.
-const VALUES: usize = 200;
+/// Number of values checked in larger tensors: half of them the largest, because the gradient of a maximum is zero elsewhere,
+/// half of them random.
+const VALUES: usize = 80;
 
-/// A tensor's gradient at some places, by central differences.
+/// A tensor's gradient at some positions, by central differences.
 struct Slopes {
     what: String,
     places: Vec<usize>,
@@ -38,7 +38,7 @@ pub fn every_gradient_matches_central_differences(devices: &[Device]) {
             for (gradient, Slopes { what, places, want }) in gradients.zip(slopes) {
                 let got: Vec<f32> = places.iter().map(|&at| gradient[at]).collect();
                 report.gradient(problem, what, &got, want);
-                // The rest at least are numbers.
+                // The remaining values must at least be finite.
                 report.require(
                     problem,
                     gradient.iter().all(|g| g.is_finite()),
@@ -49,7 +49,7 @@ pub fn every_gradient_matches_central_differences(devices: &[Device]) {
     );
 }
 
-/// Of the input and every parameter.
+/// Slopes of the input and of every parameter.
 fn slopes(problem: &Problem) -> Vec<Slopes> {
     if !problem.smooth {
         return Vec::new();
@@ -83,8 +83,8 @@ fn differences(problem: &Problem, what: &str, values: &[f64], moved: impl Fn(usi
     Slopes { what: what.to_string(), places, want }
 }
 
-/// Change of what is differentiated, per unit: the sum of all losses, the last layer's output weighted by the cotangent.
-/// The outputs are subtracted one by one, so that large sums do not eat small differences.
+/// Change per unit of the differentiated quantity: the sum of all losses, or the last layer's output weighted by the cotangent.
+/// Outputs are subtracted one by one, so that large sums do not swamp small differences.
 fn slope(problem: &Problem, above: &Pass, below: &Pass) -> f64 {
     let last = above.outputs.len() - 1;
     let mut change = 0.0;

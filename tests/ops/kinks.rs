@@ -1,4 +1,4 @@
-//! Gradients where there is none: at the kinks, which the cases avoid, devices must still agree.
+//! Gradients where the derivative is undefined: at kinks, which the cases avoid, devices must still agree.
 
 use crate::device::Device;
 use crate::of_every_device;
@@ -8,8 +8,8 @@ use weft::net::{LayerSpec, Net, Normalise, Spec};
 use weft::ops::cases::Expectation;
 use weft::ops::{Mode, Shape};
 
-/// Gradient of `map` [h, w], the same in all of `channels`, through one layer, from the cotangent `[1, 2, 3, ...]` in each
-/// channel. The answer of all channels must be that of the first, or it is empty.
+/// Gradient of `map` [h, w], replicated in all of `channels`, through one layer, from the cotangent `[1, 2, 3, ...]` in each
+/// channel. The result must be the same for all channels; otherwise it is empty.
 fn gradient<const H: usize, const W: usize>(
     device: &Device,
     kind: &str,
@@ -45,7 +45,7 @@ fn gradient<const H: usize, const W: usize>(
 
 pub fn a_relu_at_zero_passes_nothing(devices: &[Device]) {
     of_every_device(devices, "relu at 0", |device, report| {
-        // The last is the least normal number of f16.
+        // The last value is the smallest normal f16 number.
         let (problem, d) = gradient(device, "relu", "", 1, [[0.0, -0.0, -1.0, 1.0 / 16384.0]]);
         report.require(&problem, d == [0.0, 0.0, 0.0, 4.0], &format!("{d:?}"));
     });
@@ -53,11 +53,11 @@ pub fn a_relu_at_zero_passes_nothing(devices: &[Device]) {
 
 pub fn the_first_of_equal_maxima_gets_all_of_a_windows_gradient(devices: &[Device]) {
     of_every_device(devices, "max_pool ties", |device, report| {
-        // Eight channels are packs in every storage type.
+        // Eight channels form a pack in every storage type.
         for channels in [1, 8] {
             let map = [[1.0, 5.0, 5.0], [5.0, 1.0, 5.0], [5.0, 5.0, 5.0]];
             let (problem, d) = gradient(device, "max_pool", "kernel = 2\nstride = 1", channels, map);
-            // The windows, in order, end at (0, 1), (0, 1), (1, 0) and (1, 2).
+            // The windows, in order, have their maxima at (0, 1), (0, 1), (1, 0) and (1, 2).
             let want = [0.0, 3.0, 0.0, 3.0, 0.0, 4.0, 0.0, 0.0, 0.0];
             report.require(&problem, d == want, &format!("{d:?}"));
             let keys = "kernel = 3\npad = 1\nstride = 2";

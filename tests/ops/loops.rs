@@ -1,4 +1,4 @@
-//! The operations as their formulas say, in f64 and NCHW: one loop nest each, nothing clever.
+//! The operations implemented directly from their formulas, in f64 and NCHW: one loop nest each, without optimisation.
 
 use weft::rng::philox;
 
@@ -13,7 +13,7 @@ pub struct Map {
 }
 
 impl Map {
-    /// Each value from its sample, channel, row and column.
+    /// Computes each value from its sample, channel, row and column.
     pub fn of([n, c, h, w]: [usize; 4], mut value: impl FnMut(usize, usize, usize, usize) -> f64) -> Self {
         let mut values = Vec::with_capacity(n * c * h * w);
         for sample in 0..n {
@@ -40,7 +40,7 @@ impl Map {
         self.values[((n * self.c + c) * self.h + y) * self.w + x]
     }
 
-    /// The value at row `y` and column `x` of the map with `pad` more on every side, if it is not in the padding.
+    /// The value at row `y` and column `x` of the map padded by `pad` on every side, or `None` in the padding.
     fn inside(&self, n: usize, c: usize, y: usize, x: usize, [above, before]: [usize; 2]) -> Option<f64> {
         let (y, x) = (y.checked_sub(above)?, x.checked_sub(before)?);
         (y < self.h && x < self.w).then(|| self.at(n, c, y, x))
@@ -86,8 +86,8 @@ pub struct Cells {
     pub halo: bool,
 }
 
-/// weight `[banks, filters, c, kh, kw]`, bias `[banks, filters]`: pixel (y, x) has bank (a, b) = (y / B, x / B) and the
-/// rest (u, v), and its tap (i, j) reads (a cell + u + i, b cell + v + j).
+/// weight `[banks, filters, c, kh, kw]`, bias `[banks, filters]`: pixel (y, x) has bank (a, b) = (y / B, x / B) and remainder (u,
+/// v), and its tap (i, j) reads (a cell + u + i, b cell + v + j).
 pub fn local_conv(
     map: &Map,
     kernel: [usize; 2],
@@ -134,8 +134,8 @@ pub fn linear(map: &Map, weight: &[f64], bias: Option<&[f64]>, outputs: usize) -
     })
 }
 
-/// Windows along an axis. One more may begin where the last ended too early, if `ceil` allows it to hang over, but not
-/// in the padding at the end.
+/// Number of windows along an axis. With `ceil`, one more window may extend past the end if the last one stops short, but it must
+/// not start in the padding at the end.
 fn windows(size: usize, kernel: usize, stride: usize, pad: usize, ceil: bool) -> usize {
     let padded = size + 2 * pad;
     let mut count = 1;
@@ -149,7 +149,7 @@ fn windows(size: usize, kernel: usize, stride: usize, pad: usize, ceil: bool) ->
     }
 }
 
-/// Values of each window, and how many of its places lie in the padded map.
+/// Applies a statistic to the values of each window, and the number of its positions inside the padded map.
 fn pooled(map: &Map, window: &Window, ceil: bool, mut statistic: impl FnMut(&[f64], usize) -> f64) -> Map {
     let Window { kernel, stride, pad } = *window;
     let h = windows(map.h, kernel[0], stride[0], pad[0], ceil);
@@ -169,8 +169,8 @@ fn pooled(map: &Map, window: &Window, ceil: bool, mut statistic: impl FnMut(&[f6
     })
 }
 
-/// The largest value, after noting how far the second is from it. Zeros come from a ReLU or a mask below, where all of them
-/// are constant; other equal values are a kink.
+/// The maximum, after recording its distance from the second-largest value. Zeros come from a ReLU or a mask below, where all of
+/// them are constant; other ties are a kink.
 fn maximum(values: &[f64], kink: &mut f64) -> f64 {
     let top = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let is_tie = top != 0.0 && values.iter().filter(|&&v| v == top).count() > 1;
@@ -184,7 +184,7 @@ pub fn max_pool(map: &Map, window: &Window, ceil: bool, kink: &mut f64) -> Map {
     pooled(map, window, ceil, |values, _| maximum(values, kink))
 }
 
-/// Padding counts in the mean, what lies beyond it does not.
+/// Padding counts in the mean; positions beyond it do not.
 pub fn avg_pool(map: &Map, window: &Window, ceil: bool) -> Map {
     pooled(map, window, ceil, |values, places| values.iter().sum::<f64>() / places as f64)
 }
@@ -240,7 +240,7 @@ pub fn group_norm(map: &Map, groups: usize, eps: f64, weight: &[f64], bias: &[f6
     })
 }
 
-/// max(x, 0), after noting how far the values are from 0; those that are 0 come from a ReLU or a mask below.
+/// max(x, 0), after recording the distance of the values from 0; exact zeros come from a ReLU or a mask below.
 pub fn relu(map: &Map, kink: &mut f64) -> Map {
     map.values.iter().filter(|&&x| x != 0.0).for_each(|x| *kink = kink.min(x.abs()));
     map.each(|x| x.max(0.0))
@@ -250,7 +250,7 @@ pub fn sigmoid(map: &Map) -> Map {
     map.each(|x| 1.0 / (1.0 + (-x).exp()))
 }
 
-/// log(sum over channels of exp(x)) at one place.
+/// log(sum over channels of exp(x)) at one position.
 fn log_sum(map: &Map, n: usize, y: usize, x: usize) -> f64 {
     let values = || (0..map.c).map(|c| map.at(n, c, y, x));
     let top = values().fold(f64::NEG_INFINITY, f64::max);
@@ -261,8 +261,8 @@ pub fn softmax(map: &Map) -> Map {
     Map::of(map.shape(), |n, c, y, x| (map.at(n, c, y, x) - log_sum(map, n, y, x)).exp())
 }
 
-/// The mask is part of the contract between devices: word `i % 4` of Philox block `i / 4`, where i counts values in the
-/// order n, h, w, c; a value falls if the word's upper 24 bits as a fraction are below the rate.
+/// The mask is part of the contract between devices: word `i % 4` of Philox block `i / 4`, where i counts values in the order n,
+/// h, w, c; a value is dropped if the word's upper 24 bits as a fraction are below the rate.
 pub fn dropout(map: &Map, rate: f64, seed: u64, layer: usize) -> Map {
     const MASKS: u32 = u32::from_be_bytes(*b"mask");
     Map::of(map.shape(), |n, c, y, x| {
@@ -273,7 +273,7 @@ pub fn dropout(map: &Map, rate: f64, seed: u64, layer: usize) -> Map {
     })
 }
 
-/// Along channels.
+/// Concatenates along channels.
 pub fn concat(maps: &[&Map]) -> Map {
     let channels = maps.iter().map(|map| map.c).sum();
     Map::of([maps[0].n, channels, maps[0].h, maps[0].w], |n, c, y, x| {
@@ -286,7 +286,7 @@ pub fn concat(maps: &[&Map]) -> Map {
     })
 }
 
-/// Mean over samples and places of -log softmax(x)[class].
+/// Mean over samples and positions of -log softmax(x)[class].
 pub fn softmax_cross_entropy(map: &Map, classes: &[u32]) -> f64 {
     let mut sum = 0.0;
     for n in 0..map.n {
@@ -310,7 +310,7 @@ pub fn sigmoid_cross_entropy(map: &Map, targets: &[f32]) -> f64 {
     terms.sum::<f64>() / map.values.len() as f64
 }
 
-/// Mean over the pairs of one identity of the squared distance of their features; 0 without a pair.
+/// Mean over the pairs of equal identity of the squared distance of their features; 0 without pairs.
 pub fn similarity(map: &Map, identities: &[u32]) -> f64 {
     let features: Vec<&[f64]> = map.values.chunks(map.c * map.h * map.w).collect();
     let (mut sum, mut pairs) = (0.0, 0);

@@ -1,13 +1,13 @@
-//! Numerical truth: one list of cases ([`weft::ops::cases`]), the same questions of every device ([`device`]).
+//! Numerical correctness: one list of cases ([`weft::ops::cases`]), the same checks on every device ([`device`]).
 //!
 //! - *compare*: does every layer's output equal a plain f64 loop?
 //! - *gradient*: does backward match central differences of that loop?
-//! - *golden*: are they PyTorch's numbers?
-//! - *dropout*, *kinks*: what a formula does not say: masks, and gradients where there is none.
-//! - *sharing*: does a memory plan that shares more change a bit?
+//! - *golden*: do the results match PyTorch's?
+//! - *dropout*, *kinks*: what a formula does not specify: masks, and gradients where the derivative is undefined.
+//! - *sharing*: does a memory plan with more sharing change any bit?
 //!
-//! Every message names device, case and seed; `WEFT_TEST_SEED=n` draws other numbers, `WEFT_TEST_CASES=text` takes
-//! only the cases whose name holds it, `WEFT_TEST_DEVICES=text` only such devices.
+//! Every message names device, case and seed; `WEFT_TEST_SEED=n` selects other random numbers, `WEFT_TEST_CASES=text` only the
+//! cases whose name contains the text, `WEFT_TEST_DEVICES=text` only such devices.
 
 mod compare;
 mod device;
@@ -54,7 +54,7 @@ const QUESTIONS: &[(&str, Question)] = &[
     ("a_silent_window_stays_silent_without_k", kinks::a_silent_window_stays_silent_without_k),
 ];
 
-/// Each question of the CPU and the emulator, and of the GPU of this machine: ignored where there is none.
+/// Each check on the CPU and the emulator, and on the GPU of this machine: ignored where there is none.
 fn main() -> ExitCode {
     let mut tests = vec![harness::test(
         "a_plan_that_shares_memory_changes_no_bit",
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     harness::main(tests)
 }
 
-/// Asks every device: `ask` adds what it finds to the report.
+/// Runs a check on every device: `ask` adds its results to the report.
 fn of_every_device(devices: &[Device], question: &str, ask: impl Fn(&Device, &mut Report)) {
     let reports = devices.iter().map(|device| {
         let mut report = Report::new(question, device);
@@ -96,10 +96,10 @@ fn finish(reports: Vec<Report>) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Values of a case that a device which checks every access is asked about.
+/// Maximum number of values in a case for devices that check every access.
 const SMALL: usize = 8_000;
 
-/// Asks every device about every case, with numbers as its precision keeps them. `truth` is what is wanted, found once.
+/// Runs a check on every device and case, with numbers rounded to its precision. `truth` is the expected result, computed once.
 fn of_every_case<T>(
     devices: &[Device],
     question: &str,

@@ -1,26 +1,26 @@
-//! A net in f64: reads the layers' keys for itself and runs the plain loops of [`crate::loops`].
+//! A net in f64: parses the layers' keys independently and runs the plain loops of [`crate::loops`].
 
 use crate::loops::{self, Cells, Map, Window};
 use crate::problem::Problem;
 use weft::ops::Mode;
 
-/// Numbers closer to a kink than this are not used: far more than a step of a central difference or the rounding of f32
-/// can bridge, little enough that most seeds will do.
+/// Minimum distance of numbers from a kink: far more than a step of a central difference or the rounding of f32 can bridge, small
+/// enough that most seeds are suitable.
 pub const MARGIN: f64 = 1e-5;
 
 /// A forward pass.
 pub struct Pass {
     pub outputs: Vec<Map>,
-    /// How far the nearest ReLU is from 0, or the nearest maximum from the value after it.
+    /// Distance of the nearest ReLU input from 0, or of the nearest maximum from the next value.
     pub kink: f64,
 }
 
-/// The problem as it is.
+/// Runs the problem as it is.
 pub fn run(problem: &Problem) -> Pass {
     forward(problem, &to_f64(&problem.input), &problem.parameters.iter().map(|p| to_f64(p)).collect::<Vec<_>>())
 }
 
-/// The problem's net on other numbers.
+/// Runs the problem's net on other numbers.
 pub fn forward(problem: &Problem, input: &[f64], parameters: &[Vec<f64>]) -> Pass {
     let net = &problem.net;
     let shape = net.spec.input;
@@ -83,7 +83,7 @@ fn layer_output(problem: &Problem, l: usize, inputs: &[&Map], parameters: &[Vec<
     }
 }
 
-/// The keys of a layer; the case's net was built from them, so they are there and of the right type.
+/// The keys of a layer; the case's net was built from them, so they are present and have the right type.
 struct Keys<'a>(&'a toml::Table);
 
 impl Keys<'_> {

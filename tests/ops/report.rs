@@ -1,4 +1,4 @@
-//! A report collects all failures of a question, so that one wrong case does not hide another, and ends in one panic.
+//! A report collects all failures of a check, so that one failing case does not hide another, and ends in a single panic.
 
 use crate::device::Device;
 use crate::harness;
@@ -6,14 +6,14 @@ use crate::problem::Problem;
 use weft::device::Precision;
 use weft::ops::tolerance::{Distance, Tolerance};
 
-/// What one device answered to one question.
+/// The results of one check on one device.
 pub struct Report {
     question: String,
     precision: Precision,
     failures: Vec<String>,
     tensors: usize,
     passed_over: Vec<String>,
-    /// The largest error as a share of what is allowed, and whose.
+    /// The largest error relative to its tolerance, and where it occurred.
     worst: (f64, String),
 }
 
@@ -29,7 +29,7 @@ impl Report {
         }
     }
 
-    /// Holds the output of layer `l` against what is wanted.
+    /// Compares the output of layer `l` with the expected one.
     pub fn output(&mut self, problem: &Problem, l: usize, what: &str, got: &[f32], want: &[f64]) {
         let tolerance =
             Tolerance::new(self.precision, problem.expects.roundings * (l + 1), problem.expects.output_slack);
@@ -37,7 +37,7 @@ impl Report {
         self.compare(problem, tolerance, what, got, want, zero);
     }
 
-    /// Holds a gradient against what is wanted. It has gone through all layers, forward and back.
+    /// Compares a gradient with the expected one. It has passed through all layers, forward and backward.
     pub fn gradient(&mut self, problem: &Problem, what: &str, got: &[f32], want: &[f64]) {
         let roundings = problem.expects.roundings * (2 * problem.net.layers.len() + 1);
         let tolerance = Tolerance::new(self.precision, roundings, 2.0 * problem.expects.gradient_slack);
@@ -67,7 +67,7 @@ impl Report {
             return;
         }
         let error = |i: usize| (f64::from(got[i]) - want[i]).abs();
-        // NaN compares with nothing, so it is looked for first.
+        // NaN fails every comparison, so it is searched for first.
         let worst = (0..got.len().min(want.len())).find(|&i| !got[i].is_finite());
         let worst = worst.or_else(|| (0..got.len().min(want.len())).max_by(|&i, &j| error(i).total_cmp(&error(j))));
         let worst = worst.map_or(String::new(), |i| format!("; {} instead of {} at {i}", got[i], want[i]));
@@ -77,23 +77,23 @@ impl Report {
         self.fail(problem, format!("{what}: {sizes}, {found}, {allowed}{worst}"));
     }
 
-    /// Notes a failure of another kind.
+    /// Records another kind of failure.
     pub fn fail(&mut self, problem: &Problem, text: String) {
         self.failures.push(format!("case {} (seed {}): {text}", problem.name, problem.seed));
     }
 
-    /// Notes that a case was not asked.
+    /// Records that a case was skipped.
     pub fn pass_over(&mut self, problem: &Problem, why: &str) {
         self.passed_over.push(format!("case {}: {why}", problem.name));
     }
 
-    /// Whether a case is not asked in this precision, which is noted.
+    /// Whether a case is skipped in this precision, which is recorded.
     pub fn passes_over(&mut self, problem: &Problem) -> bool {
         let why = problem.expects.exact.filter(|_| self.precision != Precision::F32);
         why.inspect(|why| self.pass_over(problem, why)).is_some()
     }
 
-    /// Notes a failure unless `fact` holds.
+    /// Records a failure unless `fact` holds.
     pub fn require(&mut self, problem: &Problem, fact: bool, text: &str) {
         self.tensors += 1;
         if !fact {
@@ -101,7 +101,7 @@ impl Report {
         }
     }
 
-    /// What failed, if anything did, or if nothing was asked.
+    /// The failures, if there were any, or if nothing was checked.
     pub fn finish(self) -> Option<String> {
         let Self { question, failures, tensors, passed_over, worst, .. } = self;
         if !failures.is_empty() {

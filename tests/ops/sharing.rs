@@ -1,5 +1,5 @@
-//! Does a memory plan that shares more change a bit? Each purpose keeps other buffers, so each lays its arena out anew;
-//! a buffer that is overwritten too early shows as a difference (and as NaN, for every arena is poisoned first).
+//! Does a memory plan with more sharing change any bit? Each purpose keeps different buffers, so each has its own arena layout; a
+//! buffer that is overwritten too early causes a difference (and NaN, because every arena is poisoned first).
 
 use crate::problem::{self, Problem};
 use weft::device::{Device, Precision};
@@ -17,7 +17,7 @@ fn bits(problem: &Problem, purpose: Purpose) -> (Vec<u32>, Vec<u32>) {
             nchw_to_nhwc(net.shape(loss.inputs[0]), &problem.values, &mut values);
         }
         let targets = Targets { classes: &problem.classes, values: &values };
-        // Order of parameters and of the cotangent does not matter here: any numbers will do.
+        // The order of the parameters and of the cotangent does not matter here: any numbers will do.
         parameters.write(&problem.parameters.concat()).unwrap();
         nchw_to_nhwc(net.spec.input, &problem.input, session.input());
         session.forward(problem.mode, targets).unwrap();

@@ -1,5 +1,5 @@
-//! Test programs whose tests can be ignored at run time, with the reason in the output: what needs a GPU or a tool that this
-//! machine lacks is not counted as passed.
+//! Test programs whose tests can be ignored at run time, with the reason in the output: a test that needs a GPU or a tool that
+//! this machine lacks is not counted as passed.
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
@@ -22,7 +22,7 @@ pub fn test(name: &str, run: fn()) -> Trial {
     })
 }
 
-/// A test that is ignored for a reason if `needed` finds none of what it needs.
+/// A test that is ignored, with a reason, if `needed` does not find what it needs.
 pub fn test_with<T: 'static>(name: &str, needed: fn() -> Result<T, String>, run: fn(T)) -> Trial {
     Trial::ignorable_test(name, move || match needed() {
         Ok(it) => {
@@ -33,7 +33,7 @@ pub fn test_with<T: 'static>(name: &str, needed: fn() -> Result<T, String>, run:
     })
 }
 
-/// Runs what the command line asks for.
+/// Runs the tests selected by the command line.
 pub fn main(tests: Vec<Trial>) -> ExitCode {
     let arguments = Arguments::from_args();
     VERBOSE.get_or_init(|| arguments.nocapture);
@@ -47,7 +47,7 @@ pub fn is_verbose() -> bool {
     VERBOSE.get().copied().unwrap_or_default()
 }
 
-/// Whether the environment says that what `variable` stands for has to be here.
+/// Whether the environment says that the resource controlled by `variable` is required.
 pub fn is_required(variable: &str, value: &str) -> bool {
     std::env::var(variable).is_ok_and(|found| found == value)
 }

@@ -1,10 +1,10 @@
-//! A recipe over drawn faces with every kind of step, small enough to be done in a second or two.
+//! A recipe on synthetic faces with every kind of step, small enough to be done in a second or two.
 
 use super::Folder;
 use std::fs;
 use weft::data::synth;
 
-/// Writes data, nets, training files and `recipe.toml` into a folder; results go to `runs`.
+/// Writes data, nets, training files and `recipe.toml` to a folder; results go to `runs`.
 pub fn write(folder: &Folder) {
     let (sides, faces) = ((56, 72), (0.4, 0.6));
     let config =

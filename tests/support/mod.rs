@@ -1,4 +1,4 @@
-//! A temporary folder that the built program runs in.
+//! A temporary folder in which the built program runs.
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
@@ -12,7 +12,7 @@ use std::process::Command;
 use weft::weights::{Dtype, Named, write};
 
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-/// The photo that ships.
+/// The shipped photo.
 pub const PHOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/photos/eileen-collins.jpg");
 
 pub struct Folder(pub tempfile::TempDir);
@@ -21,6 +21,11 @@ pub struct Output {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
+}
+
+/// Standard error without the lines that tell the progress of a run of more than a few seconds, which on a slow machine is any.
+pub fn said(stderr: &str) -> String {
+    stderr.split_inclusive('\n').filter(|line| !(line.contains("/s, ") && line.ends_with(" left\n"))).collect()
 }
 
 impl Folder {
@@ -43,7 +48,7 @@ impl Folder {
         write(self.path(name), &named.collect::<Vec<_>>(), &[]).unwrap();
     }
 
-    /// Copies the model that ships into the folder `to`.
+    /// Copies the shipped model to the folder `to`.
     pub fn bundle(&self, to: &str) {
         fs::create_dir_all(self.path(to)).unwrap();
         for entry in fs::read_dir(Path::new(ROOT).join("weights")).unwrap() {
@@ -82,10 +87,10 @@ impl Folder {
     pub fn weft(&self, line: &str) -> Output {
         let output = self.command(line).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        Output { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Output { code: output.status.code(), stdout: text(output.stdout), stderr: said(&text(output.stderr)) }
     }
 
-    /// Standard output of a run that succeeds and has nothing to say besides.
+    /// Standard output of a run that succeeds and prints nothing to standard error.
     #[track_caller]
     pub fn ok(&self, line: &str) -> String {
         let Output { code, stdout, stderr } = self.weft(line);
@@ -98,16 +103,7 @@ impl Folder {
         serde_json::from_str(&self.ok(line)).unwrap_or_else(|e| panic!("weft {line}: {e}"))
     }
 
-    /// The document of a run that may take long enough to report its progress.
-    #[track_caller]
-    pub fn slow_json(&self, line: &str) -> Value {
-        let Output { code, stdout, stderr } = self.weft(line);
-        let progress = stderr.lines().all(|line| line.contains("/s, ") && line.ends_with(" left"));
-        assert!(code == Some(0) && progress, "weft {line}: {stderr}");
-        serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("weft {line}: {e}"))
-    }
-
-    /// The line is wrong usage: exit code 2, nothing on standard output, and standard error holds all of `parts`.
+    /// The line is incorrect usage: exit code 2, nothing on standard output, and standard error contains all of `parts`.
     #[track_caller]
     pub fn wrong(&self, line: &str, parts: &[&str]) {
         let Output { code, stdout, stderr } = self.weft(line);
@@ -117,7 +113,7 @@ impl Folder {
         }
     }
 
-    /// The run fails: exit code 1, nothing on standard output, and one line on standard error that holds all of `parts`.
+    /// The run fails: exit code 1, nothing on standard output, and one line on standard error that contains all of `parts`.
     #[track_caller]
     pub fn fails(&self, line: &str, parts: &[&str]) {
         let Output { code, stdout, stderr } = self.weft(line);

@@ -1,4 +1,4 @@
-//! The parent: starts workers, watches how they end, keeps what they fail on, and starts the next ones behind it.
+//! The parent process: starts workers, watches how they end, keeps the inputs they fail on, and restarts them after those inputs.
 
 use super::worker::{Count, NOTES, Note, ORDER, Order, REFUSALS, STATE, frames, key, plain, state};
 use super::{FORMATS, format_named};
@@ -12,17 +12,17 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 use weft::{Error, Result};
 
-/// Inputs with one kind of fault that are kept.
+/// Number of inputs kept per kind of fault.
 const KEPT: usize = 3;
-/// How often workers are looked at.
+/// How often workers are polled.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How much is to be done.
+/// What a run consists of.
 #[derive(Debug, Clone)]
 pub enum Work {
     Inputs(u64),
     Seconds(f64),
-    /// These files, in folders of the names of their formats.
+    /// These files, in folders named after their formats.
     Files(Vec<PathBuf>),
 }
 
@@ -30,55 +30,55 @@ pub enum Work {
 pub struct Options {
     pub work: Work,
     pub seed: u64,
-    /// Formats; empty: all.
+    /// Formats; if empty, all.
     pub only: Vec<String>,
     pub workers: usize,
-    /// Where failing inputs go.
+    /// Folder for failing inputs.
     pub findings: Option<PathBuf>,
-    /// What an input may take.
+    /// Time limit for one input.
     pub time: Duration,
-    /// Words that make this program a worker.
+    /// Arguments that turn this program into a worker.
     pub words: Vec<OsString>,
 }
 
-/// Where a run stands.
+/// Progress of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
     pub inputs: u64,
     pub findings: u64,
     pub elapsed: Duration,
-    /// Done, of 1.
+    /// Share done, in 0..=1.
     pub share: f64,
 }
 
-/// Figures of one format.
+/// Statistics of one format.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
     pub count: Count,
-    /// Inputs that ended their process: by an abort, by the time limit, by the memory limit.
+    /// Inputs that ended their process: by an abort, the time limit or the memory limit.
     pub aborts: u64,
     pub hangs: u64,
     pub memory: u64,
-    /// Kinds of refusals.
+    /// Distinct kinds of error messages.
     pub refusals: HashSet<String>,
 }
 
-/// Inputs that fail in one way.
+/// Inputs that fail in the same way.
 #[derive(Debug, Clone)]
 pub struct Finding {
     pub format: &'static str,
-    /// `panic`, `message`, `broken`, `abort`, `hang`, `memory`; `caught` is a panic of another's code that Weft caught.
+    /// `panic`, `message`, `broken`, `abort`, `hang`, `memory`; `caught` is a panic in third-party code that Weft caught.
     pub kind: String,
     pub text: String,
     pub trace: Vec<String>,
-    /// Numbers and inputs, the first few.
+    /// Numbers and contents of the first few inputs.
     pub inputs: Vec<(u64, Vec<u8>)>,
-    /// How many were told; a worker tells of each kind once.
+    /// How often it was reported; a worker reports each kind once.
     pub times: u64,
 }
 
 impl Finding {
-    /// Whether Weft is to blame.
+    /// Whether this is a bug in Weft.
     pub fn is_fault(&self) -> bool {
         self.kind != "caught"
     }
@@ -92,7 +92,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// All formats together.
+    /// The sum over all formats.
     pub fn total(&self) -> Figures {
         let mut total = Figures::default();
         for figures in self.formats.values() {
@@ -104,31 +104,31 @@ impl Report {
         total
     }
 
-    /// Inputs that Weft failed on.
+    /// Number of inputs on which Weft failed.
     pub fn failed(&self) -> u64 {
         let total = self.total();
         total.count.faults + total.aborts + total.hangs + total.memory
     }
 }
 
-/// A worker at work.
+/// A running worker.
 struct Worker {
     order: Order,
     child: Child,
 }
 
 impl Drop for Worker {
-    /// Ends the process where the run ends by an error; most have ended by themselves.
+    /// Kills the process if the run ends with an error; most have exited by themselves.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Runs inputs until the work is done or `stop` is set; `tell` hears now and then.
+/// Runs inputs until the work is done or `stop` is set; `tell` is called periodically.
 ///
 /// # Errors
-/// Formats that do not exist, files that cannot be read or written, processes that cannot be started.
+/// Unknown formats, files that cannot be read or written, processes that cannot be started.
 pub fn run(options: &Options, stop: &AtomicBool, tell: &mut dyn FnMut(Progress)) -> Result<Report> {
     let formats = |name: &String| {
         let known = || FORMATS.iter().map(|format| format.name).collect::<Vec<_>>().join(", ");
@@ -172,7 +172,7 @@ pub fn run(options: &Options, stop: &AtomicBool, tell: &mut dyn FnMut(Progress))
         let mut running = Vec::new();
         for mut worker in workers {
             if stop.load(Relaxed) {
-                // It may be gone already.
+                // It may have exited already.
                 let _ = worker.child.kill();
             }
             let status = worker.child.try_wait().map_err(|e| Error::new("worker", e))?;
@@ -202,7 +202,7 @@ pub fn run(options: &Options, stop: &AtomicBool, tell: &mut dyn FnMut(Progress))
     Ok(campaign.report)
 }
 
-/// The format of a file: the one that is asked for, or the name of its folder.
+/// The format of a file: the only one selected, or else the name of its folder.
 fn format_of(file: &Path, only: &[usize]) -> Result<usize> {
     let folder = file.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
     match only {
@@ -221,7 +221,7 @@ struct Campaign<'a> {
     folder: &'a Path,
     started: usize,
     report: Report,
-    /// Of the findings.
+    /// Keys of the findings.
     keys: Vec<String>,
 }
 
@@ -238,7 +238,7 @@ impl Campaign<'_> {
         let child = Command::new(program)
             .args(&self.options.words)
             .env(ORDER, text)
-            // Where no thread pool is asked for, none shall be made.
+            // Where no thread pool is requested, none must be created.
             .env("RAYON_NUM_THREADS", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -248,7 +248,7 @@ impl Campaign<'_> {
         Ok(Worker { order, child })
     }
 
-    /// Takes in what a worker leaves; what is to be done after it.
+    /// Collects a worker's results; returns the work that remains.
     fn ended(&mut self, order: &Order, status: ExitStatus, stopped: bool) -> Result<Option<Order>> {
         let (number, hangs, counts) = state(&order.folder);
         for (format, count) in FORMATS.iter().zip(&counts) {
@@ -293,7 +293,7 @@ impl Campaign<'_> {
         Ok(())
     }
 
-    /// An input has ended its process.
+    /// Handles an input that ended its process.
     fn died(&mut self, order: &Order, number: u64, hangs: bool, status: ExitStatus, errors: &str) -> Result<()> {
         let (format, input) = order.input(number)?;
         let figures = self.report.formats.entry(FORMATS[format].name).or_default();
@@ -342,7 +342,7 @@ impl Campaign<'_> {
         }
     }
 
-    /// Runs an input once more in a process that says where memory was refused.
+    /// Runs an input again in a process that reports where memory was refused.
     fn trace(&mut self, order: &Order, number: u64) -> Result<Vec<String>> {
         let again = Order { first: number, end: number + 1, deadline: None, trace: true, ..order.clone() };
         let mut worker = self.start(again)?;
@@ -350,7 +350,7 @@ impl Campaign<'_> {
         let folder = &worker.order.folder;
         let errors = fs::read(folder.join("errors")).unwrap_or_default();
         let errors = String::from_utf8_lossy(&errors);
-        // The last refusal is the one that was not coped with.
+        // The last refusal is the one that was not handled.
         let last = errors.rfind("refused ").map_or("", |at| &errors[at..]);
         let trace = frames(last);
         fs::remove_file(folder.join(STATE))
@@ -360,7 +360,7 @@ impl Campaign<'_> {
     }
 }
 
-/// Writes the inputs of a finding into the folder of its format, and beside them what happens.
+/// Writes the inputs of a finding to the folder of their format, together with a description of the failure.
 fn keep(finding: &Finding, folder: &Path, seed: u64) -> Result<()> {
     let folder = folder.join(finding.format);
     fs::create_dir_all(&folder).map_err(|e| Error::file(&folder, e))?;

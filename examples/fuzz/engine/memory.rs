@@ -1,5 +1,5 @@
-//! The memory limit: every allocation is counted, and one that would pass the limit is refused, as a system without memory
-//! would refuse it. Code that asks fallibly gets its error; other code ends the process, which is a finding.
+//! The memory limit: every allocation is counted, and one that would exceed the limit is refused, as on a system without free
+//! memory. Code that allocates fallibly gets an error; other code ends the process, which is a finding.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
@@ -15,7 +15,7 @@ static TRACE: AtomicBool = AtomicBool::new(false);
 
 struct Counting;
 
-/// Counts `more` bytes; false if they are not to be had.
+/// Counts `more` bytes; returns false if they exceed the limit.
 fn take(more: usize) -> bool {
     let live = LIVE.fetch_add(more, Relaxed).saturating_add(more);
     let limit = LIMIT.load(Relaxed);
@@ -36,13 +36,13 @@ fn give(less: usize) {
     LIVE.fetch_sub(less, Relaxed);
 }
 
-// SAFETY: every call goes to the system's allocator with the caller's own arguments, or answers null, as that may.
+// SAFETY: every call is forwarded to the system's allocator with the caller's arguments, or returns null, which is allowed.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !take(layout.size()) {
             return std::ptr::null_mut();
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.alloc(layout) }
     }
 
@@ -50,7 +50,7 @@ unsafe impl GlobalAlloc for Counting {
         if !take(layout.size()) {
             return std::ptr::null_mut();
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.alloc_zeroed(layout) }
     }
 
@@ -60,18 +60,18 @@ unsafe impl GlobalAlloc for Counting {
             return std::ptr::null_mut();
         }
         give(layout.size().saturating_sub(size));
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.realloc(old, layout, size) }
     }
 
     unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
         give(layout.size());
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.dealloc(old, layout) }
     }
 }
 
-/// Allows this process `bytes` more than it has now; says what it has now.
+/// Allows this process `bytes` more than it has allocated now; returns the current amount.
 pub fn begin(bytes: usize) -> usize {
     let live = LIVE.load(Relaxed);
     PEAK.store(live, Relaxed);
@@ -79,13 +79,13 @@ pub fn begin(bytes: usize) -> usize {
     live
 }
 
-/// Lifts the limit; the most bytes since [`begin`], which answered `before`.
+/// Lifts the limit; returns the peak above the value `before` that [`begin`] returned.
 pub fn end(before: usize) -> usize {
     LIMIT.store(usize::MAX, Relaxed);
     PEAK.load(Relaxed).saturating_sub(before)
 }
 
-/// From now on a refusal prints where it was asked for.
+/// From now on, a refusal prints a backtrace.
 pub fn trace() {
     TRACE.store(true, Relaxed);
 }

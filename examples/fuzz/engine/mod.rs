@@ -1,9 +1,9 @@
-//! A fuzzer that knows Weft's formats: small files of each, damage that knows what it damages, and the readers with what
-//! follows them, run inside worker processes with a limit of memory and of time.
+//! A fuzzer that knows Weft's formats: small files of each, format-aware mutations, and the readers with the code that uses their
+//! results, run in worker processes with memory and time limits.
 //!
-//! The one idea: an input is a function of (seed, number). So a worker writes down the number alone before it runs an input,
-//! and whatever ends it (a panic that aborts, a stack that overflows, a limit), its parent makes the same input again,
-//! keeps it, and starts the next worker behind it.
+//! Key idea: an input is a function of (seed, number). A worker therefore records only the number before it runs an input, and
+//! whatever ends it (a panic that aborts, a stack overflow, a limit), its parent regenerates the same input, keeps it, and starts
+//! the next worker after it.
 
 mod campaign;
 mod memory;
@@ -25,26 +25,26 @@ use weft::{Error, Result};
 
 const MIB: usize = 1 << 20;
 
-/// One format: where its files come from, how they are damaged, and who reads them.
+/// One format: the source of its files, how they are mutated, and which reader they are given to.
 pub struct Format {
     pub name: &'static str,
-    /// How often it is chosen, relative to the others.
+    /// How often it is chosen, relative to the other formats.
     weight: u32,
-    /// Bytes that reading one input may take at once.
+    /// Memory limit for one input, in bytes.
     pub memory: usize,
-    /// One of these stands in each of its errors; none: any will do.
+    /// Each of its errors must contain one of these; if empty, any error is accepted.
     places: &'static [&'static str],
     seeds: fn() -> Vec<Vec<u8>>,
     mutate: fn(&mut Vec<u8>, &[Vec<u8>], &mut Rng),
     target: fn(&mut Bench, &[u8]) -> Outcome,
 }
 
-/// The format of the planted faults: chosen only by its name.
+/// The format of the planted faults: selected only by name.
 pub const PLANTED: &str = "planted";
 
-/// What readers of settings, annotations and weights may take.
+/// Limit for readers of settings, annotations and weights.
 const SMALL: usize = 256 * MIB;
-/// What a photo may take: the largest that is decoded, as the decoder and as Weft hold it.
+/// Limit for photos: the largest that is decoded, in the decoder's and in Weft's representation.
 const PHOTO: usize = 2048 * MIB;
 
 /// All formats.
@@ -112,18 +112,18 @@ const fn format(
     Format { name, weight, memory, places, seeds, mutate, target }
 }
 
-/// The number of a format in [`FORMATS`].
+/// The index of a format in [`FORMATS`].
 pub fn format_named(name: &str) -> Option<usize> {
     FORMATS.iter().position(|format| format.name == name)
 }
 
-/// The whole files of a format that damage starts from.
+/// The valid files of a format from which mutations start.
 fn seeds_of(format: usize) -> &'static [Vec<u8>] {
     static SEEDS: [OnceLock<Vec<Vec<u8>>>; FORMATS.len()] = [const { OnceLock::new() }; FORMATS.len()];
     SEEDS[format].get_or_init(FORMATS[format].seeds)
 }
 
-/// Writes the whole files of all formats into folders of their names.
+/// Writes the valid files of all formats to folders named after them.
 pub fn write_seeds(folder: &Path) -> Result<()> {
     for (number, format) in FORMATS.iter().enumerate().filter(|(_, format)| format.weight > 0) {
         let folder = folder.join(format.name);
@@ -136,7 +136,7 @@ pub fn write_seeds(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Input `number` of `seed` and its format, one of `only` (all, if that is empty).
+/// Input `number` of `seed` and its format, which is one of `only` (any, if that is empty).
 pub fn input(seed: u64, number: u64, only: &[usize]) -> (usize, Vec<u8>) {
     let mut rng = Rng::new(seed, number);
     let format = if only.is_empty() {

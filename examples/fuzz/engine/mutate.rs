@@ -1,24 +1,24 @@
-//! Damage that any file may take, and damage to text: lines, words, numbers.
+//! Mutations for any file, and mutations of text: lines, words, numbers.
 
 use std::ops::Range;
 use weft::rng::Rng;
 
-/// Files grow no further by damage.
+/// Mutations do not let files grow beyond this size.
 const LONGEST: usize = 64 * 1024;
 
-/// One of a list.
+/// A random element of a list.
 pub fn pick<'a, T: ?Sized>(list: &[&'a T], rng: &mut Rng) -> &'a T {
     list[rng.below(list.len())]
 }
 
-/// Part of `0..len`, mostly short.
+/// A random part of `0..len`, usually short.
 pub fn part(len: usize, rng: &mut Rng) -> Range<usize> {
     let start = rng.below(len + 1);
     let most = if rng.chance(0.8) { 16 } else { len };
     start..(start + rng.below(most + 1)).min(len)
 }
 
-/// A whole number at the edge of some type, or near it.
+/// An integer at or near the limit of some type.
 pub fn edge(rng: &mut Rng) -> u64 {
     let power = 1_u64 << [0, 1, 3, 4, 7, 8, 10, 14, 15, 16, 20, 24, 27, 31, 32, 33, 40, 53, 62, 63][rng.below(20)];
     match rng.below(6) {
@@ -31,7 +31,7 @@ pub fn edge(rng: &mut Rng) -> u64 {
     }
 }
 
-/// Damage without regard to the format.
+/// A mutation that ignores the format.
 pub fn bytes(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     let len = data.len();
     if len == 0 {
@@ -45,7 +45,7 @@ pub fn bytes(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
             let size = [2, 4, 4, 8][rng.below(4)];
             let at = rng.below(len);
             let value = if rng.chance(0.5) { edge(rng).to_le_bytes() } else { edge(rng).to_be_bytes() };
-            // The low bytes of the one, the high of the other, are the number.
+            // The number consists of the low bytes of one and the high bytes of the other.
             let from = if rng.chance(0.5) { 0 } else { 8 - size };
             for (old, new) in data[at..].iter_mut().zip(&value[from..from + size]) {
                 *old = *new;
@@ -75,7 +75,7 @@ pub fn bytes(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     }
 }
 
-/// Its beginning, and the end of another file.
+/// Joins the beginning of the file and the end of another one.
 pub fn splice(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     let other = &others[rng.below(others.len())];
     data.truncate(rng.below(data.len() + 1));
@@ -88,7 +88,7 @@ pub fn insert(data: &mut Vec<u8>, at: usize, new: &[u8]) {
     }
 }
 
-/// Numbers that readers trip over.
+/// Numbers that often break readers.
 const NUMBERS: [&str; 44] = [
     "nan",
     "-nan",
@@ -136,7 +136,7 @@ const NUMBERS: [&str; 44] = [
     "99999999999999999999999999999999999999",
 ];
 
-/// Text that readers trip over.
+/// Strings that often break readers.
 const WORDS: [&str; 34] = [
     "",
     "\"",
@@ -174,7 +174,7 @@ const WORDS: [&str; 34] = [
     "//",
 ];
 
-/// Every number written in digits.
+/// The positions of all decimal numbers.
 fn numbers(text: &[u8]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -192,7 +192,7 @@ fn numbers(text: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-/// A number, put in place of `old`.
+/// A number to replace `old`.
 fn number(old: &str, rng: &mut Rng) -> String {
     let value = old.parse::<f64>().unwrap_or(1.0);
     match rng.below(8) {
@@ -205,7 +205,7 @@ fn number(old: &str, rng: &mut Rng) -> String {
     }
 }
 
-/// Puts another number in place of one.
+/// Replaces a number.
 fn change_number(data: &mut Vec<u8>, rng: &mut Rng) {
     let found = numbers(data);
     if let Some(range) = (!found.is_empty()).then(|| found[rng.below(found.len())].clone()) {
@@ -214,7 +214,7 @@ fn change_number(data: &mut Vec<u8>, rng: &mut Rng) {
     }
 }
 
-/// Where the words of a text are: runs of letters, digits, `_`, `.` and `-`.
+/// The positions of the words in a text: runs of letters, digits, `_`, `.` and `-`.
 fn words(text: &[u8]) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     for (at, byte) in text.iter().enumerate() {
@@ -252,7 +252,7 @@ fn change_word(data: &mut Vec<u8>, rng: &mut Rng) {
     data.truncate(LONGEST);
 }
 
-/// Takes lines out, in, up and down.
+/// Removes, inserts and moves lines.
 fn change_lines(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     let mut lines: Vec<Vec<u8>> = data.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
     if lines.is_empty() {
@@ -272,7 +272,7 @@ fn change_lines(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
             lines.insert(two.min(lines.len()), line);
         }
         4 => {
-            // The end of a line goes.
+            // Removes the end of a line.
             let line = &mut lines[one];
             line.truncate(rng.below(line.len() + 1));
         }
@@ -289,7 +289,7 @@ fn change_lines(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     data.truncate(LONGEST);
 }
 
-/// Damage to lines, words and numbers.
+/// Mutations of lines, words and numbers.
 pub fn text(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     match rng.below(16) {
         0..6 => change_number(data, rng),
@@ -300,12 +300,12 @@ pub fn text(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
             insert(data, rng.below(data.len() + 1), word);
         }
         13 if rng.chance(0.05) => {
-            // Deep nesting is what recursive readers fall over.
+            // Deep nesting overflows recursive readers.
             let deep = pick(&["[", "{", "(", "a.", "{a=", "{\"a\":", "[[", "\"", ","], rng).repeat(1 + rng.below(5000));
             insert(data, rng.below(data.len() + 1), deep.as_bytes());
         }
         14 if rng.chance(0.3) => {
-            // Old editors and foreign systems.
+            // Old editors and other systems.
             let text: Vec<u8> = match rng.below(4) {
                 0 => data.iter().flat_map(|b| if *b == b'\n' { vec![b'\r', b'\n'] } else { vec![*b] }).collect(),
                 1 => data.iter().map(|b| if *b == b'\n' { b'\r' } else { *b }).collect(),
@@ -318,7 +318,7 @@ pub fn text(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     }
 }
 
-/// Damage to `key = value` lines: other types, keys twice, keys that nobody knows.
+/// Mutations of `key = value` lines: other types, duplicate keys, unknown keys.
 pub fn toml(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     const VALUES: [&str; 19] = [
         "true",
@@ -365,7 +365,7 @@ pub fn toml(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     *data = lines.concat().into_bytes();
 }
 
-/// Damage to tables: quotes, separators, columns.
+/// Mutations of tables: quotes, separators, columns.
 pub fn csv(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     if rng.chance(0.6) {
         return text(data, others, rng);

@@ -1,5 +1,5 @@
-//! Small pictures of every kind that Weft reads, and damage that keeps their frame whole: checksums and lengths are mended,
-//! so that the parts behind them are reached.
+//! Small images in every format that Weft reads, and mutations that preserve their framing: checksums and lengths are repaired,
+//! so that the code behind them is reached.
 
 use super::mutate::{bytes, edge, insert, part, pick};
 use image::{DynamicImage, ImageFormat};
@@ -8,7 +8,7 @@ use weft::rng::Rng;
 
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
-/// A small picture as the image crate writes it.
+/// A small image as the image crate encodes it.
 fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     image.write_to(&mut bytes, format).expect("a small picture can be written");
@@ -43,13 +43,13 @@ fn segment(marker: u8, content: &[u8]) -> Vec<u8> {
     [&[0xFF, marker][..], &(content.len() as u16 + 2).to_be_bytes(), content].concat()
 }
 
-/// 16 x 16, grey, all coefficients in four scans: first bits, then the last.
+/// 16 x 16, grey, all coefficients in four scans: first the high bits, then the last one.
 fn progressive() -> Vec<u8> {
     let mut file = vec![0xFF, 0xD8];
     file.extend(segment(0xDB, &[&[0][..], &[16; 64]].concat()));
     file.extend(segment(0xC2, &[8, 0, 16, 0, 16, 1, 1, 0x11, 0]));
     for table in [0x00, 0x10] {
-        // One code, of one bit, for the symbol 0: no difference, end of block.
+        // A single code of one bit, for symbol 0: no difference, end of block.
         let mut content = vec![table, 1];
         content.extend([0; 16]);
         file.extend(segment(0xC4, &content));
@@ -62,7 +62,7 @@ fn progressive() -> Vec<u8> {
     file
 }
 
-/// A big-endian TIFF structure with an orientation, as EXIF has it.
+/// A big-endian TIFF structure with an orientation, as used by EXIF.
 fn exif(kind: u16, count: u32, value: &[u8]) -> Vec<u8> {
     let mut file = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12".to_vec();
     file.extend(kind.to_be_bytes());
@@ -73,9 +73,9 @@ fn exif(kind: u16, count: u32, value: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Damage to the segments of a JPEG.
+/// Mutations of the segments of a JPEG.
 pub fn jpeg(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
-    // Where the segments before the first scan are.
+    // Positions of the segments before the first scan.
     let mut segments = Vec::new();
     let mut at = 2;
     while let Some(&[0xFF, marker, high, low]) = data.get(at..at + 4) {
@@ -100,7 +100,7 @@ pub fn jpeg(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
         2 => drop(data.splice(chosen, other)),
         3 => data[chosen.start + 1] = [0xC0, 0xC1, 0xC2, 0xC4, 0xDA, 0xDB, 0xDD, 0xE1, 0xEE, 0xFE][rng.below(10)],
         4 => {
-            // A frame's header: size, components, sampling.
+            // A frame header: size, components, sampling.
             let frame = segments.iter().find(|s| matches!(data[s.start + 1], 0xC0..=0xC2)).cloned().unwrap_or(chosen);
             let content = frame.start + 4..frame.end;
             if !content.is_empty() {
@@ -124,7 +124,7 @@ fn crc(bytes: &[u8]) -> u32 {
     })
 }
 
-/// A zlib stream that compresses nothing.
+/// A zlib stream with stored (uncompressed) blocks.
 fn stored(raw: &[u8]) -> Vec<u8> {
     let len = raw.len() as u16;
     let (a, b) = raw.iter().fold((1_u32, 0_u32), |(a, b), byte| {
@@ -189,7 +189,7 @@ pub fn pngs() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Damage to the chunks of a PNG; their checksums are mended mostly, the stream's too.
+/// Mutations of the chunks of a PNG; checksums are usually repaired, including that of the stream.
 pub fn png(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     let mut chunks: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     let mut at = SIGNATURE.len();
@@ -221,7 +221,7 @@ pub fn png(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
             }
         }
         6 => {
-            // The pixels, under a new checksum.
+            // The pixels, with a new checksum.
             let content = &mut chunks[one].1;
             if content.len() > 11 && content[..3] == [0x78, 0x01, 1] {
                 let mut raw = content[7..content.len() - 4].to_vec();
@@ -237,7 +237,7 @@ pub fn png(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     *data = file;
 }
 
-/// A TIFF of one or two directories; `big` is the order of bytes.
+/// A TIFF with one or two directories; `big` selects the byte order.
 struct Tiff {
     big: bool,
     file: Vec<u8>,
@@ -257,7 +257,7 @@ impl Tiff {
         if self.big { value.to_be_bytes() } else { value.to_le_bytes() }
     }
 
-    /// Entries (tag, type 3 or 4, values), with pixels first; the file.
+    /// Writes the entries (tag, type 3 or 4, values), preceded by the pixels; returns the file.
     fn finish(mut self, pixels: &[u8], entries: &[(u16, u16, &[u32])]) -> Vec<u8> {
         let at = self.file.len() as u32;
         self.file.extend(pixels);
@@ -327,7 +327,7 @@ pub fn tiffs() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Damage to the entries of a TIFF's directory.
+/// Mutations of the entries of a TIFF directory.
 pub fn tiff(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     let big = data.starts_with(b"MM");
     let short = |b: &[u8]| if big { u16::from_be_bytes([b[0], b[1]]) } else { u16::from_le_bytes([b[0], b[1]]) };
@@ -359,7 +359,7 @@ pub fn tiff(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
         4 => put(&mut data[entry + 8..], 2),
         5 => put(&mut data[entry + 10..], 2),
         6 => {
-            // The same entry for another tag, or the next directory.
+            // The same entry for another tag, or for the next directory.
             let known = [256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 330, 338, 339];
             let tag: u16 = known[rng.below(known.len())];
             data[entry..entry + 2].copy_from_slice(&if big { tag.to_be_bytes() } else { tag.to_le_bytes() });
@@ -374,7 +374,7 @@ pub fn tiff(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
 }
 
 pub fn bmps() -> Vec<Vec<u8>> {
-    /// Width 8, height 4 (negative: rows from the top), as a BITMAPINFOHEADER says it.
+    /// Width 8, height 4 (negative: top-down), with a BITMAPINFOHEADER.
     fn bmp(height: i32, bits: u16, compression: u32, between: &[u8], pixels: &[u8]) -> Vec<u8> {
         let mut file = b"BM".to_vec();
         for number in [(54 + between.len() + pixels.len()) as u32, 0, (54 + between.len()) as u32, 40, 8] {
@@ -403,7 +403,7 @@ pub fn bmps() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Damage to the header of a BMP.
+/// Mutations of the header of a BMP.
 pub fn bmp(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     const FIELDS: [(usize, usize); 15] = [
         (2, 4),
@@ -438,7 +438,7 @@ pub fn webps() -> Vec<Vec<u8>> {
         *b"RIFF\x22\0\0\0WEBPVP8 \x16\0\0\0\x30\x01\0\x9d\x01\x2a\x01\0\x01\0\x0e\xc0\xfe\x25\xa4\0\x03\x70\0\0\0\0";
     let lossless = encoded(&rgb(9, 7), ImageFormat::WebP);
     let clear = encoded(&rgba(9, 7), ImageFormat::WebP);
-    // The extended form: features, then the same pixels, then EXIF.
+    // The extended format: features, then the same pixels, then EXIF.
     let riff = |chunks: &[&[u8]]| {
         let body = chunks.concat();
         [b"RIFF", &(body.len() as u32 + 4).to_le_bytes()[..], b"WEBP", &body].concat()
@@ -458,7 +458,7 @@ pub fn webps() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Damage to the chunks of a WebP file.
+/// Mutations of the chunks of a WebP file.
 pub fn webp(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     let mut chunks: Vec<Vec<u8>> = Vec::new();
     let mut at = 12;
@@ -495,12 +495,12 @@ pub fn webp(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
 
 pub fn gifs() -> Vec<Vec<u8>> {
     let plain = encoded(&rgb(9, 7), ImageFormat::Gif);
-    // A frame smaller than the canvas, 2 x 2 at (1, 1), interlaced, with colours of its own.
+    // A frame smaller than the canvas, 2 x 2 at (1, 1), interlaced, with its own colour table.
     let inner: &[u8] = b"GIF89a\x08\0\x08\0\0\0\0\x21\xf9\x04\x09\0\0\x01\0\x2c\x01\0\x01\0\x02\0\x02\0\xc0\0\0\0\xff\xff\xff\x02\x02\x84\x51\0\x3b";
     vec![plain, inner.to_vec(), encoded(&rgba(6, 6), ImageFormat::Gif)]
 }
 
-/// Damage to the header of a GIF.
+/// Mutations of the header of a GIF.
 pub fn gif(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     let frame =
         data.windows(3).position(|w| w == b"\x2c\0\0").or_else(|| data.iter().position(|b| *b == 0x2c)).unwrap_or(0);
@@ -529,7 +529,7 @@ pub fn pnms() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Damage to a PNM file: its header is text.
+/// Mutations of a PNM file, whose header is text.
 pub fn pnm(data: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     if rng.chance(0.4) {
         return bytes(data, others, rng);

@@ -1,14 +1,14 @@
-//! Whole files of every format but pictures: small ones made here, and those that ship with Weft.
+//! Valid files of every format except images: small ones generated here, and those that ship with Weft.
 
 use super::tensors::file;
 use serde_json::json;
-use weft::ingredients::Ingredients;
 use weft::net::{Net, Spec};
+use weft::provenance::Provenance;
 use weft::svm::Svm;
 use weft::train::{State, save_checkpoint};
 use weft::weights::{Dtype, Named, TAGS, write};
 
-/// A net with a convolution, local filters, a pool and a linear layer.
+/// A net with a convolution, local filters, a pooling layer and a linear layer.
 pub const NET: &str = "name = 'mini'
 input = [3, 12, 12]
 [[layer]]
@@ -121,7 +121,7 @@ type = 'softmax_cross_entropy'
 from = 'fc'
 ";
 
-/// For `weft run`: any size of image, and a loss with targets.
+/// For `weft run`: any image size, and a loss with targets.
 pub const RUN: &str = "name = 'run'
 input = [2, 6, 6]
 [[layer]]
@@ -139,7 +139,7 @@ name = 'loss'
 type = 'LOSS'
 ";
 
-/// The nets of [`BUNDLE`].
+/// The LNet of [`BUNDLE`].
 pub const LNET: &str = "name = 'lnet'
 input = [3, 16, 16]
 [[layer]]
@@ -169,7 +169,7 @@ type = 'linear'
 outputs = 4
 ";
 
-/// A model of small nets.
+/// A model with small nets.
 const BUNDLE: &str = "name = 'mini'
 svm = 'svm.safetensors'
 [locate]
@@ -205,7 +205,7 @@ width = 1.5
 shift = [0.0, 0.0]
 ";
 
-/// Training files that ship, with the paths at which recipes look for them.
+/// Training files that ship with Weft, with the paths at which recipes expect them.
 pub const TRAININGS: [(&str, &str); 6] = [
     ("weights/recipes/lnet-objects.toml", include_str!("../../../weights/recipes/lnet-objects.toml")),
     ("weights/recipes/lnet-o-tags.toml", include_str!("../../../weights/recipes/lnet-o-tags.toml")),
@@ -301,12 +301,12 @@ fn texts(list: &[&str]) -> Vec<Vec<u8>> {
     list.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
-/// A net that is known to be whole.
+/// Parses a net that is known to be valid.
 pub fn net_of(text: &str) -> Net {
     Net::new(Spec::parse(text, "net.toml").expect("the text of a net")).expect("a net")
 }
 
-/// What is written to a file of that name.
+/// The bytes that `fill` writes to a file.
 fn written(fill: impl FnOnce(&std::path::Path)) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("file");
@@ -352,9 +352,9 @@ pub fn svm() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// What the run of the checkpoints here is made of.
-pub fn ingredients() -> Ingredients {
-    let mut run = Ingredients::default();
+/// The provenance of the run whose checkpoints are generated here.
+pub fn provenance() -> Provenance {
+    let mut run = Provenance::default();
     run.set("batch", 8);
     run.set("net", "sha256:00");
     run.set("schedule.rate", 0.1);
@@ -366,7 +366,7 @@ pub fn checkpoint() -> Vec<Vec<u8>> {
     let values = net.initial_parameters(2);
     let state = |step: usize, best: Option<f64>| State {
         step,
-        run: ingredients(),
+        run: provenance(),
         losses: (1.25, 3),
         best,
         validation: None,
@@ -378,7 +378,7 @@ pub fn checkpoint() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Inputs of `weft run`: of its net with a loss over classes, over values; with a cotangent.
+/// Inputs of `weft run`: for its net with a loss over classes, with a loss over values, and with a cotangent.
 pub fn run() -> Vec<Vec<u8>> {
     let image = |n: usize, side: usize| (0..n * 2 * side * side).map(|i| (i % 17) as f32 * 0.1).collect::<Vec<f32>>();
     let of = |n: usize, side: usize, more: &[(&str, &[usize], &[f32])]| {
@@ -435,7 +435,7 @@ pub fn bundle() -> Vec<Vec<u8>> {
 
 pub fn record() -> Vec<Vec<u8>> {
     let record = |names: &[&str]| {
-        let run = ingredients();
+        let run = provenance();
         let files: serde_json::Map<_, _> = names.iter().map(|name| (name.to_string(), "sha256:00".into())).collect();
         json!({
             "version": 1, "hash": run.hash(), "ingredients": run, "files": files, "bytes": 12, "result": "accuracy 90.00 %",
@@ -475,7 +475,7 @@ pub fn command() -> Vec<Vec<u8>> {
     ])
 }
 
-/// Before the name of a file in an input of several.
+/// Prefix of a file name in an input that consists of several files.
 pub const FILE: &str = "=== ";
 
 pub fn celeba() -> Vec<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! Who reads the inputs: Weft's own readers and a bit of what follows them, and what must hold for everything they accept.
+//! Fuzz targets: Weft's readers and some of the code that uses their results, and the invariants of everything they accept.
 
 use super::seeds;
 use std::collections::HashSet;
@@ -11,21 +11,21 @@ use weft::data::photo::{MAX_PIXELS, MAX_SIDE, Photo, Rect};
 use weft::data::{Problems, check, table};
 use weft::device::Device;
 use weft::eval::photos::{self, Detections, Photos};
-use weft::face::{BUNDLE, Bundle, Model, Window};
-use weft::ingredients::Ingredients;
+use weft::face::{BUNDLE, Bundle, FaceWindow, Model};
 use weft::interweave;
 use weft::net::{Net, Parameters, Plan, PlanTable, Purpose, Session, Spec, Unknown};
+use weft::provenance::Provenance;
 use weft::recipe::{Recipe, Record, is_recipe};
 use weft::svm::{self, Svm};
 use weft::train::{self, Config};
 use weft::weights::{self, Dtype, TAGS, TensorFile};
 use weft::{Error, Result};
 
-/// How an input ends that is not accepted.
+/// The result for an input that is not accepted.
 pub enum End {
-    /// By an error, as it should.
+    /// Rejected with an error, as it should be.
     Refused(String),
-    /// Something that must hold does not.
+    /// An invariant is violated.
     Broken(String),
 }
 
@@ -41,10 +41,10 @@ fn broken<T>(what: impl std::fmt::Display) -> Result<T, End> {
     Err(End::Broken(what.to_string()))
 }
 
-/// What is wrong with an error of several lines.
+/// The fault of an error that spans several lines.
 pub const CONTROL: &str = "an error with a control character";
 
-/// What is wrong with the text of an error: it is one line, which names one of `places`.
+/// What is wrong with an error's text, if anything: it must be one line that names one of `places`.
 pub fn fault_of(message: &str, places: &[&str]) -> Option<String> {
     if message.trim().is_empty() {
         return Some("an error without a text".into());
@@ -52,7 +52,7 @@ pub fn fault_of(message: &str, places: &[&str]) -> Option<String> {
     if message.contains(char::is_control) {
         return Some(format!("{CONTROL}: {}", message.escape_debug()));
     }
-    // A path that the input names is a place, too.
+    // A path named by the input is also a valid place.
     let place = places.is_empty() || message.starts_with('/') || places.iter().any(|place| message.contains(place));
     if !place {
         return Some(format!("an error without its place: {message}"));
@@ -60,7 +60,7 @@ pub fn fault_of(message: &str, places: &[&str]) -> Option<String> {
     None
 }
 
-/// The same for errors that are not the end.
+/// The same check for errors that are not fatal.
 fn said(error: &impl std::fmt::Display, places: &[&str]) -> Outcome {
     match fault_of(&error.to_string(), places) {
         Some(fault) => broken(fault),
@@ -72,21 +72,21 @@ fn finite(rect: &Rect) -> bool {
     [rect.x, rect.y, rect.width, rect.height].iter().all(|x| x.is_finite())
 }
 
-/// What the readers need around their input.
+/// The environment that the readers need for their input.
 pub struct Bench {
     folder: PathBuf,
     net: Net,
     photo: Photo,
     photos: Photos,
     last: HashSet<PathBuf>,
-    /// A hash of the input: what is done now and then is done for the same inputs always.
+    /// A hash of the input: occasional checks are always made for the same inputs.
     dice: u64,
-    /// Leave nothing out.
+    /// Whether to skip no checks.
     thorough: bool,
 }
 
 impl Bench {
-    /// Writes into `folder`, which becomes the current one of this process, what the files of the inputs refer to.
+    /// Creates the files that inputs refer to in `folder`, which becomes the current folder of this process.
     pub fn new(folder: &Path, thorough: bool) -> Result<Self> {
         let put = |name: &str, content: &[u8]| {
             let path = folder.join(name);
@@ -107,7 +107,7 @@ impl Bench {
             let path = folder.join(format!("{name}.safetensors"));
             net.save_parameters(path, &net.initial_parameters(3), Dtype::F32, &tags)?;
         }
-        // For command lines, and under the names that the shipped model has.
+        // For command lines, and under the names used by the shipped model.
         for (name, copy) in [("lnet", "lnet"), ("anet", "anet"), ("lnet", "model/lnet_o"), ("lnet", "model/lnet_s")] {
             for end in ["toml", "safetensors"] {
                 let from = folder.join(format!("model/{name}.{end}"));
@@ -141,20 +141,20 @@ impl Bench {
         })
     }
 
-    /// Gets ready for an input.
+    /// Prepares for an input.
     pub fn next(&mut self, input: &[u8]) {
-        // FNV-1a, whose upper bits are the better ones.
+        // FNV-1a, whose upper bits are of better quality.
         let hash =
             input.iter().fold(0xCBF2_9CE4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01B3));
         self.dice = hash >> 20;
     }
 
-    /// Which of `n` ways an input takes.
+    /// Which of `n` alternatives an input uses.
     fn way(&self, n: u64) -> usize {
         (self.dice % n) as usize
     }
 
-    /// Whether to do what costs more: for one in `n` inputs, and for all that are run again.
+    /// Whether to make an expensive check: for one in `n` inputs, and for all that are run again.
     fn one_in(&self, n: u64) -> bool {
         self.thorough || (self.dice >> 8).is_multiple_of(n)
     }
@@ -166,7 +166,7 @@ impl Bench {
     }
 }
 
-/// Any tensors: all values, the summary, another type, the parameters of a net.
+/// Arbitrary tensors: all values, the summary, conversion to another type, the parameters of a net.
 pub fn weights(bench: &mut Bench, input: &[u8]) -> Outcome {
     const PLACES: [&str; 2] = ["weights.safetensors", "converted.safetensors"];
     let path = bench.put("weights.safetensors", input)?;
@@ -207,14 +207,14 @@ pub fn weights(bench: &mut Bench, input: &[u8]) -> Outcome {
         }
     }
     let unknown = [Unknown::Refuse, Unknown::Ignore][bench.way(2)];
-    let parameters = bench.net.load_parameters(&path, unknown)?;
+    let parameters = bench.net.load_parameters(&path, unknown)?.values;
     if parameters.len() != bench.net.parameter_len() {
         return broken("a parameter is missing");
     }
     Ok(())
 }
 
-/// Linear machines: scores, and the same file again.
+/// Linear SVMs: scores, and a round trip.
 pub fn svm(bench: &mut Bench, input: &[u8]) -> Outcome {
     let path = bench.put("svm.safetensors", input)?;
     let svm = Svm::load(&path)?;
@@ -232,13 +232,13 @@ pub fn svm(bench: &mut Bench, input: &[u8]) -> Outcome {
     Ok(())
 }
 
-/// A checkpoint, and the same again.
+/// A checkpoint, and a round trip.
 pub fn checkpoint(bench: &mut Bench, input: &[u8]) -> Outcome {
     let path = bench.put("checkpoint.safetensors", input)?;
-    train::made_of(&path)?;
+    train::provenance_of(&path)?;
     let net = &bench.net;
     let mut values = [vec![0.0; net.parameter_len()], vec![0.0; net.parameter_len()]];
-    let run = seeds::ingredients();
+    let run = seeds::provenance();
     let [parameters, momentum] = &mut values;
     let state = train::load_checkpoint(&path, net, &run, parameters, momentum)?;
     if bench.one_in(4) {
@@ -254,7 +254,7 @@ pub fn checkpoint(bench: &mut Bench, input: &[u8]) -> Outcome {
     Ok(())
 }
 
-/// `weft run` with the input as its tensors.
+/// `weft run` with the input as its tensor file.
 pub fn run(bench: &mut Bench, input: &[u8]) -> Outcome {
     bench.put("input.safetensors", input)?;
     let net = ["run0.toml", "run1.toml"][bench.way(2)];
@@ -272,7 +272,7 @@ pub fn run(bench: &mut Bench, input: &[u8]) -> Outcome {
     }
 }
 
-/// A net: the same from its own text, plans, and a pass where it is small.
+/// A net: a round trip through its own text, plans, and a pass if it is small.
 pub fn net(bench: &mut Bench, input: &[u8]) -> Outcome {
     const PLACES: [&str; 1] = ["net.toml"];
     let path = bench.put("net.toml", input)?;
@@ -324,7 +324,7 @@ pub fn net(bench: &mut Bench, input: &[u8]) -> Outcome {
     Ok(())
 }
 
-/// A training file: its rates, and its settings as they are recorded.
+/// A training file: its learning rates, and its recorded settings.
 pub fn training(bench: &mut Bench, input: &[u8]) -> Outcome {
     let path = bench.put("training.toml", input)?;
     let config = Config::load(&path, &[])?;
@@ -334,7 +334,7 @@ pub fn training(bench: &mut Bench, input: &[u8]) -> Outcome {
             return broken(format!("the rate is no rate: {rate} after {share} of 4 parts"));
         }
     }
-    let mut settings = Ingredients::default();
+    let mut settings = Provenance::default();
     settings.settings(&config)?;
     if is_recipe(&path) || settings.hash().is_empty() || config.reads().is_empty() {
         return broken("it is taken for a recipe, or for nothing");
@@ -351,11 +351,11 @@ pub fn recipe(bench: &mut Bench, input: &[u8]) -> Outcome {
     Ok(())
 }
 
-/// A model: the faces in a photo, and what is told of them.
+/// A model: the faces in a photo, and everything reported about them.
 pub fn bundle(bench: &mut Bench, input: &[u8]) -> Outcome {
     let path = bench.put(&format!("model/{BUNDLE}"), input)?;
     let bundle = Bundle::load(&path)?;
-    // What is looked for in a photo of this size costs what its levels cost.
+    // The cost of localisation in a photo of this size is determined by the pyramid levels.
     let sides = || bundle.locate.lnet_o.sides.iter().chain(&bundle.locate.lnet_s.sides);
     let large =
         sides().any(|side| *side > 128) || sides().count() > 12 || bundle.anet.frame.iter().any(|side| *side > 128);
@@ -364,7 +364,7 @@ pub fn bundle(bench: &mut Bench, input: &[u8]) -> Outcome {
         return Ok(());
     }
     for face in model.detect(&bench.photo, model.threshold())?.iter().take(2) {
-        let windows = [Window::Face, Window::Celeba, Window::Inner, Window::Head, Window::Frame];
+        let windows = [FaceWindow::Face, FaceWindow::Celeba, FaceWindow::Inner, FaceWindow::Head, FaceWindow::Frame];
         let rects = windows.map(|window| window.of(face, &model));
         if !rects.iter().all(finite) || !face.score.is_finite() {
             return broken(format!("a face is not finite: {rects:?} with the score {}", face.score));
@@ -390,7 +390,7 @@ pub fn record(bench: &mut Bench, input: &[u8]) -> Outcome {
     }
 }
 
-/// A change from the command line, of a training file or of a recipe.
+/// A command-line change of a training file or of a recipe.
 pub fn set(bench: &mut Bench, input: &[u8]) -> Outcome {
     let change = [String::from_utf8_lossy(input).into_owned()];
     if bench.way(2) == 0 {
@@ -414,7 +414,7 @@ pub fn command(bench: &mut Bench, input: &[u8]) -> Outcome {
         ["extract", rest @ ..] => rest.iter().any(|word| word.starts_with("--plan")),
         _ => false,
     };
-    // Nothing is written, and what is read lies here.
+    // Nothing is written, and all inputs are in this folder.
     let away = |word: &&str| {
         word.starts_with("-o") || word.starts_with("--o") || word.starts_with("--d") || word.contains('/')
     };
@@ -481,7 +481,7 @@ pub fn celeba(bench: &mut Bench, input: &[u8]) -> Outcome {
     let data = CelebA::open(&root, false)?;
     data.problems.iter().try_for_each(|problem| said(problem, &["celeba"]))?;
     match &strict {
-        // What is not fatal is said all the same.
+        // Problems that are not fatal are still reported.
         Ok(strict) if strict.samples != data.samples || strict.problems != data.problems => {
             return broken("reading strictly gives something else");
         }
@@ -523,7 +523,7 @@ pub fn celeba(bench: &mut Bench, input: &[u8]) -> Outcome {
     Ok(())
 }
 
-/// A file of boxes, and its photos.
+/// A box file, and its photos.
 pub fn boxes(bench: &mut Bench, input: &[u8]) -> Outcome {
     const PLACES: [&str; 1] = ["boxes.csv"];
     let path = bench.put("boxes.csv", input)?;
@@ -598,7 +598,7 @@ pub fn photo(bench: &mut Bench, input: &[u8]) -> Outcome {
     Ok(())
 }
 
-/// Faults that must be found, to prove that they are.
+/// Planted faults that must be found, to prove that the fuzzer finds faults.
 pub fn planted(_: &mut Bench, input: &[u8]) -> Outcome {
     match input {
         b"panic" => panic!("planted"),
@@ -612,7 +612,7 @@ pub fn planted(_: &mut Bench, input: &[u8]) -> Outcome {
         b"nowhere" => return Err(End::Refused("no place".into())),
         b"broken" => return broken("planted"),
         b"caught" => {
-            // As `Photo::decode` does with decoders, and told apart from panics of Weft's own by the place.
+            // Like `Photo::decode` does with decoders; distinguished from panics in Weft by the location.
             let caught = std::panic::catch_unwind(|| Vec::<u8>::with_capacity(usize::MAX));
             return if caught.is_err() { Err(End::Refused("planted: caught".into())) } else { Ok(()) };
         }

@@ -1,4 +1,4 @@
-//! Damage to safetensors: in the header, with its length mended mostly, and in the data.
+//! Mutations of safetensors: in the header, usually with its length repaired, and in the data.
 
 use super::mutate::{bytes, edge, pick, text};
 use serde_json::{Map, Value, json};
@@ -9,12 +9,12 @@ const TYPES: [&str; 19] = [
     "F4", "C64", "f32", "",
 ];
 
-/// A file of this header and data.
+/// A file with this header and data.
 pub fn file(header: &[u8], data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header, data].concat()
 }
 
-/// Damage to a safetensors file.
+/// Mutations of a safetensors file.
 pub fn safetensors(whole: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     let split = whole.split_first_chunk::<8>().map(|(length, rest)| (u64::from_le_bytes(*length) as usize, rest));
     let Some((header, data)) = split.and_then(|(length, rest)| rest.split_at_checked(length)) else {
@@ -24,7 +24,7 @@ pub fn safetensors(whole: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     match rng.below(10) {
         0 => return bytes(whole, others, rng),
         1 => {
-            // A value of the data.
+            // A value in the data.
             let values =
                 [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, f32::MAX, f32::MIN_POSITIVE, 1e-45, 65_520.0];
             let value = values[rng.below(values.len())].to_le_bytes();
@@ -105,7 +105,7 @@ fn change(entries: &mut Map<String, Value>, data: &mut Vec<u8>, others: &[Vec<u8
         }
         8 => drop(entries.insert("empty".into(), json!({"dtype": "F32", "shape": [0, 7], "data_offsets": [0, 0]}))),
         9 => {
-            // One more tensor, of bytes that are added.
+            // One more tensor, whose bytes are appended.
             let len = data.len();
             data.extend([1, 2, 3, 4]);
             entries.insert(
@@ -137,7 +137,7 @@ fn change(entries: &mut Map<String, Value>, data: &mut Vec<u8>, others: &[Vec<u8
     }
 }
 
-/// Damage to `__metadata__`, whose values are texts that hold documents of their own.
+/// Mutations of `__metadata__`, whose values are strings that contain documents of their own.
 fn metadata(entry: &mut Value, others: &[Vec<u8>], rng: &mut Rng) {
     let Some(values) = entry.as_object_mut().filter(|values| !values.is_empty() && rng.chance(0.9)) else {
         *entry = [json!(null), json!([]), json!({}), json!({"a": 1}), json!({"a": null})][rng.below(5)].clone();

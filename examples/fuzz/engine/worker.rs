@@ -1,4 +1,4 @@
-//! A worker process: runs one input after another and writes down which, so that its parent knows what ended it.
+//! A worker process: runs one input after another and records which, so that its parent knows what ended it.
 
 use super::targets::{Bench, CONTROL, End, fault_of};
 use super::{FORMATS, memory};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 use weft::{Error, Result};
 
-/// Carries an [`Order`] to a worker.
+/// Environment variable that passes an [`Order`] to a worker.
 pub const ORDER: &str = "WEFT_FUZZ_ORDER";
 /// In the worker's folder: the number of its input, whether it hangs, and the [`Count`] of each format.
 pub const STATE: &str = "state";
@@ -25,32 +25,32 @@ pub const NOTES: &str = "notes";
 /// In the worker's folder: a line per kind of refusal, with the number of its format.
 pub const REFUSALS: &str = "refusals";
 
-/// As other threads of a program have it: more than Rust's own threads need is a finding.
+/// The default stack size of Rust threads: overflowing it is a finding.
 const STACK: usize = 2 << 20;
-/// Tries to make a failing input smaller, and how long they may take.
+/// Number of attempts to shrink a failing input, and their time limit.
 const TRIES: usize = 3000;
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Kinds of findings and of refusals that a worker tells.
+/// Maximum number of kinds of findings and of refusals that a worker reports.
 const MOST: usize = 2000;
 
-/// What a worker is to do.
+/// The work of a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Order {
     pub folder: PathBuf,
     pub seed: u64,
-    /// Numbers `first`, `first + step` and so on below `end`.
+    /// Numbers `first`, `first + step` and so on, below `end`.
     pub first: u64,
     pub step: u64,
     pub end: u64,
     /// When to stop, in milliseconds since 1970.
     pub deadline: Option<u64>,
-    /// Formats by number; empty: all.
+    /// Formats by index; if empty, all.
     pub only: Vec<usize>,
-    /// Instead: these files, by format; a number is a place in this list.
+    /// If given, run these files instead, each with its format; a number is an index into this list.
     pub files: Vec<(usize, PathBuf)>,
-    /// Milliseconds that an input may take.
+    /// Time limit for one input, in milliseconds.
     pub time: u64,
-    /// A process that is gone after this input, so it shall say where memory was refused.
+    /// The process exits after this input, so it should report where memory was refused.
     pub trace: bool,
 }
 
@@ -64,19 +64,19 @@ impl Order {
     }
 }
 
-/// Figures of one format.
+/// Statistics of one format.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Count {
     pub inputs: u64,
     pub accepted: u64,
     pub refused: u64,
-    /// Inputs that end in a fault without ending the process.
+    /// Inputs that cause a fault without ending the process.
     pub faults: u64,
-    /// Panics of other people's code that Weft catches.
+    /// Panics in third-party code that Weft catches.
     pub caught: u64,
-    /// Most bytes for one input.
+    /// Peak memory of one input, in bytes.
     pub peak: u64,
-    /// Nanoseconds: of all, and of the slowest.
+    /// Nanoseconds: in total, and for the slowest input.
     pub time: u64,
     pub slowest: u64,
     /// The slowest input's number.
@@ -100,7 +100,7 @@ impl Count {
         Self { inputs, accepted, refused, faults, caught, peak, time, slowest, slow }
     }
 
-    /// Both together.
+    /// Combines both.
     pub fn add(&mut self, other: &Self) {
         self.inputs += other.inputs;
         self.accepted += other.accepted;
@@ -115,7 +115,7 @@ impl Count {
     }
 }
 
-/// What a worker's state file says: the number of its input if it has begun one, whether that hangs, and the figures.
+/// The content of a worker's state file: the number of the input if one is running, whether it hangs, and the statistics.
 pub fn state(folder: &Path) -> (Option<u64>, bool, Vec<Count>) {
     let bytes = std::fs::read(folder.join(STATE)).unwrap_or_default();
     let word = |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |b| u64::from_le_bytes(*b));
@@ -131,20 +131,20 @@ pub struct Note {
     /// `panic`, `message`, `broken` or `caught`.
     pub kind: String,
     pub text: String,
-    /// Where it came from, as far as that is known.
+    /// Where it came from, as far as known.
     pub trace: Vec<String>,
-    /// The input, made smaller.
+    /// The shrunk input.
     pub input: Vec<u8>,
 }
 
 thread_local! {
-    /// Panics since the input began: their place and text.
+    /// Panics since the input began: their locations and messages.
     static PANICS: RefCell<Vec<(String, String)>> = const { RefCell::new(Vec::new()) };
     static TRACING: Cell<bool> = const { Cell::new(false) };
     static TRACE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// When the input began, in milliseconds since the worker did; 0: none is running.
+/// When the input began, in milliseconds since the worker started; 0 if none is running.
 static BEGAN: AtomicU64 = AtomicU64::new(0);
 
 fn milliseconds() -> u64 {
@@ -152,7 +152,7 @@ fn milliseconds() -> u64 {
     START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
 }
 
-/// Does what the environment orders, if it does: true in a worker, when that is done.
+/// Runs the order in the environment, if there is one; returns true in a worker, once that is done.
 pub fn serve() -> bool {
     let Ok(order) = std::env::var(ORDER) else { return false };
     let done = serde_json::from_str(&order).map_err(|e| Error::new(ORDER, e)).and_then(|order: Order| work(&order));
@@ -178,7 +178,7 @@ fn work(order: &Order) -> Result<()> {
             payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         let text = text.unwrap_or("a panic without a text").to_string();
         if BEGAN.load(Relaxed) == 0 {
-            // The fuzzer's own.
+            // A panic in the fuzzer itself.
             eprintln!("{place}: {text}");
         }
         if TRACING.get() {
@@ -205,12 +205,12 @@ fn work(order: &Order) -> Result<()> {
         told: HashMap::new(),
         refused: HashSet::new(),
     };
-    // A pool of this one thread: what would spread over cores stays here, in reach of the limits.
+    // A pool with only this thread: work that would use other cores stays within the limits.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).stack_size(STACK).build();
     pool.map_err(|e| Error::new("threads", e))?.install(|| worker.run())
 }
 
-/// Ends the process when an input takes too long.
+/// Ends the process if an input takes too long.
 fn watch(state: File, limit: u64) {
     std::thread::spawn(move || {
         loop {
@@ -224,11 +224,11 @@ fn watch(state: File, limit: u64) {
     });
 }
 
-/// How an input ended.
+/// The result of an input.
 enum Ended {
     Accepted,
     Refused(String),
-    /// The kind of fault and what it says.
+    /// The kind of fault and its message.
     Fault(&'static str, String),
 }
 
@@ -239,7 +239,7 @@ struct Worker<'a> {
     notes: File,
     refusals: File,
     counts: [Count; FORMATS.len()],
-    /// Faults by kind, and how often.
+    /// Faults by kind, and their counts.
     told: HashMap<String, u64>,
     refused: HashSet<u64>,
 }
@@ -290,17 +290,17 @@ impl Worker<'_> {
             let at = 16 + (Count::BYTES * format) as u64;
             self.state.write_all_at(&self.counts[format].to_bytes(), at).map_err(cannot)?;
         }
-        // No input is running: what ends this process now is none's fault.
+        // No input is running: if the process ends now, no input is to blame.
         self.state.write_all_at(&0_u64.to_le_bytes(), 0).map_err(cannot)
     }
 
-    /// Runs an input; the bytes it took.
+    /// Runs an input; also returns the bytes it allocated.
     fn one(&mut self, format: usize, input: &[u8]) -> (Ended, usize) {
         let bench = &mut self.bench;
         let Some(at) = FORMATS.get(format) else { return (Ended::Fault("broken", "no such format".into()), 0) };
         bench.next(input);
         PANICS.with_borrow_mut(Vec::clear);
-        // To find out where a panic came from takes both.
+        // Finding the origin of a panic needs memory and time.
         let limited = !TRACING.get();
         BEGAN.store(if limited { milliseconds() } else { u64::MAX }, Relaxed);
         let before = memory::begin(if limited { at.memory } else { usize::MAX });
@@ -319,7 +319,7 @@ impl Worker<'_> {
                 PANICS.with_borrow(|p| p.last().map_or(String::new(), |(at, text)| format!("{at}: {text}"))),
             ),
         };
-        // A panic of Weft's own is a fault, caught or not.
+        // A panic in Weft itself is a fault, whether it is caught or not.
         let own = PANICS.with_borrow(|panics| panics.iter().find(|(place, _)| place.starts_with("src/")).cloned());
         match own {
             Some((place, text)) => (Ended::Fault("panic", format!("{place}: {text}")), peak),
@@ -327,7 +327,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Tells of a fault the first time that it occurs, with an input made as small as it goes.
+    /// Reports a fault on its first occurrence, with an input shrunk as far as possible.
     fn note(&mut self, format: usize, number: u64, kind: &str, text: &str, input: &[u8]) -> Result<()> {
         let name = key(format, kind, text);
         let times = self.told.entry(name.clone()).or_insert(0);
@@ -346,7 +346,7 @@ impl Worker<'_> {
         self.notes.write_all(line.as_bytes()).map_err(|e| Error::file(&self.order.folder, e))
     }
 
-    /// Takes parts out of an input for as long as it fails in the same way.
+    /// Removes parts of an input as long as it fails in the same way.
     fn smaller(&mut self, format: usize, kind: &str, name: &str, input: &[u8]) -> Vec<u8> {
         let mut small = input.to_vec();
         let begin = Instant::now();
@@ -374,7 +374,7 @@ impl Worker<'_> {
         small
     }
 
-    /// Writes down a kind of refusal the first time that it occurs.
+    /// Records a kind of refusal on its first occurrence.
     fn refusal(&mut self, format: usize, message: &str) -> std::io::Result<()> {
         let kind = plain(message);
         let hash = std::hash::BuildHasher::hash_one(
@@ -388,8 +388,8 @@ impl Worker<'_> {
     }
 }
 
-/// What tells one kind of fault from others: its place, or what it says before the colon; of an error at the wrong place
-/// its text without what is the input's own.
+/// Identifies a kind of fault: its location, or its message up to the colon; for an error with a wrong place, its text without
+/// the parts taken from the input.
 pub fn key(format: usize, kind: &str, text: &str) -> String {
     let whole = kind == "message" && !text.starts_with(CONTROL);
     let text = if whole { plain(text) } else { text.split(": ").next().unwrap_or_default().to_string() };
@@ -420,7 +420,7 @@ pub fn plain(text: &str) -> String {
     plain
 }
 
-/// The calls of a backtrace that are not Rust's own, innermost first: `function (file:line)`.
+/// The calls in a backtrace that are not in Rust's own code, innermost first: `function (file:line)`.
 pub fn frames(trace: &str) -> Vec<String> {
     let mut lines = trace.lines().map(str::trim).peekable();
     let mut found = Vec::new();

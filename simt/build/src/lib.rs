@@ -1,7 +1,7 @@
-//! The build-script side of `simt`: turns a folder of `.cu` files into two static libraries, fast and checked, and a
+//! The build-script part of `simt`: compiles a folder of `.cu` files into two static libraries, fast and checked, and a
 //! Rust table of the kernels in them.
 //!
-//! The one idea: a kernel is launched by name, so every `extern "C" __global__` function is found by preprocessing its
+//! A kernel is launched by name, so every `extern "C" __global__` function is found by preprocessing its
 //! file, renamed per variant, and listed in a generated translation unit whose templates deduce its argument types.
 //!
 //! ```no_run
@@ -20,13 +20,13 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::{env, fs, io};
 
-/// Larger stack frames are refused when a kernel is compiled: each coroutine has a stack of 64 KiB.
+/// Larger stack frames are rejected when a kernel is compiled: each coroutine has a stack of 64 KiB.
 const FRAME_LIMIT: usize = 24 << 10;
 
-/// A `.cu` file whose first line starts so is not compiled for the host.
+/// A `.cu` file whose first line starts with this is not compiled for the host.
 pub const DEVICE_ONLY: &str = "// simt: device-only";
 
-/// What went wrong in a build script, in words for whoever builds.
+/// An error in a build script, with a message for the user.
 #[derive(Debug)]
 pub struct Error(String);
 
@@ -37,7 +37,7 @@ impl std::fmt::Display for Error {
 }
 impl std::error::Error for Error {}
 
-/// The folder that holds `simt.cuh`; give it to nvcc too (`-I`).
+/// The folder that contains `simt.cuh`; pass it to nvcc too (`-I`).
 pub fn include_dir() -> PathBuf {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../include");
     dir.canonicalize().unwrap_or(dir)
@@ -62,14 +62,14 @@ impl Kernels {
         self
     }
 
-    /// Defines a preprocessor name.
+    /// Defines a preprocessor macro.
     pub fn define(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.defines.push((name.into(), value.into()));
         self
     }
 
     /// Compiles everything twice into `OUT_DIR` and writes `simt_<name>.rs` for `simt::include_kernels!("<name>")`.
-    /// A file whose text, headers and flags are those of the last time is not compiled again.
+    /// A file whose text, headers and flags are unchanged is not compiled again.
     pub fn compile(&self, name: &str) -> Result<(), Error> {
         let out = PathBuf::from(variable("OUT_DIR")?);
         let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
@@ -135,12 +135,12 @@ impl Kernels {
     }
 }
 
-/// One `.cu` file on its way to two objects.
+/// The compilation of one `.cu` file to two objects.
 struct Source {
     file: PathBuf,
     /// Name of its table of kernels, without the variant; unique in the executable.
     table: String,
-    /// Of everything the objects depend on.
+    /// Hash of everything that the objects depend on.
     hash: u64,
 }
 
@@ -149,7 +149,7 @@ impl Source {
         out.join(format!("{}_{variant}.o", self.table))
     }
 
-    /// Both objects, unless they are there already. Returns the names of the kernels.
+    /// Builds both objects, unless they exist already. Returns the names of the kernels.
     fn compile(&self, fast: &cc::Build, checked: &cc::Build, out: &Path) -> Result<Vec<String>, Error> {
         let stamp = out.join(format!("{}.stamp", self.table));
         let mark = format!("{:016x}", self.hash);
@@ -189,7 +189,7 @@ fn hash_of(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Hash of all headers in a folder and the folders in it.
+/// Hash of all headers in a folder and its sub-folders.
 fn hash_headers(dir: &Path) -> Result<u64, Error> {
     let mut hash = 0;
     for path in entries(dir)? {
@@ -223,7 +223,7 @@ fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> 
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Compiles the emulator's own C++ half. Only the `simt` crate needs this.
+/// Compiles the C++ part of the emulator. Only the `simt` crate needs this.
 #[doc(hidden)]
 pub fn compile_runtime(source: &Path) -> Result<(), Error> {
     println!("cargo:rerun-if-changed={}", source.display());
@@ -234,7 +234,7 @@ pub fn compile_runtime(source: &Path) -> Result<(), Error> {
     archive(build, "simt_runtime")
 }
 
-/// Flags common to kernels and run time. Kernels are always optimised: they are what a test waits for.
+/// Flags common to kernels and run time. Kernels are always optimised: they dominate the time of tests.
 fn flags(compiler: &OsString) -> cc::Build {
     let mut build = cc::Build::new();
     build.cpp(true).compiler(compiler).std("c++17").cpp_link_stdlib(None).include(include_dir()).opt_level(2);
@@ -248,7 +248,7 @@ fn flags(compiler: &OsString) -> cc::Build {
         "-fno-omit-frame-pointer",
         "-Wno-unknown-pragmas", // #pragma unroll
         "-Wno-subobject-linkage",
-        "-Wno-unused", // a kernel need not use all that the shim and its parameters offer
+        "-Wno-unused", // a kernel need not use everything that the shim and its parameters offer
         "-Wno-psabi",
     ] {
         build.flag(flag);
@@ -267,11 +267,11 @@ fn target_is_host() -> bool {
 
 struct Compiler {
     path: OsString,
-    /// Its predefined macros: they name its version.
+    /// Its predefined macros, which identify its version.
     macros: String,
 }
 
-/// g++ from `SIMT_CXX`, else `CXX`, else `g++`. It must be GCC: clang's instrumentation misses copies of vector types.
+/// g++ from `SIMT_CXX`, otherwise `CXX`, otherwise `g++`. It must be GCC: clang's instrumentation misses copies of vector types.
 fn compiler() -> Result<Compiler, Error> {
     for name in ["SIMT_CXX", "CXX"] {
         println!("cargo:rerun-if-env-changed={name}");
@@ -290,7 +290,7 @@ fn compiler() -> Result<Compiler, Error> {
     Ok(Compiler { path: chosen, macros })
 }
 
-/// Runs the preprocessor over one file, with `__global__` kept as a mark.
+/// Runs the preprocessor on one file, with `__global__` kept as a marker.
 fn preprocess(build: &cc::Build, file: &Path) -> Result<String, Error> {
     let tool = build.try_get_compiler().map_err(|error| Error(error.to_string()))?;
     let mut command = tool.to_command();
@@ -358,7 +358,7 @@ fn cuda_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-/// What is in a folder, in order of names.
+/// The entries of a folder, sorted by name.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let fail = |error: io::Error| Error(format!("cannot list {}: {error}", folder.display()));
     let paths = fs::read_dir(folder).map_err(fail)?.map(|entry| entry.map(|entry| entry.path()));

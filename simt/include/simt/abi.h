@@ -1,4 +1,4 @@
-// What the shim (compiled into every kernel) and the emulator (Rust and runtime.cpp) call of each other.
+// The interface between the shim (compiled into every kernel) and the emulator (Rust and runtime.cpp).
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -6,7 +6,7 @@
 struct SimtIndex { unsigned x, y, z; };
 struct SimtContext { SimtIndex thread, block, block_dim, grid_dim; };  // mirrored by `Context` in scheduler.rs
 
-// An operation of a warp: in[lane] and out[lane] are what each lane of `mask` handed over.
+// An operation of a warp: in[lane] and out[lane] are the operands of each lane of `mask`.
 typedef void (*SimtOp)(const void* const* in, void* const* out, uint32_t mask);
 
 struct SimtShuffle { uint64_t value; int source; };

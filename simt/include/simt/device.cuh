@@ -1,4 +1,4 @@
-// The device side of the shim: the emulator's names as PTX. On cards before sm_80 cp.async becomes a plain copy and the
+// The device part of the shim: the emulator's names as PTX. On cards before sm_80 cp.async becomes a plain copy and the
 // wider mma shapes trap: choose another kernel there.
 #pragma once
 #include <assert.h>
@@ -40,7 +40,7 @@ SIMT_REDUCE(__reduce_xor_sync, unsigned, r ^ next)
 #endif
 
 SIMT_API uint32_t simt_shared_address(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
-// Rounds to nearest, halves away from zero: cvt.rna.tf32, in integer arithmetic so that it exists on every card.
+// Rounds to nearest, halves away from zero: cvt.rna.tf32, in integer arithmetic so that it works on every card.
 SIMT_API uint32_t f32_to_tf32(float x) {
   uint32_t bits = __float_as_uint(x);
   return (bits & 0x7fffffff) >= 0x7f800000 ? bits : (bits + 0x1000) & 0xffffe000u;
@@ -75,7 +75,7 @@ SIMT_MMA(mma_m16n8k16_bf16, "m16n8k16", "bf16")
 SIMT_LDMATRIX(, "")
 SIMT_LDMATRIX(_trans, ".trans")
 
-// Before sm_80: the same bytes, copied at once. A part is copied byte by byte, in a loop that is kept small.
+// Before sm_80: the same bytes, copied synchronously. A partial copy goes byte by byte, in a loop that is kept small.
 template <int SIZE> SIMT_API void simt_copy_now(void* s, const void* g, unsigned valid) {
   struct alignas(SIZE) Bytes { unsigned words[SIZE / 4]; };
   *(Bytes*)s = valid == SIZE ? *(const Bytes*)g : Bytes{};

@@ -1,4 +1,4 @@
-// Launch by name: the argument types are deduced from the kernel itself, so a launch can be checked against them.
+// Launch by name: the argument types are deduced from the kernel itself, so that launches can be checked against them.
 #pragma once
 #include "types.h"
 

@@ -1,5 +1,5 @@
-// Tensor-core wrappers: mma.sync, ldmatrix, cp.async. Fragments are laid out as the PTX manual draws them; the device
-// header gives the same names as PTX.
+// Tensor-core wrappers: mma.sync, ldmatrix, cp.async. Fragment layouts are those of the PTX manual; the device
+// header provides the same names as PTX.
 #pragma once
 #include "warp.h"
 
@@ -19,7 +19,7 @@ SIMT_MMA(mma_m16n8k8_tf32, simt_op_mma_tf32)
 SIMT_MMA(mma_m16n8k16_f16, simt_op_mma_f16)
 SIMT_MMA(mma_m16n8k16_bf16, simt_op_mma_bf16)
 
-// Loads COUNT 8x8 matrices of 16-bit elements; lane i of the first 8*COUNT gives the address of row i.
+// Loads COUNT 8x8 matrices of 16-bit elements; lane i of the first 8*COUNT supplies the address of row i.
 #define SIMT_LDMATRIX(name, op, COUNT)                                                \
   SIMT_API void name(uint32_t (&r)[COUNT], const void* row, SIMT_PLACE) {             \
     if (simt_lane() < 8 * COUNT) simt_shared_row(row, 16, file, line);                \
@@ -32,7 +32,7 @@ SIMT_LDMATRIX(ldmatrix_x1_trans, simt_op_ldmatrix_x1_trans, 1)
 SIMT_LDMATRIX(ldmatrix_x2_trans, simt_op_ldmatrix_x2_trans, 2)
 SIMT_LDMATRIX(ldmatrix_x4_trans, simt_op_ldmatrix_x4_trans, 4)
 
-// cp_async<n>: copies n bytes from global to shared memory in the background; they arrive at the wait.
+// cp_async<n>: copies n bytes from global to shared memory in the background; they are complete after the wait.
 // cp_async<n>_zfill: reads only the first `valid` bytes; the rest of the destination becomes zero.
 #define SIMT_CP_ASYNC(size)                                                                                     \
   SIMT_API void cp_async##size(void* s, const void* g, SIMT_PLACE) { simt_async_copy(s, g, size, size, file, line); } \
@@ -43,7 +43,7 @@ SIMT_CP_ASYNC(4)
 SIMT_CP_ASYNC(8)
 SIMT_CP_ASYNC(16)
 SIMT_API void cp_async_commit() { simt_async_commit(); }
-template <int N> SIMT_API void cp_async_wait() { simt_async_wait(N); }  // all but the latest N groups have arrived
+template <int N> SIMT_API void cp_async_wait() { simt_async_wait(N); }  // all but the latest N groups are complete
 SIMT_API void cp_async_wait_all() {
   simt_async_commit();
   simt_async_wait(0);

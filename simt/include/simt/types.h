@@ -1,4 +1,4 @@
-// CUDA's qualifiers, vector types and arithmetic names for a host compiler. Every system header a kernel may need
+// CUDA's qualifiers, vector types and arithmetic functions for a host compiler. Every system header that a kernel may need
 // is included here, because a .cu file is compiled inside a namespace.
 #pragma once
 #include <assert.h>
@@ -12,7 +12,7 @@
 #include <utility>
 #include "abi.h"
 
-#ifdef SIMT_SCAN  // the pass that looks for kernel names keeps the mark
+#ifdef SIMT_SCAN  // the pass that looks for kernel names keeps the marker
 #define __global__ __simt_global__
 #else
 #define __global__
@@ -29,7 +29,7 @@
 #define DYN_SHARED(T, name) T* name = reinterpret_cast<T*>(simt_dynamic_shared())
 
 #define SIMT_API static inline __attribute__((unused))
-// Default arguments that give every wrapper its caller's place in the source.
+// Default arguments that pass every wrapper its caller's place in the source.
 #define SIMT_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 #define SIMT_ALIGN(T, n) alignas((n) * sizeof(T) > 16 ? 16 : (n) * sizeof(T))
@@ -81,7 +81,7 @@ SIMT_API float max(float a, float b) { return fmaxf(a, b); }
 SIMT_API double min(double a, double b) { return fmin(a, b); }
 SIMT_API double max(double a, double b) { return fmax(a, b); }
 
-// glibc declares __expf and its like itself, so these are macros.
+// glibc declares __expf and similar names itself, so these are macros.
 #define __expf expf
 #define __exp10f exp10f
 #define __logf logf

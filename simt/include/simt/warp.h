@@ -1,4 +1,4 @@
-// Barriers, votes and shuffles. Each hands pointers to its operands to the scheduler; the last lane of the mask to
+// Barriers, votes and shuffles. Each passes pointers to its operands to the scheduler; the last lane of the mask to
 // arrive runs the operation for all.
 #pragma once
 #include "types.h"

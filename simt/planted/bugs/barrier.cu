@@ -1,4 +1,4 @@
-// Barriers and warp collectives that not everybody reaches. One bug per kernel, in the line that names it.
+// Barriers and warp collectives that not all threads reach. One bug per kernel, in the line that names it.
 #include "simt.cuh"
 
 extern "C" __global__ void divergent_barrier(const float* x, float* y, int n) {

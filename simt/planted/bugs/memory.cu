@@ -1,4 +1,4 @@
-// Accesses to the wrong place. One bug per kernel, in the line that names it.
+// Invalid accesses. One bug per kernel, in the line that names it.
 #include "simt.cuh"
 
 extern "C" __global__ void out_of_bounds_read(const float* x, float* y, int n) {

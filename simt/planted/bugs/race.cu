@@ -1,4 +1,4 @@
-// Accesses that nothing orders. One bug per kernel, in the line that names it.
+// Unordered accesses. One bug per kernel, in the line that names it.
 #include "simt.cuh"
 
 extern "C" __global__ void missing_syncthreads_read_after_write(const float* x, float* y, int n) {

@@ -1,4 +1,4 @@
-// What the scheduler costs, without arithmetic around it.
+// The cost of the scheduler, without arithmetic.
 #include "simt.cuh"
 extern "C" __global__ void bench_empty(float* y, int n) {
   if (n < 0) y[0] = 0.0f;

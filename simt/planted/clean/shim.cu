@@ -1,4 +1,4 @@
-// The shim's names, one by one, for comparison with a plain loop on the host.
+// The shim's functions, one by one, for comparison with a plain loop on the host.
 #include "simt.cuh"
 
 // out[2 n]: bits of x[n] as half, then as bfloat16; back[2 n]: the same as floats again
@@ -40,7 +40,7 @@ extern "C" __global__ void warp_operations(int* out) {
   o[9 * 32] = (int)__shfl_sync(all, (double)t * 0.5, 7) + __popc(t) + __clz(t) + __ffs(t);
 }
 
-// out[n]: how many threads passed, whether any, whether all
+// out[n]: number of threads that voted yes, whether any did, whether all did
 extern "C" __global__ void block_votes(int* out, int limit) {
   int t = threadIdx.x;
   int count = __syncthreads_count(t < limit), any = __syncthreads_or(t == limit), all = __syncthreads_and(t < limit);
@@ -60,7 +60,7 @@ extern "C" __global__ void atomics(int* x) {
   atomicAdd(reinterpret_cast<half2*>(&x[7]), __floats2half2_rn(1.0f, 0.5f));
 }
 
-// out[6]: sizes and alignments that the device has
+// out[6]: sizes and alignments as on the device
 extern "C" __global__ void layout(unsigned* out) {
   out[0] = sizeof(float3) * 100 + alignof(float3);
   out[1] = sizeof(float4) * 100 + alignof(float4);
@@ -70,7 +70,7 @@ extern "C" __global__ void layout(unsigned* out) {
   out[5] = sizeof(int2) * 100 + alignof(int2);
 }
 
-// One warp. x[32*8] 16-bit values are four 8x8 matrices; out[4][32] as they are, out[4..8][32] transposed.
+// One warp. x[32*8] 16-bit values are four 8x8 matrices; out[4][32] unchanged, out[4..8][32] transposed.
 extern "C" __global__ void load_matrices(const unsigned short* x, unsigned* out) {
   __shared__ __align__(16) unsigned short s[32][8];
   int t = threadIdx.x;
@@ -96,14 +96,14 @@ extern "C" __global__ void copy_with_zeros(const float* x, float* y, int valid) 
   for (int i = t; i < 4 * (int)blockDim.x; i += blockDim.x) y[i] = s[i];
 }
 
-// position[grid * block]: where each thread of a 3-dimensional launch sits
+// position[grid * block]: the position of each thread of a 3-dimensional launch
 extern "C" __global__ void geometry(uint4* position) {
   unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
   unsigned block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
   position[block * blockDim.x * blockDim.y * blockDim.z + thread] = make_uint4(threadIdx.y, threadIdx.z, blockIdx.y, blockIdx.z);
 }
 
-// The last copy is never waited for; it must not arrive in the next block. y[grid * 32] = the block's number
+// The last copy is never waited for; it must not complete in the next block. y[grid * 32] = the block's number
 extern "C" __global__ void copy_left_over(const float* x, float* y) {
   __shared__ __align__(16) float s[32 * 4];
   int t = threadIdx.x;

@@ -34,7 +34,7 @@ extern "C" __global__ void __launch_bounds__(256) sum(const float* __restrict__ 
   }
 }
 
-// out[1] = sum of x[n]: the block that finishes last adds what all have left in part[gridDim.x]; count[1] starts at 0
+// out[1] = sum of x[n]: the block that finishes last adds the partial sums of all in part[gridDim.x]; count[1] starts at 0
 extern "C" __global__ void sum_last_block(const float* x, float* part, unsigned* count, float* out, int n) {
   __shared__ float s[256];
   __shared__ bool last;
@@ -83,7 +83,7 @@ extern "C" __global__ void __launch_bounds__(256) softmax(const float* __restric
   for (int c = threadIdx.x; c < cols; c += blockDim.x) y[(size_t)blockIdx.x * cols + c] = row[c] / total;
 }
 
-// Patterns that are in order, each by another rule. y[32] = x[31 - t] + 1.
+// Correctly ordered patterns, each by a different rule. y[32] = x[31 - t] + 1.
 extern "C" __global__ void ordered(const float* x, float* y, int n) {
   __shared__ float s[32];
   __shared__ int votes[2];
@@ -93,7 +93,7 @@ extern "C" __global__ void ordered(const float* x, float* y, int n) {
   __syncwarp(t < 16 ? 0x0000ffffu : 0xffff0000u);  // halves exchange
   float v = s[t ^ 15];
   __syncwarp();
-  s[t ^ 16] = v;  // the other half's place
+  s[t ^ 16] = v;  // the other half's position
   __syncwarp();
   atomicAdd(&votes[t % 2], 1);
   __syncwarp();

@@ -7,7 +7,7 @@ pub mod bugs {
     simt::include_kernels!("bugs");
 }
 
-/// The lines of a source file that carry the comment `// BUG <kernel>`: where a finding may point. A race has two.
+/// The lines of a source file with the comment `// BUG <kernel>`: where a finding may point. A race has two.
 pub fn planted_lines(source: &str, kernel: &str) -> Vec<u32> {
     let mark = format!("// BUG {kernel}");
     let marked = source.lines().enumerate().filter(|(_, line)| line.ends_with(&mark));

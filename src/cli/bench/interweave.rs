@@ -20,26 +20,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The features of all patches of an image: one pass against patch scanning, time and arithmetic, and how equal they are.
+/// Compare one interweaved pass with patch scanning on all patches of an image: time, arithmetic and numerical difference.
 #[derive(clap::Args)]
 pub struct Args {
     #[arg(long, value_name = "FILE|NAME", default_value = "anet", value_parser = super::super::net(), help = super::super::NET)]
     net: Source,
-    /// Weights; random ones by default, the time does not depend on them
+    /// Weights; random by default, because the time does not depend on them
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// Sizes of images, height x width
+    /// Image sizes, height x width
     #[arg(long, value_name = "HxW", value_delimiter = ',', default_value = "300x300")]
     image: Vec<Size>,
-    /// Pixels from one patch to the next
+    /// Stride between patches, in pixels
     #[arg(long, value_delimiter = ',', default_value = "8", value_parser = numbers::stride())]
     stride: Vec<usize>,
-    /// Rounds that are measured; each runs both ways, one after the other
+    /// Number of measured rounds; each round runs both methods, one after the other
     #[arg(long, default_value_t = 5, value_parser = numbers::runs())]
     rounds: usize,
     #[command(flatten)]
     device: super::super::DeviceArgs,
-    /// Print the time of each layer too
+    /// Also print the time of each layer
     #[arg(long)]
     layers: bool,
     /// Print one JSON document: an object, or a list for several sizes or strides
@@ -48,19 +48,14 @@ pub struct Args {
     /// Print comma-separated values
     #[arg(long, conflicts_with = "layers")]
     csv: bool,
-    /// Draw speedup against stride and time against size into this file (SVG)
+    /// Plot speedup against stride and time against size into this file (SVG)
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 }
 
-/// Batches that patch scanning is tried with.
-const BATCHES: [usize; 4] = [8, 16, 32, 64];
-/// The same on a GPU.
-const GPU_BATCHES: [usize; 4] = [32, 128, 512, 1024];
-
 pub fn run(args: &Args) -> Result<()> {
     let device = args.device.open()?;
-    if args.layers && device.gpu().is_some() {
+    if args.layers && device.threads() == 0 {
         return Err(Error::new("--layers", "times layers on the CPU only").advise("use weft profile on a GPU"));
     }
     if let Some(plot) = &args.plot {
@@ -73,7 +68,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     let parameters = match &args.weights {
-        Some(path) => net.load_parameters(path, Unknown::Ignore)?,
+        Some(path) => net.load_parameters(path, Unknown::Ignore)?.values,
         None => net.initial_parameters(1),
     };
     let mut rows = Vec::new();
@@ -111,8 +106,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Refuses what there is no memory for: the photo, its features three times (both ways and the one that is timed), what is
-/// worked in, and the parameters of all ways.
+/// Rejects sizes that do not fit in memory: the photo, three copies of its features (both methods and the timed one), the
+/// workspace, and the parameters of all methods.
 fn price(net: &Net, [height, width]: [usize; 2], stride: usize) -> Result<()> {
     const WORK: u128 = 1 << 30;
     let [down, across] = patches(net, height, width, stride).map_err(|e| e.within("--image"))?;
@@ -129,7 +124,7 @@ struct Bench {
     stride: usize,
     scanner: Extractor,
     batch: usize,
-    /// The paper's form; `None` for nets and strides that it does not take.
+    /// The paper's formulation; `None` for nets and strides that it does not support.
     maps: Option<Extractor>,
     interweaver: Extractor,
     device: Device,
@@ -147,17 +142,13 @@ impl Bench {
         };
         let scanner = |batch: usize| extractor(Method::Patchwise, batch);
         // Patch scanning at its best: the batch that is fastest on a part of the image.
-        // On a GPU it must fill the largest batch.
-        let along = if device.gpu().is_none() { 7 } else { 31 };
+        let batches = device.batches();
+        let largest = batches.iter().copied().max().unwrap_or(1);
+        // A square of patches that fills the largest batch.
+        let along = largest.isqrt().max(8) - 1;
         let side = |size: usize, patch: usize| size.min(patch + along * stride);
         let input = net.spec.input;
         let part = Photo::from_fn(side(image[1], input.w), side(image[0], input.h), |x, y| photo.pixel(x, y));
-        let batches = match device.gpu() {
-            None => &BATCHES[..],
-            // The emulator's time is no measure of a batch.
-            Some(_) if device.is_emulated() => &BATCHES[..1],
-            Some(_) => &GPU_BATCHES[..],
-        };
         let mut best = (f64::INFINITY, scanner(batches[0])?, batches[0]);
         for &batch in batches {
             let mut scanner = scanner(batch)?;
@@ -172,7 +163,7 @@ impl Bench {
         }
         let (_, scanner, batch) = best;
         let interweaver = extractor(Method::OnePass, 1)?;
-        // A net of another architecture than the paper's has no such form.
+        // A net whose architecture differs from the paper's has no such formulation.
         let maps = extractor(Method::Maps, 1).ok().filter(|maps| maps.takes(stride));
         Ok(Self { net: net.clone(), photo, stride, scanner, batch, maps, interweaver, device: device.clone() })
     }
@@ -180,7 +171,7 @@ impl Bench {
     fn measure(&mut self, rounds: usize) -> Result<Row> {
         let Self { net, photo, stride, scanner, maps, interweaver, device, .. } = self;
         let stride = *stride;
-        // The first pass makes the plan and touches memory for the first time.
+        // The first pass builds the plan and touches memory for the first time.
         let found = interweaver.extract(photo, stride)?;
         let expected = scanner.extract(photo, stride)?;
         let mut max_rel_error = found.error(&expected);
@@ -195,7 +186,7 @@ impl Bench {
             if let Some(maps) = maps {
                 middle.push(timed(|| maps.extract(photo, stride))?.0);
             }
-            // Short enough to be measured more often.
+            // Fast enough to be repeated more often.
             let mut times = [0.0; 3];
             for time in &mut times {
                 *time = timed(|| interweaver.extract(photo, stride))?.0;
@@ -233,7 +224,7 @@ impl Bench {
         })
     }
 
-    /// A line per layer: its time in one pass, and what it does in that time.
+    /// One line per layer: its time in one pass and the work it does in that time.
     fn layers(&mut self) -> Result<String> {
         const PASSES: usize = 7;
         let interweaver = &mut self.interweaver;
@@ -257,8 +248,8 @@ impl Bench {
     }
 }
 
-/// How time grows with the number of pixels, for each stride with several sizes: the slope on logarithmic axes, by least
-/// squares. 1 is linear.
+/// How the time grows with the number of pixels, for each stride measured at several sizes: the least-squares slope on
+/// logarithmic axes. 1 is linear.
 fn growth(rows: &[Row]) -> Vec<String> {
     let mut strides: Vec<usize> = rows.iter().map(|row| row.stride).collect();
     strides.sort_unstable();
@@ -279,7 +270,7 @@ fn growth(rows: &[Row]) -> Vec<String> {
     strides.into_iter().filter_map(line).collect()
 }
 
-/// Pieces that an image is done in.
+/// Number of pieces in which an image is processed.
 fn pieces(plan: &Plan, whole: [usize; 2]) -> usize {
     let piece = plan.outline.patches;
     whole[0].div_ceil(piece[0]) * whole[1].div_ceil(piece[1])

@@ -1,4 +1,4 @@
-//! `weft bench`: times in the units people compare, as medians after a warm-up, on random inputs.
+//! `weft bench`: timings in commonly compared units, as medians after a warm-up, on random inputs.
 
 use crate::Result;
 use clap::Subcommand;

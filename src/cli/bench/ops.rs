@@ -1,4 +1,4 @@
-//! `weft bench ops`: each layer of a net by itself.
+//! `weft bench ops`: each layer of a net on its own.
 
 use super::super::numbers::{self, Size};
 use super::super::{DeviceArgs, print, print_json};
@@ -9,7 +9,7 @@ use crate::shipped::Source;
 use crate::text_table::{TextTable, number, text};
 use std::sync::Arc;
 
-/// Time, arithmetic and memory traffic of each layer of a network, run alone.
+/// Time, arithmetic and memory traffic of each layer of a network, each run on its own.
 #[derive(clap::Args)]
 pub struct Args {
     #[arg(value_parser = super::super::net(), help = super::super::NET)]
@@ -21,10 +21,10 @@ pub struct Args {
     size: Option<Size>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Times everything so often
+    /// Number of measured repetitions
     #[arg(long, default_value_t = 10, value_parser = numbers::runs())]
     runs: usize,
-    /// Print one JSON document: a list
+    /// Print one JSON document: a list with one entry per layer
     #[arg(long)]
     json: bool,
 }
@@ -38,12 +38,12 @@ struct Row {
     precision: &'static str,
     batch: usize,
     forward_ms: f64,
-    /// Gradients of input and parameters.
+    /// Gradients with respect to the input and the parameters.
     backward_ms: f64,
     forward_gflops: f64,
     backward_gflops: f64,
     forward_gb_per_s: f64,
-    /// Least time over time taken, forward and backward together; absent where no peak is known.
+    /// Minimum possible time over measured time, forward and backward together; omitted where the peak rate is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     roofline: Option<f64>,
 }
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(Size { height, width }) = args.size {
         net = net.at_size(height, width)?;
     }
-    // A layer alone is a net of its own: all are priced before the first is timed.
+    // A layer on its own is a one-layer net: the memory of all of them is checked before the first is timed.
     let layers: Vec<(usize, Arc<Net>)> =
         (0..net.layers.len()).filter_map(|index| alone(&net, index)).collect::<Result<_>>()?;
     for (_, layer) in &layers {
@@ -117,7 +117,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.json { print_json(&rows) } else { Ok(()) }
 }
 
-/// Layer `index` as a net; `None` for a concat, which has no second input to read alone: it is timed in a net, by `weft profile`.
+/// Layer `index` as a net; `None` for a concat, which lacks its second input on its own: `weft profile` times it within a net.
 fn alone(net: &Net, index: usize) -> Option<Result<(usize, Arc<Net>)>> {
     let &[input] = net.layers[index].inputs.as_slice() else { return None };
     let mut layer = net.spec.layers[index].clone();

@@ -1,4 +1,4 @@
-//! The benchmark of the interweaved operation as a picture: speedup against stride, time against the size of the image.
+//! Plots of the interweaving benchmark: speedup against stride, and time against image size.
 
 use super::row::Row;
 use crate::chart::{Axis, Frame, Labels, Line, lines_beside, log_ticks};
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// Two charts side by side, as SVG.
 ///
 /// # Errors
-/// Rows of a single stride and a single size: there is nothing to draw.
+/// Rows with a single stride and a single size: there is nothing to plot.
 pub fn draw(rows: &[Row]) -> Result<String> {
     if rows.len() < 2 {
         return Err(Error::new("--plot", "a single measurement makes no line").advise("give several sizes or strides"));
@@ -54,7 +54,7 @@ pub fn draw(rows: &[Row]) -> Result<String> {
     lines_beside("The interweaved operation against patch scanning", [(left, speedups), (right, times)])
 }
 
-/// Two logarithmic axes around all points; with `ticks` on the horizontal one, or round numbers.
+/// Two logarithmic axes that enclose all points; the horizontal one has `ticks`, or round numbers if there are none.
 fn frame<'a>(title: &'a str, labels: [&'a str; 2], lines: &[Line<'_>], ticks: Option<Vec<f64>>) -> Frame<'a> {
     let axis = |axis: usize, ticks: Option<Vec<f64>>| {
         let values = || lines.iter().flat_map(|line| &line.points).map(|point| point[axis]);

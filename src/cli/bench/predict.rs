@@ -1,4 +1,4 @@
-//! `weft bench predict`: where the time of a photo goes.
+//! `weft bench predict`: where the time spent on a photo goes.
 
 use super::super::{ModelArgs, numbers, print, print_json};
 use super::median;
@@ -8,14 +8,14 @@ use crate::ops::parallel::threads;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Time of one photo through the whole chain: decoding, localisation, attributes.
+/// Time of one photo through the whole pipeline: decoding, localisation, attributes.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Photos; by default a black one of 512 x 512 pixels, which is not decoded
+    /// Photos; by default a black image of 512 x 512 pixels, which is not decoded
     images: Vec<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
-    /// Rounds over all photos that are measured, after one that is not
+    /// Number of measured rounds over all photos, after one warm-up round
     #[arg(long, default_value_t = 10, value_parser = numbers::runs())]
     rounds: usize,
     #[command(flatten)]
@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> Result<()> {
     let black = Photo::from_fn(512, 512, |_, _| [0; 3]);
     let photos = args.images.len().max(1);
     let mut times: [Vec<f64>; 4] = Default::default();
-    // The first round makes plans and touches memory for the first time.
+    // The first round builds plans and touches memory for the first time.
     for round in 0..=args.rounds {
         for number in 0..photos {
             let start = Instant::now();
@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> Result<()> {
             let open = Instant::now();
             let face = model.locate(&decoded)?;
             let located = Instant::now();
-            // A photo without a face is as much work to describe.
+            // A photo without a face takes as much work in the attribute stage.
             let frame = face.map_or(decoded.bounds(), |face| model.frame(&face));
             let features = model.features_in(&decoded, frame)?;
             model.scores_of(&features)?;

@@ -1,9 +1,9 @@
-//! A line of the benchmark of the interweaved operation, as JSON, text and CSV.
+//! One row of the interweaving benchmark, as JSON, text and CSV.
 
 use crate::data::table;
 use crate::text_table::{TextTable, number, text};
 
-/// One size and stride. Times are medians.
+/// Results for one image size and stride. Times are medians.
 #[derive(Debug, serde::Serialize)]
 pub struct Row {
     pub device: String,
@@ -15,23 +15,24 @@ pub struct Row {
     pub stride: usize,
     pub patches: usize,
     pub patchwise_ms: f64,
-    /// Patches of a batch of patch scanning: the fastest of some.
+    /// Batch size of patch scanning: the fastest of those that were tried.
     pub patchwise_batch: usize,
-    /// The same to the letter of the paper: interweaved maps in memory. None where the net is not of the paper's build.
+    /// The same exactly as in the paper, with interweaved maps in memory. None where the net does not have the paper's
+    /// architecture.
     pub interweave_maps_ms: Option<f64>,
     pub interweave_ms: f64,
-    /// Patch scanning's time over the other's: the median of the rounds' ratios.
+    /// Time of patch scanning over time of one pass: the median of the per-round ratios.
     pub speedup: f64,
     pub patchwise_gflop: f64,
     pub interweave_gflop: f64,
     pub flop_ratio: f64,
     pub interweave_mib: f64,
-    /// Largest difference of a feature over the largest feature.
+    /// Largest absolute difference between features over the largest feature.
     pub max_rel_error: f64,
 }
 
 impl Row {
-    /// Heads of [`Row::csv`].
+    /// Column names of [`Row::csv`].
     pub const CSV: [&str; 18] = [
         "device",
         "precision",
@@ -53,7 +54,7 @@ impl Row {
         "max_rel_error",
     ];
 
-    /// The table that [`Row::cells`] are a row of; rows come one by one.
+    /// The table whose rows are [`Row::cells`]; rows are printed one at a time.
     pub fn table() -> TextTable {
         let number = |(head, least)| number(head).least(least);
         let numbers = [

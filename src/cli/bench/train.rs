@@ -13,14 +13,14 @@ use crate::train::Trainer;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Training steps per second: forward, backward and SGD under a head of 40 tags.
+/// Training steps per second: forward, backward and SGD with a head of 40 tags.
 #[derive(clap::Args)]
 pub struct Args {
     #[arg(value_parser = super::super::net(), help = super::super::NET)]
     net: Source,
     #[arg(long, default_value_t = 64, value_parser = numbers::count())]
     batch: usize,
-    /// Steps that are measured
+    /// Number of measured steps
     #[arg(long, default_value_t = 10, value_parser = numbers::runs())]
     steps: usize,
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> Result<()> {
     ]);
     let net = Arc::new(Net::new(spec)?);
     let device = args.device.open()?;
-    // Beside the session: the batch, its tags, parameters and momentum.
+    // In addition to the session: the batch, its tags, parameters and momentum.
     net.fit(format!("--batch {}", args.batch), &device, args.batch, Purpose::Training, |n| {
         net.batch_bytes(n) + net.answer_bytes(n) + 2 * net.parameter_bytes()
     })?;

@@ -1,4 +1,4 @@
-//! `weft bench windows`: how many known boxes are among the windows of edge boxes, and among those of a plain grid.
+//! `weft bench windows`: how many known boxes are covered by edge-box proposals, and how many by a plain grid of windows.
 
 use super::super::outputs::Outputs;
 use super::super::progress::Progress;
@@ -15,19 +15,19 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Recall of edge boxes on photos with known boxes, beside that of a plain grid of as many windows.
+/// Recall of edge boxes on photos with known boxes, compared with a plain grid of the same number of windows.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Box file; its photos are in images/ beside it, or beside it
+    /// Box file; its photos are in images/ next to it, or in the same folder
     #[arg(long, value_name = "FILE")]
     boxes: PathBuf,
-    /// Windows of a photo
+    /// Number of windows per photo
     #[arg(long, default_value_t = 500, value_parser = numbers::up_to(100_000))]
     count: usize,
-    /// Parameters of edge boxes in TOML; what it leaves out is the paper's. By default those for faces
+    /// Edge-box parameters in TOML; omitted ones take the paper's values. Default: the parameters for faces
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Write a picture of each photo into this folder: its edges, and the ten best windows over it
+    /// Write a picture of each photo into this folder: its edges, and the ten best windows drawn over it
     #[arg(long, value_name = "DIR")]
     draw: Option<PathBuf>,
     /// Print one JSON document
@@ -35,9 +35,9 @@ pub struct Args {
     json: bool,
 }
 
-/// Numbers of windows that recall is told for.
+/// Numbers of windows at which recall is reported.
 const COUNTS: [usize; 4] = [10, 50, 100, 500];
-/// Windows in a picture.
+/// Number of windows drawn into a picture.
 const DRAWN: usize = 10;
 
 #[derive(Serialize)]
@@ -49,29 +49,29 @@ struct Figures {
     grid: Found,
 }
 
-/// How well one kind of windows meets the boxes.
+/// How well one kind of window matches the boxes.
 #[derive(Serialize)]
 struct Found {
-    /// Share of boxes that some window overlaps by an intersection over union of 0.5...
+    /// Share of boxes that some window overlaps with an intersection over union of at least 0.5...
     #[serde(rename = "recall_iou_0.5")]
     recall_50: f64,
-    /// ...and of 0.7.
+    /// ...and of at least 0.7.
     #[serde(rename = "recall_iou_0.7")]
     recall_70: f64,
-    /// At 0.5, among fewer windows: their number and the share.
+    /// At 0.5, with fewer windows: their number and the recall.
     recall_at: Vec<(usize, f64)>,
-    /// Mean over the boxes of the greatest intersection over union.
+    /// Mean over the boxes of the best intersection over union.
     mean_best_iou: f64,
-    /// Windows of a photo, on average.
+    /// Mean number of windows per photo.
     windows: f64,
-    /// Median time of a photo on one core, without decoding.
+    /// Median time per photo on one core, excluding decoding.
     ms_per_photo: f64,
 }
 
-/// Sums for [`Found`].
+/// Accumulators for [`Found`].
 #[derive(Default)]
 struct Tally {
-    /// Per number of windows asked about, the best overlap of every box; the last is over all windows.
+    /// For each number of windows, the best overlap of every box; the last entry covers all windows.
     best: Vec<Vec<f32>>,
     windows: usize,
     times: Vec<f64>,
@@ -100,7 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
         edge_boxes.times.push(1e3 * start.elapsed().as_secs_f64());
         edge_boxes.windows += windows.len();
         edge_boxes.add(truth, &counts, |n| windows[..n.min(windows.len())].to_vec());
-        // The grid has no order: fewer windows are another grid.
+        // The grid is unordered, so fewer windows require a different grid.
         let laid = |n: usize| grid(photo.height, photo.width, config.size, n);
         let start = Instant::now();
         plain.windows += laid(args.count).len();
@@ -120,7 +120,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.json { print_json(&figures) } else { print(report(&figures)) }
 }
 
-/// Parameters from a file; those for faces without one.
+/// Parameters from a file, or those for faces if no file is given.
 fn parameters(path: Option<&Path>) -> Result<EdgeBoxes> {
     let Some(path) = path else { return Ok(EdgeBoxes::faces()) };
     let document = Document::load(path, "give a file of parameters (TOML)")?;
@@ -130,7 +130,7 @@ fn parameters(path: Option<&Path>) -> Result<EdgeBoxes> {
 }
 
 impl Tally {
-    /// Takes in the best overlap of each box with the windows `windows(n)`, for each n.
+    /// Adds the best overlap of each box with the windows `windows(n)`, for each n.
     fn add(&mut self, truth: &[Rect], counts: &[usize], windows: impl Fn(usize) -> Vec<Rect>) {
         self.best.resize_with(counts.len(), Vec::new);
         for (best, &n) in self.best.iter_mut().zip(counts) {
@@ -173,7 +173,7 @@ fn report(figures: &Figures) -> String {
     )
 }
 
-/// Left the edges, dark where strong; right the photo with the best windows.
+/// On the left the edges, darker where stronger; on the right the photo with the best windows.
 fn draw(photo: &Photo, config: &EdgeBoxes, windows: &[Rect]) -> Photo {
     let (small, factor) = photo.fit_within(config.side);
     let edges = config.edges.detect(&small);

@@ -1,8 +1,8 @@
-//! From picture files to photos, and back.
+//! Decoding and encoding of picture files.
 //!
-//! The one idea: whatever a file holds (grey, 16 bits, CMYK, transparency, a sideways camera), what comes out of
-//! [`Photo::open`] is upright 8-bit RGB, or an error of one line. Nothing downstream asks about formats again.
-//! The judge of what a file means is Pillow; `benches/peers/pixels.py` makes the pictures that hold us to it.
+//! Whatever a file contains (greyscale, 16 bits, CMYK, transparency, a rotated camera), [`Photo::open`] returns upright 8-bit
+//! RGB, or an error of one line. Nothing downstream depends on formats.
+//! Pillow is the reference for the meaning of a file; `benches/peers/pixels.py` generates the pictures of the comparison.
 
 use super::{Photo, gif, jpeg, png, tiff, webp};
 use crate::error::At;
@@ -19,29 +19,29 @@ use std::path::Path;
 
 /// The longest side that is decoded, in pixels.
 pub const MAX_SIDE: u32 = 16_384;
-/// The most pixels that are decoded.
+/// Maximum number of pixels that are decoded.
 pub const MAX_PIXELS: u64 = 128 << 20;
-/// The most bytes that a file of a photo may have: `MAX_PIXELS` of uncompressed 16-bit RGBA.
+/// Maximum number of bytes of a photo's file: `MAX_PIXELS` of uncompressed 16-bit RGBA.
 const MAX_FILE_BYTES: u64 = MAX_PIXELS * 8;
-/// What a decoder may allocate: its output and as much again to work in.
+/// Allocation limit of a decoder: its output and as much again as working memory.
 pub(super) const MAX_DECODER_BYTES: u64 = 2 * MAX_FILE_BYTES;
 
 pub(super) const REPLACE_IT: &str = "save the photo anew or remove it";
 
 impl Photo {
-    /// Reads a JPEG, PNG, BMP, WebP, GIF (first frame), TIFF (first page) or PNM file; the content decides which, not
-    /// the name. Transparency is laid over white, and the orientation that EXIF or XMP asks for is applied. Samples of
+    /// Reads a JPEG, PNG, BMP, WebP, GIF (first frame), TIFF (first page) or PNM file; the format is detected from the content,
+    /// not the name. Transparency is composited over white, and the orientation in EXIF or XMP is applied. Samples of
     /// 16 bits are rounded to 8.
     ///
     /// Errors: unreadable, not a picture, truncated or corrupt, empty, or larger than [`MAX_SIDE`] or [`MAX_PIXELS`]
-    /// (read off the header, before memory is taken).
+    /// (from the header, before memory is allocated).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::decode(&read(path)?, path.display())
     }
 
-    /// As [`Photo::open`], but a JPEG whose data are cut off or damaged is used, what is missing being grey, as long as
-    /// its first rows are there; the warning, ready to be shown, says what is missing. For answers about a photo,
+    /// As [`Photo::open`], but a truncated or damaged JPEG is used, with the missing part grey, as long as its first rows are
+    /// present; the warning, ready to be shown, says what is missing. For answers about a photo,
     /// not for training, where a grey face would go unnoticed.
     pub fn open_lenient(path: impl AsRef<Path>) -> Result<(Self, Option<Error>)> {
         let path = path.as_ref();
@@ -59,7 +59,7 @@ impl Photo {
     /// Decodes the content of a picture file; `place` names its source in errors and in the warning. Otherwise as
     /// [`Photo::open_lenient`].
     pub fn decode_lenient(bytes: &[u8], place: impl Display) -> Result<(Self, Option<Error>)> {
-        // Decoders are other people's code fed with strangers' bytes: a bug there costs one photo, not the run.
+        // Decoders are third-party code that parses untrusted bytes: a bug there costs one photo, not the run.
         DECODING.set(true);
         let found = catch_unwind(AssertUnwindSafe(|| decode(bytes)));
         DECODING.set(false);
@@ -70,7 +70,7 @@ impl Photo {
         }
     }
 
-    /// Writes a PNG. The file at `path` is the old one or the complete new one at every moment.
+    /// Writes a PNG, atomically: at every moment, `path` is either the old file or the complete new one.
     pub fn save_png(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let mut png = Vec::new();
@@ -103,20 +103,20 @@ thread_local! {
     static DECODING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is inside a decoder, whose panic becomes an error of one photo: for panic hooks, which then need not speak.
+/// Whether this thread is inside a decoder, whose panic becomes an error of one photo: panic hooks can then stay silent.
 pub fn is_decoding() -> bool {
     DECODING.get()
 }
 
-/// The content of a file, or of an open pipe that the shell names (`<(...)`, /dev/stdin). Opening any other pipe might wait for
-/// ever, and a device has no end.
+/// The content of a file, or of an open pipe named by the shell (`<(...)`, /dev/stdin). Opening any other pipe might block
+/// forever, and a device has no end.
 fn read(path: &Path) -> Result<Vec<u8>> {
     let by_descriptor = ["/dev/fd", "/dev/stdin", "/proc"].iter().any(|place| path.starts_with(place));
     if !by_descriptor && !std::fs::metadata(path).at(path)?.is_file() {
         return Err(Error::file(path, "is not a regular file").advise("give files, not folders, pipes or devices"));
     }
     let mut bytes = Vec::new();
-    // One byte more than allowed tells "too large" from "just fits", on pipes too.
+    // One byte more than allowed distinguishes "too large" from "just fits", on pipes too.
     File::open(path).at(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).at(path)?;
     Ok(bytes)
 }
@@ -151,7 +151,7 @@ fn decode(bytes: &[u8]) -> Result<(Photo, Option<Error>)> {
     Ok((Photo { width, height, rgb: over_white(image) }, warning))
 }
 
-/// Formats that the `image` crate decodes as we want them: the pixels as stored.
+/// Formats that the `image` crate decodes as required: the pixels as stored.
 fn decode_other(mut reader: ImageReader<Cursor<&[u8]>>) -> Result<DynamicImage> {
     let corrupt = |e: image::ImageError| Error::new("", e).advise(REPLACE_IT);
     let mut limits = Limits::default();
@@ -163,7 +163,7 @@ fn decode_other(mut reader: ImageReader<Cursor<&[u8]>>) -> Result<DynamicImage> 
     DynamicImage::from_decoder(decoder).map_err(corrupt)
 }
 
-/// Refuses what is empty or too large; called before memory is taken.
+/// Rejects what is empty or too large; called before memory is allocated.
 pub(super) fn check_size(width: u32, height: u32) -> Result<()> {
     if width == 0 || height == 0 {
         return Err(Error::new("", format!("{width} x {height} pixels: there is nothing in it")).advise(REPLACE_IT));
@@ -175,7 +175,7 @@ pub(super) fn check_size(width: u32, height: u32) -> Result<()> {
     Ok(())
 }
 
-/// 8-bit RGB of any kind of picture, over a white page.
+/// 8-bit RGB of any kind of picture, over white.
 fn over_white(image: DynamicImage) -> Vec<u8> {
     if !image.color().has_alpha() {
         return image.into_rgb8().into_raw();
@@ -249,7 +249,7 @@ mod tests {
         for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Bmp] {
             let bytes = gradient_as(format);
             for cut in 0..bytes.len() {
-                // A PNG is complete in its pixels before its closing chunk, which the decoder does not insist on.
+                // A PNG has all of its pixels before its closing chunk, which the decoder does not require.
                 if format == ImageFormat::Png && cut + 16 > bytes.len() {
                     continue;
                 }
@@ -306,7 +306,7 @@ mod tests {
             for (at, value) in damage {
                 bytes[usize::from(at) % n] = value;
             }
-            // The private function: the public one would catch the panic this looks for.
+            // The private function: the public one would catch the panic that this test detects.
             if let Ok((photo, _)) = decode(&bytes) {
                 prop_assert_eq!(photo.rgb.len(), photo.width * photo.height * 3);
             }

@@ -1,17 +1,17 @@
 //! The image file directory that TIFF and EXIF share, and the orientation found in it.
 //!
-//! The one idea: metadata comes from many hands, so everything here is read as far as it makes sense and is `None`
-//! beyond; no fault in it is an error. Where Pillow finds an orientation, so does this, and with the same value.
+//! Metadata is often malformed, so everything here is parsed as far as it is meaningful and is `None` beyond that; a defect
+//! is never an error. Wherever Pillow finds an orientation, so does this, with the same value.
 
 use image::metadata::Orientation;
 
 const ORIENTATION: u16 = 0x112;
 const XMP: u16 = 700;
-/// The most entries of a directory, and the most values of one that are read.
+/// Maximum number of entries of a directory, and of values of one entry that are read.
 const MAX_ENTRIES: usize = 65_535;
 const MAX_VALUES: usize = 4 << 20;
 
-/// Types of values (TIFF 6.0, page 15; BigTIFF adds the last three).
+/// Value types (TIFF 6.0, page 15; BigTIFF adds the last three).
 mod kind {
     pub const BYTE: u16 = 1;
     pub const ASCII: u16 = 2;
@@ -31,16 +31,16 @@ mod kind {
     pub const IFD8: u16 = 18;
 }
 
-/// The first directory of a TIFF file or of an EXIF block, with every entry whose values lie inside of it.
+/// The first directory of a TIFF file or of an EXIF block, with every entry whose values are inside the data.
 pub(super) struct Directory<'a> {
     bytes: &'a [u8],
     big_endian: bool,
     entries: Vec<Entry>,
-    /// Tags whose values lie outside.
+    /// Tags whose values are outside the data.
     broken: Vec<u16>,
 }
 
-/// `count` values of the type `kind` begin at `at` and end at `end`.
+/// `count` values of type `kind` in bytes `at..end`.
 #[derive(Clone, Copy)]
 struct Entry {
     tag: u16,
@@ -51,7 +51,7 @@ struct Entry {
 }
 
 impl<'a> Directory<'a> {
-    /// The directory that the header points to; `None` if there is no header or no directory.
+    /// The directory that the header refers to; `None` if there is no header or no directory.
     pub fn first(bytes: &'a [u8]) -> Option<Self> {
         let big_endian = match bytes.get(..2)? {
             b"MM" => true,
@@ -61,7 +61,7 @@ impl<'a> Directory<'a> {
         let mut directory = Self { bytes, big_endian, entries: Vec::new(), broken: Vec::new() };
         let number =
             |at: usize, width: usize| Some(usize::try_from(directory.number(at, width)?).unwrap_or(usize::MAX));
-        // 43 is BigTIFF. Some writers swap the bytes of 42, and readers bear with it.
+        // 43 is BigTIFF. Some writers swap the bytes of 42, and readers tolerate it.
         let pointer = if number(2, 2)? == 43 { 8 } else { 4 };
         let offset = number(pointer, pointer)?;
         let width_of_count = if pointer == 8 { 8 } else { 2 };
@@ -76,7 +76,7 @@ impl<'a> Directory<'a> {
         Some(directory)
     }
 
-    /// The entry at `at`, or its tag if its values lie outside or are of no known type; `None` if it is cut off itself.
+    /// The entry at `at`, or its tag if its values are outside the data or of unknown type; `None` if it is itself truncated.
     fn entry(&self, at: usize, pointer: usize) -> Option<std::result::Result<Entry, u16>> {
         self.bytes.get(at..at + 4 + 2 * pointer)?;
         let number = |at: usize, width: usize| self.number(at, width).and_then(|n| usize::try_from(n).ok());
@@ -92,7 +92,7 @@ impl<'a> Directory<'a> {
         Some(values().ok_or(tag))
     }
 
-    /// The first entry of a tag: a second one is a mistake of its writer.
+    /// The first entry of a tag: a second one is a writer's mistake.
     fn find(&self, tag: u16) -> Option<Entry> {
         self.entries.iter().find(|entry| entry.tag == tag).copied()
     }
@@ -108,18 +108,18 @@ impl<'a> Directory<'a> {
         entry.map_or_else(Vec::new, values)
     }
 
-    /// True if a tag is there, but its values are not.
+    /// True if a tag is present, but its values are not.
     pub fn is_broken(&self, tag: u16) -> bool {
         self.broken.contains(&tag)
     }
 
-    /// Where the bytes of a tag lie.
+    /// Byte range of a tag's values.
     pub fn place(&self, tag: u16) -> Option<std::ops::Range<usize>> {
         self.find(tag).map(|entry| entry.at..entry.end)
     }
 
-    /// Puts `new(value)` in the place of each value of a tag of type SHORT or LONG, at most the type's largest; `copy` is
-    /// a copy of the bytes.
+    /// Replaces each value of a tag of type SHORT or LONG by `new(value)`, limited to the type's maximum; `copy` is a copy of
+    /// the bytes.
     pub fn rewrite(&self, copy: &mut [u8], tag: u16, new: impl Fn(u64) -> u64) {
         let Some(entry) = self.find(tag).filter(|e| matches!(e.kind, kind::SHORT | kind::LONG | kind::LONG8)) else {
             return;
@@ -139,7 +139,7 @@ impl<'a> Directory<'a> {
         Some(if self.big_endian { bytes.fold(0, join) } else { bytes.rev().fold(0, join) })
     }
 
-    /// The first value of an entry, whatever its type; a digit stands for itself.
+    /// The first value of an entry, whatever its type; an ASCII digit counts as its value.
     fn value(&self, entry: Entry) -> Option<f64> {
         use kind::*;
         let width = size_of_kind(entry.kind);
@@ -171,9 +171,9 @@ fn size_of_kind(kind: u16) -> usize {
     }
 }
 
-/// How to turn a picture, by its EXIF block (which may begin with `Exif\0\0`) and its XMP packet. EXIF decides if it has
-/// the tag, whatever its type: the standard allows SHORT alone, but writers use others, and any whole number of 1 to 8
-/// is as clear. Else XMP decides. Without both, or with a number that has no meaning, the picture stays as it is.
+/// Orientation of a picture, from its EXIF block (which may begin with `Exif\0\0`) and its XMP packet. EXIF takes precedence
+/// if it has the tag, whatever its type: the standard allows only SHORT, but writers use others, and any integer of 1 to 8
+/// is unambiguous. Otherwise XMP is used. Without both, or with an undefined value, the picture is not rotated.
 pub(super) fn orientation(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orientation {
     let exif = exif.map(without_header).and_then(Directory::first);
     let from_exif = exif.and_then(|exif| Some(exif.value(exif.find(ORIENTATION)?).unwrap_or(0.0)));
@@ -188,7 +188,7 @@ pub(super) fn tiff_orientation(file: &[u8]) -> Orientation {
     orientation(Some(file), xmp.map(|place| &file[place]))
 }
 
-/// EXIF without the name of its JPEG segment, which some writers put elsewhere, too, or twice.
+/// EXIF without the identifier of its JPEG segment, which some writers also store elsewhere, or twice.
 fn without_header(exif: &[u8]) -> &[u8] {
     const HEADER: &[u8] = b"Exif\0\0";
     let once = exif.strip_prefix(HEADER).unwrap_or(exif);

@@ -1,13 +1,13 @@
-//! The size of a GIF's first frame, which its decoder takes memory for before anybody can ask.
+//! The size of a GIF's first frame, for which its decoder allocates memory before the size can be queried.
 
-/// Width and height of the first frame; `None` where a file ends before it. A frame may be larger than the picture.
+/// Width and height of the first frame; `None` if the file ends before it. A frame may be larger than the picture.
 pub(super) fn first_frame(file: &[u8]) -> Option<(u32, u32)> {
     const SCREEN: usize = 13;
     let colours = |flags: u8| if flags & 0x80 != 0 { 3 << ((flags & 7) + 1) } else { 0 };
     let mut at = SCREEN + colours(*file.get(10)?);
     loop {
         match *file.get(at)? {
-            // An extension: its kind, then blocks that begin with their lengths, up to an empty one.
+            // An extension: its kind, then length-prefixed blocks up to an empty one.
             0x21 => {
                 at += 2;
                 while *file.get(at)? != 0 {
@@ -20,7 +20,7 @@ pub(super) fn first_frame(file: &[u8]) -> Option<(u32, u32)> {
                 let side = |from: usize| Some(u32::from(u16::from_le_bytes([*file.get(from)?, *file.get(from + 1)?])));
                 return Some((side(at + 5)?, side(at + 7)?));
             }
-            // The decoder passes over what it does not know, byte by byte, but for the end.
+            // The decoder skips unknown bytes one by one, up to the end.
             0x3B => return None,
             _ => at += 1,
         }

@@ -1,8 +1,8 @@
-//! JPEG: what the segments say, and pixels even if the data end early.
+//! JPEG: metadata from the segments, and pixels even of truncated data.
 //!
-//! The one idea: behind the data come one-bits, which are no Huffman code in any table, and the end marker. A complete
-//! picture never reads them. One that is cut off or damaged makes the decoder stop where its data end, instead of
-//! taking what follows for pixels; it paints the rest grey, as all readers do.
+//! The data are followed by one-bits, which are not a Huffman code in any table, and the end marker. A complete picture
+//! never reads them. A truncated or damaged one makes the decoder stop at the end of its data, instead of interpreting what
+//! follows as pixels; it fills the rest with grey, as all readers do.
 
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, RgbImage};
@@ -15,9 +15,9 @@ use super::decode::{REPLACE_IT, check_size};
 use super::exif::orientation;
 use crate::{Error, Result};
 
-/// The grey of what is missing.
+/// The grey of missing pixels.
 const GREY: u8 = 128;
-/// Codes of markers (ITU T.81, table B.1).
+/// Marker codes (ITU T.81, table B.1).
 mod marker {
     pub const SOF_0: u8 = 0xC0;
     pub const DHT: u8 = 0xC4;
@@ -32,14 +32,14 @@ mod marker {
     pub const APP_1: u8 = 0xE1;
 }
 
-/// What the segments of a JPEG say.
+/// Contents of the segments of a JPEG.
 #[derive(Default)]
 pub(super) struct Segments {
     exif: Option<Vec<u8>>,
     xmp: Option<Vec<u8>>,
     pub frame: Option<Frame>,
     has_scan: bool,
-    /// Where the data end: at the end marker, at a segment that the file does not hold in whole, or with the file.
+    /// Where the data end: at the end marker, at an incomplete segment, or at the end of the file.
     end: usize,
     ends_with_marker: bool,
 }
@@ -69,8 +69,8 @@ impl Frame {
 }
 
 impl Segments {
-    /// Walks from marker to marker; a search for the bytes of one alone would be fooled by the thumbnail inside the EXIF
-    /// segment. Of several EXIF segments the later ones continue the first, as for Pillow. `headers` stops at the scan.
+    /// Walks from marker to marker; a plain search for the bytes of a marker would find the thumbnail inside the EXIF
+    /// segment. Of several EXIF segments the later ones continue the first, as in Pillow. `headers` stops at the scan.
     pub fn walk(bytes: &[u8], headers: bool) -> Self {
         use marker::*;
         // Inside a scan, FF 00 is a data byte and restart markers carry no segment; FF FF is fill.
@@ -98,7 +98,7 @@ impl Segments {
                 break;
             }
         }
-        // Half a marker is no data.
+        // Half a marker is not data.
         while !found.ends_with_marker && bytes[..found.end].last() == Some(&0xFF) {
             found.end -= 1;
         }
@@ -123,7 +123,7 @@ impl Segments {
     }
 }
 
-/// The pixels as stored, how to turn them, and what is wrong with them if they are usable all the same.
+/// The pixels as stored, their orientation, and a warning if they are damaged but usable.
 pub(super) fn decode(bytes: &[u8]) -> Result<((DynamicImage, Orientation), Option<Error>)> {
     let segments = Segments::walk(bytes, false);
     let orientation = orientation(segments.exif.as_deref(), segments.xmp.as_deref());
@@ -156,7 +156,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<((DynamicImage, Orientation), Optio
             let is_grey = |row: &&[u8]| row.iter().all(|&v| v == GREY);
             let grey = image.as_bytes().rchunks_exact(row.max(1)).take_while(is_grey).count() as u32;
             let state = if segments.ends_with_marker { "damaged" } else { "truncated" };
-            // The row of blocks in which the data end is never whole.
+            // The row of blocks in which the data end is never complete.
             let whole = (frame.height - grey.min(frame.height)).saturating_sub(frame.block_rows);
             if whole == 0 && !(frame.is_progressive() && grey == 0) {
                 return Err(fault);
@@ -171,7 +171,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<((DynamicImage, Orientation), Optio
     }
 }
 
-/// Kinds that the decoder lacks are named here, in plainer words than its own.
+/// Variants that the decoder does not support are named here, in plainer words than its own.
 fn check_kind(frame: Frame) -> Result<()> {
     let kind = match frame.code {
         0xC0..=0xC2 if frame.bits == 8 => return Ok(()),
@@ -183,10 +183,10 @@ fn check_kind(frame: Frame) -> Result<()> {
     Err(Error::new("", kind).advise("save it as a baseline or progressive JPEG of 8 bits"))
 }
 
-/// Decodes a whole file; `strict` makes every fault in a scan an error.
+/// Decodes a whole file; `strict` turns every defect in a scan into an error.
 fn pixels(bytes: &[u8], strict: bool) -> Result<DynamicImage> {
     let corrupt = |e: zune_jpeg::errors::DecodeErrors| Error::new("", e).advise(REPLACE_IT);
-    // Bytes between the segments, which the strict mode of the decoder minds, do no harm.
+    // Bytes between the segments, which the decoder's strict mode rejects, do no harm.
     let options = DecoderOptions::default().set_strict_mode(false).set_max_width(usize::MAX).set_max_height(usize::MAX);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(corrupt)?;

@@ -1,4 +1,4 @@
-//! A photo, and the rectangle type that every part of the pipeline speaks. Files are read with the feature `image`.
+//! A photo, and the rectangle type that the whole pipeline uses. Files are read with the feature `image`.
 
 #[cfg(feature = "image")]
 mod decode;
@@ -16,6 +16,7 @@ mod tiff;
 mod webp;
 
 use super::resample::Resampler;
+use crate::net::Normalise;
 use crate::{Error, Result};
 #[cfg(feature = "image")]
 pub use decode::{MAX_PIXELS, MAX_SIDE, is_decoding};
@@ -44,7 +45,7 @@ impl Photo {
     /// A photo of `width` x `height` pixels, `rgb[(y * width + x) * 3 + channel]`.
     ///
     /// # Errors
-    /// Bytes of another length; no pixels.
+    /// Bytes of another length; an empty photo.
     pub fn new(width: usize, height: usize, rgb: Vec<u8>) -> Result<Self> {
         let needed = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(3));
         if needed != Some(rgb.len()) || rgb.is_empty() {
@@ -54,7 +55,7 @@ impl Photo {
         Ok(Self { width, height, rgb })
     }
 
-    /// A photo whose pixel (x, y) is `f(x, y)`; rows first.
+    /// A photo whose pixel (x, y) is `f(x, y)`; row by row.
     pub fn from_fn(width: usize, height: usize, mut f: impl FnMut(usize, usize) -> [u8; 3]) -> Self {
         let mut rgb = Vec::with_capacity(width * height * 3);
         for y in 0..height {
@@ -84,12 +85,17 @@ impl Photo {
         Rect::new(0.0, 0.0, self.width as f32, self.height as f32)
     }
 
+    /// The pixels as the input of a net, `[height, width, 3]`: `net.spec.normalise` says how.
+    pub fn normalised(&self, Normalise { mean, scale }: Normalise) -> Vec<f32> {
+        self.rgb.iter().zip(mean.iter().cycle()).map(|(&pixel, mean)| (f32::from(pixel) - mean) * scale).collect()
+    }
+
     /// The photo at another size, antialiased; the aspect ratio may change.
     pub fn resized(&self, width: usize, height: usize) -> Self {
         Resampler::default().resize(self, self.bounds(), width, height)
     }
 
-    /// The photo shrunk so that its longer side is at most `max_side` pixels, and new size / old size (1 if it already
+    /// The photo shrunk so that its longer side is at most `max_side` pixels, and the ratio new size / old size (1 if it already
     /// fits). Sides are rounded to whole pixels, so divide coordinates by the factor to return to the original.
     pub fn fit_within(&self, max_side: usize) -> (Self, f32) {
         let longest = self.width.max(self.height);
@@ -102,7 +108,7 @@ impl Photo {
     }
 }
 
-/// A rectangle in pixels of a photo; `x`, `y` is the upper left corner. May reach beyond the photo.
+/// A rectangle in pixels of a photo; `x`, `y` is the upper left corner. May extend beyond the photo.
 ///
 /// ```
 /// use weft::data::photo::Rect;
@@ -128,17 +134,17 @@ impl Rect {
         Self { x, y, width, height }
     }
 
-    /// Square pixels; 0 if a side is not positive.
+    /// Area in square pixels; 0 if a side is not positive.
     pub fn area(&self) -> f32 {
         self.width.max(0.0) * self.height.max(0.0)
     }
 
-    /// The middle, (x, y).
+    /// The centre, (x, y).
     pub fn center(&self) -> (f32, f32) {
         (self.x + 0.5 * self.width, self.y + 0.5 * self.height)
     }
 
-    /// What both cover, or `None` if they share no area.
+    /// The intersection, or `None` if it has no area.
     pub fn intersection(&self, other: &Self) -> Option<Self> {
         let (x, y) = (self.x.max(other.x), self.y.max(other.y));
         let width = (self.x + self.width).min(other.x + other.width) - x;
@@ -149,11 +155,11 @@ impl Rect {
     /// Intersection over union, in 0..=1; 0 if either is empty.
     pub fn iou(&self, other: &Self) -> f32 {
         let shared = self.intersection(other).map_or(0.0, |r| r.area());
-        // Rounding in `x + width` can make the part exceed the whole by an ulp.
+        // Rounding in `x + width` can make the intersection exceed the whole by an ulp.
         if shared > 0.0 { (shared / (self.area() + other.area() - shared)).min(1.0) } else { 0.0 }
     }
 
-    /// `factor` times as wide and high around the same middle.
+    /// `factor` times as wide and high around the same centre.
     pub fn scaled_about_center(&self, factor: f32) -> Self {
         let (width, height) = (self.width * factor, self.height * factor);
         let (x, y) = self.center();

@@ -1,4 +1,4 @@
-//! The metadata of a PNG: EXIF has been put into it in three ways, of which the decoder knows one.
+//! The metadata of a PNG: there are three ways of storing EXIF in one, of which the decoder supports one.
 
 use std::io::Read;
 
@@ -9,15 +9,15 @@ use image::metadata::Orientation;
 use super::exif;
 
 const SIGNATURE: usize = 8;
-/// The most that a compressed text may unpack to: EXIF blocks are smaller than 64 kB, and XMP packets seldom larger.
+/// Maximum size of a decompressed text: EXIF blocks are smaller than 64 kB, and XMP packets seldom larger.
 const MAX_TEXT: u64 = 4 << 20;
 
-/// How to turn a PNG, by all of its chunks, those behind the pixels included. `eXIf` counts before ImageMagick's "Raw profile type
-/// exif", and that before "... APP1", in any kind of text chunk.
+/// Orientation of a PNG, from all of its chunks, including those after the pixels. `eXIf` takes precedence over ImageMagick's
+/// "Raw profile type exif", and that over "... APP1", in any kind of text chunk.
 pub(super) fn orientation(file: &[u8]) -> Orientation {
     let (mut block, mut profiles, mut xmp) = (None, [None, None], None);
     let mut rest = file.get(SIGNATURE..).unwrap_or_default();
-    // Length, type, data and checksum; a chunk whose checksum is wrong is passed over.
+    // Length, type, data and checksum; a chunk with a wrong checksum is skipped.
     while let Some((head, after)) = rest.split_at_checked(8) {
         let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let Some((data, after)) = after.split_at_checked(length) else { break };
@@ -53,7 +53,7 @@ fn checksum(kind: &[u8], data: &[u8]) -> u32 {
     sum.sum()
 }
 
-/// Keyword and text of a text chunk that may concern us.
+/// Keyword and text of a relevant text chunk.
 fn text<'a>(kind: &[u8], data: &'a [u8]) -> Option<(&'a [u8], Vec<u8>)> {
     let cut = |data: &'a [u8]| data.iter().position(|&c| c == 0).map(|at| (&data[..at], &data[at + 1..]));
     let (key, rest) = cut(data)?;

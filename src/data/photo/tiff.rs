@@ -1,7 +1,7 @@
-//! TIFF: the `tiff` crate unpacks the samples, and what they mean is decided here.
+//! TIFF: the `tiff` crate decompresses the samples, and their interpretation is decided here.
 //!
-//! The one idea: the copy of the file that the crate sees says "grey" (or "many bands") whatever it holds, so that it
-//! returns every sample as it is stored, alpha and padding included; and its bits are turned if FillOrder asks for it.
+//! The copy of the file that the crate sees always declares "grey" (or "multiband"), so that it returns every sample as it is
+//! stored, alpha and padding included; and its bits are reversed if FillOrder requires it.
 
 use std::io::Cursor;
 use std::ops::Range;
@@ -30,7 +30,7 @@ const TILE_BYTES: u16 = 325;
 const EXTRA_SAMPLES: u16 = 338;
 const CHROMA_SUBSAMPLING: u16 = 530;
 
-/// Tags that the crate reads; a broken one, and it could take memory for what it promises.
+/// Tags that the crate reads; with a corrupt one it could allocate whatever size the tag claims.
 const NEEDED: [u16; 21] = [
     256,
     257,
@@ -57,12 +57,12 @@ const NEEDED: [u16; 21] = [
 
 const LZW: u64 = 5;
 const JPEG: u64 = 7;
-/// Bytes of the decoder's own store, rounded up.
+/// Bytes of the decoder's internal buffer, rounded up.
 const LZW_STORE: usize = 16;
-/// The most samples of a pixel, as for Pillow.
+/// Maximum number of samples of a pixel, as in Pillow.
 const MAX_SAMPLES: usize = 6;
 
-/// What the samples of a pixel are.
+/// Interpretation of the samples of a pixel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Colors {
     WhiteIsZero,
@@ -73,21 +73,21 @@ enum Colors {
     YCbCr,
 }
 
-/// What the sample behind the colours is.
+/// Interpretation of the sample after the colours.
 #[derive(Clone, Copy)]
 enum Alpha {
     None,
-    /// The colours have been multiplied by it.
+    /// The colours are premultiplied by it.
     Associated,
     Unassociated,
 }
 
-/// The first picture of a TIFF file, laid over white, as stored, and how to turn it.
+/// The first picture of a TIFF file, composited over white, as stored, and its orientation.
 pub(super) fn decode(file: &[u8]) -> Result<(DynamicImage, Orientation)> {
     Ok((pixels(file)?, tiff_orientation(file)))
 }
 
-/// BigTIFF has a number of its own in the place of 42.
+/// BigTIFF has a different number in place of 42.
 pub(super) fn is_big(file: &[u8]) -> bool {
     file.starts_with(b"II+\0") || file.starts_with(b"MM\0+")
 }
@@ -145,8 +145,8 @@ fn pixels(file: &[u8]) -> Result<DynamicImage> {
     let mut copy = file.to_vec();
     tags.rewrite(&mut copy, PHOTOMETRIC, |_| 1);
     if compression == LZW {
-        // The crate reads row by row, and its LZW decoder forgets the last bits that it holds once its input is used
-        // up: more of it must follow.
+        // The crate reads row by row, and its LZW decoder drops its last buffered bits once its input is exhausted: the input
+        // must continue.
         copy.extend([0; LZW_STORE]);
         for tag in [STRIP_BYTES, TILE_BYTES] {
             tags.rewrite(&mut copy, tag, |bytes| bytes.saturating_add(LZW_STORE as u64));
@@ -177,7 +177,7 @@ fn pixels(file: &[u8]) -> Result<DynamicImage> {
         return Err(unsupported(format!("tiles {chunk_width} pixels wide")));
     }
     if compression == JPEG {
-        // A small tile could hold a huge picture, over and over.
+        // A small tile could be repeated to form a huge picture.
         for chunk in chunks(&tags, file.len())? {
             if let Some(frame) = Segments::walk(&file[chunk], true).frame
                 && (frame.width > chunk_width || frame.height > chunk_height)
@@ -227,8 +227,8 @@ fn unsupported(what: impl std::fmt::Display) -> Error {
     Error::new("", format!("a TIFF with {what}")).advise("save it as PNG, or as TIFF of 8-bit RGB")
 }
 
-/// Where the strips or tiles lie, as far as the file reaches. They may share bytes, but not so many that working on
-/// each takes long.
+/// Offsets of the strips or tiles that are inside the file. They may overlap, but not to an extent that makes decoding
+/// slow.
 fn chunks(tags: &Directory<'_>, length: usize) -> Result<Vec<Range<usize>>> {
     let or = |strips: u16, tiles: u16| {
         Some(tags.unsigned(strips)).filter(|v| !v.is_empty()).unwrap_or_else(|| tags.unsigned(tiles))
@@ -243,8 +243,8 @@ fn chunks(tags: &Directory<'_>, length: usize) -> Result<Vec<Range<usize>>> {
     Ok(ranges)
 }
 
-/// Every sample as a byte: 16 bits rounded, fewer than 8 bits and fractions stretched to 0..=255, unless they are
-/// `indices`. Rows of `row` samples begin at a byte. `None` for other kinds of samples.
+/// Every sample as a byte: 16 bits rounded, fewer than 8 bits and floats scaled to 0..=255, unless they are
+/// `indices`. Rows of `row` samples are byte-aligned. `None` for other kinds of samples.
 fn eight_bits(stored: DecodingResult, bits: u8, row: usize, indices: bool) -> Option<Vec<u8>> {
     Some(match stored {
         DecodingResult::U8(bytes) if bits == 8 => bytes,
@@ -267,19 +267,19 @@ fn eight_bits(stored: DecodingResult, bits: u8, row: usize, indices: bool) -> Op
     })
 }
 
-/// All reds, then all greens, then all blues, of 16 bits; 8 if none needs more, a mistake of some writers.
+/// All reds, then all greens, then all blues, of 16 bits; 8 if none exceeds 8 bits, a mistake of some writers.
 fn palette(map: &[u64]) -> Vec<[u8; 3]> {
     let shift = if map.iter().all(|&v| v < 256) { 0 } else { 8 };
     let n = map.len() / 3;
     (0..n).map(|i| [i, n + i, 2 * n + i].map(|at| (map[at] >> shift) as u8)).collect()
 }
 
-/// `a * b` of fractions in 255ths, rounded.
+/// `a * b` for numbers in units of 1/255, rounded.
 fn multiply(a: u8, b: u8) -> u8 {
     ((u32::from(a) * u32::from(b) + 127) / 255) as u8
 }
 
-/// ITU-R BT.601 of the full range, as in JFIF.
+/// ITU-R BT.601, full range, as in JFIF.
 fn from_ycbcr([y, cb, cr]: [u8; 3]) -> [u8; 3] {
     let (y, cb, cr) = (f32::from(y), f32::from(cb) - 128.0, f32::from(cr) - 128.0);
     [y + 1.402 * cr, y - 0.344_136 * cb - 0.714_136 * cr, y + 1.772 * cb].map(|v| v.round().clamp(0.0, 255.0) as u8)

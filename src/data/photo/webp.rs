@@ -1,5 +1,5 @@
-//! The metadata of a WebP file. The decoder takes as much memory for a chunk as the chunk claims to have; these are slices of the
-//! file.
+//! The metadata of a WebP file. The decoder allocates as much memory for a chunk as its header claims; these are slices of
+//! the file.
 
 use image::metadata::Orientation;
 
@@ -8,7 +8,7 @@ use super::exif;
 /// `RIFF`, a length, `WEBP`.
 const HEADER: usize = 12;
 
-/// How to turn a WebP picture: by its chunk `EXIF`, else by XMP; the first of each counts.
+/// Orientation of a WebP picture: from its `EXIF` chunk, otherwise from XMP; the first chunk of each kind is used.
 pub(super) fn orientation(file: &[u8]) -> Orientation {
     let (mut block, mut xmp) = (None, None);
     let mut rest = file.get(HEADER..).unwrap_or_default();
@@ -20,7 +20,7 @@ pub(super) fn orientation(file: &[u8]) -> Orientation {
             b"XMP " => _ = xmp.get_or_insert(data),
             _ => {}
         }
-        // Chunks begin at even places.
+        // Chunks are aligned to two bytes.
         rest = after.get(length % 2..).unwrap_or_default();
     }
     exif::orientation(block, xmp)

@@ -1,6 +1,6 @@
-//! Draws one head. Features live on a half ellipsoid in *head units*: the origin between eyes and nose tip, y down, the chin at
-//! y = 1 and the crown at y = -1.15. Yaw and pitch turn that surface, so features shift and foreshorten as on a real head, while
-//! the outline stays; roll, scale and place are one affine map to pixels.
+//! Draws one head. Features lie on a half ellipsoid in *head units*: the origin between eyes and nose tip, y down, the chin at
+//! y = 1 and the crown at y = -1.15. Yaw and pitch rotate that surface, so features shift and foreshorten as on a real head,
+//! while the outline is unchanged; roll, scale and position are one affine map to pixels.
 
 use tiny_skia::{Path, PathBuilder, Transform};
 
@@ -10,7 +10,7 @@ use super::scene::{any_color, skin};
 use super::{Tag, Tags, fork, oval};
 use crate::rng::Rng;
 
-/// What stays the same in every picture of one person. Lengths in head units.
+/// What is constant over all pictures of one person. Lengths in head units.
 pub struct Identity {
     width: f32,
     jaw: f32,
@@ -32,7 +32,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// `rng` belongs to the person.
+    /// `rng` is the person's.
     pub fn new(rng: &mut Rng) -> Self {
         let nose_y = rng.range(0.26, 0.40);
         Self {
@@ -57,7 +57,7 @@ impl Identity {
     }
 }
 
-/// Where the head is and how it is turned.
+/// Position and orientation of the head.
 #[derive(Clone, Copy)]
 pub struct Pose {
     /// Pixels of the head's origin.
@@ -71,7 +71,7 @@ pub struct Pose {
     pub roll: f32,
 }
 
-/// Draws a person; `rng` belongs to the picture (clothes, jewellery, gaze, strands).
+/// Draws a person; `rng` is the picture's (clothes, jewellery, gaze, strands).
 pub struct Head<'a> {
     pub who: &'a Identity,
     pub tags: &'a Tags,
@@ -81,7 +81,7 @@ pub struct Head<'a> {
 type Xy = (f32, f32);
 
 impl Head<'_> {
-    /// The box as CelebA draws it, forehead to chin and cheek to cheek, pixels.
+    /// The box as CelebA annotates it, forehead to chin and cheek to cheek, pixels.
     pub fn bbox(&self) -> Rect {
         let (rx, ry) = (self.who.width + 0.08, 1.04);
         let (sin, cos) = self.pose.roll.sin_cos();
@@ -90,15 +90,15 @@ impl Head<'_> {
         Rect { x: self.pose.x - half_w, y: self.pose.y - half_h, width: 2.0 * half_w, height: 2.0 * half_h }
     }
 
-    /// The eyes' centres in head units, turned, left eye of the picture first.
+    /// The eyes' centres in head units, after rotation, left eye of the picture first.
     pub fn eyes(&self) -> [Xy; 2] {
         [-1.0, 1.0].map(|side| self.turn((side * self.who.eye_x, self.who.eye_y), 0.0))
     }
 
-    /// Paints the person over what is there.
+    /// Paints the person over the canvas.
     pub fn draw(&self, canvas: &mut Canvas, rng: &mut Rng) {
         let has = |tag| self.tags.has(tag);
-        // One generator for each part, whatever the tags, so that a tag changes only what it names.
+        // One generator for each part, whatever the attributes, so that an attribute changes only what it names.
         let [mut clothes, mut behind, jewels, mut lips, mut whiskers, mut brows, mut top, mut glasses, mut hat] =
             std::array::from_fn(|_| fork(rng));
         let mut beard = fork(rng);
@@ -146,7 +146,7 @@ impl Head<'_> {
         Transform::from_row(s * cos, s * sin, -s * sin, s * cos, self.pose.x, self.pose.y)
     }
 
-    /// A point of the face's surface after yaw and pitch; `lift` is how far it stands out of the surface.
+    /// A point of the face's surface after yaw and pitch; `lift` is its height above the surface.
     fn turn(&self, (x, y): Xy, lift: f32) -> Xy {
         let w = self.who.width;
         let depth = 0.7 * (1.0 - 0.9 * (x / w).powi(2) - 0.45 * (y / 1.15).powi(2)).max(0.0).sqrt() + lift - 0.05;
@@ -174,7 +174,7 @@ impl Head<'_> {
             (Tag::BrownHair, [104, 66, 38]),
             (Tag::GrayHair, [168, 168, 172]),
         ];
-        // Neither of these is an attribute: what brows and beard of the bald have, and auburn.
+        // Neither of these is an attribute: colour of brows and beard for bald people, and auburn.
         let other = if self.tags.has(Tag::Bald) { [82, 62, 52] } else { [158, 62, 24] };
         let color = base.into_iter().find(|&(tag, _)| self.tags.has(tag)).map_or(other, |(_, color)| color);
         shade(color, 1.0 + 0.1 * self.who.hair_tint)
@@ -208,7 +208,7 @@ impl Head<'_> {
         }
     }
 
-    /// One ear and what hangs on it. The far ear is drawn before the skull, which then hides most of it.
+    /// One ear and its jewellery. The far ear is drawn before the skull, which then hides most of it.
     fn ear(&self, canvas: &mut Canvas, side: f32, extras: &Rng) {
         let (to, skin) = (self.to(), self.skin());
         let x = side * (self.who.width * self.pose.yaw.cos() + 0.05) - 0.1 * self.pose.yaw.sin();
@@ -519,7 +519,7 @@ impl Head<'_> {
     fn torso(&self, canvas: &mut Canvas, clothes: &mut Rng) {
         let (sin, cos) = (self.pose.roll / 3.0).sin_cos();
         let (s, (full_sin, full_cos)) = (self.pose.scale, self.pose.roll.sin_cos());
-        // Joined to the head at the chin's height, y = 0.7, which must be the same pixel in both frames.
+        // Joined to the head at the height of the chin, y = 0.7, which must be the same pixel in both frames.
         let (jx, jy) = (self.pose.x - 0.7 * s * full_sin, self.pose.y + 0.7 * s * full_cos);
         let to = Transform::from_row(s * cos, s * sin, -s * sin, s * cos, jx + 0.7 * s * sin, jy - 0.7 * s * cos);
         let (skin, tie) = (self.skin(), self.tags.has(Tag::WearingNecktie));
@@ -609,7 +609,7 @@ fn path(points: impl IntoIterator<Item = Xy>, close: bool) -> Option<Path> {
     path.finish()
 }
 
-/// Separate lines in one path, which is painted at the price of one.
+/// Separate lines in one path, which is painted in a single call.
 fn lines(pairs: impl Iterator<Item = [Xy; 2]>) -> Option<Path> {
     let mut path = PathBuilder::new();
     for [a, b] in pairs {

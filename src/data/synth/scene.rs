@@ -1,5 +1,5 @@
-//! What is around and above a synthetic face: clutter behind it, light, blur and sensor noise over everything.
-//! The clutter holds what a detector could mistake for a face: ovals, skin colours, stripes, dark pairs of dots.
+//! Background and surroundings of a synthetic face: clutter behind it, light, blur and sensor noise over everything.
+//! The clutter contains what a detector could mistake for a face: ovals, skin colours, stripes, dark pairs of dots.
 
 use tiny_skia::{PathBuilder, Transform};
 
@@ -52,14 +52,14 @@ pub fn clutter(rng: &mut Rng, width: usize, height: usize) -> Canvas {
                 canvas.fill(p.finish(), ink(), place);
             }
             5 => canvas.stroke(oval(0.0, 0.0, size, size * flat), ink(), size * 0.15, place),
-            // An oval of skin with nothing on it: colour and shape alone must not make a face.
+            // A featureless oval of skin: colour and shape alone must not suffice for a face.
             _ => canvas.fill(oval(0.0, 0.0, size * 0.6, size * 0.6 * flat), skin(rng.range(0.0, 1.0)), place),
         }
     }
     canvas
 }
 
-/// Light from one side, a colour cast, a little blur and noise; the face and its surroundings get the same.
+/// Light from one side, a colour cast, slight blur and noise; applied equally to the face and its surroundings.
 pub fn expose(photo: &mut Photo, rng: &mut Rng) {
     let (w, h) = (photo.width as f32, photo.height as f32);
     let angle = rng.range(0.0, std::f32::consts::TAU);
@@ -72,7 +72,7 @@ pub fn expose(photo: &mut Photo, rng: &mut Rng) {
     for (y, row) in photo.rgb.chunks_exact_mut(row).enumerate() {
         for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
             let light = 1.0 + dx * (x as f32 - w / 2.0) + dy * (y as f32 - h / 2.0);
-            // Four bytes of one word, added in pairs: triangular noise, partly common to the channels as in a photo.
+            // Four bytes of one word, added in pairs: triangular noise, partly correlated between the channels as in a photo.
             let [a, b, c, d] = rng.word().to_le_bytes().map(f32::from);
             for (channel, (cast, grain)) in pixel.iter_mut().zip(cast.into_iter().zip([a + b, a + c, a + d])) {
                 *channel = (f32::from(*channel) * cast * light + (grain - 255.0) * noise) as u8;
@@ -104,7 +104,7 @@ pub fn skin(tone: f32) -> Rgb {
     std::array::from_fn(|c| (TONES[low][c] + (TONES[low + 1][c] - TONES[low][c]) * t) as u8)
 }
 
-/// Mostly muted, now and then saturated, as things in photos are.
+/// Mostly muted, occasionally saturated, like objects in photos.
 pub fn any_color(rng: &mut Rng) -> Rgb {
     let grey = rng.range(30.0, 225.0);
     let spread = if rng.chance(0.3) { 110.0 } else { 40.0 };

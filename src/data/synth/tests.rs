@@ -91,7 +91,7 @@ fn a_person_keeps_hair_skin_and_brows() {
     }
 }
 
-/// Pixels of an aligned picture that change by more than 8 levels in some channel when one attribute is put in.
+/// Pixels of an aligned picture that change by more than 8 levels in some channel when one attribute is added.
 fn changed(index: usize, tag: usize, base: Tags) -> Vec<(usize, usize)> {
     let config = Config { identities: 1000, ..Config::default() };
     let mut with = base;
@@ -108,7 +108,7 @@ fn every_attribute_can_be_seen() {
     let mut base = Tags::default();
     for (tag, name) in ATTRIBUTES.iter().enumerate() {
         for index in 0..6 {
-            // Hair colours are seen against another one: auburn is nobody's label.
+            // Hair colours are compared with another one: auburn has no attribute.
             let count = changed(index, tag, base).len();
             assert!(count >= 60, "{name} changes only {count} pixels of picture {index}");
         }
@@ -131,7 +131,7 @@ fn an_attribute_changes_only_its_place() {
         (Tag::MouthSlightlyOpen, 125..195),
         (Tag::WearingNecktie, 165..218),
         (Tag::WearingHat, 0..108),
-        // The locks at the temples reach down to the cheekbones.
+        // The locks at the temples extend down to the cheekbones.
         (Tag::Bangs, 30..140),
     ] {
         for index in 0..6 {

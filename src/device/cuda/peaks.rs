@@ -1,10 +1,10 @@
-//! Peak rates from clocks and widths: FLOPs of one multiprocessor in one clock, by compute capability (CUDA C++
-//! Programming Guide, "Arithmetic Instructions"; the tensor cores' from NVIDIA's architecture papers), times
-//! multiprocessors, times the highest clock. Cards under a power limit stay below it, so a share of these is never too high.
+//! Peak rates from clocks and widths: FLOPs per clock of one multiprocessor, by compute capability (CUDA C++
+//! Programming Guide, "Arithmetic Instructions"; those of the tensor cores from NVIDIA's architecture papers), times
+//! multiprocessors, times the highest clock. Cards under a power limit stay below it, so a fraction of peak is never too high.
 
 use crate::device::driver::Peaks;
 
-/// FLOPs of one multiprocessor in one clock; a multiply-add is two. Tensor cores without sparsity, sums in f32.
+/// FLOPs per clock of one multiprocessor; a multiply-add is two. Tensor cores without sparsity, f32 accumulation.
 struct Rates {
     f32: u32,
     tf32: u32,
@@ -14,7 +14,7 @@ struct Rates {
 /// The dense 16-bit rate computed here against the datasheets: T4 65 TFLOP/s, A100 312, A40 150, RTX 3090 71, L40S 366,
 /// RTX 4090 165, H100 SXM 1,070 at the highest clock (989 at the one the datasheet uses), B200 2,240, RTX 5090 209.
 fn rates(name: &str, [major, minor]: [u32; 2]) -> Option<Rates> {
-    // GeForce cards sum in f32 at half the rate of the same chip elsewhere.
+    // GeForce cards accumulate in f32 at half the rate of the same chip elsewhere.
     let halved = if name.contains("GeForce") { 2 } else { 1 };
     Some(match (major, minor) {
         // No tf32 and no bf16: those run on the CUDA cores.
@@ -28,7 +28,7 @@ fn rates(name: &str, [major, minor]: [u32; 2]) -> Option<Rates> {
     })
 }
 
-/// `clock` in Hz, `memory` in bytes per second. `None` for a card that is not in the table, or a driver that knows no clocks.
+/// `clock` in Hz, `memory` in bytes per second. `None` for a card that is not in the table, or if the driver reports no clocks.
 pub fn peaks(name: &str, capability: [u32; 2], multiprocessors: u32, clock: f64, memory: f64) -> Option<Peaks> {
     let rates = rates(name, capability)?;
     let rate = |flops: u32| f64::from(flops) * f64::from(multiprocessors) * clock;

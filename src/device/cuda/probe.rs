@@ -1,5 +1,5 @@
-//! What CUDA devices there are, asked in an order in which nothing panics: cudarc panics when it first calls a function
-//! of a library that is missing or too old, so library and functions are looked for before anything is called.
+//! Finds CUDA devices without panicking: cudarc panics on the first call of a function of a library that is missing or too
+//! old, so the library and its functions are looked up before anything is called.
 
 use super::{explain, retaining};
 use crate::device::driver::Properties;
@@ -9,10 +9,10 @@ use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, CUresult};
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Drivers before this know too little; as CUDA counts, 12.0.
+/// Older drivers lack functions that are needed; in CUDA's encoding, 12.0.
 const OLDEST: i32 = 12000;
 
-/// Every function that is called without asking first. Loaded one by one, so that one that is missing is named.
+/// Every function that is called without a further check. Looked up one by one, so that the missing one is named.
 const FUNCTIONS: &[&str] = &[
     "cuInit",
     "cuDriverGetVersion",
@@ -59,11 +59,11 @@ const FUNCTIONS: &[&str] = &[
     "cuGraphDestroy",
 ];
 
-/// Why there is no device to use.
+/// Why no device is usable.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     pub error: Error,
-    /// There is no driver: nobody expects a GPU here.
+    /// There is no driver: no GPU is expected here.
     pub plain: bool,
 }
 
@@ -73,26 +73,26 @@ impl From<Error> for Refusal {
     }
 }
 
-/// The driver, once it has been found and started.
+/// The driver, found and initialised.
 #[derive(Debug, Clone, Copy)]
-pub struct Found {
-    /// Newest CUDA it supports, `[12, 8]`.
+pub struct DriverInfo {
+    /// Newest CUDA version it supports, `[12, 8]`.
     pub version: [u32; 2],
-    /// Number of GPUs, one at least.
+    /// Number of GPUs, at least one.
     pub devices: usize,
 }
 
-/// Finds and starts the driver.
+/// Finds and initialises the driver.
 ///
 /// # Errors
-/// No library, one that is too old, no device, and what to do.
-pub fn probe() -> Result<Found, Refusal> {
-    // Belt and braces: what follows calls only what is there.
+/// No library, one that is too old, no device; with advice.
+pub fn probe() -> Result<DriverInfo, Refusal> {
+    // Defensive: what follows calls only functions that exist.
     catch_unwind(AssertUnwindSafe(find))
         .unwrap_or_else(|_| Err(Error::device("cuda", "the driver cannot be used").into()))
 }
 
-fn find() -> Result<Found, Refusal> {
+fn find() -> Result<DriverInfo, Refusal> {
     // SAFETY: libcuda may be loaded at any time.
     if !unsafe { sys::is_culib_present() } {
         let error = Error::device("cuda", "no NVIDIA driver here (libcuda.so.1 was not found)");
@@ -119,7 +119,7 @@ fn find() -> Result<Found, Refusal> {
     };
     result::init().map_err(|e| if e.0 == CUresult::CUDA_ERROR_NO_DEVICE { none() } else { failed(e).into() })?;
     match result::device::get_count() {
-        Ok(count @ 1..) => Ok(Found { version: numbers, devices: count as usize }),
+        Ok(count @ 1..) => Ok(DriverInfo { version: numbers, devices: count as usize }),
         Ok(_) => Err(none()),
         Err(e) if e.0 == CUresult::CUDA_ERROR_NO_DEVICE => Err(none()),
         Err(e) => Err(failed(e).into()),
@@ -128,15 +128,15 @@ fn find() -> Result<Found, Refusal> {
 
 /// Whether the library has a function.
 pub(super) fn has(name: &str) -> bool {
-    // SAFETY: only looked up, and the library is there: this is asked after `is_culib_present` said so.
+    // SAFETY: only a lookup, and the library exists: `is_culib_present` has been checked before.
     unsafe { sys::culib().get::<unsafe extern "C" fn()>(name.as_bytes()).is_ok() }
 }
 
-/// What device `ordinal` is; needs a driver that was probed, makes no context.
+/// Properties of device `ordinal`; needs a probed driver, creates no context.
 ///
 /// # Errors
 /// No such device.
-pub fn properties(ordinal: usize, found: Found) -> Result<Properties> {
+pub fn properties(ordinal: usize, found: DriverInfo) -> Result<Properties> {
     let place = format!("cuda:{ordinal}");
     if ordinal >= found.devices {
         let there = match found.devices {
@@ -156,7 +156,7 @@ pub fn properties(ordinal: usize, found: Found) -> Result<Properties> {
     ];
     let name = result::device::get_name(device).map_err(at)?;
     let multiprocessors = number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-    // In kHz; drivers may know them as 0.
+    // In kHz; drivers may report 0.
     let clock = 1e3 * f64::from(number(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE).unwrap_or(0));
     let memory_clock = 1e3 * f64::from(number(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE).unwrap_or(0));
     let bus = f64::from(number(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH).unwrap_or(0));
@@ -175,7 +175,7 @@ pub fn properties(ordinal: usize, found: Found) -> Result<Properties> {
 }
 
 /// Whether machine code or PTX for `architectures` (as `80` or `90a`) runs on a device. build.rs adds PTX of the lowest
-/// and the highest portable one; what is specific to a family (`90a`) runs on that capability only.
+/// and the highest portable one; family-specific code (`90a`) runs only on that capability.
 pub fn fits(capability: [u32; 2], architectures: &[&str]) -> bool {
     let own = 10 * capability[0] + capability[1];
     architectures.iter().any(|arch| match arch.strip_suffix(['a', 'f']) {
@@ -184,7 +184,7 @@ pub fn fits(capability: [u32; 2], architectures: &[&str]) -> bool {
     })
 }
 
-/// What hinders a context: for errors of the first call that makes one.
+/// What prevents creating a context: for errors of the first call that creates one.
 pub(super) fn hindered(place: &str, ordinal: usize, error: DriverError) -> Error {
     // SAFETY: the attribute of a device of the driver.
     let mode = result::device::get(ordinal as c_int).and_then(|device| unsafe {

@@ -1,14 +1,14 @@
-//! Uploads through pinned memory: bytes are copied into a ring that the copy engine reads, so the caller's buffer is free
-//! at once and the host does not wait for the GPU until it has filled the ring.
+//! Uploads through pinned memory: bytes are copied into a ring buffer that the copy engine reads, so the caller's buffer can
+//! be reused on return and the host does not wait for the GPU until the ring is full.
 
-use super::Stage;
+use super::UploadFault;
 use cudarc::driver::result::{self, DriverError, event};
 use cudarc::driver::sys::{CUevent, CUevent_flags, CUstream};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::ptr::NonNull;
 
-/// Bytes of the ring, and of the largest piece of it: four of those are on their way at once.
+/// Bytes of the ring, and of its largest piece: four of those can be in flight at once.
 const RING: usize = 32 << 20;
 const PIECE: usize = RING / 4;
 
@@ -17,9 +17,9 @@ const PIECE: usize = RING / 4;
 pub struct Staging {
     ring: Option<NonNull<u8>>,
     head: usize,
-    /// Pieces on their way, oldest first, with the event behind their copy.
+    /// Pieces in flight, oldest first, with the event recorded after their copy.
     pieces: VecDeque<(Range<usize>, CUevent)>,
-    /// Events that wait for use.
+    /// Unused events.
     idle: Vec<CUevent>,
 }
 
@@ -30,24 +30,24 @@ impl Staging {
     /// Copies `bytes` to device address `to` in the order of `stream`.
     ///
     /// # Safety
-    /// The context is bound to this thread, `stream` is its, and `to` has room.
-    pub unsafe fn upload(&mut self, to: u64, bytes: &[u8], stream: CUstream) -> Result<(), Stage> {
+    /// The context is bound to this thread, `stream` belongs to it, and `to` has room.
+    pub unsafe fn upload(&mut self, to: u64, bytes: &[u8], stream: CUstream) -> Result<(), UploadFault> {
         // SAFETY: by the caller's promise; a piece is written only when its last copy has ended.
         unsafe {
             for (index, piece) in bytes.chunks(PIECE).enumerate() {
                 let (ring, range) = self.reserve(piece.len())?;
                 let place = std::slice::from_raw_parts_mut(ring.as_ptr().add(range.start), piece.len());
                 place.copy_from_slice(piece);
-                result::memcpy_htod_async(to + (index * PIECE) as u64, place, stream).map_err(Stage::Copy)?;
+                result::memcpy_htod_async(to + (index * PIECE) as u64, place, stream).map_err(UploadFault::Copy)?;
                 let event = match self.idle.pop() {
                     Some(event) => event,
-                    None => event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(Stage::Copy)?,
+                    None => event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(UploadFault::Copy)?,
                 };
                 if let Err(e) = event::record(event, stream) {
-                    // Without an event only a wait tells when the piece may be reused.
+                    // Without an event, only a wait tells when the piece can be reused.
                     self.idle.push(event);
-                    result::stream::synchronize(stream).map_err(Stage::Copy)?;
-                    return Err(Stage::Copy(e));
+                    result::stream::synchronize(stream).map_err(UploadFault::Copy)?;
+                    return Err(UploadFault::Copy(e));
                 }
                 self.pieces.push_back((range, event));
             }
@@ -55,18 +55,18 @@ impl Staging {
         Ok(())
     }
 
-    /// A free range of the ring, waiting for copies out of it.
+    /// A free range of the ring; waits for copies out of it.
     ///
     /// # Safety
     /// The context is bound to this thread.
-    unsafe fn reserve(&mut self, len: usize) -> Result<(NonNull<u8>, Range<usize>), Stage> {
+    unsafe fn reserve(&mut self, len: usize) -> Result<(NonNull<u8>, Range<usize>), UploadFault> {
         let ring = match self.ring {
             Some(ring) => ring,
             None => {
                 // SAFETY: pinned memory that `release` gives back.
-                let pinned = unsafe { result::malloc_host(RING, 0) }.map_err(|e| Stage::Pin(RING, e))?;
+                let pinned = unsafe { result::malloc_host(RING, 0) }.map_err(|e| UploadFault::Pin(RING, e))?;
                 let failed = DriverError(cudarc::driver::sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY);
-                *self.ring.insert(NonNull::new(pinned.cast()).ok_or(Stage::Pin(RING, failed))?)
+                *self.ring.insert(NonNull::new(pinned.cast()).ok_or(UploadFault::Pin(RING, failed))?)
             }
         };
         let start = if self.head + len <= RING { self.head } else { 0 };
@@ -76,24 +76,24 @@ impl Staging {
             let Some((_, event)) = self.pieces.pop_front() else { break };
             self.idle.push(event);
             // SAFETY: an event of this context.
-            unsafe { event::synchronize(event) }.map_err(Stage::Copy)?;
+            unsafe { event::synchronize(event) }.map_err(UploadFault::Copy)?;
         }
         self.head = range.end.next_multiple_of(64);
         Ok((ring, range))
     }
 
-    /// Gives everything back.
+    /// Frees everything.
     ///
     /// # Safety
-    /// The context is bound to this thread, and nothing is on its way.
+    /// The context is bound to this thread, and nothing is in flight.
     pub unsafe fn release(&mut self) {
         let events = self.idle.drain(..).chain(self.pieces.drain(..).map(|(_, event)| event));
         for event in events {
-            // SAFETY: made by `upload`, used by nobody else.
+            // SAFETY: created by `upload`, not used anywhere else.
             let _ = unsafe { event::destroy(event) };
         }
         if let Some(ring) = self.ring.take() {
-            // SAFETY: made by `reserve`.
+            // SAFETY: allocated by `reserve`.
             let _ = unsafe { result::free_host(ring.as_ptr().cast()) };
         }
     }

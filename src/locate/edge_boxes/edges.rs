@@ -1,5 +1,5 @@
-//! Edges: how strong and in which direction. The default detector takes them from gradients; a learned one (structured
-//! forests, a net) can stand in through [`EdgeDetector`].
+//! Edges: their strength and orientation. The default detector computes them from gradients; a learned one (structured forests, a
+//! net) can be used through [`EdgeDetector`].
 
 use crate::data::photo::Photo;
 use crate::ops::simd::dispatch;
@@ -13,29 +13,29 @@ pub struct Edges {
     pub width: usize,
     /// [height, width], in 0..=1; 0 where there is no edge.
     pub magnitude: Vec<f32>,
-    /// [height, width], the angle of the edge itself (not of its normal) to the x axis, in 0..pi; read at edges only.
+    /// [height, width], the angle of the edge itself (not of its normal) to the x axis, in 0..pi; valid at edges only.
     pub orientation: Vec<f32>,
 }
 
-/// Finds edges.
+/// Detects edges.
 pub trait EdgeDetector {
-    /// The edges of a photo, of its size.
+    /// The edge map of a photo, with the photo's size.
     fn detect(&self, photo: &Photo) -> Edges;
 }
 
-/// Edges from colour gradients: the strongest channel's gradient, divided by its mean over the surroundings so that
-/// weak contours count beside strong ones (the gradient magnitude channel of Dollar's toolbox), thinned by suppressing
-/// what is no maximum across the edge (Canny, 1986).
+/// Edges from colour gradients: the gradient of the strongest channel, divided by its local mean so that weak contours count next
+/// to strong ones (the gradient magnitude channel of Dollar's toolbox), thinned by non-maximum suppression across the edge
+/// (Canny, 1986).
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GradientEdges {
-    /// Radius in pixels of the triangle filter before the gradient; 0 is none.
+    /// Radius in pixels of the triangle filter before the gradient; 0 disables it.
     pub smoothing: usize,
-    /// Radius of the triangle filter that takes the mean of the gradient.
+    /// Radius of the triangle filter that computes the local mean of the gradient.
     pub surroundings: usize,
-    /// Added to that mean, in units of the full range of a channel per pixel: what is far below it is no edge.
+    /// Added to that mean, in units of the full range of a channel per pixel: gradients far below it are not edges.
     pub softness: f32,
-    /// How many times as strong as its surroundings an edge of magnitude 1 is.
+    /// Ratio to the local mean at which an edge has magnitude 1.
     pub saturation: f32,
 }
 
@@ -66,7 +66,7 @@ impl EdgeDetector for GradientEdges {
     }
 }
 
-/// At each pixel, the gradient of the channel in which it is strongest; all [height, width].
+/// At each pixel, the gradient of the channel in which it is largest; all [height, width].
 struct Gradient {
     dx: Vec<f32>,
     dy: Vec<f32>,
@@ -78,7 +78,7 @@ impl Gradient {
         Self { dx: vec![0.0; pixels], dy: vec![0.0; pixels], squared: vec![0.0; pixels] }
     }
 
-    /// Takes the gradient of `plane` (central differences, the border repeated) where it exceeds what is there.
+    /// Replaces the gradient with that of `plane` (central differences, replicated border) where it is larger.
     #[inline(always)]
     fn keep_stronger(&mut self, plane: &[f32], height: usize, width: usize) {
         for y in 0..height {
@@ -95,8 +95,8 @@ impl Gradient {
         }
     }
 
-    /// The edges of this gradient: `strength` where it is a maximum along the gradient, between the neighbours on the
-    /// two sides. Of two equal ones side by side, one stays.
+    /// The thinned edges of this gradient: `strength` where it is a maximum along the gradient, compared with the interpolated
+    /// neighbours on both sides. Of two equal adjacent ones, one is kept.
     fn thinned(&self, strength: &[f32], height: usize, width: usize) -> Edges {
         let mut edges =
             Edges { height, width, magnitude: vec![0.0; height * width], orientation: vec![0.0; height * width] };
@@ -119,20 +119,20 @@ impl Gradient {
     }
 }
 
-/// An angle of a line without direction, in 0..pi.
+/// Wraps the angle of an undirected line to 0..pi.
 fn wrapped(angle: f32) -> f32 {
     let angle = angle.rem_euclid(PI);
     // rem_euclid rounds to pi just below 0.
     if angle < PI { angle } else { 0.0 }
 }
 
-/// The difference of two such angles, in 0..=pi/2.
+/// The difference between two such angles, in 0..=pi/2.
 pub(super) fn turn(a: f32, b: f32) -> f32 {
     let difference = (a - b).abs();
     difference.min(PI - difference)
 }
 
-/// A plane at a place between pixels, bilinear, its border repeated.
+/// A plane sampled between pixels, bilinear, with a replicated border.
 fn between(plane: &[f32], height: usize, width: usize, x: f32, y: f32) -> f32 {
     let axis = |v: f32, size: usize| {
         let v = v.clamp(0.0, (size - 1) as f32);
@@ -144,7 +144,7 @@ fn between(plane: &[f32], height: usize, width: usize, x: f32, y: f32) -> f32 {
     row(y0) * (1.0 - fy) + row(y1) * fy
 }
 
-/// A plane [height, width] under a triangle filter of `radius`, its border repeated; the same plane for radius 0.
+/// A plane [height, width] filtered with a triangle filter of `radius`, with a replicated border; unchanged for radius 0.
 fn smooth(plane: &[f32], height: usize, width: usize, radius: usize) -> Vec<f32> {
     if radius == 0 {
         return plane.to_vec();
@@ -155,7 +155,7 @@ fn smooth(plane: &[f32], height: usize, width: usize, radius: usize) -> Vec<f32>
     let mut smoothed = vec![0.0; height * width];
     let mut padded = vec![0.0; width + 2 * radius];
     for y in 0..height {
-        // Down the columns, into a row with room for the repeated border; then along it.
+        // Down the columns, into a row with room for the replicated border; then along the row.
         padded.fill(0.0);
         let middle = &mut padded[radius..radius + width];
         for tap in 0..taps {

@@ -1,11 +1,11 @@
-//! What edge boxes have to beat: windows laid evenly over the photo without a look at it.
+//! The baseline for edge boxes: windows placed evenly over the photo, independent of its content.
 
 use crate::data::photo::Rect;
 
 /// Heights of the windows over their widths: a square, and a head.
 const ASPECTS: [f32; 2] = [1.0, 1.25];
-/// Ratio of one size to the next: in place, squares of sides a and 1.5 a overlap by an intersection over union of 0.44,
-/// and what lies between by 0.67 and more.
+/// Ratio of one size to the next: at the same position, squares of sides a and 1.5 a overlap by an intersection over union of
+/// 0.44, and sizes in between by 0.67 or more.
 const GROWTH: f32 = 1.5;
 
 /// At most `count` windows on a photo of `height` x `width` pixels, largest first: square ones and ones 1.25 times as
@@ -28,7 +28,7 @@ pub fn grid(height: usize, width: usize, size: [f32; 2], count: usize) -> Vec<Re
     let steps = |room: f32, length: f32, share: f32| (room / (share * length)).ceil() as usize + 1;
     let along = |w: f32, h: f32, share: f32| [steps(width as f32 - w, w, share), steps(height as f32 - h, h, share)];
     let total = |share: f32| shapes.iter().map(|&(w, h)| along(w, h, share).iter().product::<usize>()).sum::<usize>();
-    // Few windows come out even with the coarsest steps: then the largest are given.
+    // A small count may be exceeded even at the coarsest steps: then the largest windows are returned.
     let (mut coarse, mut fine) = (2.0 / size[0].max(1e-3), 0.0);
     for _ in 0..40 {
         let middle = (coarse + fine) / 2.0;

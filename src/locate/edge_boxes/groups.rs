@@ -1,22 +1,22 @@
-//! Edge groups: edges that probably belong to one contour, and how well each continues its neighbours (section 3.1).
+//! Edge groups: edges that probably belong to one contour, and their affinity to neighbouring groups (section 3.1).
 
 use super::edges::{Edges, turn};
 use std::f32::consts::FRAC_PI_2;
 
-/// Edges weaker than this are none.
+/// Weaker edges are ignored.
 const LEAST_MAGNITUDE: f32 = 0.1;
-/// A group ends where the sum of its turns exceeds this.
+/// A group ends where the sum of its orientation differences exceeds this.
 const MOST_TURN: f32 = FRAC_PI_2;
 /// Groups whose magnitudes sum to less are merged into neighbours.
 const LEAST_GROUP: f32 = 0.5;
 /// Affinities, and products of affinities along a path, below this count as 0.
 pub(super) const LEAST_AFFINITY: f32 = 0.05;
-/// Groups farther apart, in pixels along an axis, have affinity 0.
+/// Groups farther from each other than this, in pixels along an axis, have affinity 0.
 const REACH: usize = 2;
 
-/// The id of pixels that belong to no group.
+/// The id of pixels that do not belong to a group.
 pub(super) const NONE: u32 = 0;
-/// While groups are made: an edge that has none yet. Never a final id.
+/// During grouping: an edge that is not in a group yet. Never a final id.
 const FREE: u32 = u32::MAX;
 
 /// One group. Sums and means are over its edges.
@@ -24,25 +24,25 @@ const FREE: u32 = u32::MAX;
 pub struct Group {
     /// Sum of magnitudes.
     pub magnitude: f32,
-    /// The first of its pixels in reading order. Which one does not matter: where it decides, all or none lie inside.
+    /// The first of its pixels in reading order. Any pixel would do: where it matters, either all or none lie inside.
     pub x: u16,
     pub y: u16,
-    /// Mean place, (x, y).
+    /// Mean position, (x, y).
     pub mean: (f32, f32),
     /// Mean orientation, in 0..pi.
     pub orientation: f32,
 }
 
-/// All groups of a picture.
+/// All groups of an image.
 #[derive(Debug, Clone)]
 pub struct Groups {
     pub height: usize,
     pub width: usize,
-    /// [height, width]: which group a pixel belongs to; 0 for none.
+    /// [height, width]: the group that a pixel belongs to; 0 for none.
     pub ids: Vec<u32>,
     /// Magnitude of each pixel that belongs to a group, 0 elsewhere.
     pub magnitude: Vec<f32>,
-    /// By id; entry 0 is empty.
+    /// Indexed by id; entry 0 is empty.
     pub groups: Vec<Group>,
     /// The neighbours of group g and their affinities are `neighbours[starts[g]..starts[g + 1]]`.
     starts: Vec<u32>,
@@ -62,7 +62,7 @@ impl Groups {
         Self { height: edges.height, width: edges.width, ids, magnitude, groups, starts, neighbours }
     }
 
-    /// The groups that continue group `id`, and their affinities; both directions are listed.
+    /// The groups with a non-zero affinity to group `id`, and the affinities; both directions are listed.
     #[inline]
     pub fn neighbours(&self, id: u32) -> &[(u32, f32)] {
         let id = id as usize;
@@ -70,12 +70,12 @@ impl Groups {
     }
 }
 
-/// Joins 8-connected edges greedily, always going on at the least turn, until the turns of a group exceed the limit.
-/// Returns ids from 1.
+/// Joins 8-connected edges greedily, always continuing with the smallest orientation difference, until the sum of differences of
+/// a group exceeds the limit. Returns ids from 1.
 fn link(edges: &Edges) -> Vec<u32> {
     let mut ids: Vec<u32> = edges.magnitude.iter().map(|&m| if m > LEAST_MAGNITUDE { FREE } else { NONE }).collect();
     let mut next = NONE;
-    // Free neighbours of the group so far, with the turn that joining them costs.
+    // Free neighbours of the group so far, with the orientation difference that joining them adds.
     let mut border: Vec<(f32, usize)> = Vec::new();
     for start in 0..ids.len() {
         if ids[start] != FREE {
@@ -91,7 +91,7 @@ fn link(edges: &Edges) -> Vec<u32> {
                     border.push((turn(edges.orientation[at], edges.orientation[other]), other));
                 }
             });
-            // An edge is listed once for each neighbour in the group; the first to be taken claims it.
+            // An edge is listed once for each neighbour in the group; the first entry taken claims it.
             border.retain(|&(_, other)| ids[other] == FREE);
             let Some(least) = (0..border.len()).min_by(|&a, &b| border[a].0.total_cmp(&border[b].0)) else { break };
             let (cost, other) = border.swap_remove(least);
@@ -105,7 +105,7 @@ fn link(edges: &Edges) -> Vec<u32> {
     ids
 }
 
-/// Gives the pixels of small groups to the neighbouring group that they turn least to; those without one drop out.
+/// Reassigns the pixels of small groups to the neighbouring group closest in orientation; pixels without one are dropped.
 fn absorb_small(edges: &Edges, ids: &mut [u32]) {
     let count = ids.iter().max().map_or(0, |&last| last as usize + 1);
     let mut sums = vec![0.0; count];
@@ -148,7 +148,7 @@ fn around(at: usize, height: usize, width: usize, mut visit: impl FnMut(usize)) 
     }
 }
 
-/// Closes the gaps between ids; returns how many there are, [`NONE`] included.
+/// Closes the gaps between ids; returns their number, including [`NONE`].
 fn renumber(ids: &mut [u32]) -> usize {
     let mut names = vec![NONE; ids.iter().max().map_or(0, |&last| last as usize) + 1];
     let mut count = 1;
@@ -165,7 +165,7 @@ fn renumber(ids: &mut [u32]) -> usize {
 
 fn describe(edges: &Edges, ids: &[u32], count: usize) -> Vec<Group> {
     let mut groups = vec![Group::default(); count];
-    // Sums of x, y, and of the direction at twice the angle, where opposite directions are one.
+    // Sums of x, y, and of the direction at twice the angle, at which opposite directions coincide.
     let mut sums = vec![[0.0_f64; 4]; count];
     for (at, &id) in ids.iter().enumerate().filter(|(_, id)| **id != NONE) {
         let (x, y) = ((at % edges.width) as u16, (at / edges.width) as u16);
@@ -187,14 +187,13 @@ fn describe(edges: &Edges, ids: &[u32], count: usize) -> Vec<Group> {
     groups
 }
 
-/// How well one group continues another: 1 if both lie on one line, 0 if one of them stands across the line between
-/// them (equation 1).
+/// Affinity of two groups: 1 if both lie on one line, 0 if one of them is perpendicular to the line between them (equation 1).
 pub(super) fn affinity(a: &Group, b: &Group, gamma: f32) -> f32 {
     let between = (b.mean.1 - a.mean.1).atan2(b.mean.0 - a.mean.0);
     ((a.orientation - between).cos() * (b.orientation - between).cos()).abs().powf(gamma)
 }
 
-/// Affinities of groups that come near each other, as a list for each group.
+/// Affinities of groups that come close to each other, as a list for each group.
 fn affinities(groups: &[Group], ids: &[u32], height: usize, width: usize, gamma: f32) -> (Vec<u32>, Vec<(u32, f32)>) {
     let mut pairs = near(ids, height, width);
     pairs.sort_unstable();
@@ -223,7 +222,7 @@ fn affinities(groups: &[Group], ids: &[u32], height: usize, width: usize, gamma:
     (starts, neighbours)
 }
 
-/// Pairs of different groups, smaller id first, with pixels at most [`REACH`] apart; with repetitions.
+/// Pairs of different groups, smaller id first, with pixels at most [`REACH`] from each other; may contain duplicates.
 fn near(ids: &[u32], height: usize, width: usize) -> Vec<(u32, u32)> {
     let mut pairs = Vec::new();
     for y in 0..height {
@@ -233,7 +232,7 @@ fn near(ids: &[u32], height: usize, width: usize) -> Vec<(u32, u32)> {
                 continue;
             }
             for other_y in y..=(y + REACH).min(height - 1) {
-                // Pairs above and to the left have been met from the other side.
+                // Pairs above and to the left have been visited from the other side.
                 let first = if other_y == y { x + 1 } else { x.saturating_sub(REACH) };
                 let last = (x + REACH).min(width - 1);
                 for &other in ids.get(other_y * width + first..=other_y * width + last).unwrap_or_default() {

@@ -1,6 +1,5 @@
-//! Windows that probably hold an object, from edges alone: Zitnick and Dollar, *Edge Boxes: Locating Object Proposals
-//! from Edges*, ECCV 2014. A box is good if many contours lie wholly inside and few cross its border. Sections in
-//! comments are that paper's.
+//! Object proposals from edges alone: Zitnick and Dollar, *Edge Boxes: Locating Object Proposals from Edges*, ECCV 2014. A box
+//! scores high if many contours lie wholly inside it and few cross its border. Sections in comments refer to that paper.
 
 mod edges;
 mod grid;
@@ -14,39 +13,40 @@ pub use edges::{EdgeDetector, Edges, GradientEdges};
 pub use grid::grid;
 
 use self::groups::Groups;
-use self::score::{Scorer, Window};
+use self::score::{ScoredWindow, Scorer};
 use crate::data::photo::{Photo, Rect};
 use crate::settings::Mistake;
 use crate::{Error, Result};
 use serde::Deserialize;
 
-/// The parameters of the method. Defaults are the paper's where it gives them.
+/// The parameters of the method. Defaults are the paper's where it states them.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EdgeBoxes {
-    /// Windows at most.
+    /// Maximum number of windows.
     pub count: usize,
-    /// Intersection over union of neighbouring windows of the sliding search, in 0..1.
+    /// Intersection over union of neighbouring windows of the sliding-window search, in 0..1.
     pub alpha: f32,
-    /// Windows that overlap a better one by more than this are dropped.
+    /// Windows that overlap a better one by more than this are suppressed.
     pub beta: f32,
-    /// Factor of `beta` for each window kept, while `beta` exceeds 0.5; 1 is the paper, less spreads the later windows.
+    /// Factor applied to `beta` for each window kept, while `beta` exceeds 0.5; 1 is the paper's method, smaller values spread
+    /// the later windows.
     pub eta: f32,
-    /// Exponent of the affinity of neighbouring groups.
+    /// Exponent of the affinity between neighbouring groups.
     pub gamma: f32,
-    /// Exponent of the box's size that a score is divided by: small ones prefer large boxes.
+    /// Exponent of the box size in the denominator of the score: smaller values favour large boxes.
     pub kappa: f32,
-    /// Scores that do not exceed this are not looked at again.
+    /// Windows whose scores do not exceed this are discarded.
     pub floor: f32,
-    /// So many windows at most are refined: the best of the sliding search, thinned as the result is.
+    /// Maximum number of windows to refine: the best of the sliding-window search, suppressed in the same way as the result.
     pub refined: usize,
-    /// Least and greatest size (square root of the area) of a window as a share of the photo's longer side.
+    /// Minimum and maximum size (square root of the area) of a window as a share of the photo's longer side.
     pub size: [f32; 2],
-    /// Least and greatest height over width.
+    /// Minimum and maximum ratio of height to width.
     pub aspect: [f32; 2],
     /// The photo is shrunk until its longer side has at most this many pixels.
     pub side: usize,
-    /// The default edge detector.
+    /// Parameters of the default edge detector.
     pub edges: GradientEdges,
 }
 
@@ -69,19 +69,19 @@ impl Default for EdgeBoxes {
     }
 }
 
-/// Windows beyond which their number is a mistake.
+/// Upper limit of the number of windows; more is a mistake.
 const MOST: usize = 100_000;
 
 impl EdgeBoxes {
-    /// Parameters for faces: nearly square windows, not tiny, few alike, and small ones before large ones.
+    /// Parameters for faces: nearly square windows, not tiny, few similar ones, and small ones ranked before large ones.
     pub fn faces() -> Self {
         Self { beta: 0.6, kappa: 1.7, floor: 0.0005, size: [0.1, 0.6], aspect: [0.8, 1.3], ..Self::default() }
     }
 
-    /// Refuses parameters that make no sense.
+    /// Rejects invalid parameters.
     ///
     /// # Errors
-    /// The first that is out of its bounds.
+    /// The first parameter that is out of range.
     pub fn check(&self) -> Result<(), Mistake> {
         let range = |[least, most]: [f32; 2], [low, high]: [f32; 2]| low <= least && least <= most && most <= high;
         let inside = |v: f32, low: f32, high: f32| low <= v && v <= high;
@@ -108,7 +108,7 @@ impl EdgeBoxes {
         }
     }
 
-    /// The windows of a photo, in its pixels, and their scores; best first. None for a photo without edges.
+    /// The windows of a photo, in its pixels, and their scores; best first. Empty for a photo without edges.
     ///
     /// # Errors
     /// As [`EdgeBoxes::check`].
@@ -116,13 +116,13 @@ impl EdgeBoxes {
         self.windows_by(&self.edges, photo)
     }
 
-    /// The same with another edge detector.
+    /// Like [`EdgeBoxes::windows`], with another edge detector.
     ///
     /// # Errors
     /// As [`EdgeBoxes::check`].
     ///
     /// # Panics
-    /// If the detector's maps are not of the size of the photo that it gets.
+    /// If the detector's maps do not have the size of the photo.
     pub fn windows_by(&self, detector: &dyn EdgeDetector, photo: &Photo) -> Result<Vec<(Rect, f32)>> {
         self.check().map_err(|mistake| Error::new("edge boxes", mistake))?;
         let (small, _) = photo.fit_within(self.side);
@@ -130,7 +130,7 @@ impl EdgeBoxes {
         let mut scorer = Scorer::new(&groups, self.kappa);
         let found = search::search(&mut scorer, small.height, small.width, self);
         let (sx, sy) = (photo.width as f32 / small.width as f32, photo.height as f32 / small.height as f32);
-        let full = |Window { x0, y0, x1, y1 }: Window| {
+        let full = |ScoredWindow { x0, y0, x1, y1 }: ScoredWindow| {
             Rect::new(x0 as f32 * sx, y0 as f32 * sy, (x1 - x0) as f32 * sx, (y1 - y0) as f32 * sy)
         };
         Ok(found.into_iter().map(|(window, score)| (full(window), score)).collect())

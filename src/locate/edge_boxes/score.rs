@@ -1,4 +1,4 @@
-//! The score of a box: how much contour it holds that does not leave it (section 3.2).
+//! The score of a box: how much contour it contains that does not cross its border (section 3.2).
 //!
 //! h_in(b) = (sum of w_b(s) m(s) over groups s - sum of m(p) over edges p in the middle) / (2 (width + height)^kappa)
 //!
@@ -6,26 +6,26 @@
 //! path from a group on the border to s. Tens of thousands of boxes are scored per photo, so:
 //!
 //! * With all weights 1 the score takes two summed-area tables (group magnitudes, each at one pixel of its group, and
-//!   edge magnitudes). That is an upper bound: a box whose bound does not exceed the score asked for is done.
+//!   edge magnitudes). That is an upper bound: a box whose bound does not exceed the required score is rejected.
 //! * The groups on the border come from lists, one per row and one per column of the photo: the groups along the line
-//!   in order, each run once. Another table says where in its list a pixel is, so a side is one slice of a list.
-//! * From those groups weights spread along affinities, only to groups inside, only while the product counts. What is
-//!   lost is subtracted at once: the bound only falls, and when it is too low the box is done.
-//! * Marks of earlier boxes are told by a serial number, so nothing is cleared between boxes.
+//!   in order, each run once. Another table maps each pixel to its index in that list, so a side is one slice of a list.
+//! * From those groups weights propagate along affinities, only to groups inside, only while the product counts. Each
+//!   loss is subtracted immediately: the bound only decreases, and the box is rejected once it is too low.
+//! * Marks of earlier boxes are recognised by a serial number, so nothing is cleared between boxes.
 
 use super::groups::{Group, Groups, LEAST_AFFINITY, NONE};
 use crate::data::photo::Rect;
 
 /// Whole pixels [x0, x1) x [y0, y1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
+pub struct ScoredWindow {
     pub x0: usize,
     pub y0: usize,
     pub x1: usize,
     pub y1: usize,
 }
 
-impl Window {
+impl ScoredWindow {
     pub fn width(&self) -> usize {
         self.x1 - self.x0
     }
@@ -43,35 +43,35 @@ impl Window {
         (self.x0..self.x1).contains(&x) && (self.y0..self.y1).contains(&y)
     }
 
-    /// The middle: half as wide and half as high.
+    /// The central part: half the width and half the height.
     fn middle(&self) -> Self {
         let (x0, y0) = (self.x0 + self.width() / 4, self.y0 + self.height() / 4);
         Self { x0, y0, x1: x0 + self.width() / 2, y1: y0 + self.height() / 2 }
     }
 }
 
-/// Scores boxes of one picture.
+/// Scores boxes of one image.
 pub struct Scorer<'a> {
     groups: &'a Groups,
     /// Magnitudes of groups, each at its pixel.
-    by_group: Table,
+    by_group: WeightTable,
     /// Magnitudes of edges.
-    by_pixel: Table,
+    by_pixel: WeightTable,
     rows: Lines,
     columns: Lines,
     /// 1 / (2 n^kappa) for a box of width + height = n.
     scale: Vec<f32>,
-    /// By id.
+    /// Indexed by id.
     marks: Vec<Mark>,
     serial: u32,
-    /// Groups whose neighbours are to be looked at.
+    /// Groups whose neighbours are still to be visited.
     queue: Vec<u32>,
 }
 
-/// What scoring needs of a group, side by side in memory.
+/// The per-group data that scoring needs, adjacent in memory.
 #[derive(Clone, Copy)]
 struct Mark {
-    /// The box that `lost` is of.
+    /// The box to which `lost` applies.
     serial: u32,
     /// The best product of affinities along a path from the border: the share of the group that the box loses.
     lost: f32,
@@ -90,8 +90,8 @@ impl<'a> Scorer<'a> {
         let scale = (0..=height + width).map(|n| 0.5 / (n as f32).powf(kappa)).collect();
         Self {
             groups,
-            by_group: Table::new(&at_pixel, height, width),
-            by_pixel: Table::new(&groups.magnitude, height, width),
+            by_group: WeightTable::new(&at_pixel, height, width),
+            by_pixel: WeightTable::new(&groups.magnitude, height, width),
             rows: Lines::new(height, width, |y, x| groups.ids[y * width + x]),
             columns: Lines::new(width, height, |x, y| groups.ids[y * width + x]),
             scale,
@@ -101,8 +101,8 @@ impl<'a> Scorer<'a> {
         }
     }
 
-    /// The score of a box inside the picture, or `None` if it does not exceed `floor`.
-    pub fn score(&mut self, window: Window, floor: f32) -> Option<f32> {
+    /// The score of a box inside the image, or `None` if it does not exceed `floor`.
+    pub fn score(&mut self, window: ScoredWindow, floor: f32) -> Option<f32> {
         let scale = self.scale[window.width() + window.height()];
         let least = floor / scale;
         let mut sum = self.by_group.sum(window) - self.by_pixel.sum(window.middle());
@@ -119,7 +119,7 @@ impl<'a> Scorer<'a> {
     }
 
     /// Marks the groups on the border as lost and queues them; returns the magnitude that the box loses.
-    fn leave_border(&mut self, window: Window) -> f32 {
+    fn leave_border(&mut self, window: ScoredWindow) -> f32 {
         let Self { rows, columns, marks, queue, serial, .. } = self;
         queue.clear();
         let mut lost = 0.0;
@@ -143,9 +143,9 @@ impl<'a> Scorer<'a> {
         lost
     }
 
-    /// Follows affinities from the queued groups to the inside and subtracts from `sum` what is lost; `None` as soon as
-    /// no more than `least` is left.
-    fn spread(&mut self, window: Window, mut sum: f32, least: f32) -> Option<f32> {
+    /// Follows affinities from the queued groups inwards and subtracts the losses from `sum`; returns `None` as soon as no more
+    /// than `least` is left.
+    fn spread(&mut self, window: ScoredWindow, mut sum: f32, least: f32) -> Option<f32> {
         let Self { groups, marks, queue, serial, .. } = self;
         let mut done = 0;
         while let Some(&id) = queue.get(done) {
@@ -173,20 +173,20 @@ impl<'a> Scorer<'a> {
     }
 }
 
-/// A group that no box has met yet: serial numbers of boxes start at 1.
+/// A group not visited by any box yet: serial numbers of boxes start at 1.
 fn mark(group: &Group) -> Mark {
     let Group { x, y, magnitude, .. } = *group;
     Mark { serial: 0, lost: 0.0, x, y, magnitude }
 }
 
 /// A summed-area table (Crow, 1984).
-struct Table {
+struct WeightTable {
     pitch: usize,
-    /// [height + 1, width + 1]: entry (y, x) is the sum of all above and left of it.
+    /// [height + 1, width + 1]: entry (y, x) is the sum of all entries above and to the left of it.
     sums: Vec<f64>,
 }
 
-impl Table {
+impl WeightTable {
     fn new(values: &[f32], height: usize, width: usize) -> Self {
         let pitch = width + 1;
         let mut sums = vec![0.0; (height + 1) * pitch];
@@ -201,19 +201,19 @@ impl Table {
     }
 
     #[inline]
-    fn sum(&self, window: Window) -> f32 {
+    fn sum(&self, window: ScoredWindow) -> f32 {
         let at = |y: usize, x: usize| self.sums[y * self.pitch + x];
-        let Window { x0, y0, x1, y1 } = window;
+        let ScoredWindow { x0, y0, x1, y1 } = window;
         (at(y1, x1) - at(y1, x0) - at(y0, x1) + at(y0, x0)) as f32
     }
 }
 
-/// The groups along all rows, or all columns, of a picture.
+/// The groups along all rows, or all columns, of an image.
 struct Lines {
     length: usize,
-    /// The ids along each line, runs of equal ones once, [`NONE`] included; line after line.
+    /// The ids along each line, with runs of equal ids collapsed, including [`NONE`]; line after line.
     ids: Vec<u32>,
-    /// [lines, length]: where in `ids` the pixel's run is.
+    /// [lines, length]: index in `ids` of the pixel's run.
     places: Vec<u32>,
 }
 

@@ -1,16 +1,21 @@
-//! Which boxes are scored: a sliding window over place, size and aspect ratio, then a local search from the best of
-//! them, then non-maximum suppression (section 3.3).
+//! The search for high-scoring boxes: a sliding window over position, size and aspect ratio, then a local search from the best
+//! candidates, then non-maximum suppression (section 3.3).
 
 use super::EdgeBoxes;
-use super::score::{Scorer, Window};
+use super::score::{ScoredWindow, Scorer};
 use crate::data::photo::Rect;
 
-/// The local search ends when its steps are shorter than this, in pixels.
+/// The local search ends when its step is shorter than this, in pixels.
 const LEAST_STEP: usize = 2;
 
 /// The best windows of a picture of `height` x `width` pixels and their scores, best first; none overlaps a better one
 /// by more than `beta`.
-pub(super) fn search(scorer: &mut Scorer<'_>, height: usize, width: usize, config: &EdgeBoxes) -> Vec<(Window, f32)> {
+pub(super) fn search(
+    scorer: &mut Scorer<'_>,
+    height: usize,
+    width: usize,
+    config: &EdgeBoxes,
+) -> Vec<(ScoredWindow, f32)> {
     let mut found = Vec::new();
     slide(height, width, config, |window| {
         if let Some(score) = scorer.score(window, config.floor) {
@@ -18,7 +23,7 @@ pub(super) fn search(scorer: &mut Scorer<'_>, height: usize, width: usize, confi
         }
     });
     rank(&mut found);
-    // Neighbours of the sliding window climb to the same window: only the best of them need to.
+    // Neighbouring windows converge to the same window: only the best of them need to be refined.
     let mut found = suppress(&found, config.beta.min(config.alpha), 1.0, config.refined);
     for (window, score) in &mut found {
         (*window, *score) = refine(scorer, *window, *score, height, width, config.alpha);
@@ -27,14 +32,14 @@ pub(super) fn search(scorer: &mut Scorer<'_>, height: usize, width: usize, confi
     suppress(&found, config.beta, config.eta, config.count)
 }
 
-/// Best first; equal scores keep their order.
-fn rank(windows: &mut [(Window, f32)]) {
+/// Sorts best first; equal scores keep their order.
+fn rank(windows: &mut [(ScoredWindow, f32)]) {
     windows.sort_by(|a, b| b.1.total_cmp(&a.1));
 }
 
-/// Calls `visit` with windows of all places, sizes and aspect ratios, neighbours of which have an intersection over
-/// union of `alpha`.
-pub(super) fn slide(height: usize, width: usize, config: &EdgeBoxes, mut visit: impl FnMut(Window)) {
+/// Calls `visit` with windows of all positions, sizes and aspect ratios such that neighbours have an intersection over union of
+/// `alpha`.
+pub(super) fn slide(height: usize, width: usize, config: &EdgeBoxes, mut visit: impl FnMut(ScoredWindow)) {
     let alpha = config.alpha;
     let longer = height.max(width) as f32;
     let sides = geometric(config.size.map(|share| share * longer), (1.0 / alpha).sqrt());
@@ -45,20 +50,20 @@ pub(super) fn slide(height: usize, width: usize, config: &EdgeBoxes, mut visit: 
             let (w, h) = (pixels(side / aspect.sqrt(), width), pixels(side * aspect.sqrt(), height));
             let columns = places(w, width, alpha);
             for y0 in places(h, height, alpha) {
-                columns.iter().for_each(|&x0| visit(Window { x0, y0, x1: x0 + w, y1: y0 + h }));
+                columns.iter().for_each(|&x0| visit(ScoredWindow { x0, y0, x1: x0 + w, y1: y0 + h }));
             }
         }
     }
 }
 
-/// Values from `least` to `most`, at most a factor of `ratio` apart, evenly.
+/// Values from `least` to `most`, evenly spaced on a logarithmic scale, with a ratio of at most `ratio` between neighbours.
 fn geometric([least, most]: [f32; 2], ratio: f32) -> Vec<f32> {
     let steps = ((most / least).ln() / ratio.ln() - 1e-3).ceil().max(0.0);
     let value = |step: usize| if steps > 0.0 { least * (most / least).powf(step as f32 / steps) } else { least };
     (0..=steps as usize).map(value).collect()
 }
 
-/// Places of a window of `length` along an axis of `size` pixels, from end to end, neighbours overlapping by an
+/// Positions of a window of `length` along an axis of `size` pixels, from end to end, with neighbours overlapping by an
 /// intersection over union of `alpha`.
 fn places(length: usize, size: usize, alpha: f32) -> Vec<usize> {
     let room = size - length;
@@ -66,21 +71,21 @@ fn places(length: usize, size: usize, alpha: f32) -> Vec<usize> {
     (0..=steps).map(|i| (room * i + steps / 2) / steps.max(1)).collect()
 }
 
-/// Moving a window of `length` by this many pixels leaves an intersection over union of `alpha`.
+/// The shift, in pixels, at which a window of `length` still overlaps itself by an intersection over union of `alpha`.
 fn step(length: usize, alpha: f32) -> f32 {
     (length as f32 * (1.0 - alpha) / (1.0 + alpha)).max(1.0)
 }
 
-/// Moves the four sides, one after the other, as long as the score grows; steps start at half of the sliding window's
-/// and are halved.
+/// Moves the four sides, one after the other, as long as the score increases; steps start at half of the sliding window's and are
+/// halved.
 fn refine(
     scorer: &mut Scorer<'_>,
-    mut window: Window,
+    mut window: ScoredWindow,
     mut score: f32,
     height: usize,
     width: usize,
     alpha: f32,
-) -> (Window, f32) {
+) -> (ScoredWindow, f32) {
     let mut step_x = step(window.width(), alpha) as usize / 2;
     let mut step_y = step(window.height(), alpha) as usize / 2;
     while step_x.max(step_y) >= LEAST_STEP {
@@ -99,33 +104,33 @@ fn refine(
     (window, score)
 }
 
-/// The window with one side (left, top, right, bottom) moved; `None` if it cannot.
+/// The window with one side (left, top, right, bottom) moved; `None` if that is impossible.
 fn moved(
-    window: Window,
+    window: ScoredWindow,
     side: usize,
     outward: bool,
     [dx, dy]: [usize; 2],
     height: usize,
     width: usize,
-) -> Option<Window> {
-    let Window { x0, y0, x1, y1 } = window;
+) -> Option<ScoredWindow> {
+    let ScoredWindow { x0, y0, x1, y1 } = window;
     let moved = match (side, outward) {
-        (0, true) => Window { x0: x0.saturating_sub(dx), ..window },
-        (0, false) => Window { x0: x0 + dx, ..window },
-        (1, true) => Window { y0: y0.saturating_sub(dy), ..window },
-        (1, false) => Window { y0: y0 + dy, ..window },
-        (2, true) => Window { x1: (x1 + dx).min(width), ..window },
-        (2, false) => Window { x1: x1.saturating_sub(dx), ..window },
-        (_, true) => Window { y1: (y1 + dy).min(height), ..window },
-        (_, false) => Window { y1: y1.saturating_sub(dy), ..window },
+        (0, true) => ScoredWindow { x0: x0.saturating_sub(dx), ..window },
+        (0, false) => ScoredWindow { x0: x0 + dx, ..window },
+        (1, true) => ScoredWindow { y0: y0.saturating_sub(dy), ..window },
+        (1, false) => ScoredWindow { y0: y0 + dy, ..window },
+        (2, true) => ScoredWindow { x1: (x1 + dx).min(width), ..window },
+        (2, false) => ScoredWindow { x1: x1.saturating_sub(dx), ..window },
+        (_, true) => ScoredWindow { y1: (y1 + dy).min(height), ..window },
+        (_, false) => ScoredWindow { y1: y1.saturating_sub(dy), ..window },
     };
     (moved != window && moved.x0 < moved.x1 && moved.y0 < moved.y1).then_some(moved)
 }
 
-/// From best to worst, keeps what overlaps nothing kept by more than `beta`, `count` at most. While `beta` exceeds 0.5,
-/// each window kept multiplies it by `eta`: the first ones may lie close together, later ones must find new places.
-fn suppress(ranked: &[(Window, f32)], mut beta: f32, eta: f32, count: usize) -> Vec<(Window, f32)> {
-    let mut kept: Vec<(Window, f32)> = Vec::new();
+/// From best to worst, keeps windows that overlap no kept window by more than `beta`, at most `count`. While `beta` exceeds 0.5,
+/// each kept window multiplies it by `eta`: the first ones may be close together, later ones must be elsewhere.
+fn suppress(ranked: &[(ScoredWindow, f32)], mut beta: f32, eta: f32, count: usize) -> Vec<(ScoredWindow, f32)> {
+    let mut kept: Vec<(ScoredWindow, f32)> = Vec::new();
     let mut rects: Vec<Rect> = Vec::new();
     for &(window, score) in ranked {
         if kept.len() == count {

@@ -1,4 +1,4 @@
-//! Drawn shapes, whose groups and scores are known, and the fast score against the paper's formulas word for word.
+//! Drawn shapes whose groups and scores are known, and the fast score against a direct implementation of the paper's formulas.
 
 use super::groups::{Group, LEAST_AFFINITY, NONE, affinity};
 use super::*;
@@ -7,7 +7,7 @@ use crate::rng::Rng;
 use proptest::prelude::*;
 use std::f32::consts::{FRAC_PI_2, FRAC_PI_4, PI};
 
-/// A map without edges.
+/// An edge map without edges.
 fn blank(height: usize, width: usize) -> Edges {
     Edges { height, width, magnitude: vec![0.0; height * width], orientation: vec![0.0; height * width] }
 }
@@ -41,7 +41,7 @@ fn the_border_of_an_ellipse_is_one_pixel_thin_and_lies_along_it() {
         assert!(edges::turn(along, edges.orientation[at]) < 0.15, "at {dx}, {dy}");
         count += 1;
     }
-    // Of an 8-connected circle of radius 30: 4 sqrt(2) r = 170 pixels.
+    // An 8-connected circle of radius 30 has 4 sqrt(2) r = 170 pixels.
     assert!((150..240).contains(&count), "{count} pixels");
 }
 
@@ -55,7 +55,7 @@ fn a_straight_line_is_one_group_and_a_circle_breaks_where_it_has_turned_enough()
     assert_eq!((magnitude, mean, orientation), (30.0, (19.5, 4.0), 0.0));
 
     let circle = groups_of(&ellipse(120, 100, (60.0, 50.0), (30.0, 30.0)));
-    // The circle turns by 2 pi, a group by no more than pi / 2; rounding of orientations costs turns too.
+    // The circle turns by 2 pi, a group by at most pi / 2; rounding of orientations adds turns as well.
     assert!((5..=30).contains(&circle.groups.len()), "{} groups", circle.groups.len());
     for id in 1..circle.groups.len() as u32 {
         assert!(!circle.neighbours(id).is_empty(), "group {id} continues nothing");
@@ -70,7 +70,7 @@ fn small_groups_join_their_neighbours_or_drop_out() {
         draw(&mut edges, x, y, FRAC_PI_2);
         edges.magnitude[y * 40 + x] = 0.3;
     }
-    // The turn of pi / 2 at (20, 5) is just the limit: another one makes it exceed.
+    // The turn of pi / 2 at (20, 5) is exactly the limit: any further turn exceeds it.
     edges.orientation[4 * 40 + 5] = 0.1;
     let groups = Groups::new(&edges, 2.0);
     assert_eq!(groups.ids[5 * 40 + 20], groups.ids[4 * 40 + 19]);
@@ -92,16 +92,16 @@ fn affinity_is_one_along_a_line_and_none_across() {
 fn a_box_around_an_ellipse_scores_more_than_shifted_ones() {
     let groups = groups_of(&ellipse(160, 140, (80.0, 70.0), (24.0, 32.0)));
     let mut scorer = Scorer::new(&groups, 1.5);
-    let around = Window { x0: 53, y0: 35, x1: 108, y1: 106 };
+    let around = ScoredWindow { x0: 53, y0: 35, x1: 108, y1: 106 };
     let best = scorer.score(around, 0.0).expect("the ellipse scores");
     for (dx, dy) in [(12, 0), (-12, 0), (0, 15), (0, -15), (12, 15), (30, 0)] {
         let moved = |v: usize, by: i32| (v as i32 + by) as usize;
-        let Window { x0, y0, x1, y1 } = around;
-        let window = Window { x0: moved(x0, dx), y0: moved(y0, dy), x1: moved(x1, dx), y1: moved(y1, dy) };
+        let ScoredWindow { x0, y0, x1, y1 } = around;
+        let window = ScoredWindow { x0: moved(x0, dx), y0: moved(y0, dy), x1: moved(x1, dx), y1: moved(y1, dy) };
         let score = scorer.score(window, 0.0).unwrap_or(0.0);
         assert!(score < 0.6 * best, "moved by {dx}, {dy}: {score} of {best}");
     }
-    let wide = scorer.score(Window { x0: 20, y0: 10, x1: 140, y1: 130 }, 0.0).expect("a wide box scores");
+    let wide = scorer.score(ScoredWindow { x0: 20, y0: 10, x1: 140, y1: 130 }, 0.0).expect("a wide box scores");
     assert!(wide < best, "looser boxes score less");
 }
 
@@ -112,25 +112,25 @@ fn what_continues_a_contour_across_the_border_is_lost() {
     for x in (20..32).chain(33..45).chain(46..58) {
         draw(&mut edges, x, 12, 0.0);
     }
-    let window = Window { x0: 10, y0: 8, x1: 70, y1: 50 };
+    let window = ScoredWindow { x0: 10, y0: 8, x1: 70, y1: 50 };
     let groups = Groups::new(&edges, 2.0);
     assert_eq!(groups.groups.len(), 4);
     let whole = Scorer::new(&groups, 1.5).score(window, 0.0).expect("a line inside");
     assert!((whole - 36.0 / (2.0 * 102.0_f32.powf(1.5))).abs() < 1e-6, "{whole}");
-    // The same line, which now goes on through the border: nothing of it is left.
+    // The same line, which now continues across the border: nothing of it is left.
     (0..19).for_each(|x| draw(&mut edges, x, 12, 0.0));
     let groups = Groups::new(&edges, 2.0);
     assert_eq!(Scorer::new(&groups, 1.5).score(window, 0.0), None);
-    // A line that crosses beside it, and continues nothing, takes nothing.
+    // A crossing line next to it, which continues nothing, removes nothing.
     (0..60).for_each(|y| draw(&mut edges, 5, y, FRAC_PI_2));
     (0..19).for_each(|x| edges.magnitude[12 * 100 + x] = 0.0);
     let groups = Groups::new(&edges, 2.0);
     assert_eq!(Scorer::new(&groups, 1.5).score(window, 0.0), Some(whole));
 }
 
-/// The score by the formulas of section 3.2, with no table and no list.
-fn plain_score(groups: &Groups, window: Window, gamma: f32, kappa: f32) -> f64 {
-    let Window { x0, y0, x1, y1 } = window;
+/// The score by the formulas of section 3.2, without tables or lists.
+fn plain_score(groups: &Groups, window: ScoredWindow, gamma: f32, kappa: f32) -> f64 {
+    let ScoredWindow { x0, y0, x1, y1 } = window;
     let pixels = |f: &mut dyn FnMut(usize, usize, usize)| {
         (0..groups.height)
             .for_each(|y| (0..groups.width).for_each(|x| f(x, y, groups.ids[y * groups.width + x] as usize)))
@@ -149,7 +149,7 @@ fn plain_score(groups: &Groups, window: Window, gamma: f32, kappa: f32) -> f64 {
         let Group { x, y, .. } = groups.groups[id];
         (x0..x1).contains(&usize::from(x)) && (y0..y1).contains(&usize::from(y))
     };
-    // Affinity of all pairs that come within 2 pixels.
+    // Affinity of all pairs that come within 2 pixels of each other.
     let mut pairs = vec![0.0_f32; count * count];
     pixels(&mut |x, y, a| {
         pixels(&mut |u, v, b| {
@@ -159,7 +159,7 @@ fn plain_score(groups: &Groups, window: Window, gamma: f32, kappa: f32) -> f64 {
             }
         })
     });
-    // The best path of any length (Bellman and Ford).
+    // The best path of any length (Bellman-Ford).
     for _ in 0..count {
         for a in 1..count {
             for b in (1..count).filter(|&b| inside(b)) {
@@ -183,7 +183,7 @@ fn plain_score(groups: &Groups, window: Window, gamma: f32, kappa: f32) -> f64 {
     (kept - middle) / (2.0 * ((w + h) as f64).powf(f64::from(kappa)))
 }
 
-/// A map of short random strokes.
+/// An edge map of short random strokes.
 fn random_edges(seed: u64, height: usize, width: usize) -> Edges {
     let mut rng = Rng::new(seed, 0);
     let mut edges = blank(height, width);
@@ -218,9 +218,9 @@ proptest! {
         for _ in 0..12 {
             let (x0, y0) = (rng.below(width), rng.below(height));
             let (x1, y1) = (x0 + 1 + rng.below(width - x0), y0 + 1 + rng.below(height - y0));
-            let window = Window { x0, y0, x1, y1 };
+            let window = ScoredWindow { x0, y0, x1, y1 };
             let expected = plain_score(&groups, window, gamma, kappa);
-            // What one box leaves behind must not reach the next.
+            // State left by one box must not affect the next.
             let tolerance = 1e-5 * (1.0 + expected.abs());
             match scorer.score(window, 0.0) {
                 Some(found) => {

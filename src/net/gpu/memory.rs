@@ -4,8 +4,8 @@ use crate::Result;
 use crate::device::{Gpu, Memory, Ptr};
 use std::ops::Range;
 
-/// The buffers of a plan: shares of one arena, or allocations of their own where the checked emulator is to see every access
-/// beyond one.
+/// The buffers of a plan: ranges of one arena, or separate allocations where the checked emulator is to detect every
+/// out-of-bounds access.
 pub(crate) struct PlanMemory {
     gpu: Gpu,
     /// Bytes of one of the plan's values.
@@ -31,7 +31,7 @@ impl PlanMemory {
         Ok(Self { gpu: gpu.clone(), unit, buffers })
     }
 
-    /// Address of a buffer of the plan. Buffers with the same range are never in use at the same time, and share their memory
+    /// Address of a buffer of the plan. Buffers with the same range are never live at the same time, and share their memory
     /// in both layouts.
     ///
     /// # Errors
@@ -40,14 +40,14 @@ impl PlanMemory {
         if let Buffers::Separate(buffers) = &mut self.buffers
             && !buffers.iter().any(|(other, _)| other == range)
         {
-            // A loss of one f32 may be a value of two bytes.
+            // A loss is one f32, but may be planned as a value of two bytes.
             let memory = self.gpu.memory((self.unit * range.len()).max(4))?;
             buffers.push((range.clone(), memory));
         }
         Ok(self.find(range))
     }
 
-    /// Address of a buffer that [`PlanMemory::address`] has given out.
+    /// Address of a buffer that [`PlanMemory::address`] has returned.
     pub fn find(&self, range: &Range<usize>) -> Ptr {
         match &self.buffers {
             Buffers::Arena(memory) => memory.ptr.offset(self.unit * range.start),

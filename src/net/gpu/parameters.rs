@@ -8,26 +8,26 @@ use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Tensors begin at multiples of this many values, so that 16-byte loads are aligned in every storage type.
+/// Tensors begin at multiples of this number of values, so that 16-byte loads are aligned in every storage type.
 const ALIGN: usize = 64;
 
-/// A net's parameters on a GPU: f32 masters, and weights in the storage type where that is another. Nets of the same layers
+/// A net's parameters on a GPU: f32 masters, plus weights in the storage type if that is not f32. Nets of the same layers
 /// at other sizes share them.
 pub(crate) struct GpuParameters {
     gpu: Gpu,
-    tensors: Vec<Tensor>,
+    tensors: Vec<StoredTensor>,
     master: Memory,
     stored: Option<Memory>,
     len: usize,
     narrow: Mutex<Program>,
 }
 
-/// A tensor's place in the CPU's flat vector and in device memory, in values.
+/// A tensor's offsets in the CPU's flat vector and in device memory, in values.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Tensor {
+pub(crate) struct StoredTensor {
     pub flat: Range<usize>,
     pub start: usize,
-    /// Kept in the storage type, too: weights, not biases.
+    /// Kept in the storage type as well: weights, not biases.
     pub is_weight: bool,
 }
 
@@ -44,7 +44,7 @@ impl GpuParameters {
         let mut to = Recorder::new(gpu);
         to.label("parameters");
         if let Some(stored) = &stored {
-            gpu::narrow(&mut to, master.ptr, stored.ptr, len);
+            gpu::cast_from_f32(&mut to, master.ptr, stored.ptr, len);
         }
         let narrow = Mutex::new(Program::new(to.launches));
         let this = Self { gpu: gpu.clone(), tensors, master, stored, len, narrow };
@@ -56,8 +56,8 @@ impl GpuParameters {
         &self.gpu
     }
 
-    /// Where each of the net's tensors lies.
-    pub fn tensors(&self) -> &[Tensor] {
+    /// Ranges of the net's tensors.
+    pub fn tensors(&self) -> &[StoredTensor] {
         &self.tensors
     }
 
@@ -66,12 +66,12 @@ impl GpuParameters {
         self.master.ptr
     }
 
-    /// The same in the storage type, if that is another.
+    /// The same in the storage type, if that is not f32.
     pub fn stored(&self) -> Option<Ptr> {
         self.stored.as_ref().map(|memory| memory.ptr)
     }
 
-    /// Values in device memory, with the space between tensors.
+    /// Values in device memory, padding between tensors included.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -101,20 +101,20 @@ impl GpuParameters {
         self.read_like(self.master.ptr)
     }
 
-    /// A buffer of f32 laid out as the parameters, as the CPU's flat vector.
+    /// Reads a buffer of f32 laid out as the parameters, as the CPU's flat vector.
     ///
     /// # Errors
     /// A launch that failed.
     pub fn read_like(&self, from: Ptr) -> Result<Vec<f32>> {
         let spread: Vec<f32> = self.gpu.download(from, self.len)?;
         let mut flat = memory::zeroed(self.tensors.last().map_or(0, |tensor| tensor.flat.end), "parameters")?;
-        for Tensor { flat: range, start, .. } in &self.tensors {
+        for StoredTensor { flat: range, start, .. } in &self.tensors {
             flat[range.clone()].copy_from_slice(&spread[*start..start + range.len()]);
         }
         Ok(flat)
     }
 
-    /// Writes the CPU's flat vector into a buffer of f32 laid out as the parameters, zeros between tensors.
+    /// Writes the CPU's flat vector into a buffer of f32 laid out as the parameters, with zeros between tensors.
     ///
     /// # Errors
     /// A launch that failed.
@@ -127,7 +127,7 @@ impl GpuParameters {
             ));
         }
         let mut spread: Vec<f32> = memory::zeroed(self.len, "parameters")?;
-        for Tensor { flat: range, start, .. } in &self.tensors {
+        for StoredTensor { flat: range, start, .. } in &self.tensors {
             spread[*start..start + range.len()].copy_from_slice(&flat[range.clone()]);
         }
         self.gpu.driver.upload(to, bytemuck::cast_slice(&spread))
@@ -138,7 +138,7 @@ impl GpuParameters {
         self.tensors == tensors(net).0
     }
 
-    /// The parameters as they are multiplied: rounded to the storage type where that is another.
+    /// The parameters as used in products: rounded to the storage type if that is not f32.
     ///
     /// # Errors
     /// A launch that failed.
@@ -150,16 +150,16 @@ impl GpuParameters {
             Precision::Bf16 => half::bf16::from_bits(bits).to_f32(),
             _ => half::f16::from_bits(bits).to_f32(),
         };
-        for Tensor { flat: range, start, .. } in &self.tensors {
+        for StoredTensor { flat: range, start, .. } in &self.tensors {
             let halves = &halves[*start..start + range.len()];
             flat[range.clone()].iter_mut().zip(halves).for_each(|(to, bits)| *to = widen(*bits));
         }
         Ok(flat)
     }
 
-    /// Addresses of tensors: weights as they are multiplied, biases in f32.
+    /// Addresses of tensors: weights in the storage type, biases in f32.
     pub fn addresses(&self, tensors: Range<usize>) -> Vec<Ptr> {
-        let address = |tensor: &Tensor| match &self.stored {
+        let address = |tensor: &StoredTensor| match &self.stored {
             Some(stored) if tensor.is_weight => stored.ptr.offset(self.gpu.precision.bytes() * tensor.start),
             _ => self.master.ptr.offset(4 * tensor.start),
         };
@@ -167,12 +167,12 @@ impl GpuParameters {
     }
 }
 
-fn tensors(net: &Net) -> (Vec<Tensor>, usize) {
+fn tensors(net: &Net) -> (Vec<StoredTensor>, usize) {
     let mut len = 0;
     let place = |parameter: &NetParameter| {
         let start = len;
         len = (len + parameter.range.len()).next_multiple_of(ALIGN);
-        Tensor { flat: parameter.range.clone(), start, is_weight: parameter.tensor.fan_in > 0 }
+        StoredTensor { flat: parameter.range.clone(), start, is_weight: parameter.tensor.fan_in > 0 }
     };
     (net.parameters.iter().map(place).collect(), len)
 }

@@ -1,5 +1,5 @@
-//! Passes over batches of one size on a GPU. The plan is the CPU's; making a pass writes all of its launches down, running it
-//! starts them.
+//! Passes over batches of one size on a GPU. The plan is the same as on the CPU; creating a pass records all of its launches,
+//! running it replays them.
 
 use super::{GpuParameters, PlanMemory};
 use crate::device::{Attributes, Device, Gpu, Launch, Memory, Precision, Program, Ptr, Recorder, Step};
@@ -38,10 +38,10 @@ pub(in crate::net) struct GpuPass {
 }
 
 impl GpuPass {
-    /// Plans passes over `n` samples, allocates their memory and writes their launches down.
+    /// Plans passes over `n` samples, allocates their memory and records their launches.
     ///
     /// # Errors
-    /// Out of memory: what was asked for, what is free, and which batch would fit.
+    /// Out of memory: what was requested, what is free, and the largest batch that would fit.
     pub fn new(net: Arc<Net>, parameters: Arc<GpuParameters>, n: usize, purpose: Purpose) -> Result<Self> {
         if !parameters.fit(&net) {
             return Err(Error::network(&net.spec.place, "these are the parameters of another net"));
@@ -51,7 +51,7 @@ impl GpuPass {
         let plan = Plan::on_gpu(&net, n, purpose, &gpu)?;
         let what = format!("{}: a batch of {n}", net.spec.place);
         net.fit(&what, &Device::Gpu(gpu.clone()), n, purpose, |_| 0)?;
-        // A loss of one f32 may stand last.
+        // The last layer may be a loss, one f32.
         let memory = PlanMemory::new(&gpu, plan.len + 2, size);
         let memory = memory.map_err(|e| e.within(&what).advise("use a smaller batch"))?;
         let [classes, targets] = net.target_len(n);
@@ -103,7 +103,7 @@ impl GpuPass {
         let input = self.memory.address(&self.plan.values[INPUT])?;
         // f32 batches are uploaded in place.
         if gpu.precision.bytes() < 4 {
-            gpu::narrow(&mut to, self.staging.ptr, input, net.value_len(INPUT, n));
+            gpu::cast_from_f32(&mut to, self.staging.ptr, input, net.value_len(INPUT, n));
         }
         for (l, layer) in net.layers.iter().enumerate() {
             to.label(&layer.name);
@@ -214,7 +214,7 @@ impl GpuPass {
     /// Gradients of the sum of all losses, or of the last layer's output times `cotangent`.
     ///
     /// # Errors
-    /// A cotangent of the wrong length, or none where the last layer is no loss; a launch that failed.
+    /// A cotangent of the wrong length, or none where the last layer is not a loss; a launch that failed.
     pub fn backward(&mut self, mode: Mode, cotangent: Option<&[f32]>) -> Result<()> {
         let net = self.net.clone();
         let last = net.layers.len() - 1;
@@ -266,7 +266,7 @@ impl GpuPass {
         Ok(values)
     }
 
-    /// Output of layer `layer`, `[n, h, w, c]`; a loss is one value. Outputs that nobody reads are there after
+    /// Output of layer `layer`, `[n, h, w, c]`; a loss is one value. Outputs that no layer reads are available after
     /// forward, the others only if the purpose keeps them.
     ///
     /// # Errors
@@ -288,7 +288,7 @@ impl GpuPass {
         self.download_stored(self.memory.find(range), self.net.value_len(INPUT, self.plan.n)).map(Some)
     }
 
-    /// Where the gradients of the parameters lie, laid out as those; null in a session for forward passes only.
+    /// Address of the gradients of the parameters, laid out as those; null in a session for forward passes only.
     pub fn gradients_at(&self) -> Ptr {
         self.gradients.as_ref().map_or(Ptr::NULL, |memory| memory.ptr)
     }
@@ -323,7 +323,7 @@ impl GpuPass {
         self.gpu.driver.synchronize()
     }
 
-    /// Seconds of each launch of a pass, and of `times` passes in a row by the host's clock, for one.
+    /// Seconds of each launch of a pass, and the mean of `times` consecutive passes by the host's clock.
     ///
     /// # Errors
     /// A launch that failed.
@@ -338,7 +338,7 @@ impl GpuPass {
         Ok((seconds, start.elapsed().as_secs_f64() / times as f64))
     }
 
-    /// Runs a pass with a range per layer that Nsight shows.
+    /// Runs a pass with an NVTX range per layer for Nsight.
     ///
     /// # Errors
     /// A launch that failed.
@@ -346,7 +346,7 @@ impl GpuPass {
         self.gpu.driver.run_in_ranges(&self.launches(training).concat()).map(|_| ())
     }
 
-    /// What the compiler made of a kernel, where the driver tells.
+    /// Resource usage of a compiled kernel, if the driver reports it.
     ///
     /// # Errors
     /// A kernel that the GPU code lacks.

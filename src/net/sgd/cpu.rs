@@ -1,6 +1,6 @@
 //! The optimizer on the CPU.
 
-use super::{SgdConfig, Tensor};
+use super::{SgdConfig, TensorRule};
 use crate::Result;
 use crate::memory;
 use crate::net::Net;
@@ -14,7 +14,7 @@ pub(super) struct CpuSgd {
     config: SgdConfig,
     /// Flat, as the parameters.
     pub momentum: Vec<f32>,
-    tensors: Vec<Tensor>,
+    tensors: Vec<TensorRule>,
 }
 
 /// Values that one task updates.

@@ -1,5 +1,5 @@
-//! The optimizer on a GPU: kernels/sgd.cu. Momentum and a table of all tensors lie in device memory; a step is one launch,
-//! with a limit to the gradient's norm three.
+//! The optimizer on a GPU: kernels/sgd.cu. Momentum and a table of all tensors are in device memory; a step is one launch,
+//! or three with gradient clipping.
 
 use super::SgdConfig;
 use crate::Result;
@@ -25,7 +25,7 @@ kernel_parameters! {
     SquareSum: 40 { values: Ptr, chunks: Ptr, partial: Ptr, total: Ptr, count: u64 }
 }
 
-/// Values of a tensor that a block moves.
+/// Values of a tensor that a block updates.
 const CHUNK: usize = 4096;
 
 /// The optimizer with its device memory.
@@ -37,7 +37,7 @@ pub(super) struct GpuSgd {
     momentum: Memory,
     chunks: Memory,
     count: usize,
-    /// The sum of squares of all gradients, then that of each chunk, in f64.
+    /// The sum of squares of all gradients, then the partial sum of each chunk, in f64.
     squares: Memory,
     /// The gradients that its launches read.
     gradients: Ptr,
@@ -47,10 +47,10 @@ pub(super) struct GpuSgd {
 }
 
 impl GpuSgd {
-    /// For gradients at `gradients`, laid out as the parameters are.
+    /// An optimizer for gradients at `gradients`, laid out as the parameters.
     ///
     /// # Errors
-    /// A rate factor for a layer that the net does not have; no memory.
+    /// A rate factor for a layer that the net does not have; out of memory.
     pub fn new(net: &Net, parameters: Arc<GpuParameters>, gradients: Ptr, config: SgdConfig) -> Result<Self> {
         let gpu = parameters.gpu().clone();
         let gpu = &gpu;
@@ -87,7 +87,7 @@ impl GpuSgd {
         &self.program.launches
     }
 
-    /// Writes the launches of a step down.
+    /// Records the launches of a step.
     fn record(&self, to: &mut Recorder<'_>) {
         let (gradients, step) = (self.gradients, self.step.ptr);
         if self.count == 0 {
@@ -153,7 +153,7 @@ impl GpuSgd {
     }
 }
 
-/// All tensors of a net in pieces, each as large as one block moves.
+/// All tensors of a net in chunks, each updated by one block.
 fn chunks(net: &Net, parameters: &GpuParameters, config: &SgdConfig) -> Result<Vec<SgdChunk>> {
     let mut chunks = Vec::new();
     for (tensor, placed) in config.tensors(net)?.iter().zip(parameters.tensors()) {

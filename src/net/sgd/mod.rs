@@ -4,7 +4,7 @@
 mod cpu;
 mod gpu;
 
-use super::stored::Place;
+use super::stored::Location;
 use super::{Net, Session};
 use crate::device::Launch;
 use crate::settings::{limits, within};
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 limits! {
-    /// The share of the last step's movement that is kept.
+    /// The fraction of the previous update that is kept.
     Momentum: f32 = 0.0, 0.9999;
     Decay: f32 = 0.0, 1.0;
     Norm: f32 = 0.0, 1e9;
@@ -28,20 +28,20 @@ limits! {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SgdConfig {
-    /// Share of the last step's movement that is kept.
+    /// Fraction of the previous update that is kept.
     #[serde(deserialize_with = "within::<Momentum, _, _>")]
     pub momentum: f32,
-    /// Nesterov's form of momentum.
+    /// Nesterov momentum.
     pub nesterov: bool,
     /// Applied to weights; biases are not decayed unless `decay_bias`.
     #[serde(deserialize_with = "within::<Decay, _, _>")]
     pub weight_decay: f32,
     /// Whether weight decay applies to biases.
     pub decay_bias: bool,
-    /// Gradients are scaled down to this norm if they are longer; 0 turns it off.
+    /// Gradients with a larger norm are scaled down to this norm; 0 disables clipping.
     #[serde(deserialize_with = "within::<Norm, _, _>")]
     pub clip_norm: f32,
-    /// Factors of the learning rate by layer name; 0 freezes a layer.
+    /// Learning-rate factors by layer name; 0 freezes a layer.
     #[serde(deserialize_with = "within::<RateFactor, _, _>")]
     pub rate_factors: BTreeMap<String, f32>,
 }
@@ -59,10 +59,10 @@ impl Default for SgdConfig {
     }
 }
 
-/// How a parameter tensor moves.
+/// How a parameter tensor is updated.
 #[derive(Debug)]
-pub(super) struct Tensor {
-    /// In the flat vector of all parameters.
+pub(super) struct TensorRule {
+    /// Range in the flat vector of all parameters.
     pub range: Range<usize>,
     pub rate_factor: f32,
     pub decay: f32,
@@ -73,11 +73,11 @@ impl SgdConfig {
     ///
     /// # Errors
     /// A rate factor for a layer that the net does not have.
-    pub(super) fn tensors(&self, net: &Net) -> Result<Vec<Tensor>> {
+    pub(super) fn tensors(&self, net: &Net) -> Result<Vec<TensorRule>> {
         for layer in self.rate_factors.keys() {
             net.position(layer).map_err(|e: Error| e.within("rate_factors"))?;
         }
-        let tensors = net.parameters.iter().map(|p| Tensor {
+        let tensors = net.parameters.iter().map(|p| TensorRule {
             range: p.range.clone(),
             rate_factor: self.rate_factors.get(&net.layers[p.layer].name).copied().unwrap_or(1.0),
             decay: if p.tensor.fan_in > 0 || self.decay_bias { self.weight_decay } else { 0.0 },
@@ -86,7 +86,7 @@ impl SgdConfig {
     }
 }
 
-/// The optimizer: moves the parameters of a session by its gradients. Momentum and parameters stay on the session's device.
+/// The optimizer: updates the parameters of a session by its gradients. Momentum and parameters stay on the session's device.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -114,10 +114,10 @@ enum Kind {
 }
 
 impl Sgd {
-    /// For the parameters of `session`, without momentum.
+    /// An optimizer for the parameters of `session`, with zero momentum.
     ///
     /// # Errors
-    /// A rate factor for a layer that the net does not have; a session for forward passes only; no memory.
+    /// A rate factor for a layer that the net does not have; a session for forward passes only; out of memory.
     pub fn new(session: &Session, config: SgdConfig) -> Result<Self> {
         let net = session.net();
         if !session.plan().purpose.is_backward() {
@@ -133,14 +133,14 @@ impl Sgd {
         Ok(Self { kind })
     }
 
-    /// One step at learning rate `rate`, by the gradients of the last backward pass.
+    /// One step at learning rate `rate`, with the gradients of the last backward pass.
     ///
     /// # Errors
-    /// A session that the optimizer was not made for; a launch that failed.
+    /// A session that the optimizer was not created for; a launch that failed.
     pub fn step(&mut self, session: &Session, rate: f32) -> Result<()> {
         let other = || Error::network(&session.net().spec.place, "the optimizer was made for another session");
         match (&mut self.kind, session.parameters().place()) {
-            (Kind::Cpu(sgd), Place::Cpu(parameters)) => {
+            (Kind::Cpu(sgd), Location::Cpu(parameters)) => {
                 let gradients = session.cpu_gradients().ok_or_else(other)?;
                 let mut parameters = parameters.write();
                 if gradients.len() != parameters.len() || gradients.len() != sgd.momentum.len() {
@@ -149,8 +149,8 @@ impl Sgd {
                 sgd.step(&mut parameters, gradients, rate);
                 Ok(())
             }
-            (Kind::Gpu(sgd), Place::Gpu(_)) => {
-                // Its launches name the session's memory.
+            (Kind::Gpu(sgd), Location::Gpu(_)) => {
+                // Its launches hold addresses of the session's memory.
                 let owns = |pass: &&super::gpu::GpuPass| pass.gradients_at() == sgd.gradients_at();
                 session.gpu_pass().filter(owns).ok_or_else(other)?;
                 sgd.step(rate)

@@ -1,4 +1,7 @@
 //! `relu` (max(x, 0)) and `sigmoid` (1 / (1 + exp(-x))), as layers and as the `activation` of filter layers.
+//!
+//! Kernels: kernels/pointwise.cu (`activation_*`); launches: src/ops/gpu.rs; CPU: this file; reference: tests/ops/loops.rs;
+//! cases: cases.rs.
 
 pub mod cases;
 
@@ -10,11 +13,11 @@ use crate::device::Recorder;
 use crate::settings::Mistake;
 use serde::Deserialize;
 
-/// What a filter layer applies to its sums; kernels know it by its number.
+/// The activation that a filter layer applies to its sums; kernels know it by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
-    /// The value itself.
+    /// Identity.
     #[default]
     None,
     /// max(x, 0).
@@ -28,13 +31,13 @@ impl Activation {
     pub fn apply(self, values: &mut [f32]) {
         match self {
             Self::None => {}
-            // Written so that NaN passes: a broken net must not look like a silent one.
+            // Written so that NaN propagates: a net that diverged must not look like one whose outputs are zero.
             Self::Relu => dispatch!(values.iter_mut().for_each(|x| *x = if *x <= 0.0 { 0.0 } else { *x })),
             Self::Sigmoid => values.iter_mut().for_each(|x| *x = sigmoid(*x)),
         }
     }
 
-    /// The same after adding `bias`, if there is one, to each row of its length.
+    /// The same after adding `bias`, if present, to each row of `bias.len()` values.
     pub fn apply_biased(self, values: &mut [f32], bias: Option<&[f32]>) {
         let Some(bias) = bias else { return self.apply(values) };
         let rows = values.chunks_exact_mut(bias.len());
@@ -54,8 +57,8 @@ impl Activation {
         }
     }
 
-    /// Turns the gradient of the output into that of the sum, given the output.
-    pub fn unapply(self, output: &[f32], gradient: &mut [f32]) {
+    /// Converts the gradient of the output into the gradient of the sum, in place, given the output.
+    pub fn apply_backward(self, output: &[f32], gradient: &mut [f32]) {
         match self {
             Self::None => {}
             Self::Relu => dispatch!({
@@ -94,7 +97,7 @@ pub fn build_sigmoid(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Ope
     Ok(Box::new(Layer { shape: single(inputs)?, activation: Activation::Sigmoid }))
 }
 
-/// An activation as a layer of its own.
+/// An activation used as a layer.
 #[derive(Debug)]
 struct Layer {
     shape: Shape,
@@ -124,7 +127,7 @@ impl Operation for Layer {
     fn backward(&self, pass: Backward<'_, '_>) {
         let Some(d_input) = &mut pass.d_inputs[0] else { return };
         d_input.copy_from_slice(pass.d_output);
-        zip_values(pass.output, d_input, |y, d| self.activation.unapply(y, d));
+        zip_values(pass.output, d_input, |y, d| self.activation.apply_backward(y, d));
     }
 
     fn record_forward(&self, pass: GpuForward<'_>, to: &mut Recorder<'_>) {

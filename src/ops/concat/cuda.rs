@@ -1,4 +1,4 @@
-//! Concatenation on a GPU: kernels/concat.cu, a launch per input.
+//! Concatenation on a GPU: kernels/concat.cu, one launch per input.
 
 use super::Concat;
 use crate::device::{Launch, Ptr, Recorder};
@@ -10,7 +10,7 @@ kernel_parameters! {
 }
 
 /// A map and the first channel of a run in it.
-struct Place {
+struct ChannelRange {
     map: Ptr,
     channels: usize,
     first: usize,
@@ -19,8 +19,8 @@ struct Place {
 pub fn forward(op: &Concat, pass: &GpuForward<'_>, to: &mut Recorder<'_>) {
     let mut first = 0;
     for (&input, &c) in pass.inputs.iter().zip(&op.channels) {
-        let part = Place { map: input, channels: c, first: 0 };
-        let whole = Place { map: pass.output, channels: op.output.c, first };
+        let part = ChannelRange { map: input, channels: c, first: 0 };
+        let whole = ChannelRange { map: pass.output, channels: op.output.c, first };
         copy(pass.n * op.output.area(), c, &part, &whole, to);
         first += c;
     }
@@ -30,15 +30,15 @@ pub fn backward(op: &Concat, pass: &GpuBackward<'_>, to: &mut Recorder<'_>) {
     let mut first = 0;
     for (&d_input, &c) in pass.d_inputs.iter().zip(&op.channels) {
         if let Some(d_input) = d_input {
-            let whole = Place { map: pass.d_output, channels: op.output.c, first };
-            copy(pass.n * op.output.area(), c, &whole, &Place { map: d_input, channels: c, first: 0 }, to);
+            let whole = ChannelRange { map: pass.d_output, channels: op.output.c, first };
+            copy(pass.n * op.output.area(), c, &whole, &ChannelRange { map: d_input, channels: c, first: 0 }, to);
         }
         first += c;
     }
 }
 
 /// `c` channels of each pixel.
-fn copy(pixels: usize, c: usize, from: &Place, into: &Place, to: &mut Recorder<'_>) {
+fn copy(pixels: usize, c: usize, from: &ChannelRange, into: &ChannelRange, to: &mut Recorder<'_>) {
     let (pack, count) = (pack(to.precision()), pixels * c);
     let whole = [c, from.channels, from.first, into.channels, into.first].iter().all(|n| n.is_multiple_of(pack));
     let aligned = [from.map, into.map].iter().all(|map| map.0.is_multiple_of(16));

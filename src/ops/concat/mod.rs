@@ -1,4 +1,7 @@
-//! `type = "concat"`: inputs of equal height and width, one after the other along channels.
+//! `type = "concat"`: concatenates inputs of equal height and width along channels.
+//!
+//! Kernel: kernels/concat.cu (`copy_channels_*`); launches: cuda.rs; CPU: this file; reference: tests/ops/loops.rs;
+//! cases: cases.rs.
 
 use super::gpu::{GpuBackward, GpuForward};
 use super::{Backward, Forward, Kind, Needs, Operation, Shape, parse};

@@ -2,7 +2,7 @@
 
 use crate::ops::cases::{Case, case};
 
-/// Sums of 512 pixels are one tile of work, and filters are split in 64s.
+/// A tile of work sums at most 512 pixels, and filters are split into 64s.
 pub const CONV: &[Case] = &[
     case("conv: 1x1", [2, 5, 4, 3], "a: conv filters=6 kernel=1").quick(),
     case("conv: 1x1 with a stride", [2, 3, 5, 5], "a: conv filters=4 kernel=1 stride=2"),
@@ -43,7 +43,7 @@ pub const CONV: &[Case] = &[
         "a: conv filters=4 kernel=5 pad=1 stride=2 groups=2",
     ),
     case("conv: many filters in groups", [1, 4, 2, 2], "a: conv filters=260 kernel=2 groups=2"),
-    // Channels and filters in whole packs of 16 bytes; several tiles of pixels, filters and steps of the sum.
+    // Channels and filters in whole 16-byte packs; several tiles of pixels, of filters and of steps of the sum.
     case("conv: whole packs", [2, 16, 9, 8], "a: conv filters=72 kernel=3 pad=1 activation='relu'"),
     case("conv: whole packs, strided, in groups", [2, 32, 9, 7], "a: conv filters=16 kernel=3 stride=2 pad=1 groups=2")
         .quick(),

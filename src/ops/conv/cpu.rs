@@ -1,10 +1,10 @@
-//! Filters on the CPU: windows are gathered into a tile of rows (im2col) that stays in the cache, and each tile is one
-//! matrix product. Nothing the size of a whole im2col matrix ever exists.
+//! Filters on the CPU: windows are gathered (im2col) into a tile of rows that stays in cache, and each tile is one
+//! matrix product. The full im2col matrix is never materialised.
 //!
 //! forward: a task is a tile of output pixels of one region; `Y[rows, o] = X[rows, taps] W[taps, o]`.
-//! data gradient: a thread owns whole samples; `dX[rows, taps] = dY[rows, o] W^T`, added back into the map.
-//! weight gradient: a thread owns a range of taps and sums over all pixels of the batch, `dW[taps, o] += X^T dY`, so no
-//! two threads meet and the order of the sums does not depend on how many there are.
+//! data gradient: a thread owns whole samples; `dX[rows, taps] = dY[rows, o] W^T`, scattered back into the map.
+//! weight gradient: a thread owns a range of taps and sums over all pixels of the batch, `dW[taps, o] += X^T dY`, so no two
+//! threads write the same value and the order of the sums does not depend on the number of threads.
 
 use super::Filter;
 use crate::ops::activation::Activation;
@@ -14,19 +14,19 @@ use crate::ops::simd::{add, dispatch};
 use crate::ops::{Backward, Forward};
 use std::ops::Range;
 
-/// Values of a gathered tile: half of a 512 KB second-level cache.
+/// Values in a gathered tile: half of a 512 KB L2 cache.
 const TILE: usize = 64 * 1024;
-/// Taps up to which a window is gathered whole...
+/// Largest number of taps for which a whole window is gathered...
 const WHOLE: usize = 1024;
-/// ...and the taps of one product where it is gathered in parts. Whole windows of LNet's 2,304 to 3,456 taps would
-/// leave a tile 32 rows, and each product packs all filters anew: in parts LNet trains at 19.4 photos/s instead of 14.6.
+/// ...and the taps per product where it is gathered in parts. Whole windows of LNet's 2,304 to 3,456 taps would leave only
+/// 32 rows per tile, and each product packs all filters anew: in parts, LNet trains at 19.4 photos/s instead of 14.6.
 const PART: usize = 256;
-/// Rows of a tile: enough to amortise reading the filter bank, few enough to balance the threads.
+/// Rows of a tile: enough to amortise reading the filter bank, few enough to balance the load of the threads.
 const ROWS: Range<usize> = 32..512;
-/// Columns below which splitting the filters of a tile between threads no longer pays.
+/// Minimum number of columns for which splitting the filters of a tile between threads pays off.
 const COLUMNS: usize = 64;
 
-/// Taps that are gathered at once.
+/// Taps gathered at a time.
 fn part_taps(f: &Filter) -> usize {
     if f.is_pointwise() || f.taps() <= WHOLE { f.taps() } else { PART }
 }
@@ -94,8 +94,8 @@ impl<'a> Region<'a> {
         ((sample * f.output.h + y) * f.output.w + x) * f.output.c
     }
 
-    /// Calls `run(taps, Some(index) | None)` for each run of taps that lies together in memory: the index of its first
-    /// value in the input, or none where it lies outside.
+    /// Calls `run(taps, Some(index) | None)` for each run of taps that is contiguous in memory: the index of its first
+    /// value in the input, or `None` in the padding.
     #[inline]
     fn runs(&self, sample: usize, u: usize, v: usize, group: usize, mut run: impl FnMut(Range<usize>, Option<usize>)) {
         let f = self.f;
@@ -103,7 +103,7 @@ impl<'a> Region<'a> {
         let top = (self.a * f.cell.h + u * f.stride.h) as isize - f.pad.h as isize;
         let left = (self.b * f.cell.w + v * f.stride.w) as isize - f.pad.w as isize;
         let row_taps = f.kernel.w * channels;
-        // Columns of the window that lie inside the input.
+        // Columns of the window inside the input.
         let first = (-left).clamp(0, f.kernel.w as isize) as usize;
         let end = (f.input.w as isize - left).clamp(first as isize, f.kernel.w as isize) as usize;
         for i in 0..f.kernel.h {
@@ -139,7 +139,7 @@ impl<'a> Region<'a> {
         self.pixels(rows, |row, sample, u, v| {
             let tile = &mut tile[row * width..(row + 1) * width];
             self.runs(sample, u, v, group, |run, from| {
-                // The part of the run that lies in `taps`.
+                // The part of the run that falls within `taps`.
                 let (start, end) =
                     if whole { (run.start, run.end) } else { (run.start.max(taps.start), run.end.min(taps.end)) };
                 if start < end {
@@ -153,7 +153,7 @@ impl<'a> Region<'a> {
         });
     }
 
-    /// Adds `tile[rows, taps]` back to where [`Region::gather`] reads; `first` is the sample that `map` begins with.
+    /// Adds `tile[rows, taps]` back to where [`Region::gather`] reads; `first` is the first sample in `map`.
     fn scatter(
         &self,
         tile: &[f32],
@@ -178,7 +178,7 @@ impl<'a> Region<'a> {
         });
     }
 
-    /// The gradient of `rows` as a matrix: in place where the rows lie together, else copied into `tile`.
+    /// The gradient of `rows` as a matrix: in place where the rows are contiguous, otherwise copied into `tile`.
     fn gradient<'m>(&self, d_output: &'m [f32], rows: Range<usize>, tile: &'m mut [f32]) -> Matrix<'m> {
         let c = self.f.output.c;
         if self.f.banks() == 1 {
@@ -191,7 +191,7 @@ impl<'a> Region<'a> {
         Matrix::rows(tile, c)
     }
 
-    /// Weights `[taps, filters]` of one group, in a slice of all weights.
+    /// Weights `[taps, filters]` of one group, within the slice of all weights.
     fn weights(&self, group: usize) -> Range<usize> {
         let f = self.f;
         let size = f.taps() * f.group_filters();
@@ -211,7 +211,7 @@ pub fn forward(f: &Filter, pass: Forward<'_>) {
     let (c, taps, filters) = (f.output.c, f.taps(), f.group_filters());
     let (rows, step) = (region_rows(f, pass.n), rows_of_tile(f, pass.n));
     let row_tiles = rows.div_ceil(step);
-    // Few tiles (one photo through a linear layer): the threads share out the filters instead.
+    // Few tiles (one photo through a linear layer): the threads split the filters instead.
     let wanted = (4 * threads()).div_ceil(row_tiles * f.banks()).min(filters.div_ceil(COLUMNS)).max(1);
     let columns = filters.div_ceil(wanted).next_multiple_of(16).min(filters);
     let column_tiles = filters.div_ceil(columns);
@@ -241,7 +241,7 @@ pub fn forward(f: &Filter, pass: Forward<'_>) {
                 let bank_weights = Matrix::rows(bank_weights, filters);
                 let (size, add) = ([tile_rows.len(), columns.len(), part.len()], part.start > 0);
                 if in_place {
-                    // SAFETY: a task writes its own columns of its own rows, which `pointer` finds inside the output.
+                    // SAFETY: a task writes its own columns of its own rows, which `pointer` places inside the output.
                     unsafe {
                         let to = output.pointer(start, (tile_rows.len() - 1) * c + columns.len());
                         product_into(size, windows, bank_weights, to, c, add);
@@ -256,7 +256,7 @@ pub fn forward(f: &Filter, pass: Forward<'_>) {
                 let (count, len) = if whole { (1, tile_rows.len() * c) } else { (tile_rows.len(), columns.len()) };
                 for row in 0..count {
                     let at = start + row * c;
-                    // SAFETY: the same columns of one row, or of all rows if the task has them all.
+                    // SAFETY: the same columns of one row, or of all rows if the task owns all columns.
                     f.activation.apply_biased(unsafe { output.slice(at..at + len) }, bias);
                 }
             } else {
@@ -273,11 +273,11 @@ pub fn forward(f: &Filter, pass: Forward<'_>) {
 }
 
 pub fn backward(f: &Filter, pass: Backward<'_, '_>) {
-    let (mut weight_gradient, mut bias_gradient) = (None, None);
+    let (mut weight_gradient, mut bias_backward) = (None, None);
     for (index, gradient) in pass.d_params.iter_mut().enumerate() {
-        if index == 0 { weight_gradient = Some(&mut **gradient) } else { bias_gradient = Some(&mut **gradient) }
+        if index == 0 { weight_gradient = Some(&mut **gradient) } else { bias_backward = Some(&mut **gradient) }
     }
-    finish_gradient(f, pass.n, pass.output, pass.d_output, bias_gradient, pass.workspace);
+    finish_gradient(f, pass.n, pass.output, pass.d_output, bias_backward, pass.workspace);
     if let Some(d_weights) = weight_gradient {
         backward_weights(f, pass.n, pass.inputs[0], pass.d_output, d_weights, pass.workspace);
     }
@@ -286,7 +286,7 @@ pub fn backward(f: &Filter, pass: Backward<'_, '_>) {
     }
 }
 
-/// Takes the gradient back through the activation, in place, and sums it per bank and channel: the bias's gradient.
+/// Backpropagates the gradient through the activation, in place, and sums it per bank and channel: the bias gradient.
 fn finish_gradient(
     f: &Filter,
     n: usize,
@@ -310,7 +310,7 @@ fn finish_gradient(
         // SAFETY: as above.
         let gradient = unsafe { d_output.slice(pixels.start * c..pixels.end * c) };
         if f.activation != Activation::None {
-            f.activation.unapply(&output[pixels.start * c..pixels.end * c], gradient);
+            f.activation.apply_backward(&output[pixels.start * c..pixels.end * c], gradient);
         }
         sums.fill(0.0);
         dispatch!({
@@ -343,7 +343,7 @@ fn backward_weights(
 ) {
     let (rows, step) = (region_rows(f, n), rows_of_tile(f, n));
     let (taps, filters) = (f.taps(), f.group_filters());
-    // A thread's taps lie in whole vectors, so that no two threads write one cache line.
+    // A thread's taps are whole vectors, so that no two threads write to the same cache line.
     let parts = threads().min(taps.div_ceil(16));
     let d_weights = Disjoint::new(d_weights);
     parallel::tasks(parts, workspace, |index, scratch| {
@@ -380,7 +380,7 @@ fn backward_data(f: &Filter, n: usize, d_output: &[f32], weights: &[f32], d_inpu
     let per_sample = f.block.h * f.block.w;
     let d_input = Disjoint::new(d_input);
     if f.is_pointwise() {
-        // Rows of the result are rows of the input: any tiling of them will do.
+        // Rows of the result are rows of the input: any tiling works.
         let rows = region_rows(f, n);
         let step = rows.div_ceil(4 * threads()).clamp(1, ROWS.end);
         parallel::tasks(rows.div_ceil(step), &mut [], |task, _| {

@@ -1,7 +1,8 @@
 //! Filters on a GPU: kernels/conv.cu (windows gathered while they are loaded) or, with `--conv im2col`, kernels/im2col.cu and
 //! plain products; kernels/gemm.cu where a pixel's window is the pixel itself (linear layers, 1x1 convolutions).
 //!
-//! A product whose tiles would leave multiprocessors idle is cut along its sum; the parts are f32 and are added in order.
+//! A product with too few tiles to occupy all multiprocessors is split along k; the partial sums are f32 and are added in a
+//! fixed order.
 
 use super::Filter;
 use crate::device::{Convolution, Gpu, Launch, Ptr, Recorder};
@@ -17,10 +18,10 @@ pub(crate) const TILE_N: usize = 64;
 const STAGES: usize = 3;
 /// Bytes of k in one step of a product.
 const STEP_BYTES: usize = 64;
-/// Steps below which a part of a sum is not worth its launch.
+/// Minimum number of steps for which a partial sum is worth its launch.
 const LEAST_STEPS: usize = 8;
 
-/// Division by a number known here: `q = (umulhi(n, multiplier) + n) >> shift` for n < 2^31 (Granlund and Montgomery,
+/// Division by a number known at launch: `q = (umulhi(n, multiplier) + n) >> shift` for n < 2^31 (Granlund and Montgomery,
 /// PLDI 1994).
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -91,7 +92,7 @@ kernel_parameters! {
     }
 }
 
-/// How a batch of products [m, k] [k, n] is spread: tiles, and parts of the sum.
+/// How a batch of products [m, k] [k, n] is partitioned: tiles, and splits of k.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spread {
     batch: usize,
@@ -106,7 +107,7 @@ impl Spread {
         let blocks = batch * m.div_ceil(TILE_M) * n.div_ceil(TILE_N);
         let step = STEP_BYTES / gpu.precision.bytes();
         let steps = k.div_ceil(step).max(1);
-        // About two blocks for each multiprocessor: more parts mean more partial sums to write. Not tuned on a card.
+        // About two blocks per multiprocessor: more splits mean more partial sums to write. Not tuned on a card.
         let wanted = (2 * gpu.driver.properties().multiprocessors as usize).div_ceil(blocks.max(1));
         let splits = wanted.min(steps / LEAST_STEPS).max(1);
         let k_per_split = steps.div_ceil(splits) * step;
@@ -121,25 +122,25 @@ impl Spread {
         self.m.div_ceil(TILE_M)
     }
 
-    /// f32 sums of all parts.
+    /// f32 partial sums of all splits.
     fn partial(&self) -> usize {
         if self.splits > 1 { (4 * self.splits * self.batch).saturating_mul(self.m.saturating_mul(self.n)) } else { 0 }
     }
 }
 
-/// The activation that a product's own kernels apply: a sigmoid is left to the kernel that adds the splits, or to one of its own.
+/// The activation that a product kernel applies itself: a sigmoid is left to the kernel that adds the splits, or to another one.
 pub(crate) fn inside(activation: Activation, spread: Spread) -> Activation {
     if activation == Activation::Sigmoid && spread.splits == 1 { Activation::None } else { activation }
 }
 
-/// The activation that they have left, in place.
+/// The remaining activation, in place.
 pub(crate) fn record_outside(to: &mut Recorder<'_>, activation: Activation, spread: Spread, out: Ptr, count: usize) {
     if inside(activation, spread) != activation {
         activation_forward(to, activation, out, out, count);
     }
 }
 
-/// Dynamic shared memory of a product, whichever way its operands lie.
+/// Dynamic shared memory of a product, for either layout of its operands.
 pub(crate) fn shared(gpu: &Gpu, a_k_inner: bool, b_k_inner: bool) -> usize {
     let size = gpu.precision.bytes();
     let (pack, step) = (16 / size, STEP_BYTES / size);
@@ -147,7 +148,7 @@ pub(crate) fn shared(gpu: &Gpu, a_k_inner: bool, b_k_inner: bool) -> usize {
     STAGES * size * (tile(TILE_M, a_k_inner) + tile(TILE_N, b_k_inner))
 }
 
-/// Which of its operands is transposed.
+/// Which operand is transposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Nn,
@@ -240,7 +241,7 @@ impl Filter {
         self.is_pointwise() || gpu.convolution == Convolution::Im2col
     }
 
-    /// Y's layout is that of the products: no regions, no groups.
+    /// True if the layout of Y is that of the products: no regions, no groups.
     fn in_order(&self) -> bool {
         self.batch() == 1
     }
@@ -253,7 +254,7 @@ impl Filter {
         [self.taps(), self.group_filters(), self.rows(n)]
     }
 
-    /// Pixels that one region's windows reach, per axis.
+    /// Pixels that the windows of one region cover, per axis.
     fn extent(&self) -> [usize; 2] {
         if self.banks() == 1 {
             return [self.input.h, self.input.w];
@@ -262,7 +263,7 @@ impl Filter {
         [reach(self.block.h, self.stride.h, self.kernel.h), reach(self.block.w, self.stride.w, self.kernel.w)]
     }
 
-    /// The product of the data gradient: the largest of the stride's residues, one after the other in the batch.
+    /// The product of the data gradient: the largest of the stride's residues, as successive products of the batch.
     fn data_spread(&self, n: usize, gpu: &Gpu) -> Spread {
         let [height, width] = self.extent();
         let pixels = n * height.div_ceil(self.stride.h) * width.div_ceil(self.stride.w);
@@ -272,7 +273,7 @@ impl Filter {
         Spread::new(gpu, self.batch() * residues, size)
     }
 
-    /// f32 sums that the data gradient leaves apart.
+    /// f32 partial sums that the data gradient stores.
     fn data_partial(&self, n: usize, gpu: &Gpu) -> usize {
         let splits = self.data_spread(n, gpu).splits;
         let [height, width] = self.extent();
@@ -284,7 +285,7 @@ impl Filter {
         Spread::new(gpu, self.batch(), self.weights_size(n))
     }
 
-    /// Parts of a region's pixels whose gradients are summed for the bias, and pixels of each.
+    /// Splits of a region's pixels over which the bias gradient is summed, and pixels per split.
     fn bias_parts(&self, n: usize, gpu: &Gpu) -> [usize; 2] {
         let rows = self.rows(n);
         let wanted = (4 * gpu.driver.properties().multiprocessors as usize).div_ceil(self.banks());
@@ -377,7 +378,7 @@ impl Filter {
     }
 }
 
-/// Scratch cut into pieces, each aligned.
+/// Scratch memory divided into aligned pieces.
 struct Scratch {
     at: Ptr,
     used: usize,
@@ -480,7 +481,7 @@ pub fn record_backward(f: &Filter, pass: GpuBackward<'_>, to: &mut Recorder<'_>)
     if f.plain(to.gpu) { record_plain_backward(f, &pass, to) } else { record_implicit_backward(f, &pass, to) }
 }
 
-/// The way back through the activation, and the bias's gradient.
+/// Backward through the activation, and the bias gradient.
 fn record_bias(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorder<'_>) {
     if f.activation == Activation::None && !f.bias {
         return;
@@ -505,7 +506,7 @@ fn record_bias(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorder<'_>) {
     let outputs = n * f.output.len();
     let passes = if f.activation == Activation::None { 1 } else { 3 };
     let launch =
-        Launch::new(to.stored("bias_gradient"), [parts, f.banks(), f.output.c.div_ceil(32)], BLOCK, &parameters);
+        Launch::new(to.stored("bias_backward"), [parts, f.banks(), f.output.c.div_ceil(32)], BLOCK, &parameters);
     to.launch(launch.work(2 * outputs as u64, (passes * outputs * to.precision().bytes()) as u64));
     if f.bias {
         record_sum(to, pass.workspace, pass.d_params[1], f.banks() * f.output.c, parts);
@@ -529,7 +530,7 @@ fn record_implicit_backward(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorde
     let mut parameters = f.parameters_at(n, spread, to.gpu);
     (parameters.x, parameters.y) = (pass.inputs[0], pass.d_output);
     (parameters.out, parameters.partial) = (pass.d_params[0], pass.workspace);
-    let name = format!("conv_weights_{}", to.precision().math());
+    let name = format!("conv_backward_weights_{}", to.precision().math());
     let launch = Launch::new(name, spread.grid(), THREADS, &parameters).shared(shared(to.gpu, false, false));
     to.launch(launch.work(flops, (bytes * (inputs + outputs) + 4 * weights) as u64));
     if spread.splits > 1 {
@@ -541,7 +542,7 @@ fn record_implicit_backward(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorde
     let mut parameters = f.parameters_at(n, spread, to.gpu);
     (parameters.y, parameters.w) = (pass.d_output, pass.params[0]);
     (parameters.out, parameters.partial) = (d_input, pass.workspace);
-    let name = format!("conv_data_{}", to.precision().math());
+    let name = format!("conv_backward_data_{}", to.precision().math());
     let launch = Launch::new(name, spread.grid(), THREADS, &parameters).shared(shared(to.gpu, true, true));
     to.launch(launch.work(flops, (bytes * (inputs + outputs + weights)) as u64));
     let parts = spread.splits * f.banks();

@@ -1,9 +1,12 @@
 //! Convolution with filters that are shared globally, shared locally, or not shared.
 //!
-//! The three are one operation ([`Filter`]). Each output pixel belongs to a *region*; the region chooses the filter
-//! bank and shifts the place that is read. One region is an ordinary convolution, a grid of regions a locally shared
+//! All three are one operation ([`Filter`]). Each output pixel belongs to a *region*; the region selects the filter bank and
+//! offsets the window that is read. One region is an ordinary convolution, a grid of regions a locally shared
 //! one, a region per pixel the unshared layer of DeepFace (Taigman et al., CVPR 2014); a linear layer is a 1x1 filter
-//! over a 1x1 map. So one routine, forward and backward, serves conv, local_conv and linear.
+//! over a 1x1 map. One routine, forward and backward, therefore serves conv, local_conv and linear.
+//!
+//! Kernels: kernels/conv.cu (`conv_forward_*`, `conv_backward_data_*`, `conv_backward_weights_*`), kernels/im2col.cu and
+//! kernels/gemm.cu; launches: cuda.rs; CPU: cpu.rs; reference: tests/ops/loops.rs; cases: cases.rs.
 
 use super::activation::Activation;
 use super::gpu::{GpuBackward, GpuForward};
@@ -86,12 +89,12 @@ pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>,
     }))
 }
 
-/// A bound filter layer. Output pixel (y, x) lies in region (a, b) = (y / block.h, x / block.w) with (u, v) the rest;
+/// A bound filter layer. Output pixel (y, x) lies in region (a, b) = (y / block.h, x / block.w), with (u, v) the remainders;
 /// tap (i, j) reads input pixel (a cell.h + u stride.h + i - pad.h, b cell.w + v stride.w + j - pad.w) with bank
-/// a grid.w + b. Outside the input everything is zero.
+/// a grid.w + b. The input is zero-padded.
 ///
-/// Weights in memory: `[bank][group][kh][kw][c / groups][filters / groups]`, so that each bank and group is the right
-/// hand side `[taps, filters]` of a matrix product over pixels.
+/// Weight layout in memory: `[bank][group][kh][kw][c / groups][filters / groups]`, so that each bank and group is the
+/// right-hand side `[taps, filters]` of a matrix product over pixels.
 #[derive(Debug, Clone)]
 pub struct Filter {
     pub input: Shape,
@@ -102,7 +105,7 @@ pub struct Filter {
     pub groups: usize,
     /// Regions per axis.
     pub grid: Pair,
-    /// Input pixels from one region to the next.
+    /// Input pixels between adjacent regions.
     pub cell: Pair,
     /// Output pixels of a region per axis.
     pub block: Pair,
@@ -110,7 +113,7 @@ pub struct Filter {
     pub activation: Activation,
     /// Shape of the weight in files.
     pub weight_shape: Vec<usize>,
-    /// A linear layer's input before it was flattened to 1 x 1.
+    /// A linear layer's input shape before flattening to 1 x 1.
     pub flattened: Option<Shape>,
 }
 
@@ -125,12 +128,12 @@ impl Filter {
         self.kernel.h * self.kernel.w * self.input.c / self.groups
     }
 
-    /// Filters of one group.
+    /// Filters per group.
     pub fn group_filters(&self) -> usize {
         self.output.c / self.groups
     }
 
-    /// True if a pixel's dot product reads exactly that pixel's channels: no window has to be gathered.
+    /// True if the window of a pixel is exactly that pixel's channels, so that no gathering is needed.
     fn is_pointwise(&self) -> bool {
         self.kernel == Pair::both(1)
             && self.stride == Pair::both(1)

@@ -1,4 +1,4 @@
-//! Dropout on a GPU: kernels/dropout.cu. The seed is read when the program runs, so a program serves all steps.
+//! Dropout on a GPU: kernels/dropout.cu. The seed is read from device memory at run time, so one program serves all steps.
 
 use super::Dropout;
 use crate::device::{Launch, Ptr, Recorder};
@@ -21,7 +21,7 @@ pub fn backward(op: &Dropout, pass: &GpuBackward<'_>, to: &mut Recorder<'_>) {
     apply(op, pass.training.then_some(pass.step), pass.stream, [pass.d_output, d_input], count, to);
 }
 
-/// Without a step, values are copied.
+/// A null step copies the values.
 fn apply(op: &Dropout, step: Option<Ptr>, stream: u64, [x, out]: [Ptr; 2], count: usize, to: &mut Recorder<'_>) {
     let Some(step) = step else { return gpu::activation_forward(to, Activation::None, x, out, count) };
     let parameters = DropoutParams { x, out, step, count: count as u64, stream: stream as u32, rate: op.rate };

@@ -1,8 +1,10 @@
-//! `type = "dropout"`: in training each value is dropped with probability `rate` and the others grow by 1 / (1 - rate); in inference
-//! nothing happens (Srivastava et al., JMLR 2014).
+//! `type = "dropout"`: in training each value is set to zero with probability `rate` and the others are scaled by
+//! 1 / (1 - rate); in inference it is the identity (Srivastava et al., JMLR 2014).
 //!
-//! The mask is never stored: it is a function of (seed of the step, layer, place), so backward draws it again, and so
-//! does any other device.
+//! The mask is never stored: it is a function of (seed of the step, layer, position), so the backward pass and any other
+//! device can recompute it.
+//!
+//! Kernels: kernels/dropout.cu; launches: cuda.rs; CPU: this file; reference: tests/ops/loops.rs; cases: cases.rs.
 
 use super::gpu::{GpuBackward, GpuForward};
 use super::{Backward, Forward, Kind, Mode, Needs, Operation, Shape, parse, single};
@@ -15,7 +17,7 @@ pub mod cases;
 mod cuda;
 
 limits! {
-    /// The rate of dropout.
+    /// The dropout rate.
     Rate: f32 = 0.0, 0.999;
 }
 
@@ -56,7 +58,7 @@ impl Dropout {
     }
 }
 
-/// Keeps the counters of masks apart from all other uses of a seed.
+/// Separates the counters of dropout masks from all other uses of a seed.
 const MASKS: u32 = 0x6d61_736b;
 
 impl Operation for Dropout {

@@ -19,13 +19,13 @@ pub fn forward(op: &GlobalPool, pass: &GpuForward<'_>, to: &mut Recorder<'_>) {
 pub fn backward(op: &GlobalPool, pass: &GpuBackward<'_>, to: &mut Recorder<'_>) {
     let Some(d_input) = pass.d_inputs[0] else { return };
     if op.mode == Mode::Avg {
-        launch(op, "global_avg_backward", false, pass.n, [Ptr::NULL, pass.d_output, d_input], to);
+        launch(op, "global_average_backward", false, pass.n, [Ptr::NULL, pass.d_output, d_input], to);
     } else {
         launch(op, "global_pool_backward", true, pass.n, [pass.inputs[0], pass.d_output, d_input], to);
     }
 }
 
-/// A block per sample and tile of channels, or a thread per pack.
+/// One block per sample and tile of channels, or one thread per pack.
 fn launch(op: &GlobalPool, name: &str, tiled: bool, n: usize, tensors: [Ptr; 3], to: &mut Recorder<'_>) {
     let (c, [x, dy, out]) = (op.input.c, tensors);
     let lanes = lanes(to.precision(), c, &tensors);

@@ -1,7 +1,9 @@
 //! `type = "global_pool"`: one value per channel from a map of any size.
 //!
-//! mode `avg`, `max` (gradient shared equally by equal maxima), or `lse`: log(mean(exp(r x))) / r with r = `sharpness`, which lies
-//! between the two and so lets a tag of the whole image teach each place of a map (Pinheiro and Collobert, CVPR 2015).
+//! mode `avg`, `max` (gradient shared equally between equal maxima), or `lse`: log(mean(exp(r x))) / r with r = `sharpness`,
+//! which lies between the two, so that an image-level tag trains every position of a map (Pinheiro and Collobert, CVPR 2015).
+//!
+//! Kernels: kernels/global_pool.cu; launches: cuda.rs; CPU: this file; reference: tests/ops/loops.rs; cases: cases.rs.
 
 use super::gpu::{GpuBackward, GpuForward};
 use super::parallel::zip_chunks;
@@ -15,7 +17,7 @@ pub mod cases;
 mod cuda;
 
 limits! {
-    /// The factor of the values in an exponential: with less, lse is the mean, with more the maximum.
+    /// The factor in the exponent: small values approach the mean, large ones the maximum.
     Sharpness: f32 = 0.01, 1000.0;
 }
 
@@ -80,7 +82,7 @@ impl Operation for GlobalPool {
                 Mode::Max => maximum(pixels(), out),
                 Mode::Lse => {
                     for (channel, y) in out.iter_mut().enumerate() {
-                        // Shifted by the largest value, so that no exponential overflows.
+                        // Shifted by the maximum, so that no exponential overflows.
                         let values = || map[channel..].iter().step_by(c);
                         let top = values().fold(f32::NEG_INFINITY, |m, x| if *x <= m { m } else { *x });
                         let sum: f32 = values().map(|x| (r * (x - top)).exp()).sum();

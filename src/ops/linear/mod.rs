@@ -1,7 +1,10 @@
 //! `type = "linear"`: weight `[outputs, c h w]` over the input flattened as C, H, W; bias `[outputs]`.
 //!
-//! A sample's values lie together in memory whatever their layout, so this is a 1x1 filter over a 1x1 map; only the
-//! order of the weight's columns tells that files flatten C, H, W and memory H, W, C.
+//! A sample's values are contiguous whatever their layout, so this is a 1x1 filter over a 1x1 map; the order of the weight's
+//! columns accounts for files flattening C, H, W and memory H, W, C.
+//!
+//! Kernels: kernels/gemm.cu (`gemm_nn_*` forward, `gemm_nt_*` data gradient, `gemm_tn_*` weight gradient); launches:
+//! ops/conv/cuda.rs; CPU: src/ops/conv/cpu.rs; reference: tests/ops/loops.rs; cases: cases.rs.
 
 pub mod cases;
 

@@ -3,7 +3,10 @@
 //! weight `[grid^2, filters, c, kh, kw]`, bias `[grid^2, filters]`; bank (a, b) reads `span` x `span` cells of the input
 //! from cell (a, b) on. Window `halo` reads the kernel - 1 pixels beyond its cells too, so its block is span * cell;
 //! window `valid` stays inside, so its block is span * cell - kernel + 1. Blocks are laid side by side. With `grid` as
-//! large as the output every pixel has filters of its own (unshared).
+//! large as the output every pixel has its own filters (unshared).
+//!
+//! Kernels: kernels/conv.cu (weight gradient: `conv_backward_weights_*`); launches: src/ops/conv/cuda.rs; CPU:
+//! src/ops/conv/cpu.rs (weight gradient: `backward_weights`); reference: tests/ops/loops.rs; cases: cases.rs.
 
 pub mod cases;
 
@@ -24,7 +27,7 @@ struct LocalConv {
     grid: Pair,
     #[serde(default = "one", deserialize_with = "within::<Side, _, _>")]
     span: Pair,
-    window: Window,
+    window: CellWindow,
     #[serde(default = "yes")]
     bias: bool,
     #[serde(default)]
@@ -37,7 +40,7 @@ fn one() -> Pair {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Window {
+enum CellWindow {
     Halo,
     Valid,
 }
@@ -48,7 +51,7 @@ pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>,
     let input = single(inputs)?;
     let LocalConv { filters, kernel, grid, span, window, .. } = local;
     let axis = |name: &str, size: usize, kernel: usize, grid: usize, span: usize| {
-        let beyond = if window == Window::Halo { kernel - 1 } else { 0 };
+        let beyond = if window == CellWindow::Halo { kernel - 1 } else { 0 };
         let cells = grid + span - 1;
         let inside = size.saturating_sub(beyond);
         if inside == 0 || inside % cells != 0 {

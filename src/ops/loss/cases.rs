@@ -36,7 +36,7 @@ pub const SIMILARITY: &[Case] = &[
     case("similarity in packs", [9, 16, 1, 1], "a: similarity"),
     case("similarity in several blocks", [40, 37, 1, 1], "a: similarity"),
     case("similarity of a map", [7, 2, 3, 2], "a: similarity weight=0.25"),
-    // The gradient is a difference of sums, which round with the middle.
+    // The gradient is a difference of sums, which round relative to the middle.
     case("similarity of features that are close", [8, 6, 1, 1], "a: similarity")
         .around(50.0)
         .scaled(0.05)

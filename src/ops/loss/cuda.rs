@@ -17,18 +17,18 @@ kernel_parameters! {
     LossSum: 40 { partial: Ptr, pairs: Ptr, loss: Ptr, count: f64, blocks: u32, weight: f32 }
 }
 
-/// Blocks whose sums are added up at the end.
+/// Blocks whose partial sums are added at the end.
 fn blocks(op: &Loss, n: usize, lanes: usize) -> usize {
     let threads = match op.formula {
         Formula::SoftmaxCrossEntropy => n * op.input.area() * group_width(op.input.c / lanes),
-        // A few values for each thread.
+        // A few values per thread.
         Formula::SigmoidCrossEntropy => (n * op.input.len()).div_ceil(4).min(1024 * BLOCK),
         Formula::Similarity => n * op.input.len() / lanes,
     };
     threads.div_ceil(BLOCK)
 }
 
-/// A double for each block, and the number of pairs.
+/// A double per block, and the number of pairs.
 pub fn forward_workspace(op: &Loss, n: usize) -> usize {
     8 * (1 + blocks(op, n, 1))
 }
@@ -90,7 +90,7 @@ pub fn backward(op: &Loss, pass: &GpuBackward<'_>, to: &mut Recorder<'_>) {
     to.launch(Launch::new(to.stored(name), grid, BLOCK, &parameters).work(flops as u64, bytes as u64));
 }
 
-/// What does not depend on the direction.
+/// What is common to both directions.
 fn parameters(op: &Loss, n: usize, x: Ptr, out: Ptr, to: &Recorder<'_>) -> LossParams {
     let (c, count) = match op.formula {
         Formula::SoftmaxCrossEntropy => (op.input.c, n * op.input.area()),

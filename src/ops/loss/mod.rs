@@ -1,11 +1,13 @@
-//! Losses: last layers whose output is one number for the batch, times `weight` (default 1).
+//! Losses: last layers whose output is one number for the batch, scaled by `weight` (default 1).
 //!
-//! - `softmax_cross_entropy`: mean over samples and places of -log softmax(x)[class].
+//! - `softmax_cross_entropy`: mean over samples and positions of -log softmax(x)[class].
 //! - `sigmoid_cross_entropy`: mean over all values of the cross-entropy of sigmoid(x) and a target in [0, 1], computed
 //!   from the logits: max(x, 0) - x t + log(1 + exp(-|x|)), which never overflows.
 //! - `similarity` (paper section 2.2, equation of the similarity loss): the sum over pairs of the same identity of the
 //!   squared distance of their features, divided by the number of such pairs (0 without one). Over one identity's set S,
-//!   the pairs' sum is |S| sum |f - mean f|^2 and its gradient 2 (|S| f_i - sum f), so N D work does.
+//!   the pairs' sum is |S| sum |f - mean f|^2 and its gradient 2 (|S| f_i - sum f), so the cost is O(N D).
+//!
+//! Kernels: kernels/loss.cu; launches: cuda.rs; CPU: this file; reference: tests/ops/loops.rs; cases: cases.rs.
 
 use super::activation::sigmoid;
 use super::gpu::{GpuBackward, GpuForward};
@@ -74,7 +76,7 @@ fn firsts(classes: &[u32]) -> impl Iterator<Item = usize> + '_ {
 }
 
 impl Loss {
-    /// Sums of features per identity, kept at the identity's first sample in `workspace` [n, d], and the number of its samples in
+    /// Sums of features per identity, kept at the identity's first sample in `workspace` [n, d], and its number of samples in
     /// the last `n` values; returns the number of pairs.
     fn identity_sums(&self, features: &[f32], classes: &[u32], workspace: &mut [f32]) -> f64 {
         let d = self.input.len();
@@ -83,7 +85,7 @@ impl Loss {
         counts.fill(0.0);
         let mut pairs = 0.0;
         for (first, f) in firsts(classes).zip(features.chunks_exact(d)) {
-            // A new member makes a pair with each one before it.
+            // A new member forms a pair with each previous one.
             pairs += f64::from(counts[first]);
             counts[first] += 1.0;
             sums[first * d..(first + 1) * d].iter_mut().zip(f).for_each(|(s, f)| *s += f);
@@ -151,7 +153,7 @@ impl Operation for Loss {
                 let (sums, counts) = pass.workspace.split_at(pass.n * d);
                 let mut sum = 0.0;
                 for (i, first) in firsts(pass.targets.classes).enumerate() {
-                    // About the mean: the difference of two large sums would be noise where features of one identity are close.
+                    // About the mean: the difference of two large sums would be noise where features of an identity are close.
                     let count = f64::from(counts[first]);
                     let terms = x[i * d..(i + 1) * d].iter().zip(&sums[first * d..(first + 1) * d]);
                     sum += count * terms.map(|(x, s)| (f64::from(*x) - f64::from(*s) / count).powi(2)).sum::<f64>();

@@ -1,5 +1,5 @@
-//! Response normalisation on the CPU. The sum over a window of channels is made by adding shifted copies of a pixel's
-//! squares, whose margins are zeros: every loop runs over all channels without a branch.
+//! Response normalisation on the CPU. The sum over a window of channels is computed by adding shifted copies of a pixel's
+//! squares with zero margins, so every loop runs over all channels without a branch.
 
 use super::{Lrn, at_least_tiny};
 use crate::ops::parallel::{self, Disjoint, part, threads};
@@ -11,7 +11,7 @@ pub fn workspace(l: &Lrn) -> usize {
     threads() * 2 * (l.shape.c + l.size)
 }
 
-/// s^-beta; the usual exponent by square roots, which are vector instructions.
+/// s^-beta; the usual exponent through square roots, which are vector instructions.
 #[inline(always)]
 fn power(s: &[f32], beta: f32, out: &mut [f32]) {
     let zip = out.iter_mut().zip(s);
@@ -35,7 +35,7 @@ fn window_sums(padded: &[f32], size: usize, sums: &mut [f32]) {
     }
 }
 
-/// Turns `sums` into s = k + alpha / size * window sum of squares of `x`.
+/// Converts `sums` to s = k + alpha / size * window sum of squares of `x`.
 #[inline(always)]
 fn scales(l: &Lrn, x: &[f32], padded: &mut [f32], sums: &mut [f32]) {
     // The window of channel i begins at i - size / 2.
@@ -69,14 +69,14 @@ pub fn forward(l: &Lrn, pass: Forward<'_>) {
     });
 }
 
-/// dx_i = dy_i s_i^-beta - 2 alpha beta / size * x_i * sum over the windows j that hold i of dy_j y_j / s_j.
+/// dx_i = dy_i s_i^-beta - 2 alpha beta / size * x_i * sum over the windows j containing i of dy_j y_j / s_j.
 pub fn backward(l: &Lrn, pass: Backward<'_, '_>) {
     let Some(d_input) = &mut pass.d_inputs[0] else { return };
     let c = l.shape.c;
     let pixels = pass.n * l.shape.area();
     let (input, output, d_output) = (pass.inputs[0], pass.output, &*pass.d_output);
     let factor = 2.0 * l.alpha * l.beta / l.size as f32;
-    // Channel i lies in the windows of the channels from i - (size - 1) / 2 on: the window turned round.
+    // Channel i is in the windows of the channels from i - (size - 1) / 2 on: the mirrored window.
     let before = (l.size - 1) / 2;
     let parts = 4 * threads();
     let d_input = Disjoint::new(d_input);

@@ -8,13 +8,13 @@ use crate::ops::gpu::{BLOCK, GpuBackward, GpuForward, cover, lanes};
 kernel_parameters! {
     LrnParams: 64 {
         x: Ptr, y: Ptr, dy: Ptr, out: Ptr, count: u64, c: u32, size: u32,
-        /// Divided by the size.
+        /// Already divided by the size.
         alpha: f32,
         beta: f32, k: f32, lanes: u32,
     }
 }
 
-/// The window that has a path for packs.
+/// The window size that has a packed path.
 const PACKED_SIZE: usize = 5;
 
 pub fn forward(l: &Lrn, pass: &GpuForward<'_>, to: &mut Recorder<'_>) {

@@ -1,5 +1,7 @@
 //! `type = "lrn"`: local response normalisation over neighbouring channels (Krizhevsky et al., NIPS 2012, section 3.3):
 //! y_i = x_i / s_i^beta, s_i = k + alpha / size * sum of x_j^2 over the `size` channels around i.
+//!
+//! Kernels: kernels/lrn.cu; launches: cuda.rs; CPU: cpu.rs; reference: tests/ops/loops.rs; cases: cases.rs.
 
 use super::gpu::{GpuBackward, GpuForward};
 use super::{Backward, Forward, Kind, Needs, Operation, Shape, Side, parse, single};
@@ -49,14 +51,14 @@ fn k() -> f32 {
 /// Builds `type = "lrn"`.
 pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>, Mistake> {
     let Keys { size, alpha, beta, k } = parse(table)?;
-    // The greatest factor that a silent window gets: times 0 it must be 0.
+    // The largest factor, that of an all-zero window: times 0 it must be 0.
     if !at_least_tiny(k).powf(-beta).is_finite() {
         return Err(Mistake::at("k", format!("{k:?} is too small for beta {beta:?}; write a larger one")));
     }
     Ok(Box::new(Lrn { shape: single(inputs)?, size, alpha, beta, k }))
 }
 
-/// What is raised to -beta: where k is 0, a window of zeros must not become NaN. NaN stays what it is.
+/// The base raised to -beta: with k = 0, an all-zero window must not become NaN. NaN propagates.
 fn at_least_tiny(s: f32) -> f32 {
     if s < f32::MIN_POSITIVE { f32::MIN_POSITIVE } else { s }
 }

@@ -1,4 +1,4 @@
-//! Cases of pools. Above 16 Ki values they run on several threads. On a GPU 4 or 8 channels are a pack, by storage type.
+//! Cases of pools. Above 16 Ki values they run on several threads. On a GPU a pack is 4 or 8 channels, by storage type.
 
 use crate::ops::cases::{Case, case};
 

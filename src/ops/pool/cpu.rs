@@ -54,10 +54,10 @@ pub fn backward(p: &Pool, pass: Backward<'_, '_>) {
     parallel::tasks(parts, pass.workspace, |index, left| {
         for sample in part(n, parts, index) {
             let places = sample * p.input.len()..(sample + 1) * p.input.len();
-            // SAFETY: as said, a thread owns its samples.
+            // SAFETY: a thread owns its samples.
             let d_map = unsafe { maps.slice(places.clone()) };
             let outputs = sample * size..(sample + 1) * size;
-            // Nothing but the maximum looks at the values; elsewhere they are not kept.
+            // Only the maximum reads the values; for averages they are not kept.
             let values = if p.statistic == Statistic::Max {
                 (&input[places], &output[outputs.clone()])
             } else {
@@ -90,7 +90,7 @@ fn backward_sample(p: &Pool, values: (&[f32], &[f32]), d_output: &[f32], d_map: 
                     }
                 }
                 Statistic::Max => {
-                    // What is left of each channel's gradient: all of it until its maximum has been met.
+                    // The remaining gradient of each channel: all of it until its maximum has been found.
                     left.copy_from_slice(dy);
                     let top = &output[at..at + c];
                     for iy in rows {

@@ -1,8 +1,11 @@
 //! `max_pool` and `avg_pool`: kernel, stride (default: the kernel), pad, ceil.
 //!
-//! Without `ceil`, windows that do not fit are dropped; with it, a last window may reach beyond the padded input, but
-//! begins inside the input or its left padding. Averages divide by the window's pixels inside the padded input.
-//! A maximum that stands several times in a window passes its gradient to the first, in row order.
+//! Without `ceil`, incomplete windows are dropped; with it, a last window may extend beyond the padded input, but begins
+//! inside the input or its left padding. Averages divide by the number of the window's pixels inside the padded input.
+//! If the maximum occurs several times in a window, the gradient goes to the first occurrence in row order.
+//!
+//! Kernels: kernels/pool.cu (`max_pool_*`, `avg_pool_*`); launches: cuda.rs; CPU: cpu.rs; reference: tests/ops/loops.rs;
+//! cases: cases.rs.
 
 use super::gpu::{GpuBackward, GpuForward};
 use super::{Backward, Forward, Kind, Needs, Operation, Padding, Pair, Shape, Side, parse, single};
@@ -32,7 +35,7 @@ fn zero() -> Pair {
     Pair::both(0)
 }
 
-/// Which statistic of a window.
+/// The statistic of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Statistic {
     Max,
@@ -40,7 +43,7 @@ pub enum Statistic {
 }
 
 impl Statistic {
-    /// Takes another pixel of a window into what has been gathered: the maximum (NaN wins, and stays) or the sum.
+    /// Folds another pixel of a window into the result so far: the maximum (NaN wins, and stays) or the sum.
     #[inline(always)]
     pub fn take(self, gathered: &mut [f32], pixel: &[f32]) {
         let pairs = gathered.iter_mut().zip(pixel);

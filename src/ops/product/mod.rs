@@ -1,14 +1,14 @@
-//! Matrix products on one thread: a tile of a layer is one.
+//! Single-threaded matrix products, one per tile of a layer.
 //!
 //! Register blocking as in GotoBLAS (Goto and van de Geijn, 2008), except that A is never packed. A micro-kernel holds
 //! `ROWS` rows x 2 vectors of C in registers; each step of k loads two vectors of B and broadcasts a value of A per row.
-//! B is cut into panels two vectors wide and [`DEPTH`] deep, packed immediately before use, so that a panel stays in the
-//! first-level cache while all rows of A pass by it; A is read where it lies, in the second level, where the caller has
-//! just gathered it. For the tiles that layers make (32 to 512 rows, 32 to 384 columns, 75 to 1,024 deep) packing A would
-//! cost up to a quarter of the arithmetic, and packing all of B at once reads it from memory twice.
+//! B is divided into panels two vectors wide and [`DEPTH`] deep, packed immediately before use, so that a panel stays in L1
+//! while all rows of A are multiplied with it; A is read in place, from L2, where the caller has just gathered it. For the
+//! tiles of this library's layers (32 to 512 rows, 32 to 384 columns, 75 to 1,024 deep) packing A would cost up to a quarter
+//! of the arithmetic, and packing all of B at once would read it from memory twice.
 //!
-//! On one core of a Sapphire Rapids Xeon, in GFLOP/s, beside the `gemm` crate 0.19, which this replaced (it brought 37
-//! crates):
+//! On one core of a Sapphire Rapids Xeon, in GFLOP/s, compared with the `gemm` crate 0.19, which this replaced (and which
+//! had 37 crates in its dependency tree):
 //!
 //! | product (m x n x k) | gemm | AVX2 | AVX-512 |
 //! |---|---|---|---|
@@ -17,13 +17,13 @@
 //! | 36 x 96 x 576, the same for one patch | 73 | 68 | 116 |
 //! | 512 x 32 x 75, ANet's C1 | 44 | 46 | 89 |
 //! | 16 x 64 x 3200, a linear layer | 57 | 44 | 100 |
-//! | 1 x 64 x 3200, the same for one patch (bound by memory) | 11 | 9 | 12 |
+//! | 1 x 64 x 3200, the same for one patch (memory-bound) | 11 | 9 | 12 |
 //! | 256 x 384 x 256, A transposed: a gradient of weights | 70 | 70 | 144 |
 //! | 256 x 256 x 384, B transposed: a gradient of data | 52 | 74 | 138 |
 //!
-//! The value at (i, j) is a chain of fused multiply-adds in ascending order of k, broken every [`DEPTH`] steps. It does
-//! not depend on how a product is cut into tiles of rows and columns, on the number of threads, or on which of AVX2 and
-//! AVX-512 is used. Without FMA each step rounds twice, and the last bits differ.
+//! The value at (i, j) is a chain of fused multiply-adds in ascending order of k, broken every [`DEPTH`] steps. It does not
+//! depend on the tiling of rows and columns, on the number of threads, or on whether AVX2 or AVX-512 is used. Without FMA
+//! each step rounds twice, and the last bits differ.
 
 mod vector;
 
@@ -31,7 +31,7 @@ use super::simd::Level;
 use std::mem::MaybeUninit;
 use vector::{Portable, Vector};
 
-/// A matrix in memory: where, and the steps between rows and columns.
+/// A matrix in memory: its values, and the strides of rows and columns.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
     pub values: &'a [f32],
@@ -40,7 +40,7 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Rows of `row` values, one after the other.
+    /// Contiguous rows of `row` values.
     pub fn rows(values: &'a [f32], row: usize) -> Self {
         Self { values, row, column: 1 }
     }
@@ -50,7 +50,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// `to[m, n] (+)= a[m, k] b[k, n]`, `to` row-major with `row` values from row to row.
+/// `to[m, n] (+)= a[m, k] b[k, n]`, `to` row-major with a stride of `row` values.
 pub fn product(size: [usize; 3], a: Matrix<'_>, b: Matrix<'_>, to: &mut [f32], row: usize, add: bool) {
     let [m, n, _] = size;
     assert!(n <= row && (m - 1) * row + n <= to.len());
@@ -58,16 +58,16 @@ pub fn product(size: [usize; 3], a: Matrix<'_>, b: Matrix<'_>, to: &mut [f32], r
     unsafe { product_into(size, a, b, to.as_mut_ptr(), row, add) }
 }
 
-/// [`product`] into a block whose rows other threads may share.
+/// [`product`] into a block whose rows may be shared with other threads.
 ///
 /// # Safety
 /// `to` must be valid for the `m` x `n` block, and no other thread may touch that block.
 pub unsafe fn product_into(size: [usize; 3], a: Matrix<'_>, b: Matrix<'_>, to: *mut f32, row: usize, add: bool) {
-    // SAFETY: the caller's promise; the processor has what was detected.
+    // SAFETY: the caller's promise; the processor has the detected instructions.
     unsafe { product_with(Level::detect(), size, a, b, to, row, add) }
 }
 
-/// [`product_into`] with chosen instructions.
+/// [`product_into`] with given instructions.
 ///
 /// # Safety
 /// As [`product_into`]; the processor must have `level`.
@@ -114,7 +114,7 @@ unsafe fn avx2(operands: &Operands<'_>) {
     unsafe { panels::<vector::Ymm>(operands) }
 }
 
-/// Steps of k between two visits to C. With 32 columns a panel takes 32 KB.
+/// Steps of k between two updates of C. With 32 columns a panel takes 32 KB.
 const DEPTH: usize = 256;
 /// Columns of the widest panel.
 const COLUMNS: usize = 32;
@@ -151,13 +151,13 @@ struct Tile {
 }
 
 /// # Safety
-/// The operands must be valid for `size`; the caller must be compiled for `V`'s instructions and the processor have them.
+/// The operands must be valid for `size`; the caller must be compiled for `V`'s instructions, which the processor must have.
 #[inline(always)]
 unsafe fn panels<V: Vector>(operands: &Operands<'_>) {
     let Operands { size: [m, n, k], a, b, c, c_row, add } = *operands;
     let mut panel = Panel([MaybeUninit::uninit(); DEPTH * COLUMNS]);
     let panel = panel.0.as_mut_ptr().cast::<f32>();
-    // Blocks of rows differ by one at most: a block of few rows would wait for its multiply-adds to finish.
+    // Blocks of rows differ by at most one row: a block of few rows would be bound by the latency of its multiply-adds.
     let blocks = m.div_ceil(V::ROWS);
     for k_start in (0..k).step_by(DEPTH) {
         let depth = DEPTH.min(k - k_start);
@@ -192,7 +192,7 @@ unsafe fn panels<V: Vector>(operands: &Operands<'_>) {
                         columns,
                         add: add || k_start > 0,
                     };
-                    // Offsets of rows that lie side by side are constants in a kernel's loads.
+                    // Offsets of contiguous rows are constants in the kernel's loads.
                     if a.row == 1 {
                         V::tile::<true>(end - row, vectors, &tile);
                     } else {
@@ -204,7 +204,7 @@ unsafe fn panels<V: Vector>(operands: &Operands<'_>) {
     }
 }
 
-/// Copies `[depth, columns]` of B to rows of `width` values, with zeros behind the columns.
+/// Copies `[depth, columns]` of B to rows of `width` values, padded with zeros.
 ///
 /// # Safety
 /// `from` must be valid for the block with these steps, `to` for `depth` x `width` values; instructions as [`panels`].
@@ -248,7 +248,7 @@ unsafe fn pack<V: Vector>(
     }
 }
 
-/// The micro-kernel: R x N vectors of C stay in registers over all of k. `UNIT`: rows of A lie side by side.
+/// The micro-kernel: R x N vectors of C stay in registers over all of k. `UNIT`: rows of A are contiguous.
 ///
 /// # Safety
 /// `t` must describe valid blocks, B's of whole vectors, with `columns` in `(N - 1) * LANES + 1 ..= N * LANES`;

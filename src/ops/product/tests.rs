@@ -1,7 +1,7 @@
 use super::*;
 use crate::rng::Rng;
 
-/// Strides of an operand of `rows` x `columns` in `values`: row-major with a gap, column-major with a gap, or both apart.
+/// Strides of an operand of `rows` x `columns` in `values`: row-major with a gap, column-major with a gap, or general strides.
 fn layout(values: &[f32], rows: usize, columns: usize, kind: usize) -> Matrix<'_> {
     match kind {
         0 => Matrix::rows(values, columns + 3),
@@ -10,7 +10,7 @@ fn layout(values: &[f32], rows: usize, columns: usize, kind: usize) -> Matrix<'_
     }
 }
 
-/// Sizes around the edges of blocks, panels and depths of all kernels.
+/// Sizes around the boundaries of blocks, panels and depths of all kernels.
 fn sizes() -> Vec<[usize; 3]> {
     let mut sizes = Vec::new();
     for m in [1, 2, 5, 7, 13, 14, 15, 29, 43] {
@@ -24,7 +24,7 @@ fn sizes() -> Vec<[usize; 3]> {
     sizes
 }
 
-/// Of a product: values, in f64, and the sums of the absolute products that they may lose bits of.
+/// Reference of a product: values, in f64, and the sums of absolute products, to which rounding errors are relative.
 fn reference([m, n, k]: [usize; 3], a: Matrix<'_>, b: Matrix<'_>, before: &[f32], row: usize) -> Vec<(f64, f64)> {
     let mut sums = Vec::with_capacity(m * n);
     for i in 0..m {
@@ -46,7 +46,7 @@ fn products_are_those_of_f64_at_every_level_size_and_layout() {
         let [m, n, k] = size;
         let (a_kind, b_kind, add) = (number % 3, number / 3 % 3, number % 2 == 1);
         let (a, b) = (layout(&values, m, k, a_kind), layout(&values[1000..], k, n, b_kind));
-        // The values between the rows are not the product's to change.
+        // The product must not change the values between the rows.
         let row = n + number % 4;
         let before: Vec<f32> = (0..m * row).map(|_| rng.normal()).collect();
         let zeros = vec![0.0; before.len()];
@@ -62,7 +62,7 @@ fn products_are_those_of_f64_at_every_level_size_and_layout() {
                     continue;
                 }
                 let (sum, magnitude) = expected[i * n + j];
-                // A chain of DEPTH roundings, and one for each part of k.
+                // A chain of DEPTH roundings, plus one per part of k.
                 let allowed = magnitude * f64::from(f32::EPSILON) * (k as f64).sqrt().max(4.0);
                 let error = (f64::from(*value) - sum).abs();
                 assert!(error <= allowed, "{level} {size:?} layouts {a_kind}, {b_kind}: {value} for {sum} at {i}, {j}");
@@ -97,7 +97,7 @@ fn a_value_does_not_depend_on_the_tiles() {
             let expected: Vec<f32> = whole.iter().skip(j).step_by(n).copied().collect();
             assert_eq!(alone, expected, "{level}: column {j} by itself");
         }
-        // All levels with FMA round alike.
+        // All levels with FMA round identically.
         if level >= Level::Avx2 {
             assert_eq!(whole, dense(Level::Avx2, [m, n, k], &a, &b), "{level} against AVX2");
         }

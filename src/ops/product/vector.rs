@@ -6,10 +6,10 @@ use super::{Tile, tile};
 ///
 /// # Safety (of all functions)
 /// The processor must have the instructions, pointers must be valid for `LANES` values (of any alignment), and the caller,
-/// into which all of this is inlined, must be compiled for the instructions.
+/// into which all functions are inlined, must be compiled for the instructions.
 pub(super) trait Vector: Copy {
     const LANES: usize;
-    /// Rows of a micro-kernel: with two vectors to a row, sums fill the registers but for two of B and one of A.
+    /// Rows of a micro-kernel: with two vectors per row, accumulators fill the registers except two for B and one for A.
     const ROWS: usize;
 
     unsafe fn splat(value: f32) -> Self;
@@ -20,10 +20,10 @@ pub(super) trait Vector: Copy {
 
     unsafe fn add(self, other: Self) -> Self;
 
-    /// self + a b, rounded once if there is an instruction for it.
+    /// self + a b, rounded once if the processor has the instruction.
     unsafe fn multiply_add(self, a: Self, b: Self) -> Self;
 
-    /// Writes 8 columns of 8 values, `column` from each other, as 8 rows, `row` from each other.
+    /// Transposes 8 columns of 8 values, `column` apart in memory, into 8 rows, `row` apart.
     unsafe fn transpose(from: *const f32, column: usize, to: *mut f32, row: usize);
 
     /// The micro-kernel of 1 to [`Vector::ROWS`] rows of 1 or 2 vectors.
@@ -49,7 +49,7 @@ macro_rules! tiles {
     };
 }
 
-/// 128 bits in whatever the target has. Without FMA in the target's baseline, `mul_add` would be a call of libm per value.
+/// 128 bits in whatever form the target offers. Without baseline FMA, `mul_add` would be a libm call per value.
 #[derive(Clone, Copy)]
 pub(super) struct Portable([f32; 4]);
 
@@ -117,7 +117,7 @@ mod x86 {
 
     macro_rules! vector {
         ($name:ident, $lanes:literal, $rows:literal, [$splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident], $($tiles:literal)*) => {
-            // SAFETY of the bodies: the caller's promise, word for word.
+            // SAFETY of the bodies: exactly the caller's promise.
             impl Vector for $name {
                 const LANES: usize = $lanes;
                 const ROWS: usize = $rows;
@@ -174,7 +174,7 @@ mod x86 {
         1 2 3 4 5 6 7 8 9 10 11 12 13 14
     );
 
-    /// [`Vector::transpose`]: pairs, quarters and halves change places.
+    /// [`Vector::transpose`]: swaps pairs, then quarters, then halves.
     ///
     /// # Safety
     /// As [`Vector`], for AVX2.

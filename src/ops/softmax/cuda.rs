@@ -9,7 +9,7 @@ kernel_parameters! {
     SoftmaxParams: 48 { x: Ptr, dy: Ptr, out: Ptr, pixels: u64, c: u32, width: u32, lanes: u32, unused: u32 }
 }
 
-/// Lanes of a warp that share a pixel of `items` packs or channels: some items for each.
+/// Lanes of a warp that share a pixel of `items` packs or channels: several items per lane.
 pub fn group_width(items: usize) -> usize {
     (items / 4).next_power_of_two().min(32)
 }

@@ -1,4 +1,7 @@
-//! `type = "softmax"`: exp(x_c) / sum over channels, at each place of the map.
+//! `type = "softmax"`: exp(x_c) / sum over channels, at each position of the map.
+//!
+//! Kernels: kernels/softmax.cu (`softmax_*`); launches: cuda.rs; CPU: this file; reference: tests/ops/loops.rs;
+//! cases: cases.rs.
 
 use super::gpu::{GpuBackward, GpuForward};
 use super::parallel::zip_chunks;

@@ -1,39 +1,39 @@
-//! From annotated photos to the linear machines of a bundle: the features of every face, and the training on them.
+//! From annotated photos to the linear SVMs of a bundle: extracts the features of every face and trains on them.
 
 use super::Model;
 use crate::data::celeba::Sample;
 use crate::data::photo::Photo;
-use crate::svm::{self, Features, Options, Report, Svm};
+use crate::svm::{self, Features, Options, Svm, SvmReport};
 use crate::{Error, Result};
 use std::path::Path;
 
-/// One face and what is known about it.
-pub struct Seen {
+/// One face and its annotations.
+pub struct FaceSample {
     /// [patches, dims]
     pub features: Vec<f32>,
     /// Whether the face has each attribute.
     pub attributes: Vec<bool>,
-    /// Who it is, if known.
+    /// The person's identity, if known.
     pub identity: Option<u32>,
 }
 
-/// What was seen in annotated photos.
+/// Faces extracted from annotated photos.
 #[derive(Default)]
-pub struct Faces {
-    /// Of each face.
-    pub seen: Vec<Seen>,
-    /// Photos in which nothing responded.
+pub struct FaceSamples {
+    /// One entry per face.
+    pub seen: Vec<FaceSample>,
+    /// Number of photos in which no face was found.
     pub without: usize,
     /// Photos that could not be read.
     pub unreadable: Vec<Error>,
 }
 
-impl Faces {
-    /// The features of the face in each photo; of all of the photo, if it is `aligned`. `progress` hears how many are
-    /// done, and an error of it ends the work.
+impl FaceSamples {
+    /// Extracts the features of the face in each photo, or of the whole photo if `aligned`. `progress` is called with the number
+    /// of completed photos; an error that it returns aborts the work.
     ///
     /// # Errors
-    /// No memory; with `strict`, the first photo that cannot be read.
+    /// Insufficient memory; with `strict`, the first photo that cannot be read.
     pub fn look(
         model: &mut Model,
         samples: &[&Sample],
@@ -47,7 +47,7 @@ impl Faces {
                 Ok(None) => faces.without += 1,
                 Ok(Some(features)) => {
                     let (attributes, identity) = (sample.attributes.clone(), sample.identity);
-                    faces.seen.push(Seen { features, attributes, identity });
+                    faces.seen.push(FaceSample { features, attributes, identity });
                 }
                 Err(error) if strict => return Err(error),
                 Err(error) => faces.unreadable.push(error),
@@ -57,19 +57,19 @@ impl Faces {
         Ok(faces)
     }
 
-    /// One machine for each of the attributes `names`, over features of length `dims`; its C is chosen on held-out people.
-    /// `progress` hears how many are done.
+    /// Trains one SVM for each of the attributes `names`, on features of length `dims`; C is chosen on held-out identities.
+    /// `progress` is called with the number of completed attributes.
     ///
     /// # Errors
-    /// A face without an identity; as [`svm::train`].
+    /// A face without an identity; any error of [`svm::train`].
     pub fn train(
         self,
         dims: usize,
         names: &[String],
         seed: u64,
         progress: &(dyn Fn(usize) + Sync),
-    ) -> Result<(Svm, Report)> {
-        let patches = |face: &Seen| face.features.len() / dims;
+    ) -> Result<(Svm, SvmReport)> {
+        let patches = |face: &FaceSample| face.features.len() / dims;
         let identities: Option<Vec<u32>> =
             self.seen.iter().flat_map(|face| vec![face.identity; patches(face)]).collect();
         let identities = identities.ok_or_else(|| {

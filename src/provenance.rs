@@ -1,5 +1,5 @@
-//! What a result is made of: settings as they are, files and data by a hash of their content. Equal ingredients give equal
-//! results, so a run may go on from, and a recipe may keep, what was made of the same ones.
+//! The provenance of a result: settings by value, files and data by a hash of their content. Equal provenance gives equal
+//! results, so a run may continue from, and a recipe may keep, results with the same provenance.
 
 use crate::error::At;
 use crate::{Error, Result};
@@ -10,26 +10,26 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-/// Names and values, in the order of the names.
+/// Names and values, sorted by name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Ingredients(BTreeMap<String, Value>);
+pub struct Provenance(BTreeMap<String, Value>);
 
-/// Marks a value that is a hash.
+/// Prefix of a value that is a hash.
 const HASH: &str = "sha256:";
-/// Differences that a message shows.
+/// Number of differences listed in a message.
 const SHOWN: usize = 4;
 
-impl Ingredients {
+impl Provenance {
     /// Adds one value.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) {
         self.0.insert(name.into(), value.into());
     }
 
-    /// Adds every value of a document: what lies in tables gets a dotted name, as `schedule.rate`.
+    /// Adds every value of a document: values in tables get dotted names, such as `schedule.rate`.
     ///
     /// # Errors
-    /// A document that JSON cannot hold.
+    /// A document that JSON cannot represent.
     pub fn settings(&mut self, document: &impl Serialize) -> Result<()> {
         // Through text, where an f32 keeps its short form.
         let text = serde_json::to_string(document).map_err(|e| Error::new("settings", e))?;
@@ -68,7 +68,7 @@ impl Ingredients {
         fingerprint.finish()
     }
 
-    /// What changed from `self` to `now`, in words; empty if nothing did.
+    /// Describes what changed from `self` to `now`; empty if nothing did.
     pub fn differences(&self, now: &Self) -> String {
         let names: std::collections::BTreeSet<&String> = self.0.keys().chain(now.0.keys()).collect();
         let changed: Vec<String> = names.into_iter().filter_map(|name| self.difference(now, name)).collect();
@@ -91,7 +91,7 @@ impl Ingredients {
     }
 }
 
-/// A hash over pieces of text; where one piece ends and the next begins counts.
+/// A hash over pieces of text; the boundaries between pieces matter.
 #[derive(Default)]
 pub struct Fingerprint(Sha256);
 
@@ -103,16 +103,16 @@ impl Fingerprint {
         self
     }
 
-    /// Adds the name and the size of a photo: its content is not read, so photos must not be edited in place.
+    /// Adds the name and size of a photo: its content is not read, so photos must not be edited in place.
     ///
     /// # Errors
-    /// A photo that is not there.
+    /// A photo that does not exist.
     pub fn photo(&mut self, path: &Path) -> Result<&mut Self> {
         let size = std::fs::metadata(path).at(path)?.len();
         Ok(self.text(&path.file_name().unwrap_or_default().to_string_lossy()).text(&size.to_string()))
     }
 
-    /// As it stands in [`Ingredients`].
+    /// The hash in the form used by [`Provenance`].
     pub fn finish(self) -> String {
         let digits: String = self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{HASH}{digits}")
@@ -147,10 +147,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn of(document: Value) -> Ingredients {
-        let mut ingredients = Ingredients::default();
-        ingredients.settings(&document).unwrap();
-        ingredients
+    fn of(document: Value) -> Provenance {
+        let mut provenance = Provenance::default();
+        provenance.settings(&document).unwrap();
+        provenance
     }
 
     #[test]
