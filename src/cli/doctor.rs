@@ -28,7 +28,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if !args.json {
         print(show_machine(&machine))?;
     }
-    let device = match Device::open(&args.device).map_err(Error::as_option) {
+    let device = match Device::open(&args.device).map_err(|e| e.as_option(&["device"])) {
         Ok(device) => device,
         Err(e) => {
             if args.json {

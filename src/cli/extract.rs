@@ -169,7 +169,7 @@ fn extract(
     let dims = net.output().len();
     let within = |e: Error| e.within(image.display());
     let size = [photo.height, photo.width];
-    let [down, across] = extractor.patches(size, args.stride).map_err(|e| within(e.as_option()))?;
+    let [down, across] = extractor.patches(size, args.stride).map_err(|e| within(e.as_option(&["stride"])))?;
     let file = output.map(|path| {
         let shape = [down, across, dims];
         match path.extension() {
