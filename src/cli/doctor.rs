@@ -2,11 +2,11 @@
 
 use super::progress::Progress;
 use super::{print, print_json};
+use crate::Result;
 use crate::device::Device;
 use crate::doctor::{self, DoctorReport, KernelRow, Machine};
 use crate::shipped::{Folder, Source};
 use crate::text_table::{TextTable, number, text};
-use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
