@@ -167,11 +167,13 @@ impl Error {
         self
     }
 
-    /// Names an argument as a command-line option: `stride` becomes `--stride`.
+    /// Names an argument as a command-line option, if it is one of `names`: `stride` becomes `--stride`, `device warp` becomes
+    /// `--device warp`.
     #[must_use]
-    pub fn as_option(mut self) -> Self {
-        if let Self::Argument(message) | Self::Device(message) = &mut self {
-            message.place.insert_str(0, "--");
+    pub fn as_option(mut self, names: &[&str]) -> Self {
+        let place = &mut self.message_mut().place;
+        if names.iter().any(|name| place.split(' ').next() == Some(name)) {
+            place.insert_str(0, "--");
         }
         self
     }

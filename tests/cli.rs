@@ -467,10 +467,10 @@ fn a_device_that_is_not_there_is_one_clear_line() {
     let folder = small();
     folder.ok(&format!("{RUN} --device cpu"));
     folder.fails(&format!("{RUN} --device warp"), &["--device warp", "no such device", "cpu"]);
-    folder.fails(&format!("{RUN} --device cuda:99"), &["cuda", "--device cpu"]);
+    folder.fails(&format!("{RUN} --device cuda:99"), &["cuda", "the device cpu"]);
     // A machine with a GPU may be able to run it.
     if !Path::new("/dev/nvidiactl").exists() {
-        folder.fails(&format!("{RUN} --device cuda"), &["cuda", "--device cpu"]);
+        folder.fails(&format!("{RUN} --device cuda"), &["cuda", "the device cpu"]);
     }
 }
 

@@ -119,18 +119,16 @@ fn bench_interweave_layers_tells_each_layers_time_and_arithmetic() {
     let start = Instant::now();
     let text = folder.ok(&format!("{line} --layers"));
     let wall = 1e3 * start.elapsed().as_secs_f64();
-    let rows: Vec<Vec<&str>> = text
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .filter(|words| words.len() == 7 && words[2] == "ms" && words[4] == "GFLOP")
-        .collect();
+    let words = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let heading = ["layer", "ms", "GFLOP", "GFLOP/s"];
+    let rows: Vec<Vec<&str>> = words.skip_while(|words| words[..] != heading).skip(1).take(3).collect();
     assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), ["c", "p", "fc"], "{text}");
     let sum = |column: usize| rows.iter().map(|row| row[column].parse::<f64>().unwrap()).sum::<f64>();
     assert!(sum(1) < wall, "layers take {} ms of the program's {wall}: {text}", sum(1));
     // The layers' arithmetic adds up to that of the pass.
     let document = folder.json(&format!("{line} --json"));
     let gflop = document["interweave_gflop"].as_f64().unwrap();
-    assert!((sum(3) - gflop).abs() <= 0.0005 * rows.len() as f64 + 1e-9, "{} of {gflop}: {text}", sum(3));
+    assert!((sum(2) - gflop).abs() <= 0.005 * rows.len() as f64 + 1e-9, "{} of {gflop}: {text}", sum(2));
     assert!(!folder.ok(line).contains(" GFLOP/s"));
     let on_gpu = line.replace("--device cpu", "--device simt");
     folder.fails(&format!("{on_gpu} --layers"), &["--layers: ", "weft profile"]);

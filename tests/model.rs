@@ -212,7 +212,10 @@ fn bench_predict_says_where_the_time_goes() {
 #[test]
 fn a_bundle_that_is_broken_is_named() {
     let folder = Folder::new();
-    folder.fails(&format!("predict {PHOTO} --model nowhere"), &["nowhere/model.toml", "--model"]);
+    folder.fails(
+        &format!("predict {PHOTO} --model nowhere"),
+        &["nowhere/model.toml", "give the folder of a model bundle"],
+    );
     folder.bundle("m");
     let break_one = |name: &str, content: &[u8], expected: &[&str]| {
         let path = folder.path("m").join(name);

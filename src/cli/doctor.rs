@@ -2,11 +2,11 @@
 
 use super::progress::Progress;
 use super::{print, print_json};
+use crate::Result;
 use crate::device::Device;
 use crate::doctor::{self, DoctorReport, KernelRow, Machine};
 use crate::shipped::{Folder, Source};
 use crate::text_table::{TextTable, number, text};
-use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -28,7 +28,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if !args.json {
         print(show_machine(&machine))?;
     }
-    let device = match Device::open(&args.device).map_err(Error::as_option) {
+    let device = match Device::open(&args.device).map_err(|e| e.as_option(&["device"])) {
         Ok(device) => device,
         Err(e) => {
             if args.json {

@@ -80,6 +80,7 @@ impl From<Method> for interweave::Method {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let mut spec = Spec::load(&args.net)?;
+    let layers: Vec<String> = spec.layers.iter().map(|layer| layer.name.clone()).collect();
     if let Some(layer) = &args.layer {
         spec = spec.up_to(layer)?;
     }
@@ -108,8 +109,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         keep_inputs("--output", path, reads.iter().chain([image]))?;
     }
     let loaded = net.load_parameters(&weights, unknown)?;
-    if !loaded.ignored.is_empty() {
-        say(format_args!("{}: not used: {}", weights, loaded.ignored.join(", ")));
+    // Tensors of layers behind the extracted one are expected, those of no layer may be misspelt.
+    let of_layer =
+        |tensor: &str| tensor.rsplit_once('.').is_some_and(|(layer, _)| layers.iter().any(|name| name == layer));
+    let strangers: Vec<String> = loaded.ignored.into_iter().filter(|tensor| !of_layer(tensor)).collect();
+    if weights.path().is_some() && !strangers.is_empty() {
+        say(format_args!("{weights}: not used: {}", strangers.join(", ")));
     }
     let parameters = Parameters::on(&args.device.open()?, &net, loaded.values)?;
     let options = ExtractorOptions { method: args.method.into(), ..ExtractorOptions::default() };
@@ -169,7 +174,7 @@ fn extract(
     let dims = net.output().len();
     let within = |e: Error| e.within(image.display());
     let size = [photo.height, photo.width];
-    let [down, across] = extractor.patches(size, args.stride).map_err(|e| within(e.as_option()))?;
+    let [down, across] = extractor.patches(size, args.stride).map_err(|e| within(e.as_option(&["stride"])))?;
     let file = output.map(|path| {
         let shape = [down, across, dims];
         match path.extension() {

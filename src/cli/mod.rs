@@ -187,7 +187,8 @@ impl DeviceArgs {
     /// # Errors
     /// A device that cannot be used, with the reason; a precision that it does not support.
     fn open(&self) -> Result<Device> {
-        Device::open(&self.device).and_then(|device| device.with(self.precision, self.conv)).map_err(Error::as_option)
+        let device = Device::open(&self.device).and_then(|device| device.with(self.precision, self.conv));
+        device.map_err(|e| e.as_option(&["device", "precision"]))
     }
 }
 

@@ -3,10 +3,10 @@
 use super::progress::Progress;
 use super::train::{Args, Watch};
 use super::{interruptible, print, print_json, say};
+use crate::Result;
 use crate::recipe::{self, Event, Options, Recipe, State, Summary};
 use crate::text_table::{TextTable, number, text};
 use crate::train::Event as Training;
-use crate::{Error, Result};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -15,8 +15,8 @@ pub fn run(path: &Path, args: &Args) -> Result<ExitCode> {
     let options = Options { dry_run: args.dry_run, only: args.only.clone(), from: args.from.clone() };
     let stop = interruptible("step")?;
     let mut report = StepReport::default();
-    let summaries =
-        recipe::run(&recipe, &options, &args.device.open()?, &stop, &mut |event| report.hear(event)).map_err(named)?;
+    let summaries = recipe::run(&recipe, &options, &args.device.open()?, &stop, &mut |event| report.hear(event))
+        .map_err(|e| e.as_option(&["only", "from"]))?;
     report.finish();
     if args.json {
         print_json(&summaries)?
@@ -90,10 +90,4 @@ fn size(bytes: u64) -> String {
         0..100_000 => format!("{:.1} KB", bytes as f64 / 1e3),
         _ => format!("{:.1} MB", bytes as f64 / 1e6),
     }
-}
-
-/// An error about a requested step that does not exist, naming the option that requested it.
-fn named(error: Error) -> Error {
-    let is_option = ["only ", "from "].iter().any(|option| error.message().place().starts_with(option));
-    if is_option { error.as_option() } else { error }
 }
