@@ -25,7 +25,7 @@ pub struct Args {
     photos: PhotoArgs,
     #[arg(long, value_name = "FILE|NAME", value_parser = super::net(), help = super::NET)]
     net: Source,
-    /// Parameters: <layer>.weight and <layer>.bias; a built-in net has its own by default
+    /// Parameters: LAYER.weight and LAYER.bias; a built-in net has its own by default
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Stride between patches, in pixels

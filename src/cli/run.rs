@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub struct Args {
     #[arg(value_parser = super::net(), help = super::NET)]
     net: Source,
-    /// Parameters: <layer>.weight and <layer>.bias; a built-in net has its own by default
+    /// Parameters: LAYER.weight and LAYER.bias; a built-in net has its own by default
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// safetensors with `input` [N, C, H, W]; `target` for a loss; `cotangent` with --grad

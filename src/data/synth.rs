@@ -362,7 +362,7 @@ pub fn write(config: &Config, root: &Path, progress: &mut dyn FnMut(usize)) -> R
     write_annotations(root, &ATTRIBUTES.map(String::from), &samples)
 }
 
-/// True if [`write`] has written to `root`, even if it did not finish.
+/// True if [`write()`] has written to `root`, even if it did not finish.
 pub fn is_at(root: impl AsRef<Path>) -> bool {
     root.as_ref().join(MARK).is_file()
 }

@@ -1,5 +1,5 @@
 //! The GPU interface that Weft needs: memory, copies, launches by name, graphs, timing. It has two implementations: the CUDA
-//! driver through cudarc ([`super::cuda`]) and the emulator ([`super::emulator`]). Everything above this trait is written
+//! driver through cudarc (`super::cuda`) and the emulator (`super::emulator`). Everything above this trait is written
 //! once, so launch geometry, memory plans and graphs are tested on machines without a GPU.
 
 use crate::Result;

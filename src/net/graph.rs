@@ -149,7 +149,7 @@ impl Net {
     /// The same network for inputs of another height and width.
     ///
     /// # Errors
-    /// A layer that does not fit (the weights of linear layers change shape: [`Net::check_same_parameters`]).
+    /// A layer that does not fit (the weights of linear layers change shape).
     pub fn at_size(&self, height: usize, width: usize) -> Result<Self> {
         let mut spec = self.spec.clone();
         spec.input = Shape::new(spec.input.c, height, width);

@@ -1,7 +1,7 @@
 //! Run-time selection of SIMD instructions: a program built for baseline x86-64 uses the instructions of the processor it
 //! runs on, and still starts on processors without AVX2.
 //!
-//! Hot loops are wrapped in [`dispatch!`](crate::ops::simd::dispatch), which compiles them twice. Rust neither reassociates
+//! Hot loops are wrapped in `dispatch!`, which compiles them twice. Rust neither reassociates
 //! nor contracts floating-point arithmetic, so both copies give the same bits. AVX-512 is used only by the matrix product,
 //! which has dedicated kernels ([`super::product`]): all other loops are memory-bound.
 

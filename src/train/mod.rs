@@ -1,6 +1,6 @@
 //! Training: a file describes a run; a run is a loop of steps that can be interrupted at any moment.
 //!
-//! Data flow: [`source`] lists photos with their tags, `sampler` selects those of a step, `view` cuts a crop out of each on
+//! Data flow: `source` lists photos with their tags, `sampler` selects those of a step, `view` cuts a crop out of each on
 //! worker threads, `run` passes the batch through the net of `network` on a [`Trainer`], whose optimizer updates the
 //! parameters at the learning rate of the [`Schedule`].
 

@@ -1,6 +1,6 @@
 //! Losses: last layers whose output is one number for the batch, scaled by `weight` (default 1).
 //!
-//! - `softmax_cross_entropy`: mean over samples and positions of -log softmax(x)[class].
+//! - `softmax_cross_entropy`: mean over samples and positions of `-log softmax(x)[class]`.
 //! - `sigmoid_cross_entropy`: mean over all values of the cross-entropy of sigmoid(x) and a target in [0, 1], computed
 //!   from the logits: max(x, 0) - x t + log(1 + exp(-|x|)), which never overflows.
 //! - `similarity` (paper section 2.2, equation of the similarity loss): the sum over pairs of the same identity of the

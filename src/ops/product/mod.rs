@@ -2,7 +2,7 @@
 //!
 //! Register blocking as in GotoBLAS (Goto and van de Geijn, 2008), except that A is never packed. A micro-kernel holds
 //! `ROWS` rows x 2 vectors of C in registers; each step of k loads two vectors of B and broadcasts a value of A per row.
-//! B is divided into panels two vectors wide and [`DEPTH`] deep, packed immediately before use, so that a panel stays in L1
+//! B is divided into panels two vectors wide and `DEPTH` deep, packed immediately before use, so that a panel stays in L1
 //! while all rows of A are multiplied with it; A is read in place, from L2, where the caller has just gathered it. For the
 //! tiles of this library's layers (32 to 512 rows, 32 to 384 columns, 75 to 1,024 deep) packing A would cost up to a quarter
 //! of the arithmetic, and packing all of B at once would read it from memory twice.
@@ -21,7 +21,7 @@
 //! | 256 x 384 x 256, A transposed: a gradient of weights | 70 | 70 | 144 |
 //! | 256 x 256 x 384, B transposed: a gradient of data | 52 | 74 | 138 |
 //!
-//! The value at (i, j) is a chain of fused multiply-adds in ascending order of k, broken every [`DEPTH`] steps. It does not
+//! The value at (i, j) is a chain of fused multiply-adds in ascending order of k, broken every `DEPTH` steps. It does not
 //! depend on the tiling of rows and columns, on the number of threads, or on whether AVX2 or AVX-512 is used. Without FMA
 //! each step rounds twice, and the last bits differ.
 
@@ -122,7 +122,7 @@ const COLUMNS: usize = 32;
 /// Blocks of rows up to which B is read in place: two uses do not pay for packing a panel.
 const UNPACKED: usize = 2;
 
-/// A panel of B: at most [`DEPTH`] rows, as wide as its vectors; columns beyond B's are zeros.
+/// A panel of B: at most `DEPTH` rows, as wide as its vectors; columns beyond B's are zeros.
 #[repr(align(64))]
 struct Panel([MaybeUninit<f32>; DEPTH * COLUMNS]);
 
