@@ -101,7 +101,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let photos = args.photos.names()?;
-    let weights = super::weights(args.weights.as_ref(), &args.net);
+    let weights = super::weights(args.weights.as_ref(), &args.net)?;
     let unknown = if args.layer.is_some() { Unknown::Ignore } else { super::unknown(&weights) };
     let files = [&args.net, &weights].into_iter().filter_map(Source::path).map(Path::to_path_buf);
     let reads: Vec<PathBuf> = files.chain(args.photos.list()).collect();

@@ -227,18 +227,12 @@ fn net() -> impl TypedValueParser<Value = Source> {
     PathBufValueParser::new().map(Source::net)
 }
 
-/// The weights for a command that needs them: those given, or those that ship with a built-in net. Having neither is incorrect
-/// usage.
-fn weights(given: Option<&PathBuf>, net: &Source) -> Source {
-    given.map_or_else(
-        || {
-            net.weights().unwrap_or_else(|error| {
-                let kind = clap::error::ErrorKind::MissingRequiredArgument;
-                clap::Error::raw(kind, format!("--weights is missing: {error}\n")).exit()
-            })
-        },
-        Source::from,
-    )
+/// The weights for a command that needs them: those given, or those that ship with a built-in net.
+///
+/// # Errors
+/// Neither.
+fn weights(given: Option<&PathBuf>, net: &Source) -> Result<Source> {
+    given.map_or_else(|| net.weights().map_err(|e| e.within("--weights is missing")), |path| Ok(path.into()))
 }
 
 /// How to treat tensors that the net does not have: built-in weights also contain the head that the net was trained with.

@@ -32,7 +32,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let weights = super::weights(args.weights.as_ref(), &args.net);
+    let weights = super::weights(args.weights.as_ref(), &args.net)?;
     keep_inputs("--output", &args.output, [args.net.path(), weights.path(), Some(&args.input)].into_iter().flatten())?;
     let device = args.device.open()?;
     let file = TensorFile::open(&args.input)?;
