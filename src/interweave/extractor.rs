@@ -183,7 +183,7 @@ impl Extractor {
             Method::Maps => Some(Arc::new(Build::new(net.clone())?)),
             Method::OnePass | Method::Patchwise => None,
         };
-        let engine: Box<dyn Engine> = match (&build, options.method, parameters.place()) {
+        let engine: Box<dyn Engine> = match (&build, options.method, parameters.location()) {
             (_, Method::Patchwise, _) => Box::new(Patchwise::new(net.clone(), parameters, options.batch)?),
             (Some(build), _, Location::Cpu(values)) => Box::new(MapsCpu::new(build.clone(), values.clone())),
             (Some(build), _, Location::Gpu(stored)) => Box::new(MapsGpu::new(build.clone(), stored.clone())),

@@ -1,7 +1,7 @@
 //! Passes over batches of one size on the CPU.
 
 use super::plan::is_seed;
-use super::{INPUT, Net, Plan, Purpose};
+use super::{CpuParameters, INPUT, Net, Plan, Purpose};
 use crate::Result;
 use crate::device::Device;
 use crate::memory;
@@ -16,6 +16,7 @@ type List<T> = SmallVec<[T; 8]>;
 /// A plan with its arena.
 pub(super) struct CpuPass {
     net: Arc<Net>,
+    parameters: CpuParameters,
     plan: Plan,
     arena: Vec<f32>,
     /// Gradients of the parameters; empty in forward-only passes.
@@ -51,14 +52,14 @@ impl CpuPass {
     ///
     /// # Errors
     /// No memory for the arena: how much is needed and how much is free, and the largest batch that would fit.
-    pub fn new(net: Arc<Net>, n: usize, purpose: Purpose) -> Result<Self> {
+    pub fn new(net: Arc<Net>, parameters: CpuParameters, n: usize, purpose: Purpose) -> Result<Self> {
         let plan = Plan::new(&net, n, purpose)?;
         let what = format!("{}: a batch of {n}", net.spec.place);
         let arena = memory::zeroed(plan.len, &what)
             .map_err(|refused| net.fit(&what, &Device::Cpu, n, purpose, |_| 0).err().unwrap_or(refused))?;
         let gradients = if purpose.is_backward() { net.parameter_len() } else { 0 };
         let gradients = memory::zeroed(gradients, "gradients")?;
-        Ok(Self { net, plan, arena, gradients })
+        Ok(Self { net, parameters, plan, arena, gradients })
     }
 
     pub fn plan(&self) -> &Plan {
@@ -91,9 +92,11 @@ impl CpuPass {
     }
 
     /// Runs all layers on the batch in [`CpuPass::input`]; calls `done` with each layer that has run. The targets must fit.
-    pub fn forward(&mut self, parameters: &[f32], mode: Mode, targets: Targets<'_>, mut done: impl FnMut(usize)) {
+    pub fn forward(&mut self, mode: Mode, targets: Targets<'_>, mut done: impl FnMut(usize)) {
+        let parameters = self.parameters.clone();
+        let parameters = parameters.read();
         for l in 0..self.net.layers.len() {
-            self.forward_layer(l, parameters, mode, targets);
+            self.forward_layer(l, &parameters, mode, targets);
             done(l);
         }
     }
@@ -128,7 +131,6 @@ impl CpuPass {
     /// A cotangent of the wrong length, or none where the last layer is not a loss.
     pub fn backward(
         &mut self,
-        parameters: &[f32],
         mode: Mode,
         targets: Targets<'_>,
         cotangent: Option<&[f32]>,
@@ -140,8 +142,10 @@ impl CpuPass {
             let seed = self.net.seed(l, self.plan.n, cotangent.filter(|_| l == last))?;
             self.arena[range].copy_from_slice(&seed);
         }
+        let parameters = self.parameters.clone();
+        let parameters = parameters.read();
         for l in (0..=last).rev() {
-            self.backward_layer(l, parameters, mode, targets);
+            self.backward_layer(l, &parameters, mode, targets);
             done(l);
         }
         Ok(())

@@ -48,9 +48,8 @@ enum Pass {
     Gpu(Box<GpuPass>),
 }
 
-#[derive(Default)]
 struct Last {
-    mode: Option<Mode>,
+    mode: Mode,
     classes: Vec<u32>,
     values: Vec<f32>,
 }
@@ -85,8 +84,8 @@ impl Session {
     /// Parameters of another net; out of memory: how much is needed and how much is free, and the largest batch that would fit.
     pub fn new(net: Arc<Net>, parameters: &Parameters, n: usize, purpose: Purpose) -> Result<Self> {
         parameters.check(&net)?;
-        let pass = match parameters.place() {
-            Location::Cpu(_) => Pass::Cpu(Box::new(CpuPass::new(net.clone(), n, purpose)?)),
+        let pass = match parameters.location() {
+            Location::Cpu(values) => Pass::Cpu(Box::new(CpuPass::new(net.clone(), values.clone(), n, purpose)?)),
             Location::Gpu(stored) => Pass::Gpu(Box::new(GpuPass::new(net.clone(), stored.clone(), n, purpose)?)),
         };
         Ok(Self { net, parameters: parameters.clone(), pass, last: None })
@@ -145,10 +144,9 @@ impl Session {
     /// Targets that do not fit the losses; a launch that failed.
     pub fn forward(&mut self, mode: Mode, targets: Targets<'_>) -> Result<()> {
         self.start(mode, targets)?;
-        match (&mut self.pass, self.parameters.place()) {
-            (Pass::Cpu(pass), Location::Cpu(parameters)) => pass.forward(&parameters.read(), mode, targets, |_| ()),
-            (Pass::Gpu(pass), _) => pass.forward(mode, targets)?,
-            (Pass::Cpu(_), Location::Gpu(_)) => unreachable!("a session runs where its parameters are"),
+        match &mut self.pass {
+            Pass::Cpu(pass) => pass.forward(mode, targets, |_| ()),
+            Pass::Gpu(pass) => pass.forward(mode, targets)?,
         }
         Ok(())
     }
@@ -164,14 +162,10 @@ impl Session {
 
     /// Keeps what a backward pass will need.
     fn start(&mut self, mode: Mode, targets: Targets<'_>) -> Result<()> {
-        let plan = match &self.pass {
-            Pass::Cpu(pass) => pass.plan(),
-            Pass::Gpu(pass) => pass.plan(),
-        };
-        self.net.check_targets(plan.n, targets)?;
-        if plan.purpose.is_backward() {
-            let last = self.last.get_or_insert_default();
-            last.mode = Some(mode);
+        self.net.check_targets(self.samples(), targets)?;
+        if self.plan().purpose.is_backward() {
+            let last = self.last.get_or_insert_with(|| Last { mode, classes: Vec::new(), values: Vec::new() });
+            last.mode = mode;
             last.classes.clear();
             last.classes.extend_from_slice(targets.classes);
             last.values.clear();
@@ -187,22 +181,14 @@ impl Session {
     /// No previous forward pass; a session for forward passes only; a cotangent of the wrong length, or none where the last
     /// layer is not a loss; a launch that failed.
     pub fn backward(&mut self, cotangent: Option<&[f32]>) -> Result<()> {
-        let (last, mode) = Self::last(&self.last, &self.net)?;
-        match (&mut self.pass, self.parameters.place()) {
-            (Pass::Cpu(pass), Location::Cpu(parameters)) => {
-                pass.backward(&parameters.read(), mode, last.targets(), cotangent, |_| ())
-            }
-            (Pass::Gpu(pass), _) => pass.backward(mode, cotangent),
-            (Pass::Cpu(_), Location::Gpu(_)) => unreachable!("a session runs where its parameters are"),
-        }
-    }
-
-    fn last<'a>(last: &'a Option<Last>, net: &Net) -> Result<(&'a Last, Mode)> {
-        let found = last.as_ref().and_then(|last| Some((last, last.mode?)));
-        found.ok_or_else(|| {
-            Error::network(&net.spec.place, "there is no forward pass to go back from")
+        let last = self.last.as_ref().ok_or_else(|| {
+            Error::network(&self.net.spec.place, "there is no forward pass to go back from")
                 .advise("make the session for training or differentiation, and run forward first")
-        })
+        })?;
+        match &mut self.pass {
+            Pass::Cpu(pass) => pass.backward(last.mode, last.targets(), cotangent, |_| ()),
+            Pass::Gpu(pass) => pass.backward(last.mode, cotangent),
+        }
     }
 
     /// Output of layer `layer`, `[n, h, w, c]`; a loss is one value. Outputs that no layer reads are available after forward,
@@ -357,15 +343,12 @@ impl Session {
         cotangent: Option<&[f32]>,
         repeats: usize,
     ) -> Result<(Vec<f64>, f64)> {
-        if let Pass::Gpu(pass) = &self.pass {
-            return pass.time(mode != Mode::Inference, repeats.max(1));
-        }
         self.set_input(batch)?;
         self.start(mode, targets)?;
-        let (Pass::Cpu(pass), Location::Cpu(parameters)) = (&mut self.pass, self.parameters.place()) else {
-            unreachable!("a session runs where its parameters are")
+        let pass = match &mut self.pass {
+            Pass::Cpu(pass) => pass,
+            Pass::Gpu(pass) => return pass.time(mode != Mode::Inference, repeats.max(1)),
         };
-        let parameters = parameters.read();
         let start = Instant::now();
         let (mut seconds, mut last) = (Vec::new(), start);
         let mut lap = |_: usize| {
@@ -373,9 +356,9 @@ impl Session {
             seconds.push((now - last).as_secs_f64());
             last = now;
         };
-        pass.forward(&parameters, mode, targets, &mut lap);
+        pass.forward(mode, targets, &mut lap);
         if pass.plan().purpose.is_backward() {
-            pass.backward(&parameters, mode, targets, cotangent, &mut lap)?;
+            pass.backward(mode, targets, cotangent, &mut lap)?;
         }
         let whole = start.elapsed().as_secs_f64();
         Ok((seconds, whole))

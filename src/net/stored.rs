@@ -24,7 +24,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// ```
 #[derive(Clone)]
 pub struct Parameters {
-    place: Location,
+    location: Location,
 }
 
 /// Where they are stored.
@@ -56,11 +56,11 @@ impl Parameters {
     /// A vector of another length; out of memory.
     pub fn on(device: &Device, net: &Net, values: Vec<f32>) -> Result<Self> {
         check_len(net, values.len())?;
-        let place = match device {
+        let location = match device {
             Device::Cpu => Location::Cpu(CpuParameters(Arc::new(RwLock::new(values)))),
             Device::Gpu(gpu) => Location::Gpu(Arc::new(GpuParameters::new(gpu, net, &values)?)),
         };
-        Ok(Self { place })
+        Ok(Self { location })
     }
 
     /// Checks that they are the parameters of a net of the same layers.
@@ -68,20 +68,20 @@ impl Parameters {
     /// # Errors
     /// They are not.
     pub(crate) fn check(&self, net: &Net) -> Result<()> {
-        match &self.place {
+        match &self.location {
             Location::Cpu(values) => check_len(net, values.read().len()),
             Location::Gpu(stored) if stored.fit(net) => Ok(()),
             Location::Gpu(_) => Err(Error::network(&net.spec.place, "these are the parameters of another net")),
         }
     }
 
-    pub(crate) fn place(&self) -> &Location {
-        &self.place
+    pub(crate) fn location(&self) -> &Location {
+        &self.location
     }
 
     /// The device that they are on.
     pub fn device(&self) -> Device {
-        match &self.place {
+        match &self.location {
             Location::Cpu(_) => Device::Cpu,
             Location::Gpu(parameters) => Device::Gpu(parameters.gpu().clone()),
         }
@@ -92,7 +92,7 @@ impl Parameters {
     /// # Errors
     /// A launch that failed.
     pub fn read(&self) -> Result<Vec<f32>> {
-        match &self.place {
+        match &self.location {
             Location::Cpu(values) => Ok(values.read().clone()),
             Location::Gpu(parameters) => parameters.read(),
         }
@@ -103,7 +103,7 @@ impl Parameters {
     /// # Errors
     /// A launch that failed.
     pub fn read_rounded(&self) -> Result<Vec<f32>> {
-        match &self.place {
+        match &self.location {
             Location::Cpu(_) => self.read(),
             Location::Gpu(parameters) => parameters.read_rounded(),
         }
@@ -114,7 +114,7 @@ impl Parameters {
     /// # Errors
     /// A vector of another length; a launch that failed.
     pub fn write(&self, values: &[f32]) -> Result<()> {
-        match &self.place {
+        match &self.location {
             Location::Cpu(own) => {
                 let mut own = own.write();
                 let (given, needed) = (values.len(), own.len());

@@ -139,7 +139,7 @@ impl Sgd {
     /// A session that the optimizer was not created for; a launch that failed.
     pub fn step(&mut self, session: &Session, rate: f32) -> Result<()> {
         let other = || Error::network(&session.net().spec.place, "the optimizer was made for another session");
-        match (&mut self.kind, session.parameters().place()) {
+        match (&mut self.kind, session.parameters().location()) {
             (Kind::Cpu(sgd), Location::Cpu(parameters)) => {
                 let gradients = session.cpu_gradients().ok_or_else(other)?;
                 let mut parameters = parameters.write();
