@@ -1,14 +1,14 @@
 // Group normalisation, forward and backward: x' = (x - mean) / sqrt(variance + eps), y = x' weight + bias.
 //
 // Layout: x [n, area, c]; a group is c / groups neighbouring channels of a sample. A block of 256 threads owns a sample's
-// group: `width` packs of channels (or channels) across, 256 / width rows of threads stride over the places, and wider groups
-// are done `width` packs at a time. The map is read once for the mean, once for the variance, and once more; all but the
-// first come from the cache where a group fits. With few channels in a group a place's values are less than a sector of
-// memory (32 bytes), and the blocks of neighbouring groups read it again.
+// group: `width` packs of channels (or channels) across, 256 / width rows of threads stride over the positions; wider groups
+// are processed `width` packs at a time. The map is read three times: for the mean, for the variance and for the result; the
+// last two hit the cache if a group fits. In groups of few channels the values of a position are less than a memory sector
+// (32 bytes), which the blocks of neighbouring groups then read again.
 // Sums are reduced in shared memory (1 KB per channel of a pack) in one fixed tree order. Gradients of the parameters: a
-// block writes its channels' sums of its sample, and group_norm_parameters, a thread per channel, adds those of the samples
-// in their order; no atomics. `out` may be `dy`: a block writes when it has all of its sums.
-// Tolerance: f32 sums of differences to the mean, corrected for what rounding left in it; rounded once.
+// block writes the sums of its sample's channels, and group_norm_parameters, with a thread per channel, adds them over the
+// samples in order, without atomics. `out` may alias `dy`: a block writes only after it has all of its sums.
+// Tolerance: f32 sums of differences to the mean, corrected for its rounding error; rounded once.
 #include "channels.cuh"
 
 struct GroupNormParams {
@@ -17,7 +17,7 @@ struct GroupNormParams {
   const float* weight;  // [c]
   const float* bias;    // [c], forward
   void* out;            // y, or dx; backward: may be null
-  float* sums;          // backward: [n, 2, c], over a sample's places of dy x', and of dy
+  float* sums;          // backward: [n, 2, c], over a sample's positions of dy x', and of dy
   unsigned area, c, groups;
   float eps;
   unsigned width;       // threads along channels: a power of two, at most 32
@@ -33,7 +33,7 @@ struct GroupNormSums {
 };
 PARAMETERS(GroupNormSums, 32);
 
-// What a thread of a block owns: its sample, its group, and its first place.
+// A thread's share: its sample, its group, and its first position.
 template <int N> struct Share {
   unsigned sample, first, channels, column, row, rows;  // first: the group's first channel
 
@@ -62,7 +62,7 @@ __device__ __forceinline__ float block_total(float value, float* scratch) {
 }
 
 struct Moments {
-  float mean, rest, scale;  // rest: what rounding left out of the mean
+  float mean, rest, scale;  // rest: rounding error of the mean
   __device__ __forceinline__ float normal(float x) const { return (x - mean - rest) * scale; }
 };
 template <class T, int N>
@@ -88,7 +88,7 @@ __device__ __forceinline__ Moments moments(const GroupNormParams& p, const Share
   });
   m.rest = block_total(rest, scratch) * part;
   const float variance = block_total(squares, scratch) * part - m.rest * m.rest;
-  // NaN stays what it is.
+  // NaN is kept.
   m.scale = 1.0f / sqrtf((variance < 0.0f ? 0.0f : variance) + p.eps);
   return m;
 }

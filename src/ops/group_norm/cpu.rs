@@ -1,12 +1,12 @@
-//! Group normalisation on the CPU. A thread owns a sample. Whatever the groups, loops run over all channels of a pixel, and
-//! sums are per channel; only then are the channels of a group added up, and each gets its group's number again.
+//! Group normalisation on the CPU. A task is one sample. For any number of groups, loops run over all channels of a pixel and
+//! accumulate per channel; the channels of a group are added afterwards, and each channel receives its group's value.
 
 use super::GroupNorm;
 use crate::ops::parallel::{self, Disjoint, threads};
 use crate::ops::simd::{add, dispatch};
 use crate::ops::{Backward, Forward};
 
-/// Vectors of a value per channel that a thread works with.
+/// Per-channel vectors that a thread needs.
 const FORWARD: usize = 3;
 const BACKWARD: usize = 5;
 
@@ -14,12 +14,12 @@ pub fn forward_workspace(op: &GroupNorm) -> usize {
     threads() * FORWARD * op.shape.c
 }
 
-/// Those of the threads, and two sums per sample and channel: in one order, however many threads there are.
+/// The threads' vectors, and two sums per sample and channel, which are added in a fixed order for any number of threads.
 pub fn backward_workspace(op: &GroupNorm, n: usize) -> usize {
     (threads() * BACKWARD + 2 * n) * op.shape.c
 }
 
-/// How a sample is normalised: x' = (x - center - rest) * scale, a number per channel each.
+/// Normalisation of a sample, x' = (x - center - rest) * scale, with one value per channel each.
 struct Moments<'a> {
     center: &'a mut [f32],
     rest: &'a mut [f32],
@@ -47,14 +47,14 @@ impl<'a> Moments<'a> {
         mean(op, scale);
         for (scale, rest) in scale.iter_mut().zip(&*rest) {
             let variance = *scale - rest * rest;
-            // NaN stays what it is.
+            // NaN is kept.
             *scale = 1.0 / (if variance < 0.0 { 0.0 } else { variance } + op.eps).sqrt();
         }
         Self { center, rest, scale }
     }
 }
 
-/// From sums over the places to the mean of each channel's group.
+/// Turns sums over the positions into the mean of each channel's group.
 fn mean(op: &GroupNorm, sums: &mut [f32]) {
     let share = 1.0 / (op.channels() * op.shape.area()) as f32;
     for group in sums.chunks_exact_mut(op.channels()) {

@@ -25,7 +25,7 @@ pub fn forward(op: &GroupNorm, pass: &GpuForward<'_>, to: &mut Recorder<'_>) {
     let [x, out] = [pass.inputs[0], pass.output];
     let lanes = lanes(to.precision(), op.channels(), &[x, out]);
     let parameters = GroupNormParams { x, weight: pass.params[0], bias: pass.params[1], out, ..parameters(op, lanes) };
-    // Read once for the mean, again for the variance, and for the result.
+    // The map is read for the mean, for the variance and for the result, which is written.
     launch(op, "group_norm_forward", pass.n, 9, 4, &parameters, to);
 }
 
@@ -59,7 +59,7 @@ fn parameters(op: &GroupNorm, lanes: usize) -> GroupNormParams {
     }
 }
 
-/// A block per sample and group, which does `flops` per value and passes `maps` times over a map.
+/// One block per sample and group; `flops` per value, and `maps` maps read or written.
 fn launch(
     op: &GroupNorm,
     name: &str,

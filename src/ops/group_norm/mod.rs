@@ -1,12 +1,15 @@
 //! `type = "group_norm"`: group normalisation (Wu and He, ECCV 2018): y = (x - mean) / sqrt(variance + eps) * weight + bias.
-//! Mean and variance are those of a sample's group of neighbouring channels at all places; weight and bias are `[c]`, one
-//! number per channel, which start as 1 and 0. One group is layer normalisation, a group per channel instance normalisation.
+//! Mean and variance are taken over a sample's group of neighbouring channels at all positions; weight and bias are `[c]`, one
+//! value per channel, initialised to 1 and 0. One group is layer normalisation, one group per channel instance normalisation.
 //!
-//! With x' the normalised input and g = weight dy: d_weight = sum of dy x', d_bias = sum of dy over samples and places, and
+//! With x' the normalised input and g = weight dy: d_weight = sum of dy x', d_bias = sum of dy over samples and positions, and
 //! dx = (g - mean of g - x' mean of (g x')) / sqrt(variance + eps), with means over the group.
 //!
-//! The variance is summed from differences to the mean, and what rounding left in the mean is taken off (Chan, Golub and
-//! LeVeque, The American Statistician 1983), so that large means cost no digits.
+//! The variance is computed from differences to the mean, corrected for the rounding error of the mean (Chan, Golub and
+//! LeVeque, The American Statistician 1983), so that large means cost no precision.
+//!
+//! Kernel: kernels/group_norm.cu (group_norm_forward_*, group_norm_backward_*, group_norm_parameters_f32); launches: cuda.rs;
+//! CPU: cpu.rs; reference: tests/ops/loops.rs; cases: cases.rs.
 
 use super::gpu::{GpuBackward, GpuForward};
 use super::{Backward, Channels, Forward, Kind, Needs, Operation, Parameter, Permutation, Shape, parse, single};
