@@ -94,10 +94,10 @@ fn built_in_nets_and_their_weights_go_by_name() {
     for (line, code, part) in [
         (
             "extract photo.jpg --net lnet_half --stride 8",
-            1,
+            2,
             "--weights is missing: built-in lnet_half.toml: has no built-in",
         ),
-        ("extract photo.jpg --net own.toml --stride 8", 1, "--weights is missing"),
+        ("extract photo.jpg --net own.toml --stride 8", 2, "--weights is missing"),
         (
             "plan anet_deepid",
             1,

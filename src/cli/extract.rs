@@ -78,6 +78,16 @@ impl From<Method> for interweave::Method {
     }
 }
 
+impl Args {
+    pub fn usage(&self) -> Result<(), clap::Error> {
+        if self.plan.is_some() {
+            return Ok(());
+        }
+        self.photos.usage()?;
+        super::weights(self.weights.as_ref(), &self.net).map(drop).map_err(super::missing)
+    }
+}
+
 pub fn run(args: &Args) -> Result<ExitCode> {
     let mut spec = Spec::load(&args.net)?;
     let layers: Vec<String> = spec.layers.iter().map(|layer| layer.name.clone()).collect();

@@ -46,6 +46,12 @@ pub struct Args {
 /// The faces of one photo, best first, in the requested window convention.
 struct Faces(Vec<Face>);
 
+impl Args {
+    pub fn usage(&self) -> Result<(), clap::Error> {
+        self.photos.usage()
+    }
+}
+
 pub fn run(args: &Args) -> Result<ExitCode> {
     let photos = args.photos.names()?;
     let mut model = args.model.load(&args.device.open()?)?;

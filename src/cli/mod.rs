@@ -70,7 +70,9 @@ pub fn main() -> ExitCode {
             speak(panic);
         }
     }));
-    match dispatch(Cli::parse().command) {
+    let command = Cli::parse().command;
+    usage(&command).unwrap_or_else(|error| error.exit());
+    match dispatch(command) {
         Ok(code) => code,
         Err(error) => {
             say(format_args!("weft: {error}"));
@@ -85,7 +87,24 @@ pub fn main() -> ExitCode {
 /// Outer: incorrect usage, which `main` turns into exit code 2. Inner: the error of the command.
 pub fn command<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Result<ExitCode>, clap::Error> {
     let cli = Cli::try_parse_from(std::iter::once("weft").chain(words))?;
+    usage(&cli.command)?;
     Ok(dispatch(cli.command))
+}
+
+/// Incorrect usage that the parser cannot see: arguments that are required depending on the values of others.
+fn usage(command: &Command) -> Result<(), clap::Error> {
+    match command {
+        Command::Run(args) => args.usage(),
+        Command::Predict(args) => args.usage(),
+        Command::Locate(args) => args.usage(),
+        Command::Extract(args) => args.usage(),
+        _ => Ok(()),
+    }
+}
+
+/// A required argument that is missing, reported as the parser does.
+fn missing(found: impl std::fmt::Display) -> clap::Error {
+    clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, format!("{found}\n"))
 }
 
 fn dispatch(command: Command) -> Result<ExitCode> {

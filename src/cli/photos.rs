@@ -28,15 +28,19 @@ pub struct PhotoArgs {
 }
 
 impl PhotoArgs {
-    /// The names, as given. Naming no photo and no list is incorrect usage.
+    /// Naming no photo and no list is incorrect usage.
+    pub fn usage(&self) -> Result<(), clap::Error> {
+        if self.images.is_empty() && self.list.is_none() {
+            return Err(super::missing("no photos: give <IMAGE>... or --list <FILE>"));
+        }
+        Ok(())
+    }
+
+    /// The names, as given.
     ///
     /// # Errors
     /// A list that cannot be read or is empty.
     pub fn names(&self) -> Result<Vec<PathBuf>> {
-        if self.images.is_empty() && self.list.is_none() {
-            let kind = clap::error::ErrorKind::MissingRequiredArgument;
-            clap::Error::raw(kind, "no photos: give <IMAGE>... or --list <FILE>\n").exit();
-        }
         let mut names = self.images.clone();
         if let Some(list) = &self.list {
             let mut bytes = Vec::new();

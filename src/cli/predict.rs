@@ -40,6 +40,12 @@ struct Prediction<'a> {
     names: &'a [String],
 }
 
+impl Args {
+    pub fn usage(&self) -> Result<(), clap::Error> {
+        self.photos.usage()
+    }
+}
+
 pub fn run(args: &Args) -> Result<ExitCode> {
     let photos = args.photos.names()?;
     let mut model = args.model.load(&args.device.open()?)?;

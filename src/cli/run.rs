@@ -31,6 +31,12 @@ pub struct Args {
     device: super::DeviceArgs,
 }
 
+impl Args {
+    pub fn usage(&self) -> Result<(), clap::Error> {
+        super::weights(self.weights.as_ref(), &self.net).map(drop).map_err(super::missing)
+    }
+}
+
 pub fn run(args: &Args) -> Result<ExitCode> {
     let weights = super::weights(args.weights.as_ref(), &args.net)?;
     keep_inputs("--output", &args.output, [args.net.path(), weights.path(), Some(&args.input)].into_iter().flatten())?;
