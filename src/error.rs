@@ -23,7 +23,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///     _ => unreachable!(),
 /// }
 /// ```
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system cannot read or write something.
@@ -176,6 +176,13 @@ impl Error {
             place.insert_str(0, "--");
         }
         self
+    }
+}
+
+/// The message: what a `main` that returns an error, or a failed `unwrap`, shows.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
