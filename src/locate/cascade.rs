@@ -1,141 +1,25 @@
 //! The cascade of the paper's Fig. 2: LNet_o finds head and shoulders in the whole photo, LNet_s the face inside them.
 //!
-//! Each net runs on an image pyramid of its part of the photo. A net responds most to faces of one width in its input, so a
-//! response-map cell of a level stands for a position and a size: together the levels form one sparse response map, and its
-//! density peaks are faces.
+//! LNet_o runs on an image pyramid of the photo. A net responds most to faces of one width in its input, so a response-map cell of
+//! a level stands for a position and a size: together the levels form one sparse response map, and its density peaks are proposals
+//! of faces. LNet_s looks at each of them twice: a pyramid of views around it, of which the first look takes every other level, and
+//! the second look, around the face that the first one found, all of them. The views of all levels and all proposals show
+//! different parts of the photo at different scales, but have as many pixels: each look is a single batch.
+//!
+//! Measured against windows of head and shoulders at every level, one pass each, as it was before (100 photos each of LFW scenes,
+//! AFW and CelebA in the wild): a view spans three face widths where a window had four at the coarsest and nearly six at the
+//! finest level, so a look costs 159,000 input pixels instead of 260,000, the first 96,000; and what is far from the face no
+//! longer responds: recall at 0.1 false positives a photo rose from 35 to 41 % on AFW and from 81 to 91 % in the wild.
 
 use super::calibrate::CalibrationSample;
 use super::density::{DensityPoint, Kernel, Peak};
 use super::edge_boxes::EdgeBoxes;
-use super::{Channel, Map, Responder, Response, SummedArea};
+use super::response::View;
+use super::{Channel, Locate, Map, Proposals, Responder, StageConfig, SummedArea};
 use crate::Result;
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
-use crate::settings::{Mistake, limits, within};
 use crate::shipped::Folder;
-use serde::Deserialize;
-
-limits! {
-    /// Thresholds that responses are compared with.
-    Threshold: f32 = -1e6, 1e6;
-    /// A size in widths of a face.
-    Widths: f32 = 0.01, 100.0;
-    /// The offset of one centre from another, in face widths.
-    Shift: f32 = -10.0, 10.0;
-    /// Pixels of a net's input. Photos are shrunk before a net sees them, so there is no finer detail to resolve.
-    Pixels: usize = 1, 2048;
-    Width: f32 = 1.0, 2048.0;
-    /// Kernel bandwidth.
-    Spread: f32 = 0.01, 10.0;
-    Peaks: usize = 1, 64;
-}
-
-/// Maximum number of pixels in all levels of a stage together, for a square photo.
-const MOST_PIXELS: usize = 1 << 23;
-
-/// The `[locate]` table of a bundle.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Locate {
-    /// Minimum score of a face.
-    #[serde(deserialize_with = "within::<Threshold, _, _>")]
-    pub threshold: f32,
-    /// Side of the head-and-shoulders window that is the input of LNet_s, in widths of the face that LNet_o found.
-    #[serde(deserialize_with = "within::<Widths, _, _>")]
-    pub head: f32,
-    /// How windows are proposed.
-    #[serde(default)]
-    pub proposals: Proposals,
-    /// How detections become boxes.
-    pub boxes: Boxes,
-    /// The first stage: head and shoulders in the whole photo.
-    pub lnet_o: StageConfig,
-    /// The second stage: the face in a window found by the first.
-    pub lnet_s: StageConfig,
-}
-
-/// How the windows for LNet_s are proposed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Proposals {
-    /// From the density peaks of LNet_o's response.
-    #[default]
-    Peaks,
-    /// From the edge boxes with the strongest response of LNet_o, as in the paper.
-    EdgeBoxes,
-}
-
-/// Definitions of a face box: data sets differ by a factor of three in area.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Boxes {
-    /// Between the other two: the default.
-    pub face: Shape,
-    /// From the hair to below the chin, like CelebA's boxes.
-    pub celeba: Shape,
-    /// From the brows to the mouth, like the windows of most face detectors.
-    pub inner: Shape,
-}
-
-/// Maps the centre and width of a face to a window around it, in units of that width.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Shape {
-    /// Width, in widths of the core square.
-    #[serde(deserialize_with = "within::<Widths, _, _>")]
-    pub width: f32,
-    /// Height, in the same unit.
-    #[serde(deserialize_with = "within::<Widths, _, _>")]
-    pub height: f32,
-    /// Offset of the window's centre to the right and down.
-    #[serde(deserialize_with = "within::<Shift, _, _>")]
-    pub shift: [f32; 2],
-}
-
-/// A net of the cascade and its parameters.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StageConfig {
-    /// The net and the channel that is read.
-    pub response: Response,
-    /// Pyramid levels: the longer side of the window at each level, in pixels of the net's input.
-    #[serde(deserialize_with = "within::<Pixels, _, _>")]
-    pub sides: Vec<usize>,
-    /// Width of the faces that give the strongest response, in pixels of the net's input.
-    #[serde(deserialize_with = "within::<Width, _, _>")]
-    pub width: f32,
-    /// Offset from the strongest response to the centre of the face, in face widths to the right and down.
-    #[serde(deserialize_with = "within::<Shift, _, _>")]
-    pub shift: [f32; 2],
-    /// Floor that a response must exceed to count.
-    #[serde(deserialize_with = "within::<Threshold, _, _>")]
-    pub floor: f32,
-    /// Kernel bandwidth: in face widths, and in the logarithm of the size.
-    #[serde(deserialize_with = "within::<Spread, _, _>")]
-    pub spread: [f32; 2],
-    /// Number of peaks that are followed up.
-    #[serde(deserialize_with = "within::<Peaks, _, _>")]
-    pub peaks: usize,
-}
-
-impl Locate {
-    /// Checks constraints between values; keys begin at `locate`.
-    pub fn check(&self) -> Result<(), Mistake> {
-        for (name, stage) in [("lnet_o", &self.lnet_o), ("lnet_s", &self.lnet_s)] {
-            let wrong = |found: String| Err(Mistake::at(&format!("locate.{name}.sides"), found));
-            if stage.sides.is_empty() || !stage.sides.is_sorted_by(|a, b| a < b) {
-                return wrong(format!("is {:?}; write the side of each level in pixels, the least first", stage.sides));
-            }
-            let pixels: usize = stage.sides.iter().map(|side| side * side).sum();
-            if pixels > MOST_PIXELS {
-                return wrong(format!(
-                    "{pixels} pixels in all levels; write sides with squares of at most {MOST_PIXELS}"
-                ));
-            }
-        }
-        Ok(())
-    }
-}
 
 /// The two nets.
 pub struct Localiser {
@@ -163,13 +47,18 @@ pub struct Detection {
     pub maps: [Map; 2],
 }
 
-/// Number of passes over a face: the window is re-centred on the face that was found and evaluated again, because it is then
-/// better placed.
-const LOOKS: usize = 2;
-/// Factors by which LNet_o's head-and-shoulders windows may be off in size.
+/// Factors by which the widths of LNet_o's proposals may be off.
 const DOUBTS: [f32; 3] = [0.8, 1.0, 1.25];
 /// Two windows that overlap more than this (intersection over union) are the same face.
 const SAME: f32 = 0.3;
+
+/// Widths of a face across a view of LNet_s, in the first and the second look. Around a proposal of LNet_o, whose middle is less
+/// certain, a view needs some more.
+const SPANS: [f32; 2] = [3.3, 3.0];
+/// The first look takes every such level.
+const SKIP: usize = 2;
+/// Share of the wanted score below which the first look's answer is not looked at again.
+const HOPELESS: f32 = 0.25;
 
 impl Localiser {
     /// Loads both nets; paths are relative to `folder`.
@@ -190,22 +79,19 @@ impl Localiser {
     /// # Errors
     /// Insufficient memory for the nets' maps; maps that are not finite.
     pub fn detect(&mut self, photo: &Photo, least: f32) -> Result<Vec<Detection>> {
-        let levels = self.coarse.look(photo, photo.bounds())?;
-        let mut peaks = match self.config.proposals {
+        let levels = self.coarse.pyramid(photo)?;
+        let proposals = match self.config.proposals {
             Proposals::Peaks => self.coarse.stage.peaks(&levels),
             Proposals::EdgeBoxes => self.best_edge_boxes(photo, &levels)?,
         };
-        let mut seen = Vec::new();
-        for _ in 0..LOOKS {
-            seen.clear();
-            for peak in peaks {
-                seen.extend(self.look_at(photo, peak)?);
-            }
-            suppress(&mut seen, |seen| seen.peak);
-            peaks = seen.iter().map(|seen: &Candidate| seen.peak).collect();
-        }
-        seen.retain(|seen| seen.peak.score >= least);
-        let found = seen.into_iter().map(|Candidate { peak, head, levels: fine }| {
+        let all = self.fine.stage.sides.clone();
+        let some: Vec<usize> = all.iter().step_by(SKIP).copied().collect();
+        let mut found = self.look_at(photo, &proposals, &some, SPANS[0])?;
+        found.retain(|face| face.peak.score >= HOPELESS * least);
+        let peaks: Vec<Peak> = found.iter().map(|face| face.peak).collect();
+        let mut found = self.look_at(photo, &peaks, &all, SPANS[1])?;
+        found.retain(|seen| seen.peak.score >= least);
+        let found = found.into_iter().map(|Candidate { peak, head, levels: fine }| {
             let map = |eye: &LnetStage, levels| eye.stage.best_level(levels, peak.width).map.clone();
             let maps = [map(&self.coarse, &levels), map(&self.fine, &fine)];
             Detection { head, core: square(&peak, peak.width), score: peak.score, maps }
@@ -234,33 +120,55 @@ impl Localiser {
         Ok(found)
     }
 
-    /// LNet_s's detection of a face in the head-and-shoulders window around it; `None` if nothing responds.
-    fn look_at(&mut self, photo: &Photo, peak: Peak) -> Result<Option<Candidate>> {
-        let window = square(&peak, self.config.head * peak.width);
-        let Some(head) = slid_inside(window, photo) else { return Ok(None) };
-        let levels = self.fine.look(photo, head)?;
-        // Prefer the face that was followed, in case the window contains another one.
-        let near = |p: &Peak| {
-            let distance = ((p.x - peak.x).powi(2) + (p.y - peak.y).powi(2)) / peak.width.powi(2);
-            p.score * (-distance / 2.0).exp()
-        };
-        let best = self.fine.stage.peaks(&levels).into_iter().max_by(|a, b| near(a).total_cmp(&near(b)));
-        Ok(best.map(|peak| Candidate { peak, head, levels }))
+    /// What LNet_s finds around faces, at the levels with `sides` in views that `span` face widths fit in; one of those that
+    /// overlap, best first.
+    fn look_at(&mut self, photo: &Photo, faces: &[Peak], sides: &[usize], span: f32) -> Result<Vec<Candidate>> {
+        let mut found = Vec::new();
+        for face in faces {
+            // On the CPU a batch of one face's views is large enough for all threads, and its maps stay in cache.
+            let levels = self.fine.levels(photo, &self.views(photo, face, sides, span))?;
+            // Prefer the face that was followed, in case the views contain another one.
+            let near = |p: &Peak| {
+                let distance = ((p.x - face.x).powi(2) + (p.y - face.y).powi(2)) / face.width.powi(2);
+                p.score * (-distance / 2.0).exp()
+            };
+            let best = self.fine.stage.peaks(&levels).into_iter().max_by(|a, b| near(a).total_cmp(&near(b)));
+            let head = self.head(face, photo);
+            found.extend(best.map(|peak| Candidate { peak, head, levels }));
+        }
+        suppress(&mut found, |face| face.peak);
+        Ok(found)
     }
 
-    /// Samples from both nets for a face at a known position: LNet_o on the whole photo, LNet_s on head-and-shoulders windows
-    /// around the face that are too small, exact and too large, as LNet_o would find them.
+    /// Views around a face, moved into the photo: at the scales at which its head-and-shoulders window has these sides.
+    fn views(&self, photo: &Photo, face: &Peak, sides: &[usize], span: f32) -> Vec<View> {
+        let pixels = self.fine.responder.nearest_side(span * self.fine.stage.width) as f32;
+        let view = |&side: &usize| {
+            let zoom = side as f32 / (self.config.head * face.width);
+            View { window: inside(square(face, pixels / zoom), photo), zoom }
+        };
+        sides.iter().map(view).collect()
+    }
+
+    /// The head-and-shoulders window around a face, moved into the photo.
+    fn head(&self, peak: &Peak, photo: &Photo) -> Rect {
+        inside(square(peak, self.config.head * peak.width), photo)
+    }
+
+    /// Samples from both nets for a face at a known position: LNet_o on the whole photo, LNet_s on views around the face as if it
+    /// were narrower, as wide and wider, as LNet_o would propose it.
     ///
     /// # Errors
     /// Insufficient memory for the nets' maps.
     pub fn calibration_samples(&mut self, photo: &Photo, core: Rect) -> Result<[Vec<CalibrationSample>; 2]> {
-        let whole = CalibrationSample { levels: self.coarse.look(photo, photo.bounds())?, core };
+        let whole = CalibrationSample { levels: self.coarse.pyramid(photo)?, core };
+        let (x, y) = core.center();
+        let faces = DOUBTS.map(|doubt| Peak { x, y, width: core.width * doubt, score: 0.0 });
+        let sides = self.fine.stage.sides.clone();
         let mut near = Vec::new();
-        for doubt in DOUBTS {
-            let window = core.scaled_about_center(self.config.head * doubt);
-            if let Some(head) = slid_inside(window, photo) {
-                near.push(CalibrationSample { levels: self.fine.look(photo, head)?, core });
-            }
+        for face in &faces {
+            let levels = self.fine.levels(photo, &self.views(photo, face, &sides, SPANS[1]))?;
+            near.push(CalibrationSample { levels, core });
         }
         Ok([vec![whole], near])
     }
@@ -280,7 +188,9 @@ impl Localiser {
     pub fn respond_to(&mut self, photo: &Photo, head: Rect, tag: &str) -> Result<Map> {
         let channel = self.channel(tag)?;
         let side = self.fine.stage.sides.iter().copied().max().unwrap_or(1);
-        self.fine.responder.respond_in(photo, head, side, Some(channel))
+        let view = View { window: head, zoom: side as f32 / head.width };
+        let maps = self.fine.responder.respond_in(photo, &[view], Some(channel))?;
+        Ok(maps.into_iter().next().expect("a map for each view"))
     }
 }
 
@@ -311,13 +221,22 @@ pub(super) struct Level {
 }
 
 impl LnetStage {
-    fn look(&mut self, photo: &Photo, window: Rect) -> Result<Vec<Level>> {
-        let level = |&side: &usize| {
-            let zoom = side as f32 / window.width.max(window.height);
-            let map = self.responder.respond(photo, window, side)?;
-            Ok(Level { map, zoom })
-        };
-        self.stage.sides.iter().map(level).collect()
+    /// The image pyramid of a photo.
+    fn pyramid(&mut self, photo: &Photo) -> Result<Vec<Level>> {
+        let window = photo.bounds();
+        let zooms: Vec<f32> =
+            self.stage.sides.iter().map(|&side| side as f32 / window.width.max(window.height)).collect();
+        let mut levels = Vec::new();
+        for zoom in zooms {
+            levels.extend(self.levels(photo, &[View { window, zoom }])?);
+        }
+        Ok(levels)
+    }
+
+    /// The responses to views of one size.
+    fn levels(&mut self, photo: &Photo, views: &[View]) -> Result<Vec<Level>> {
+        let maps = self.responder.respond(photo, views)?;
+        Ok(maps.into_iter().zip(views).map(|(map, view)| Level { map, zoom: view.zoom }).collect())
     }
 }
 
@@ -356,33 +275,15 @@ impl StageConfig {
     }
 }
 
-/// A window shifted into the photo, and clipped where it is larger; `None` if no pixel is left.
-fn slid_inside(window: Rect, photo: &Photo) -> Option<Rect> {
-    let slide = |at: f32, side: f32, most: f32| at.min(most - side).max(0.0);
+/// A window moved into the photo; where it is larger, the photo is in its middle.
+fn inside(window: Rect, photo: &Photo) -> Rect {
+    let slide =
+        |at: f32, side: f32, most: f32| if side < most { at.clamp(0.0, most - side) } else { (most - side) / 2.0 };
     let (width, height) = (photo.width as f32, photo.height as f32);
-    let window = Rect { x: slide(window.x, window.width, width), y: slide(window.y, window.height, height), ..window };
-    window.clipped(photo.width, photo.height).filter(|w| w.width >= 1.0 && w.height >= 1.0)
+    Rect { x: slide(window.x, window.width, width), y: slide(window.y, window.height, height), ..window }
 }
 
 /// The square with the given side around the centre of a face.
 fn square(peak: &Peak, side: f32) -> Rect {
     Rect::new(peak.x - side / 2.0, peak.y - side / 2.0, side, side)
-}
-
-impl Shape {
-    /// The core square of a face, given the window around it.
-    pub fn core_of(&self, window: Rect) -> Rect {
-        let side = window.width / self.width;
-        let (x, y) = window.center();
-        let (x, y) = (x - self.shift[0] * side, y - self.shift[1] * side);
-        Rect::new(x - side / 2.0, y - side / 2.0, side, side)
-    }
-
-    /// The window around a face, given its core square.
-    pub fn around(&self, core: Rect) -> Rect {
-        let (x, y) = core.center();
-        let (x, y) = (x + self.shift[0] * core.width, y + self.shift[1] * core.width);
-        let (width, height) = (self.width * core.width, self.height * core.width);
-        Rect::new(x - width / 2.0, y - height / 2.0, width, height)
-    }
 }

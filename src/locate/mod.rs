@@ -3,18 +3,22 @@
 
 mod calibrate;
 mod cascade;
+mod config;
 #[doc(hidden)]
 pub mod density;
 #[doc(hidden)]
 pub mod edge_boxes;
 #[doc(hidden)]
 pub mod gpu;
+mod grid;
 mod response;
+mod sessions;
 mod window;
 
 #[doc(hidden)]
 pub use calibrate::{CalibrationSample, Fit};
-pub use cascade::{Boxes, Detection, Localiser, Locate, Proposals, Shape, Shift, StageConfig, Threshold, Widths};
+pub use cascade::{Detection, Localiser};
+pub use config::{Boxes, Locate, Proposals, Shape, Shift, StageConfig, Threshold, Widths};
 pub use response::{Channel, Map, Responder, Response};
 #[doc(hidden)]
 pub use window::SummedArea;

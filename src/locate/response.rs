@@ -1,20 +1,19 @@
 //! The response of a net to a part of a photo: one value per cell of its last map, and the position of each cell.
 
+use super::grid::Grid;
+use super::sessions::Sessions;
 use crate::data::photo::{Photo, Rect};
 use crate::data::resample::Resampler;
 use crate::data::table;
 use crate::device::Device;
-use crate::net::{Net, Parameters, Purpose, Session, Spec, Unknown};
-use crate::ops::Kind;
+use crate::net::{Net, Parameters, Spec, Unknown};
 use crate::settings::{limits, within};
 use crate::shipped::{Folder, Source};
 use crate::weights::{TAGS, TensorFile};
 use crate::{Error, Result};
 use serde::de::{Error as _, IntoDeserializer};
 use serde::{Deserialize, Deserializer};
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Which outputs of a net form its response.
 #[derive(Debug, Clone, Deserialize)]
@@ -75,8 +74,14 @@ pub struct Map {
     pub step: (f32, f32),
 }
 
-/// Number of input sizes for which a session is kept.
-const SESSIONS: usize = 64;
+/// A window of a photo at a scale.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View {
+    /// In pixels of the photo; may extend beyond it.
+    pub window: Rect,
+    /// Pixels of the net's input per pixel of the photo.
+    pub zoom: f32,
+}
 
 /// A net that produces response maps.
 pub struct Responder {
@@ -87,10 +92,8 @@ pub struct Responder {
     channel: Option<usize>,
     /// Tags of the head's channels, if the weights list them.
     tags: Vec<String>,
-    /// Input pixels between neighbouring cells of the map, and the centre of the first cell, per axis.
-    stride: f32,
-    first: f32,
-    sessions: HashMap<(usize, usize), Session>,
+    grid: Grid,
+    sessions: Sessions,
     resampler: Resampler,
 }
 
@@ -116,9 +119,9 @@ impl Responder {
             return Err(Error::new(&file, format!("its input {} is no RGB photo", net.spec.input))
                 .advise("a net that locates needs input = [3, height, width]"));
         }
-        let (stride, first) = geometry(&net)?;
-        let (sessions, resampler) = (HashMap::new(), Resampler::default());
-        let mut responder = Self { net, parameters, weights, channel: None, tags, stride, first, sessions, resampler };
+        let grid = Grid::new(&net)?;
+        let (sessions, resampler) = (Sessions::default(), Resampler::default());
+        let mut responder = Self { net, parameters, weights, channel: None, tags, grid, sessions, resampler };
         responder.channel = config.channel.as_ref().map(|channel| responder.channel(channel)).transpose()?;
         Ok(responder)
     }
@@ -146,96 +149,94 @@ impl Responder {
         }
     }
 
-    /// The response to `window` of `photo`, scaled so that its longer side has `side` pixels.
+    /// The side of an input for a square view of about `side` pixels, see [`Grid::nearest`].
+    pub(super) fn nearest_side(&self, side: f32) -> usize {
+        self.grid.nearest(side)
+    }
+
+    /// The responses to views of a photo, which are one batch: all have as many pixels of the net's input.
+    ///
+    /// The input is a little larger than a view, see [`Grid::covering`]: beyond it the net sees what is there, or the photo's
+    /// repeated edge, and cells there are left out, as are cells beyond the photo.
     ///
     /// # Errors
     /// Insufficient memory; a response that is not finite.
-    pub fn respond(&mut self, photo: &Photo, window: Rect, side: usize) -> Result<Map> {
+    pub(super) fn respond(&mut self, photo: &Photo, views: &[View]) -> Result<Vec<Map>> {
         let channel = self.channel;
-        self.respond_in(photo, window, side, channel)
+        self.respond_in(photo, views, channel)
     }
 
     /// Like [`Responder::respond`], for another channel or for the mean of all.
     ///
     /// # Errors
     /// Insufficient memory; a response that is not finite.
-    pub fn respond_in(&mut self, photo: &Photo, window: Rect, side: usize, channel: Option<usize>) -> Result<Map> {
-        let zoom = side as f32 / window.width.max(window.height);
-        // A very elongated photo still gets a map of one row.
-        let least = self.least_side();
-        let side = |pixels: f32| ((pixels * zoom).round() as usize).max(least);
-        let (height, width) = (side(window.height), side(window.width));
-        if self.sessions.len() >= SESSIONS && !self.sessions.contains_key(&(height, width)) {
-            self.sessions.clear();
-        }
-        let session = match self.sessions.entry((height, width)) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                let net = Arc::new(self.net.at_size(height, width)?);
-                entry.insert(Session::new(net, &self.parameters, 1, Purpose::Inference)?)
-            }
-        };
+    pub(super) fn respond_in(&mut self, photo: &Photo, views: &[View], channel: Option<usize>) -> Result<Vec<Map>> {
+        let Some(first) = views.first() else { return Ok(Vec::new()) };
+        let [height, width] =
+            [first.window.height, first.window.width].map(|side| self.grid.covering(side * first.zoom));
+        let session = self.sessions.of([views.len(), height, width], &self.net, &self.parameters)?;
         let normalise = self.net.spec.normalise;
-        self.resampler.sample(photo, window, width, height, false, normalise, session.input());
+        for (View { window, zoom }, input) in views.iter().zip(session.input().chunks_exact_mut(height * width * 3)) {
+            let window = Rect { width: width as f32 / zoom, height: height as f32 / zoom, ..*window };
+            self.resampler.sample(photo, window, width, height, false, normalise, input);
+        }
         let shape = session.net().output();
         let value = |place: &[f32]| match channel {
             Some(channel) => place[channel],
             None => place.iter().sum::<f32>() / shape.c as f32,
         };
-        let values: Vec<f32> = session.infer()?.chunks_exact(shape.c).map(value).collect();
-        if !values.iter().all(|value| value.is_finite()) {
-            // NaN never exceeds a floor, so it would be mistaken for a photo without a face.
-            return Err(Error::new(&self.weights, format!("with {}, the response is not finite", self.net.spec.place))
-                .advise("check the weights and the numbers of the net"));
+        let values = session.infer()?;
+        let mut maps = Vec::with_capacity(views.len());
+        for (View { window, zoom }, values) in views.iter().zip(values.chunks_exact(shape.len())) {
+            let values: Vec<f32> = values.chunks_exact(shape.c).map(value).collect();
+            if !values.iter().all(|value| value.is_finite()) {
+                // NaN never exceeds a floor, so it would be mistaken for a photo without a face.
+                let found = format!("with {}, the response is not finite", self.net.spec.place);
+                return Err(Error::new(&self.weights, found).advise("check the weights and the numbers of the net"));
+            }
+            let (first, step) = (self.grid.first / zoom, self.grid.stride / zoom);
+            let origin = (window.x + first, window.y + first);
+            let whole = Map { height: shape.h, width: shape.w, values, origin, step: (step, step) };
+            maps.push(whole.inside(window, photo));
         }
-        let (sx, sy) = (window.width / width as f32, window.height / height as f32);
-        Ok(Map {
-            height: shape.h,
-            width: shape.w,
-            values,
-            origin: (window.x + self.first * sx, window.y + self.first * sy),
-            step: (self.stride * sx, self.stride * sy),
-        })
-    }
-
-    /// The smallest side of an input that yields one cell of the map.
-    fn least_side(&self) -> usize {
-        let side = (2.0 * self.first) as usize;
-        (side.max(1)..=self.net.spec.input.h.max(side))
-            .find(|&s| self.net.at_size(s, s).is_ok())
-            .unwrap_or(self.net.spec.input.h)
+        Ok(maps)
     }
 }
 
-/// Stride and first centre, in input pixels, of the cells of a net's last map.
-fn geometry(net: &Net) -> Result<(f32, f32)> {
-    let (mut stride, mut first) = (1.0, 0.5);
-    for layer in &net.layers {
-        let (kernel, step, pad) = match layer.op.kind() {
-            Kind::Filter(f) if f.banks() == 1 && f.flattened.is_none() => (f.kernel, f.stride, f.pad),
-            Kind::Pool(pool) => (pool.kernel, pool.stride, pool.pad),
-            Kind::Filter(_) => {
-                return Err(Error::new(net.spec.place_of(&layer.name), format!("a {} fits one size only", layer.kind))
-                    .advise("a net that locates is made of conv and pools"));
-            }
-            _ => continue,
+impl Map {
+    /// The cells whose centres are inside a window and inside the photo; at least one.
+    fn inside(self, window: &Rect, photo: &Photo) -> Self {
+        let within = |origin: f32, step: f32, cells: usize, low: f32, high: f32| {
+            let is_inside = |&cell: &usize| (low..high).contains(&(origin + step * cell as f32));
+            let start = (0..cells).find(is_inside).unwrap_or(0);
+            start..(start..cells).take_while(is_inside).last().unwrap_or(start) + 1
         };
-        if kernel.h != kernel.w || step.h != step.w || pad.h != pad.w {
-            return Err(Error::new(net.spec.place_of(&layer.name), "its kernel, stride or pad is not square")
-                .advise("a net that locates needs square ones"));
+        let end = |at: f32, length: f32, photo: usize| (at + length).min(photo as f32);
+        let (x, y) = (window.x.max(0.0), window.y.max(0.0));
+        let columns = within(self.origin.0, self.step.0, self.width, x, end(window.x, window.width, photo.width));
+        let rows = within(self.origin.1, self.step.1, self.height, y, end(window.y, window.height, photo.height));
+        let values = self.values.chunks_exact(self.width).take(rows.end).skip(rows.start);
+        Self {
+            height: rows.len(),
+            width: columns.len(),
+            origin: (
+                self.origin.0 + self.step.0 * columns.start as f32,
+                self.origin.1 + self.step.1 * rows.start as f32,
+            ),
+            step: self.step,
+            values: values.flat_map(|row| &row[columns.clone()]).copied().collect(),
         }
-        first += stride * ((kernel.h as f32 - 1.0) / 2.0 - pad.h as f32);
-        stride *= step.h as f32;
     }
-    Ok((stride, first))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::{Purpose, Session};
     use crate::rng::Rng;
     use crate::weights::Dtype;
     use std::path::Path;
+    use std::sync::Arc;
 
     const NET: &str = r#"
         name = "n"
@@ -282,7 +283,7 @@ mod tests {
         let (mut responder, net, parameters) = responder(folder.path(), Some(smiling)).unwrap();
         let mut rng = Rng::new(1, 0);
         let photo = Photo::from_fn(41, 35, |_, _| rng.word().to_le_bytes()[..3].try_into().unwrap());
-        let map = responder.respond(&photo, photo.bounds(), 41).unwrap();
+        let map = responder.respond(&photo, &[View { window: photo.bounds(), zoom: 1.0 }]).unwrap().remove(0);
         assert_eq!((map.height, map.width, map.step), (3, 4, (6.0, 6.0)));
         let mut plain = {
             let parameters = Parameters::on(&Device::Cpu, &net, parameters).unwrap();
