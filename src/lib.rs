@@ -3,7 +3,7 @@
 //!
 //! Imports only go down this list:
 //! `cli -> doctor, profile, recipe -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
-//! device, provenance, lock -> weights -> memory, rng, settings, chart, text_table -> shipped -> error`.
+//! device, provenance, lock -> weights -> memory, rng, settings, chart, text_table, trace -> shipped -> error`.
 
 #![deny(missing_docs)]
 
@@ -54,6 +54,8 @@ pub mod shipped;
 pub mod svm;
 #[doc(hidden)]
 pub mod text_table;
+#[doc(hidden)]
+pub mod trace;
 pub mod train;
 pub mod weights;
 

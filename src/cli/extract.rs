@@ -5,6 +5,7 @@ use super::outputs::Outputs;
 use super::photos::{Answer, AnswerArgs, PhotoArgs, Table, answer_all, open_photo};
 use super::progress::Progress;
 use super::{print, print_json, say};
+use crate::face::Workers;
 use crate::interweave::{self, Extractor, ExtractorOptions, Outline, patches};
 use crate::net::{Net, Parameters, Spec, Unknown};
 use crate::shipped::Source;
@@ -139,9 +140,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let plan = |folder: &PathBuf| Outputs::plan("--output", folder, "safetensors", &photos, &reads);
     let files = args.output.as_ref().map(plan).transpose()?;
     let table = Table { columns: Vec::new(), several: false };
-    answer_all(&photos, &AnswerArgs::printed(args.json), &table, &reads, |number, image| {
+    // A pass over an image fills all threads.
+    let mut workers = Workers::one(extractor);
+    answer_all(&photos, &AnswerArgs::printed(args.json), &table, &reads, &mut workers, |extractor, number, image| {
         let output = files.as_ref().map(|files| files.path(number, None)).transpose()?;
-        extract(args, &net, &mut extractor, image, output.as_deref())
+        extract(args, &net, extractor, image, output.as_deref())
     })
 }
 

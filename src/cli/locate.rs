@@ -13,6 +13,7 @@ use crate::settings;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Find the face in photos: its window, and where the networks respond.
 #[derive(clap::Args)]
@@ -25,6 +26,8 @@ pub struct Args {
     device: super::DeviceArgs,
     #[command(flatten)]
     answers: AnswerArgs,
+    #[command(flatten)]
+    batch: super::BatchArgs,
     /// Report every face above the threshold, not only the best one
     #[arg(long)]
     all: bool,
@@ -54,34 +57,36 @@ impl Args {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let photos = args.photos.names()?;
-    let mut model = args.model.load(&args.device.open()?)?;
+    let device = args.device.open()?;
+    let model = args.model.load(&device)?;
     args.attribute.iter().try_for_each(|attribute| model.check_attribute(attribute))?;
     let reads: Vec<PathBuf> = args.model.reads().into_iter().chain(args.photos.list()).collect();
     let plan = |folder: &PathBuf| Outputs::plan("--maps", folder, "png", &photos, &reads);
     let pictures = args.maps.as_ref().map(plan).transpose()?;
     let columns = ["x", "y", "width", "height", "score"].map(String::from).to_vec();
     let table = Table { columns, several: args.all };
-    let mut unsaved = false;
-    let code = answer_all(&photos, &args.answers, &table, &reads, |number, path| {
+    let unsaved = AtomicBool::new(false);
+    let mut workers = args.batch.workers(model, &device, photos.len())?;
+    let code = answer_all(&photos, &args.answers, &table, &reads, &mut workers, |model, number, path| {
         let photo = open_photo(path)?;
         let mut faces = model.detect(&photo, args.threshold.unwrap_or(model.bundle.locate.threshold))?;
         if !args.all {
             faces.truncate(1);
         }
         if let Some(pictures) = &pictures {
-            let maps = Maps { model: &mut model, photo: &photo, attributes: &args.attribute };
+            let maps = Maps { model, photo: &photo, attributes: &args.attribute };
             // The answer is complete without its pictures.
             if let Err(error) = maps.save(&faces, pictures, number) {
-                unsaved = true;
+                unsaved.store(true, Ordering::Relaxed);
                 say(format_args!("weft: {error}"));
             }
         }
         for face in &mut faces {
-            face.rect = args.window.of(face, &model);
+            face.rect = args.window.of(face, model);
         }
         Ok(Faces(faces))
     })?;
-    Ok(if unsaved { ExitCode::FAILURE } else { code })
+    Ok(if unsaved.into_inner() { ExitCode::FAILURE } else { code })
 }
 
 impl Answer for Faces {

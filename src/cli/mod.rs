@@ -2,6 +2,7 @@
 //! Results go to standard output, everything else to standard error.
 
 use crate::device::{Convolution, Device, Precision};
+use crate::face::{Model, Workers};
 use crate::net::Unknown;
 use crate::shipped::{Folder, Source};
 use crate::{Error, Result};
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 mod bench;
+mod chain;
 mod data;
 mod doctor;
 mod eval;
@@ -232,8 +234,28 @@ impl ModelArgs {
         entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect()
     }
 
-    fn load(&self, device: &Device) -> Result<crate::face::Model> {
-        crate::face::Model::load(self.folder(), device)
+    fn load(&self, device: &Device) -> Result<Model> {
+        Model::load(self.folder(), device)
+    }
+}
+
+/// How many photos are computed at the same time.
+#[derive(clap::Args)]
+struct BatchArgs {
+    /// Photos in flight, each with its share of the threads [default: on the CPU one per thread, on a GPU three]
+    #[arg(long, value_name = "N", value_parser = numbers::up_to(256))]
+    batch: Option<usize>,
+}
+
+impl BatchArgs {
+    /// Photos in flight for a number of photos.
+    fn count(&self, device: &Device, photos: usize) -> usize {
+        self.batch.unwrap_or_else(|| device.photos_in_flight()).min(photos).max(1)
+    }
+
+    /// Workers for a number of photos.
+    fn workers(&self, model: Model, device: &Device, photos: usize) -> Result<Workers<Model>> {
+        Workers::new(model, self.count(device, photos), Model::sharing)
     }
 }
 

@@ -6,6 +6,7 @@ use super::{interruptible, say};
 use crate::data::photo::Photo;
 use crate::data::table;
 use crate::error::At;
+use crate::face::Workers;
 use crate::weights::keep_inputs;
 use crate::{Error, Result};
 use serde_json::Value;
@@ -119,19 +120,20 @@ pub struct Table {
     pub several: bool,
 }
 
-/// Calls `answer` for each photo and writes each result immediately, so that a later failure loses nothing. A photo that fails
-/// produces one line on standard error and an answer that says so.
+/// Calls `answer` for each photo, with one of the `workers`, and writes each result as soon as those before it are written, so that a
+/// later failure loses nothing. A photo that fails produces one line on standard error and an answer that says so.
 ///
-/// Ctrl-C ends the work after the current photo, with all answers written and the list closed.
+/// Ctrl-C ends the work after the current photos, with all answers written and the list closed.
 ///
 /// # Errors
 /// An output that cannot be written; an interruption.
-pub fn answer_all<A: Answer>(
+pub fn answer_all<W: Send, A: Answer + Send>(
     photos: &[PathBuf],
     args: &AnswerArgs,
     table: &Table,
     reads: &[PathBuf],
-    mut answer: impl FnMut(usize, &Path) -> Result<A>,
+    workers: &mut Workers<W>,
+    answer: impl Fn(&mut W, usize, &Path) -> Result<A> + Sync,
 ) -> Result<ExitCode> {
     let mut answers = Answers::open(args, table, photos, reads)?;
     let stop = interruptible("photo")?;
@@ -139,18 +141,20 @@ pub fn answer_all<A: Answer>(
     let shown = photos.len() > 1 && (args.output.is_some() || !io::stdout().is_terminal());
     let progress = shown.then(|| Progress::new(photos.len() as u64, "photos"));
     let (mut failed, mut done) = (false, 0);
-    for (number, path) in photos.iter().enumerate() {
+    let wanted: Vec<usize> =
+        (0..photos.len()).filter(|&number| !answers.has(&photos[number].display().to_string())).collect();
+    let work = |worker: &mut W, number: usize| {
         if stop.load(Ordering::Relaxed) {
-            break;
+            return None;
         }
-        done = number + 1;
-        let image = path.display().to_string();
-        if answers.has(&image) {
-            continue;
-        }
+        let path = &photos[number];
         // In a table the name must not be ambiguous.
         let named = if args.csv { table::name(path).map(drop) } else { Ok(()) };
-        match named.and_then(|()| answer(number, path)) {
+        Some(named.and_then(|()| answer(worker, number, path)))
+    };
+    workers.run(&wanted, work, |number, result: Result<A>| {
+        let image = photos[number].display().to_string();
+        match result {
             Ok(answer) => answers.write(&image, &answer)?,
             Err(error) => {
                 failed = true;
@@ -158,10 +162,13 @@ pub fn answer_all<A: Answer>(
                 answers.write(&image, &Failed { error, columns: table.columns.len() })?;
             }
         }
+        done += 1;
         if let Some(progress) = &progress {
-            progress.set(done as u64);
+            progress.set((photos.len() - wanted.len() + done) as u64);
         }
-    }
+        Ok(())
+    })?;
+    let done = photos.len() - wanted.len() + done;
     if let Some(progress) = progress {
         progress.finish();
     }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Find the face in photos and predict its attributes.
 #[derive(clap::Args)]
@@ -23,6 +24,8 @@ pub struct Args {
     device: super::DeviceArgs,
     #[command(flatten)]
     answers: AnswerArgs,
+    #[command(flatten)]
+    batch: super::BatchArgs,
     /// Write each photo with its face and strongest attributes into this folder, as PNG
     #[arg(long, value_name = "DIR")]
     annotate: Option<PathBuf>,
@@ -48,28 +51,30 @@ impl Args {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let photos = args.photos.names()?;
-    let mut model = args.model.load(&args.device.open()?)?;
+    let device = args.device.open()?;
+    let model = args.model.load(&device)?;
     let names = model.attributes()?.to_vec();
     let reads: Vec<PathBuf> = args.model.reads().into_iter().chain(args.photos.list()).collect();
     let plan = |folder: &PathBuf| Outputs::plan("--annotate", folder, "png", &photos, &reads);
     let pictures = args.annotate.as_ref().map(plan).transpose()?;
     let columns = ["x", "y", "width", "height", "score"].map(String::from).into_iter().chain(names.iter().cloned());
     let table = Table { columns: columns.collect(), several: false };
-    let mut unsaved = false;
-    let code = answer_all(&photos, &args.answers, &table, &reads, |number, path| {
+    let unsaved = AtomicBool::new(false);
+    let mut workers = args.batch.workers(model, &device, photos.len())?;
+    let code = answer_all(&photos, &args.answers, &table, &reads, &mut workers, |model, number, path| {
         let photo = open_photo(path)?;
-        let prediction = predict(&mut model, &photo, &names)?;
+        let prediction = predict(model, &photo, &names)?;
         if let Some(pictures) = &pictures {
             // The answer is complete without its picture.
             let saved = pictures.path(number, None).and_then(|path| prediction.annotate(&photo, &path));
             if let Err(error) = saved {
-                unsaved = true;
+                unsaved.store(true, Ordering::Relaxed);
                 say(format_args!("weft: {error}"));
             }
         }
         Ok(prediction)
     })?;
-    Ok(if unsaved { ExitCode::FAILURE } else { code })
+    Ok(if unsaved.into_inner() { ExitCode::FAILURE } else { code })
 }
 
 fn predict<'a>(model: &mut Model, photo: &Photo, names: &'a [String]) -> Result<Prediction<'a>> {

@@ -1,5 +1,6 @@
 //! `weft profile`: a table of where a net spends its time, one row per launch.
 
+use super::chain::Chain;
 use super::numbers::{self, Size};
 use super::{DeviceArgs, print, print_json};
 use crate::net::{Net, Purpose};
@@ -9,15 +10,20 @@ use crate::text_table::{TextTable, number, text};
 use crate::weights::{keep_inputs, write_atomic};
 use crate::{Error, Result};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 /// Show where a network spends its time: each launch, its time, and its share of the device's peak.
 #[derive(clap::Args)]
 pub struct Args {
-    #[arg(value_parser = super::net(), help = super::NET)]
-    net: Source,
+    #[arg(value_parser = super::net(), help = super::NET, required_unless_present = "chain")]
+    net: Option<Source>,
+    /// Instead of a network, profile the way of this photo from its file to its attributes
+    #[arg(long, value_name = "PHOTO", conflicts_with_all = ["net", "batch", "train", "size"])]
+    chain: Option<PathBuf>,
+    #[command(flatten)]
+    model: super::ModelArgs,
     #[arg(long, default_value_t = 1, value_parser = numbers::count())]
     batch: usize,
     #[command(flatten)]
@@ -31,7 +37,7 @@ pub struct Args {
     /// Number of measured repetitions
     #[arg(long, default_value_t = 20, value_parser = numbers::runs())]
     runs: usize,
-    /// Write the launches as a Chrome trace (chrome://tracing, ui.perfetto.dev)
+    /// Write the launches, or the steps of the photo, as a Chrome trace (chrome://tracing, ui.perfetto.dev)
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     #[arg(long)]
@@ -40,9 +46,19 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(path) = &args.trace {
-        keep_inputs("--trace", path, args.net.path())?;
+        keep_inputs("--trace", path, args.net.iter().filter_map(Source::path).chain(args.chain.as_deref()))?;
     }
-    let mut net = Net::load(&args.net)?;
+    if let Some(photo) = &args.chain {
+        let device = args.device.open()?;
+        let mut model = args.model.load(&device)?;
+        model.attributes()?;
+        let chain = Chain::measure(&mut model, &device, photo, args.runs)?;
+        args.trace.as_ref().map_or(Ok(()), |path| save(path, &chain.timeline()))?;
+        chain.print(args.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(net) = &args.net else { unreachable!("required without --chain") };
+    let mut net = Net::load(net)?;
     if let Some(Size { height, width }) = args.size {
         net = net.at_size(height, width)?;
     }
@@ -51,16 +67,19 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     profile::check(format!("--batch {}", args.batch), &device, &net, args.batch, purpose)?;
     let net = Arc::new(net);
     let report = profile::profile(&device, &net, args.batch, purpose, args.runs)?;
-    if let Some(path) = &args.trace {
-        let text = serde_json::to_string(&trace(&report)).map_err(|e| Error::new("JSON", e))?;
-        write_atomic(path, |file| file.write_all(text.as_bytes()))?;
-    }
+    args.trace.as_ref().map_or(Ok(()), |path| save(path, &trace(&report)))?;
     if args.json {
         print_json(&document(&report, args))?;
     } else {
         print(table(&report, args))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a Chrome trace.
+fn save(path: &Path, trace: &Value) -> Result<()> {
+    let text = serde_json::to_string(trace).map_err(|e| Error::new("JSON", e))?;
+    write_atomic(path, |file| file.write_all(text.as_bytes()))
 }
 
 /// `-` for an unknown value.
@@ -148,7 +167,7 @@ fn document(report: &Profile, args: &Args) -> Value {
     });
     json!({
         "device": report.device,
-        "net": args.net.to_string(),
+        "net": args.net.as_ref().map(ToString::to_string),
         "batch": args.batch,
         "train": args.train,
         "runs": args.runs,

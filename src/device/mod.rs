@@ -87,6 +87,17 @@ impl Device {
         }
     }
 
+    /// Photos to have in flight where throughput is wanted, if the user does not say.
+    pub fn photos_in_flight(&self) -> usize {
+        match self {
+            // One on each thread: no thread waits for another.
+            Self::Cpu => rayon::current_num_threads(),
+            Self::Gpu(_) if self.is_emulated() => 1,
+            // While one is computed, another is decoded and read.
+            Self::Gpu(_) => 3,
+        }
+    }
+
     /// Host threads that results depend on: sums over a batch are split among them on the CPU. 0 on a GPU.
     pub fn threads(&self) -> usize {
         if self.gpu().is_some() { 0 } else { rayon::current_num_threads() }

@@ -11,7 +11,7 @@ use crate::memory;
 use crate::net::{Net, Parameters, Spec, Unknown};
 use crate::settings::{Mistake, limits, within};
 use crate::shipped::{Folder, Source};
-use crate::{Error, Result};
+use crate::{Error, Result, trace};
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -76,6 +76,7 @@ impl Anet {
 /// ANet with its weights.
 pub struct FaceFeatures {
     extractor: Extractor,
+    parameters: Parameters,
     dims: usize,
     weights: Source,
     frame: [usize; 2],
@@ -102,7 +103,24 @@ impl FaceFeatures {
         let extractor = Extractor::new(net, &parameters, ExtractorOptions::default())?;
         let pixels = memory::zeroed(height.saturating_mul(width).saturating_mul(6), "[anet] frame")?;
         let resampler = Resampler::default();
-        Ok(Self { extractor, dims, weights, frame: config.frame, stride: config.stride, resampler, pixels })
+        Ok(Self { extractor, parameters, dims, weights, frame: config.frame, stride: config.stride, resampler, pixels })
+    }
+
+    /// Another one with the same parameters, to work on another photo at the same time.
+    ///
+    /// # Errors
+    /// Insufficient memory.
+    pub fn sharing(&self) -> Result<Self> {
+        Ok(Self {
+            extractor: Extractor::new(self.extractor.net().clone(), &self.parameters, ExtractorOptions::default())?,
+            parameters: self.parameters.clone(),
+            dims: self.dims,
+            weights: self.weights.clone(),
+            frame: self.frame,
+            stride: self.stride,
+            resampler: Resampler::default(),
+            pixels: memory::zeroed(self.pixels.len(), "[anet] frame")?,
+        })
     }
 
     /// Length of a feature vector.
@@ -117,10 +135,14 @@ impl FaceFeatures {
     pub fn features(&mut self, photo: &Photo, part: Rect) -> Result<Vec<f32>> {
         let ([height, width], normalise) = (self.frame, self.extractor.net().spec.normalise);
         let frames = self.pixels.chunks_exact_mut(height * width * 3);
-        for (frame, mirrored) in frames.zip([false, true]) {
-            self.resampler.sample(photo, part, width, height, mirrored, normalise, frame);
-        }
-        let found = self.extractor.extract_normalised(&self.pixels, self.frame, self.stride, 2)?;
+        trace::span("resampling", String::new, || {
+            for (frame, mirrored) in frames.zip([false, true]) {
+                self.resampler.sample(photo, part, width, height, mirrored, normalise, frame);
+            }
+        });
+        let found = trace::span("anet", String::new, || {
+            self.extractor.extract_normalised(&self.pixels, self.frame, self.stride, 2)
+        })?;
         let features: Vec<f32> = found.into_iter().flat_map(|found| found.values).collect();
         if !features.iter().all(|value| value.is_finite()) {
             // NaN is never above 0, so it would be mistaken for a face without attributes.

@@ -5,10 +5,12 @@
 mod features;
 mod training;
 mod window;
+mod workers;
 
 pub use features::{Anet, FaceFeatures};
 pub use training::{FaceSample, FaceSamples};
 pub use window::FaceWindow;
+pub use workers::Workers;
 
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
@@ -16,7 +18,7 @@ use crate::locate::{CalibrationSample, Detection, Localiser, Locate, Map};
 use crate::settings::{Document, Mistake};
 use crate::shipped::{Folder, Source};
 use crate::svm::{self, Svm};
-use crate::{Error, Result};
+use crate::{Error, Result, trace};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -127,6 +129,15 @@ impl Model {
         Ok(Self { bundle, localiser, features, svm, svm_file })
     }
 
+    /// Another model with the same parameters, to work on another photo at the same time, on another thread.
+    ///
+    /// # Errors
+    /// Insufficient memory.
+    pub fn sharing(&self) -> Result<Self> {
+        let (bundle, svm, svm_file) = (self.bundle.clone(), self.svm.clone(), self.svm_file.clone());
+        Ok(Self { bundle, localiser: self.localiser.sharing()?, features: self.features.sharing()?, svm, svm_file })
+    }
+
     /// Names of the attributes.
     ///
     /// # Errors
@@ -169,7 +180,7 @@ impl Model {
     /// # Errors
     /// Insufficient memory.
     pub fn detect(&mut self, photo: &Photo, floor: f32) -> Result<Vec<Face>> {
-        let (small, scale) = photo.fit_within(WORKING_SIDE);
+        let (small, scale) = trace::span("resampling", String::new, || photo.fit_within(WORKING_SIDE));
         let faces = self.localiser.detect(&small, floor)?;
         Ok(faces.into_iter().map(|found| self.face(found, scale)).collect())
     }
@@ -250,6 +261,6 @@ impl Model {
         let svm = self.svm()?;
         let patches = features.len() / svm.dims();
         let features = svm::Features { rows: patches, dims: svm.dims(), data: features };
-        svm::average_over_patches(&svm.scores(features)?, svm.names.len(), patches)
+        trace::span("svms", String::new, || svm::average_over_patches(&svm.scores(features)?, svm.names.len(), patches))
     }
 }

@@ -12,7 +12,7 @@ use crate::data::photo::Photo;
 use crate::device::Launch;
 use crate::memory;
 use crate::net::{Location, Net, Normalise, Parameters};
-use crate::{Error, Result};
+use crate::{Error, Result, trace};
 use std::sync::Arc;
 
 /// How the features of all patches are computed. All methods give the same features, up to the order of summation.
@@ -240,6 +240,7 @@ impl Extractor {
         let size = [photo.height, photo.width];
         let images = Images { count: 1, size, pixels: Pixels::Rgb(&photo.rgb, self.net.spec.normalise) };
         let job = self.job(size, stride, 1)?;
+        trace::count(|counts| counts.passes += 1);
         self.engine.run(job, &images, &mut |_, features| put(features))
     }
 
@@ -263,6 +264,7 @@ impl Extractor {
         let mut found = (0..count).map(|_| self.room(size, stride)).collect::<Result<Vec<Features>>>()?;
         let images = Images { count, size, pixels: Pixels::Normalised(pixels) };
         let job = self.job(size, stride, count)?;
+        trace::count(|counts| counts.passes += 1);
         self.engine.run(job, &images, &mut |image, features| {
             found[image].values.extend_from_slice(features);
             Ok(())

@@ -16,10 +16,10 @@ use super::density::{DensityPoint, Kernel, Peak};
 use super::edge_boxes::EdgeBoxes;
 use super::response::View;
 use super::{Channel, Locate, Map, Proposals, Responder, StageConfig, SummedArea};
-use crate::Result;
 use crate::data::photo::{Photo, Rect};
 use crate::device::Device;
 use crate::shipped::Folder;
+use crate::{Result, trace};
 
 /// The two nets.
 pub struct Localiser {
@@ -74,6 +74,17 @@ impl Localiser {
         Ok(Self { coarse, fine, config: config.clone() })
     }
 
+    /// Another localiser with the same parameters, to work on another photo at the same time.
+    ///
+    /// # Errors
+    /// Insufficient memory.
+    pub fn sharing(&self) -> Result<Self> {
+        let stage = |LnetStage { responder, stage }: &LnetStage| {
+            Ok(LnetStage { responder: responder.sharing()?, stage: stage.clone() })
+        };
+        Ok(Self { config: self.config.clone(), coarse: stage(&self.coarse)?, fine: stage(&self.fine)? })
+    }
+
     /// The faces of a photo with a score of at least `least`, best first.
     ///
     /// # Errors
@@ -81,8 +92,8 @@ impl Localiser {
     pub fn detect(&mut self, photo: &Photo, least: f32) -> Result<Vec<Detection>> {
         let levels = self.coarse.pyramid(photo)?;
         let proposals = match self.config.proposals {
-            Proposals::Peaks => self.coarse.stage.peaks(&levels),
-            Proposals::EdgeBoxes => self.best_edge_boxes(photo, &levels)?,
+            Proposals::Peaks => trace::span("peaks", String::new, || self.coarse.stage.peaks(&levels)),
+            Proposals::EdgeBoxes => trace::span("edge boxes", String::new, || self.best_edge_boxes(photo, &levels))?,
         };
         let all = self.fine.stage.sides.clone();
         let some: Vec<usize> = all.iter().step_by(SKIP).copied().collect();
@@ -132,7 +143,8 @@ impl Localiser {
                 let distance = ((p.x - face.x).powi(2) + (p.y - face.y).powi(2)) / face.width.powi(2);
                 p.score * (-distance / 2.0).exp()
             };
-            let best = self.fine.stage.peaks(&levels).into_iter().max_by(|a, b| near(a).total_cmp(&near(b)));
+            let peaks = trace::span("peaks", String::new, || self.fine.stage.peaks(&levels));
+            let best = peaks.into_iter().max_by(|a, b| near(a).total_cmp(&near(b)));
             let head = self.head(face, photo);
             found.extend(best.map(|peak| Candidate { peak, head, levels }));
         }

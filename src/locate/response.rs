@@ -10,7 +10,7 @@ use crate::net::{Net, Parameters, Spec, Unknown};
 use crate::settings::{limits, within};
 use crate::shipped::{Folder, Source};
 use crate::weights::{TAGS, TensorFile};
-use crate::{Error, Result};
+use crate::{Error, Result, trace};
 use serde::de::{Error as _, IntoDeserializer};
 use serde::{Deserialize, Deserializer};
 use std::path::PathBuf;
@@ -149,6 +149,21 @@ impl Responder {
         }
     }
 
+    /// Another one with the same parameters, to work beside this one.
+    pub(super) fn sharing(&self) -> Result<Self> {
+        let Self { parameters, weights, channel, tags, grid, .. } = self;
+        Ok(Self {
+            net: Net::new(self.net.spec.clone())?,
+            parameters: parameters.clone(),
+            weights: weights.clone(),
+            channel: *channel,
+            tags: tags.clone(),
+            grid: grid.clone(),
+            sessions: Sessions::default(),
+            resampler: Resampler::default(),
+        })
+    }
+
     /// The side of an input for a square view of about `side` pixels, see [`Grid::nearest`].
     pub(super) fn nearest_side(&self, side: f32) -> usize {
         self.grid.nearest(side)
@@ -176,16 +191,20 @@ impl Responder {
             [first.window.height, first.window.width].map(|side| self.grid.covering(side * first.zoom));
         let session = self.sessions.of([views.len(), height, width], &self.net, &self.parameters)?;
         let normalise = self.net.spec.normalise;
-        for (View { window, zoom }, input) in views.iter().zip(session.input().chunks_exact_mut(height * width * 3)) {
-            let window = Rect { width: width as f32 / zoom, height: height as f32 / zoom, ..*window };
-            self.resampler.sample(photo, window, width, height, false, normalise, input);
-        }
+        let what = || format!("{} x {height} x {width}", views.len());
+        trace::span("resampling", what, || {
+            for (View { window, zoom }, input) in views.iter().zip(session.input().chunks_exact_mut(height * width * 3))
+            {
+                let window = Rect { width: width as f32 / zoom, height: height as f32 / zoom, ..*window };
+                self.resampler.sample(photo, window, width, height, false, normalise, input);
+            }
+        });
         let shape = session.net().output();
         let value = |place: &[f32]| match channel {
             Some(channel) => place[channel],
             None => place.iter().sum::<f32>() / shape.c as f32,
         };
-        let values = session.infer()?;
+        let values = trace::span("lnets", what, || session.infer())?;
         let mut maps = Vec::with_capacity(views.len());
         for (View { window, zoom }, values) in views.iter().zip(values.chunks_exact(shape.len())) {
             let values: Vec<f32> = values.chunks_exact(shape.c).map(value).collect();

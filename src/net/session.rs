@@ -6,7 +6,7 @@ use super::stored::Location;
 use super::{Net, Parameters, Plan, Purpose};
 use crate::device::{Attributes, Launch, Work};
 use crate::ops::{Kind, Mode, Targets};
-use crate::{Error, Result};
+use crate::{Error, Result, trace};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -144,6 +144,7 @@ impl Session {
     /// Targets that do not fit the losses; a launch that failed.
     pub fn forward(&mut self, mode: Mode, targets: Targets<'_>) -> Result<()> {
         self.start(mode, targets)?;
+        trace::count(|counts| counts.passes += 1);
         match &mut self.pass {
             Pass::Cpu(pass) => pass.forward(mode, targets, |_| ()),
             Pass::Gpu(pass) => pass.forward(mode, targets)?,
