@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weft::data::gpu::{Batch, PhotoWindow};
 use weft::data::photo::{Photo, Rect};
 use weft::data::resample::Resampler;
-use weft::device::{Device, Emulator, EmulatorOptions, Gpu, Precision, Ptr, Recorder};
+use weft::device::{Device, Emulator, EmulatorOptions, Gpu, Launch, Precision, Program, Ptr, Recorder};
 use weft::interweave::{Interweaving, Unweaving};
 use weft::locate::gpu::{record_response, record_summed_area};
 use weft::net::{Net, Normalise, Parameters, Purpose, Session, Sgd, SgdConfig, Spec};
@@ -357,4 +357,14 @@ fn summed_area_tables_are_sums_of_a_plain_loop() {
             }
         }
     }
+}
+
+#[test]
+fn launches_that_no_grid_can_hold_are_refused_when_they_are_planned() {
+    let launch = |grid| Launch::new("fill_f32", grid, 256, &0u32);
+    for grid in [[1 << 24, 1, 1], [1, 65_536, 1], [1, 1, 65_536]] {
+        let error = Program::new(vec![launch([1; 3]), launch(grid)]).err().unwrap().to_string();
+        assert!(error.contains("fill_f32") && error.contains("more blocks than one launch can have"), "{error}");
+    }
+    assert!(Program::new(vec![launch([(1 << 24) - 1, 65_535, 65_535])]).is_ok());
 }

@@ -35,6 +35,9 @@ macro_rules! kernel_parameters {
     };
 }
 
+/// Blocks of a grid along y, and along z; along x there may be 2^31.
+const MOST_BLOCKS: u32 = 65_535;
+
 /// The work of a launch, counted by hand: the basis of every roofline.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
@@ -87,9 +90,11 @@ impl Launch {
         Self { work: Work { flops, bytes }, ..self }
     }
 
-    /// True from 2^32 threads on: kernels index threads in 32 bits.
+    /// True from 2^32 threads along x on, because kernels index threads in 32 bits, and beyond the blocks that CUDA allows
+    /// along y and z.
     pub fn is_too_large(&self) -> bool {
-        u64::from(self.grid[0]) * u64::from(self.block) > u64::from(u32::MAX)
+        let [x, y, z] = self.grid;
+        u64::from(x) * u64::from(self.block) > u64::from(u32::MAX) || y.max(z) > MOST_BLOCKS
     }
 
     /// `kernel (layer), grid 2x1x1, block 256, 0 bytes of shared memory`: for messages.

@@ -279,5 +279,5 @@ fn download(gpu: &Gpu, from: Ptr, count: usize) -> Result<Vec<f32>> {
 }
 
 fn run(gpu: &Gpu, launches: &[Launch]) -> Result<()> {
-    Program::new(launches.to_vec()).run(gpu)
+    Program::new(launches.to_vec())?.run(gpu)
 }

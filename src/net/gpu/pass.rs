@@ -75,11 +75,6 @@ impl GpuPass {
         if purpose == Purpose::Training || purpose == Purpose::Differentiation {
             pass.training = Some(pass.record(true)?);
         }
-        let launches = pass.inference.forward.launches.iter().chain(&pass.inference.backward.launches);
-        if let Some(launch) = launches.into_iter().find(|launch| launch.is_too_large()) {
-            let found = format!("a batch of {n} is too large for one launch of {}", launch.describe());
-            return Err(Error::network(&pass.net.spec.place, found).advise("use a smaller batch"));
-        }
         Ok(pass)
     }
 
@@ -122,14 +117,21 @@ impl GpuPass {
             };
             layer.op.record_forward(pass, &mut to);
         }
-        let forward = Program::new(to.launches);
+        let forward = self.program(to.launches)?;
         let mut to = Recorder::new(&gpu);
         if self.plan.purpose.is_backward() {
             for l in (0..net.layers.len()).rev() {
                 self.record_backward(l, training, targets, &mut to)?;
             }
         }
-        Ok(Programs { forward, backward: Program::new(to.launches) })
+        Ok(Programs { forward, backward: self.program(to.launches)? })
+    }
+
+    /// # Errors
+    /// A launch that is too large.
+    fn program(&self, launches: Vec<Launch>) -> Result<Program> {
+        let what = || format!("{}: a batch of {}", self.net.spec.place, self.plan.n);
+        Program::new(launches).map_err(|e| e.within(what()).advise("use a smaller batch"))
     }
 
     fn record_backward(&mut self, l: usize, training: bool, targets: GpuTargets, to: &mut Recorder<'_>) -> Result<()> {

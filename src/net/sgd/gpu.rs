@@ -75,7 +75,7 @@ impl GpuSgd {
         to.launches.iter().try_for_each(|launch| gpu.driver.launch(launch))?;
         to.launches.clear();
         this.record(&mut to);
-        this.program = Program::new(to.launches);
+        this.program = Program::new(to.launches)?;
         Ok(this)
     }
 
