@@ -8,6 +8,8 @@ pub(crate) mod gpu;
 mod graph;
 mod normalise;
 mod parameters;
+#[doc(hidden)]
+pub mod photos;
 mod plan;
 mod price;
 mod session;
