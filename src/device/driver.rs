@@ -4,6 +4,7 @@
 
 use crate::Result;
 use bytemuck::{NoUninit, Pod, Zeroable};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// An address in device memory.
@@ -161,6 +162,18 @@ pub trait Graph: Send {
     fn launch(&self) -> Result<()>;
 }
 
+/// Page-locked host memory, which copies read and write while the host goes on. They run in the order of the driver's stream.
+pub trait Pinned: Send {
+    /// Its bytes, zero at first. Waits until no copy from or to it is in flight.
+    fn bytes(&mut self) -> Result<&mut [u8]>;
+
+    /// Starts to copy `range` of it to the device.
+    fn upload(&mut self, range: Range<usize>, to: Ptr) -> Result<()>;
+
+    /// Starts to copy from the device into `range` of it.
+    fn download(&mut self, from: Ptr, range: Range<usize>) -> Result<()>;
+}
+
 /// A GPU, real or emulated. One stream: all work runs in call order.
 pub trait Driver: Send + Sync {
     /// Properties of the device.
@@ -188,6 +201,12 @@ pub trait Driver: Send + Sync {
 
     /// Waits for all previous work, and copies from the device.
     fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()>;
+
+    /// Page-locked host memory of `bytes` bytes.
+    ///
+    /// # Errors
+    /// There is not as much.
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>>;
 
     /// Starts a kernel.
     ///
