@@ -1,5 +1,6 @@
 //! Memory that passes take, computed before any of it is allocated.
 
+use super::photos::PhotoWindow;
 use super::plan::MOST_SAMPLES;
 use super::{Net, Plan, Purpose};
 use crate::device::{Device, Gpu};
@@ -56,7 +57,8 @@ impl Net {
             }
             Device::Gpu(gpu) => Plan::on_gpu(self, planned, purpose, gpu).map(|plan| {
                 let arena = gpu.precision.bytes() as u128 * plan.len as u128;
-                arena + gradients + targets + self.batch_bytes(planned)
+                let windows = if purpose.is_backward() { size_of::<PhotoWindow>() * planned } else { 0 };
+                arena + gradients + targets + windows as u128 + self.batch_bytes(planned)
             }),
         };
         match bytes {
