@@ -81,14 +81,17 @@ impl Net {
         beside: impl Fn(usize) -> u128,
     ) -> Result<()> {
         let session = |n: usize| self.session_bytes(device, n, purpose);
+        // A batch, and where steps of training run on a GPU, two images of what goes up for them.
+        let host = |n: usize| self.batch_bytes(n) * if purpose == Purpose::Training { 3 } else { 1 };
         match device {
             Device::Gpu(gpu) if !gpu.driver.is_host() => {
                 let parameters = self.gpu_parameter_bytes(gpu);
                 memory::fit(&what, n, gpu.driver.free_memory()?, |n| session(n) + parameters)
                     .map_err(|e: Error| e.within(&gpu.driver.properties().name))?;
-                memory::fit(what, n, memory::available(), |n| self.batch_bytes(n) + beside(n))
+                memory::fit(what, n, memory::available(), |n| host(n) + beside(n))
             }
-            _ => memory::fit(what, n, memory::available(), |n| session(n) + beside(n)),
+            Device::Gpu(_) => memory::fit(what, n, memory::available(), |n| session(n) + host(n) + beside(n)),
+            Device::Cpu => memory::fit(what, n, memory::available(), |n| session(n) + beside(n)),
         }
     }
 
