@@ -218,6 +218,28 @@ fn logic(gpu: &Gpu) {
         gpu.driver.launch(&fill(0.0, 0, 1000)).unwrap();
     }
     drop(graph);
+    // Copies from and to pinned memory are ordered with the launches; its bytes are there when the last copy has ended.
+    let mut pinned = gpu.driver.pinned(4000).unwrap();
+    assert!(pinned.bytes().unwrap().iter().all(|byte| *byte == 0));
+    let floats = |bytes: &[u8]| bytemuck::pod_collect_to_vec::<u8, f32>(bytes);
+    gpu.driver.launch(&fill(8.0, 0, 1000)).unwrap();
+    pinned.download(memory.ptr, 0..4000).unwrap();
+    gpu.driver.launch(&fill(9.0, 0, 1000)).unwrap();
+    assert_eq!(floats(pinned.bytes().unwrap()), [8.0; 1000]);
+    pinned.upload(400..800, memory.ptr.offset(400)).unwrap();
+    gpu.driver.launch(&fill(7.0, 100, 10)).unwrap();
+    pinned.bytes().unwrap().fill(0);
+    let got = read();
+    assert!(
+        got[..100] == [9.0; 100] && got[100..110] == [7.0; 10] && got[110..200] == [8.0; 90],
+        "{:?}",
+        &got[90..210]
+    );
+    assert!(got[200..] == [9.0; 800]);
+    pinned.upload(0..4000, memory.ptr).unwrap();
+    // Freed memory is no longer read.
+    drop(pinned);
+    assert_eq!(read(), [0.0; 1000]);
     let times = gpu.driver.time(&[fill(6.0, 0, 1000), fill(7.0, 0, 500)]).unwrap();
     assert!(times.len() == 2 && times.iter().all(|t| *t > 0.0 && *t < 10.0), "{times:?}");
     let filled = read();

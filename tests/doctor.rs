@@ -5,8 +5,7 @@ mod support;
 use std::sync::Arc;
 use support::Folder;
 use weft::Result;
-use weft::device::driver::Graph;
-use weft::device::{Attributes, Driver, Emulator, EmulatorOptions, Gpu, Launch, Properties, Ptr};
+use weft::device::{Attributes, Driver, Emulator, EmulatorOptions, Gpu, Graph, Launch, Pinned, Properties, Ptr};
 use weft::doctor;
 
 #[test]
@@ -53,6 +52,9 @@ impl Driver for Broken {
     }
     fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()> {
         self.emulator.download(from, bytes)
+    }
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>> {
+        self.emulator.pinned(bytes)
     }
     fn launch(&self, launch: &Launch) -> Result<()> {
         if self.runs(launch)? { self.emulator.launch(launch) } else { Ok(()) }

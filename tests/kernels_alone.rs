@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weft::data::gpu::{Batch, PhotoWindow};
 use weft::data::photo::{Photo, Rect};
 use weft::data::resample::Resampler;
-use weft::device::{Device, Emulator, EmulatorOptions, Gpu, Precision, Ptr, Recorder};
+use weft::device::{Device, Emulator, EmulatorOptions, Gpu, Launch, Precision, Program, Ptr, Recorder};
 use weft::interweave::{Interweaving, Unweaving};
 use weft::locate::gpu::{record_response, record_summed_area};
 use weft::net::{Net, Normalise, Parameters, Purpose, Session, Sgd, SgdConfig, Spec};
@@ -168,8 +168,8 @@ fn noise(width: usize, height: usize, seed: u64) -> Photo {
 }
 
 /// Windows of two photos through the GPU and through the CPU's resampler.
-fn windows(gpu: &Gpu, rects: &[Rect], [h, w]: [usize; 2], normalise: Normalise, crops: bool) -> [Vec<f32>; 2] {
-    let photos = [noise(40, 30, 1), noise(23, 37, 2)];
+fn windows(gpu: &Gpu, rects: &[Rect], [h, w]: [usize; 2], normalise: Normalise) -> [Vec<f32>; 2] {
+    let photos = [noise(200, 130, 1), noise(23, 37, 2)];
     let bytes = photos.iter().flat_map(|photo| photo.rgb.clone()).collect::<Vec<u8>>();
     let (mut table, mut wanted) = (Vec::new(), Vec::new());
     let mut resampler = Resampler::default();
@@ -184,17 +184,17 @@ fn windows(gpu: &Gpu, rects: &[Rect], [h, w]: [usize; 2], normalise: Normalise, 
     let (photos, table) = (gpu.upload(&bytes).unwrap(), gpu.upload(&table).unwrap());
     let out = upload(gpu, &vec![f32::NAN; wanted.len()]);
     let batch = Batch { photos: photos.ptr, windows: table.ptr, out: out.ptr, n: rects.len(), h, w, normalise };
-    run(gpu, |to| if crops { batch.record_crops(to) } else { batch.record_samples(to) });
+    run(gpu, |to| batch.record_samples(to));
     [download(gpu, out.ptr, wanted.len()), wanted]
 }
 
 #[test]
-fn crops_are_pixels_normalised() {
+fn windows_on_whole_pixels_are_pixels_normalised() {
     let corners = [(3.0, 4.0), (0.0, 0.0), (27.0, 19.0), (-5.0, 30.0), (10.0, -3.0)];
     let rects = corners.map(|(x, y)| Rect::new(x, y, 13.0, 11.0));
     for gpu in gpus() {
         for normalise in [Normalise::default(), Normalise { mean: [1.0, 20.0, 128.0], scale: 0.5 }] {
-            let [got, wanted] = windows(&gpu, &rects, [11, 13], normalise, true);
+            let [got, wanted] = windows(&gpu, &rects, [11, 13], normalise);
             let wanted: Vec<f32> = wanted.iter().map(|&x| gpu.precision.round_factor(x)).collect();
             assert_eq!(got, wanted, "{gpu:?}");
         }
@@ -203,6 +203,7 @@ fn crops_are_pixels_normalised() {
 
 #[test]
 fn samples_are_those_of_the_resampler() {
+    // The last but one is far outside, the last shrinks by more taps than are weighed at once.
     let rects = [
         Rect::new(0.0, 0.0, 40.0, 30.0),
         Rect::new(3.3, 5.7, 9.1, 8.2),
@@ -210,10 +211,15 @@ fn samples_are_those_of_the_resampler() {
         Rect::new(7.0, 5.0, 13.0, 11.0),
         Rect::new(1e9, f32::NAN, 5.0, 5.0),
         Rect::new(2.5, 2.5, 3.0, 1.5),
+        Rect::new(-800.0, 5.0, 40.0, -20.0),
+        Rect::new(-400.0, -300.0, 900.0, 650.0),
     ];
     for gpu in gpus() {
-        let [got, wanted] = windows(&gpu, &rects, [11, 13], Normalise::NONE, false);
-        assert_close(&gpu, "samples", &got, &wanted, |w| w * rounding(&gpu) + 255.0 * 2e-6);
+        // A tile, and parts of tiles.
+        for size in [[11, 13], [35, 18]] {
+            let [got, wanted] = windows(&gpu, &rects, size, Normalise::NONE);
+            assert_close(&gpu, "samples", &got, &wanted, |w| w * rounding(&gpu) + 255.0 * 2e-6);
+        }
     }
 }
 
@@ -357,4 +363,14 @@ fn summed_area_tables_are_sums_of_a_plain_loop() {
             }
         }
     }
+}
+
+#[test]
+fn launches_that_no_grid_can_hold_are_refused_when_they_are_planned() {
+    let launch = |grid| Launch::new("fill_f32", grid, 256, &0u32);
+    for grid in [[1 << 24, 1, 1], [1, 65_536, 1], [1, 1, 65_536]] {
+        let error = Program::new(vec![launch([1; 3]), launch(grid)]).err().unwrap().to_string();
+        assert!(error.contains("fill_f32") && error.contains("more blocks than one launch can have"), "{error}");
+    }
+    assert!(Program::new(vec![launch([(1 << 24) - 1, 65_535, 65_535])]).is_ok());
 }

@@ -92,14 +92,31 @@ impl Lab {
     }
 
     fn train(&self, changes: &[&str], resume: bool, stop_after: usize) -> weft::Result<Outcome> {
-        let stop = AtomicBool::new(false);
-        run(&self.config(changes)?, &Device::Cpu, resume, &stop, &mut |event| {
-            if let Event::Step { step, .. } = event
-                && step == stop_after
-            {
-                stop.store(true, Ordering::Relaxed);
+        self.train_on(&Device::Cpu, changes, resume, stop_after).0
+    }
+
+    /// The outcome, and the losses that were told.
+    fn train_on(
+        &self,
+        device: &Device,
+        changes: &[&str],
+        resume: bool,
+        stop_after: usize,
+    ) -> (weft::Result<Outcome>, Vec<f32>) {
+        let (stop, mut losses) = (AtomicBool::new(false), Vec::new());
+        let config = match self.config(changes) {
+            Ok(config) => config,
+            Err(error) => return (Err(error), losses),
+        };
+        let outcome = run(&config, device, resume, &stop, &mut |event| {
+            if let Event::Step { step, loss, .. } = event {
+                losses.push(loss);
+                if step == stop_after {
+                    stop.store(true, Ordering::Relaxed);
+                }
             }
-        })
+        });
+        (outcome, losses)
     }
 }
 
@@ -133,6 +150,76 @@ fn stopped_and_resumed_is_undisturbed_to_the_last_bit() {
         let resumed = lab.train(&[&other], true, usize::MAX).unwrap();
         assert_eq!(bytes(&whole.weights.unwrap()), bytes(&resumed.weights.unwrap()), "{stage}");
         assert_eq!(bytes(&lab.path("run/log.csv")), bytes(&lab.path("other/log.csv")), "{stage}");
+    }
+}
+
+fn simt() -> Device {
+    Device::open("simt").unwrap()
+}
+
+#[test]
+fn the_emulator_trains_on_the_same_crops() {
+    let lab = Lab::new(200, "finetune-attributes", "batch = 8\nepochs = 1\ndropout = [0.2, 0.5]");
+    let other = format!("output={}", lab.path("other").display());
+    for view in ["view.shift=0.1", "view={kind='ten-crop', short=60}"] {
+        let changes = ["view.scale=0.3", view].map(str::to_string);
+        let changes: Vec<&str> = changes.iter().skip(usize::from(view.contains("ten-crop"))).map(|c| &**c).collect();
+        for name in ["run", "other"] {
+            let _ = fs::remove_dir_all(lab.path(name));
+        }
+        let (outcome, expected) = lab.train_on(&Device::Cpu, &changes, false, usize::MAX);
+        let steps = outcome.unwrap().steps;
+        assert!(steps >= 20 && steps == expected.len(), "{steps}");
+        let changes = [&changes[..], &[&other]].concat();
+        let (outcome, found) = lab.train_on(&simt(), &changes, false, usize::MAX);
+        let outcome = outcome.unwrap();
+        assert_eq!((outcome.steps, found.len()), (steps, steps));
+        assert!(outcome.validation.is_some() && outcome.weights.is_some());
+        for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert!((found - expected).abs() <= 1e-5 * expected, "{view}, step {step}: {found} instead of {expected}");
+        }
+        let lines = |name: &str| -> Vec<String> {
+            let log = fs::read_to_string(lab.path(name).join("log.csv")).unwrap();
+            log.lines().map(|line| line.split(',').take(3).collect::<Vec<_>>().join(",")).collect()
+        };
+        assert_eq!(lines("run"), lines("other"), "the same lines of the log");
+    }
+}
+
+#[test]
+fn the_emulator_stops_and_goes_on() {
+    let lab = Lab::new(60, "finetune-attributes", "batch = 8\nepochs = 2\ndropout = [0.2, 0.5]");
+    let other = format!("output={}", lab.path("other").display());
+    let (whole, losses) = lab.train_on(&simt(), &[], false, usize::MAX);
+    // The loss of the third step is told when the fourth has begun.
+    let (stopped, before) = lab.train_on(&simt(), &[&other], false, 3);
+    assert_eq!((stopped.unwrap().steps, before.len()), (4, 4));
+    let (resumed, after) = lab.train_on(&simt(), &[&other], true, usize::MAX);
+    assert_eq!([before, after].concat(), losses);
+    assert_eq!(bytes(&whole.unwrap().weights.unwrap()), bytes(&resumed.unwrap().weights.unwrap()));
+    assert_eq!(bytes(&lab.path("run/log.csv")), bytes(&lab.path("other/log.csv")));
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_every_device_at_the_same_step_and_is_not_kept() {
+    let lab = Lab::new(60, "finetune-attributes", "batch = 8\nepochs = 2");
+    let stops = |device: &Device, every: usize| {
+        let _ = fs::remove_dir_all(lab.path("run"));
+        let every = format!("checkpoint_every={every}");
+        let changes = ["schedule.rate=1000", "optimizer.clip_norm=0", &every];
+        let (outcome, losses) = lab.train_on(device, &changes, false, usize::MAX);
+        assert!(losses.iter().all(|loss| loss.is_finite()));
+        let error = outcome.unwrap_err().to_string();
+        let (_, step) = error.split_once(" at step ").unwrap();
+        let step: usize = step.split_once(':').or(step.split_once(';')).unwrap().0.parse().unwrap();
+        assert_eq!(step, losses.len() + 1, "{error}");
+        (step, lab.path("run/checkpoint.safetensors").exists())
+    };
+    let (step, kept) = stops(&Device::Cpu, 100);
+    assert!(step > 1 && !kept);
+    for device in [Device::Cpu, simt()] {
+        assert_eq!(stops(&device, step), (step, false), "a checkpoint is due after that very step");
+        assert_eq!(stops(&device, step - 1), (step, true));
     }
 }
 

@@ -1,34 +1,17 @@
-//! Batches cut from photos on a GPU: kernels/image.cu.
+//! Windows of photos in batches for any device, and for the kernels of a GPU.
 
-use super::photo::Rect;
-use super::resample::MAX_REACH;
-use crate::device::{Launch, Ptr, Recorder};
-use crate::kernel_parameters;
-use crate::net::Normalise;
-use crate::ops::gpu::{BLOCK, cover, pack};
-
-kernel_parameters! {
-    /// One sample: a window of a photo.
-    PhotoWindow: 40 {
-        /// Offset of the photo's `[height, width, 3]` bytes.
-        offset: u64,
-        photo_w: u32, photo_h: u32,
-        x: f32, y: f32, w: f32, h: f32,
-        flip: u32, unused: u32,
-    }
-}
-
-kernel_parameters! {
-    ImageParams: 56 { photos: Ptr, windows: Ptr, out: Ptr, n: u32, h: u32, w: u32, mean: [f32; 3], scale: f32, unused: u32 }
-}
+use super::photo::{Photo, Rect};
+use super::resample::{Resampler, reach, tame};
+use crate::net::Input;
+pub use crate::net::photos::{Batch, PhotoWindow};
+use std::ops::Range;
 
 impl PhotoWindow {
     /// `window` of the photo of `size` (width, height) whose bytes begin at `offset`, mirrored if `flip`. Coordinates that
     /// are NaN or far outside are clamped to a range that the kernel can iterate over.
     pub fn new(offset: usize, size: (usize, usize), window: Rect, flip: bool) -> Self {
-        let tame = |v: f32| if v.is_nan() { 0.0 } else { v.clamp(-MAX_REACH, MAX_REACH) };
         Self {
-            offset: offset as u64,
+            offset: offset as i64,
             photo_w: size.0 as u32,
             photo_h: size.1 as u32,
             x: tame(window.x),
@@ -36,50 +19,48 @@ impl PhotoWindow {
             w: tame(window.width),
             h: tame(window.height),
             flip: u32::from(flip),
-            unused: 0,
+            pitch: size.0 as u32,
         }
     }
 }
 
-/// Photos in device memory, a table of [`PhotoWindow`]s, and the batch `[n, h, w, 3]` in the storage type.
-#[derive(Debug, Clone, Copy)]
-pub struct Batch {
-    pub photos: Ptr,
-    pub windows: Ptr,
-    pub out: Ptr,
-    pub n: usize,
-    pub h: usize,
-    pub w: usize,
-    pub normalise: Normalise,
+impl Resampler {
+    /// Makes `window` of `photo`, mirrored left to right if `flip`, the next sample of `input`: resampled now, or the pixels
+    /// that the device of `input` will resample.
+    ///
+    /// # Panics
+    /// If the photo is empty.
+    pub fn put(&mut self, photo: &Photo, window: Rect, flip: bool, input: &mut Input) {
+        assert!(photo.width > 0 && photo.height > 0, "an empty photo cannot be sampled");
+        let shape = input.shape();
+        let columns = reach(window.x, window.width, shape.w, photo.width);
+        let rows = reach(window.y, window.height, shape.h, photo.height);
+        let place = PhotoWindow::new(0, (photo.width, photo.height), window, flip);
+        let Range { start, end } = columns;
+        if let Some(part) = input.pixels(place, columns, rows.clone()) {
+            for (to, y) in part.chunks_exact_mut(3 * (end - start)).zip(rows) {
+                to.copy_from_slice(&photo.rgb[3 * (y * photo.width + start)..3 * (y * photo.width + end)]);
+            }
+        } else {
+            let normalise = input.normalise();
+            self.sample(photo, window, shape.w, shape.h, flip, normalise, input.values());
+        }
+    }
 }
 
-impl Batch {
-    /// Copies windows on whole pixels, of the size of the output.
-    pub fn record_crops(&self, to: &mut Recorder<'_>) {
-        let grid = cover((self.n * self.h * self.w * 3).div_ceil(pack(to.precision())));
-        self.launch("crop", grid, to);
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Scales any windows, as [`super::resample::Resampler`] does.
-    pub fn record_samples(&self, to: &mut Recorder<'_>) {
-        self.launch("sample_windows", cover(self.n * self.h * self.w), to);
-    }
-
-    fn launch(&self, name: &str, grid: [usize; 3], to: &mut Recorder<'_>) {
-        let count = self.n * self.h * self.w * 3;
-        let parameters = ImageParams {
-            photos: self.photos,
-            windows: self.windows,
-            out: self.out,
-            n: self.n as u32,
-            h: self.h as u32,
-            w: self.w as u32,
-            mean: self.normalise.mean,
-            scale: self.normalise.scale,
-            unused: 0,
-        };
-        // The sizes of the windows are not known here; assume that of the output.
-        let bytes = count * (1 + to.precision().bytes());
-        to.launch(Launch::new(to.stored(name), grid, BLOCK, &parameters).work(2 * count as u64, bytes as u64));
+    #[test]
+    fn the_part_that_is_read_is_inside_the_photo_and_never_empty() {
+        assert_eq!(reach(10.0, 8.0, 8, 100), 8..21);
+        assert_eq!(reach(10.0, 80.0, 8, 100), 4..97);
+        assert_eq!(reach(18.0, -8.0, 8, 100), 8..21, "mirrored");
+        assert_eq!(reach(-50.0, 8.0, 8, 100), 0..1);
+        assert_eq!(reach(500.0, 8.0, 8, 100), 99..100);
+        for v in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(!reach(v, v, 3, 7).is_empty());
+        }
     }
 }

@@ -8,9 +8,26 @@
 use super::photo::{Photo, Rect};
 use crate::net::Normalise;
 use crate::ops::simd::dispatch;
+use std::ops::Range;
 
 /// Coordinates of a window are clamped to this, in pixels: everything further out is repeated edge.
-pub(super) const MAX_REACH: f32 = 1_048_576.0;
+const MAX_REACH: f32 = 1_048_576.0;
+
+/// A window's coordinate within [`MAX_REACH`]. A NaN window shows arbitrary pixels; it must not make loops over taps endless.
+pub(super) fn tame(v: f32) -> f32 {
+    if v.is_nan() { 0.0 } else { v.clamp(-MAX_REACH, MAX_REACH) }
+}
+
+/// The pixels of an axis of `inputs` pixels (at least one) that `outputs` pixels over [start, start + length) are computed from,
+/// and at most two more at each end, for a device that rounds in another order.
+pub(super) fn reach(start: f32, length: f32, outputs: usize, inputs: usize) -> Range<usize> {
+    let (start, length) = (f64::from(tame(start)), f64::from(tame(length)));
+    let step = length / outputs.max(1) as f64;
+    let support = step.abs().max(1.0) + 1.0;
+    let [first, last] = [start + 0.5 * step, start + length - 0.5 * step];
+    let inside = |v: f64| v.clamp(0.0, (inputs - 1) as f64) as usize;
+    inside((first.min(last) - support).floor())..inside((first.max(last) + support).ceil()) + 1
+}
 
 /// Samples windows of photos. Reuses its scratch memory between calls: create one per thread.
 ///
@@ -161,9 +178,7 @@ impl Taps {
 
     /// Maps `outputs` pixels onto [start, start + length) of an axis of `inputs` pixels (at least one).
     fn place(&mut self, start: f32, length: f32, outputs: usize, inputs: usize) {
-        // A NaN window shows arbitrary pixels; it must not make the loops below endless.
-        let tame = |v: f32| if v.is_nan() { 0.0 } else { f64::from(v.clamp(-MAX_REACH, MAX_REACH)) };
-        let (start, length) = (tame(start), tame(length));
+        let (start, length) = (f64::from(tame(start)), f64::from(tame(length)));
         self.spans.clear();
         self.weights.clear();
         let step = length / outputs.max(1) as f64;

@@ -5,12 +5,13 @@
 //! launches and graphs are owned here ([`super::Memory`], [`Program`](super::Program)).
 
 mod peaks;
+mod pinned;
 mod probe;
 mod staging;
 
 pub use probe::{DriverInfo, Refusal, fits, probe, properties};
 
-use super::driver::{Attributes, Driver, Graph, Launch, Properties, Ptr};
+use super::driver::{Attributes, Driver, Graph, Launch, Pinned, Properties, Ptr};
 use crate::{Error, Result};
 use cudarc::driver::result::{self, DriverError, event};
 use cudarc::driver::sys::{
@@ -18,6 +19,7 @@ use cudarc::driver::sys::{
     CUgraphInstantiate_flags, CUmodule, CUresult, CUstream, CUstreamCaptureMode,
 };
 use cudarc::driver::{CudaContext, CudaStream};
+use pinned::HostMemory;
 use staging::Staging;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_void};
@@ -361,10 +363,7 @@ impl Driver for Cuda {
         let mut staging = self.core.lock()?;
         // SAFETY: the context is bound, and `to` lies in memory of `allocate` with room, by the trait's contract.
         unsafe { staging.upload(to.0, bytes, self.core.raw_stream()) }.map_err(|stage| match stage {
-            UploadFault::Pin(bytes, e) => {
-                let what = format!("no {} of pinned host memory for uploads: {}", size(bytes as u64), explain(e));
-                Error::device(&self.core.place, what).advise("free some memory of the host")
-            }
+            UploadFault::Pin(bytes, e) => pinned::unpinned(&self.core, bytes, e),
             UploadFault::Copy(e) => self.core.failed(e),
         })
     }
@@ -380,6 +379,10 @@ impl Driver for Cuda {
             waited?;
         }
         Ok(())
+    }
+
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>> {
+        Ok(Box::new(HostMemory::new(self.core.clone(), bytes)?))
     }
 
     fn launch(&self, launch: &Launch) -> Result<()> {

@@ -4,6 +4,7 @@
 
 use crate::Result;
 use bytemuck::{NoUninit, Pod, Zeroable};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// An address in device memory.
@@ -34,6 +35,9 @@ macro_rules! kernel_parameters {
         const _: () = assert!(size_of::<$name>() == $size);
     };
 }
+
+/// Blocks of a grid along y, and along z; along x there may be 2^31.
+const MOST_BLOCKS: u32 = 65_535;
 
 /// The work of a launch, counted by hand: the basis of every roofline.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -87,9 +91,11 @@ impl Launch {
         Self { work: Work { flops, bytes }, ..self }
     }
 
-    /// True from 2^32 threads on: kernels index threads in 32 bits.
+    /// True from 2^32 threads along x on, because kernels index threads in 32 bits, and beyond the blocks that CUDA allows
+    /// along y and z.
     pub fn is_too_large(&self) -> bool {
-        u64::from(self.grid[0]) * u64::from(self.block) > u64::from(u32::MAX)
+        let [x, y, z] = self.grid;
+        u64::from(x) * u64::from(self.block) > u64::from(u32::MAX) || y.max(z) > MOST_BLOCKS
     }
 
     /// `kernel (layer), grid 2x1x1, block 256, 0 bytes of shared memory`: for messages.
@@ -156,6 +162,18 @@ pub trait Graph: Send {
     fn launch(&self) -> Result<()>;
 }
 
+/// Page-locked host memory, which copies read and write while the host goes on. They run in the order of the driver's stream.
+pub trait Pinned: Send {
+    /// Its bytes, zero at first. Waits until no copy from or to it is in flight.
+    fn bytes(&mut self) -> Result<&mut [u8]>;
+
+    /// Starts to copy `range` of it to the device.
+    fn upload(&mut self, range: Range<usize>, to: Ptr) -> Result<()>;
+
+    /// Starts to copy from the device into `range` of it.
+    fn download(&mut self, from: Ptr, range: Range<usize>) -> Result<()>;
+}
+
 /// A GPU, real or emulated. One stream: all work runs in call order.
 pub trait Driver: Send + Sync {
     /// Properties of the device.
@@ -183,6 +201,12 @@ pub trait Driver: Send + Sync {
 
     /// Waits for all previous work, and copies from the device.
     fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()>;
+
+    /// Page-locked host memory of `bytes` bytes.
+    ///
+    /// # Errors
+    /// There is not as much.
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>>;
 
     /// Starts a kernel.
     ///

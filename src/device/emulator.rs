@@ -1,10 +1,11 @@
 //! The driver that needs no GPU: the same kernels, compiled for the host, run thread by thread. With `checked`, every
 //! access is checked, and a finding is returned as the launch's error.
 
-use super::driver::{Attributes, Driver, Graph, Launch, Properties, Ptr};
+use super::driver::{Attributes, Driver, Graph, Launch, Pinned, Properties, Ptr};
 use crate::memory;
 use crate::{Error, Result};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -80,6 +81,14 @@ impl Shared {
             .map_err(|e| Error::device(launch.describe(), e))
     }
 
+    fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()> {
+        self.within(to, bytes.len(), |buffer, offset| buffer.write(offset, bytes))
+    }
+
+    fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()> {
+        self.within(from, bytes.len(), |buffer, offset| buffer.read(offset, bytes))
+    }
+
     /// Calls `with` with the buffer that contains `[at, at + len)`, and the offset in it.
     fn within<T>(&self, at: Ptr, len: usize, with: impl FnOnce(&mut simt::Buffer, usize) -> T) -> Result<T> {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,11 +129,15 @@ impl Driver for Emulator {
     }
 
     fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()> {
-        self.shared.within(to, bytes.len(), |buffer, offset| buffer.write(offset, bytes))
+        self.shared.upload(to, bytes)
     }
 
     fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()> {
-        self.shared.within(from, bytes.len(), |buffer, offset| buffer.read(offset, bytes))
+        self.shared.download(from, bytes)
+    }
+
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>> {
+        Ok(Box::new(Plain { shared: self.shared.clone(), bytes: memory::zeroed(bytes, "host memory for copies")? }))
     }
 
     fn launch(&self, launch: &Launch) -> Result<()> {
@@ -153,6 +166,26 @@ impl Driver for Emulator {
 
     fn kernels(&self) -> Vec<String> {
         kernels::KERNELS.names().map(str::to_string).collect()
+    }
+}
+
+/// Host memory; copies have ended when they return.
+struct Plain {
+    shared: Arc<Shared>,
+    bytes: Vec<u8>,
+}
+
+impl Pinned for Plain {
+    fn bytes(&mut self) -> Result<&mut [u8]> {
+        Ok(&mut self.bytes)
+    }
+
+    fn upload(&mut self, range: Range<usize>, to: Ptr) -> Result<()> {
+        self.shared.upload(to, &self.bytes[range])
+    }
+
+    fn download(&mut self, from: Ptr, range: Range<usize>) -> Result<()> {
+        self.shared.download(from, &mut self.bytes[range])
     }
 }
 

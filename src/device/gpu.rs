@@ -203,8 +203,14 @@ pub struct Program {
 
 impl Program {
     /// A program of these launches; starts nothing.
-    pub fn new(launches: Vec<Launch>) -> Self {
-        Self { launches, graph: None }
+    ///
+    /// # Errors
+    /// A launch with more blocks or threads than there can be: a batch or a photo that is too large.
+    pub fn new(launches: Vec<Launch>) -> Result<Self> {
+        if let Some(launch) = launches.iter().find(|launch| launch.is_too_large()) {
+            return Err(Error::device(launch.describe(), "more blocks than one launch can have"));
+        }
+        Ok(Self { launches, graph: None })
     }
 
     /// Starts all launches: individually the first time, as a graph from then on. With `WEFT_SYNC=1` always individually,

@@ -12,7 +12,7 @@ mod images;
 
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
-pub use driver::{Attributes, Driver, Launch, Peaks, Properties, Ptr, Work};
+pub use driver::{Attributes, Driver, Graph, Launch, Peaks, Pinned, Properties, Ptr, Work};
 #[cfg(feature = "simt")]
 pub use emulator::{Emulator, Options as EmulatorOptions};
 pub use gpu::{Convolution, Gpu, Memory, Precision, Program, Recorder, Step};

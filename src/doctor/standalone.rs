@@ -150,34 +150,38 @@ impl Patches {
     }
 }
 
-/// Batches cut from photos: crops and scaled windows, across the borders, mirrored.
+/// Batches cut from photos: windows on whole pixels and scaled ones, across the borders, mirrored, of more taps than are weighed
+/// at once; and a sample that is there as values.
 fn photos(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     let mut rng = Rng::new(1, 0);
-    let photo = Photo::from_fn(40, 30, |_, _| [0; 3].map(|_: u8| rng.below(256) as u8));
-    let bytes = gpu.upload(&photo.rgb)?;
-    let (h, w, normalise) = (11, 13, Normalise::default());
-    let whole = [Rect::new(3.0, 4.0, 13.0, 11.0), Rect::new(-5.0, 25.0, 13.0, 11.0)];
-    let any = [Rect::new(0.0, 0.0, 40.0, 30.0), Rect::new(3.3, 5.7, 9.1, 8.2), Rect::new(-4.5, 2.0, 30.0, 45.0)];
-    for (crops, windows) in [(true, &whole[..]), (false, &any[..])] {
-        let mut resampler = Resampler::default();
-        let (mut table, mut want) = (Vec::new(), vec![0.0; windows.len() * h * w * 3]);
-        for ((i, window), want) in windows.iter().enumerate().zip(want.chunks_exact_mut(h * w * 3)) {
-            table.push(PhotoWindow::new(0, (photo.width, photo.height), *window, i == 1));
-            resampler.sample(&photo, *window, w, h, i == 1, normalise, want);
-        }
-        let table = gpu.upload(&table)?;
-        let out = upload(gpu, &vec![f32::NAN; want.len()])?;
-        let batch = Batch { photos: bytes.ptr, windows: table.ptr, out: out.ptr, n: windows.len(), h, w, normalise };
-        let mut to = Recorder::new(gpu);
-        if crops {
-            batch.record_crops(&mut to)
-        } else {
-            batch.record_samples(&mut to)
-        }
-        run(gpu, &to.launches)?;
-        let tolerance = Tolerance::new(gpu.precision, 1, 2.0);
-        tally.compare(&to.launches, "photos", &download(gpu, out.ptr, want.len())?, &want, tolerance);
+    let photo = Photo::from_fn(700, 300, |_, _| [0; 3].map(|_: u8| rng.below(256) as u8));
+    let (h, w, normalise) = (11, 19, Normalise::default());
+    let windows = [
+        Rect::new(3.0, 4.0, 19.0, 11.0),
+        Rect::new(-5.0, 295.0, 19.0, 11.0),
+        Rect::new(3.3, 5.7, 9.1, 8.2),
+        Rect::new(-4.5, 2.0, 30.0, 45.0),
+        Rect::new(0.0, 0.0, 700.0, 300.0),
+    ];
+    let mut want = vec![0.0; (windows.len() + 1) * h * w * 3];
+    let (mut resampler, mut table) = (Resampler::default(), Vec::new());
+    for ((i, window), want) in windows.iter().enumerate().zip(want.chunks_exact_mut(h * w * 3)) {
+        table.push(PhotoWindow::new(0, (photo.width, photo.height), *window, i % 2 == 1));
+        resampler.sample(&photo, *window, w, h, i % 2 == 1, normalise, want);
     }
+    table.push(PhotoWindow::values(photo.rgb.len()));
+    let values = &mut want[windows.len() * h * w * 3..];
+    values.fill_with(|| gpu.precision.round_factor(rng.range(-2.0, 2.0)));
+    let bytes = gpu.upload(&[&photo.rgb, bytemuck::cast_slice(values)].concat())?;
+    let table = gpu.upload(&table)?;
+    let out = upload(gpu, &vec![f32::NAN; want.len()])?;
+    let n = windows.len() + 1;
+    let batch = Batch { photos: bytes.ptr, windows: table.ptr, out: out.ptr, n, h, w, normalise };
+    let mut to = Recorder::new(gpu);
+    batch.record_samples(&mut to);
+    run(gpu, &to.launches)?;
+    let tolerance = Tolerance::new(gpu.precision, 1, 2.0);
+    tally.compare(&to.launches, "photos", &download(gpu, out.ptr, want.len())?, &want, tolerance);
     Ok(())
 }
 
@@ -279,5 +283,5 @@ fn download(gpu: &Gpu, from: Ptr, count: usize) -> Result<Vec<f32>> {
 }
 
 fn run(gpu: &Gpu, launches: &[Launch]) -> Result<()> {
-    Program::new(launches.to_vec()).run(gpu)
+    Program::new(launches.to_vec())?.run(gpu)
 }

@@ -241,7 +241,7 @@ impl MapsWriter<'_> {
         let rest = self.steps(&work.rest, patches)?;
         let values = self.layers(&rest, blocks);
         let features = self.load(values, patches * self.build.net.output().len())?;
-        Ok(self.writer.finish(None, pixels, features))
+        self.writer.finish(None, pixels, features)
     }
 
     fn step<'b>(&mut self, layer: usize, op: &'b dyn Operation, n: usize) -> Result<Step<'b>> {

@@ -160,7 +160,7 @@ impl<'a> PassWriter<'a> {
         }
         self.writer.to.label("features");
         self.features(features)?;
-        Ok(self.writer.finish(Some(self.memory), staging, features))
+        self.writer.finish(Some(self.memory), staging, features)
     }
 
     fn gpu(&self) -> &'a Gpu {

@@ -100,8 +100,13 @@ impl<'a> Writer<'a> {
     }
 
     /// The program, which keeps `plan` as part of its memory.
-    pub fn finish(self, plan: Option<PlanMemory>, pixels: Ptr, features: Ptr) -> Written {
-        Written { program: Program::new(self.to.launches), _memory: self.memory, _plan: plan, pixels, features }
+    ///
+    /// # Errors
+    /// A launch that is too large.
+    pub fn finish(self, plan: Option<PlanMemory>, pixels: Ptr, features: Ptr) -> Result<Written> {
+        let program = Program::new(self.to.launches)
+            .map_err(|e| e.within(&self.net.spec.place).advise("use smaller images, or a larger stride"))?;
+        Ok(Written { program, _memory: self.memory, _plan: plan, pixels, features })
     }
 }
 

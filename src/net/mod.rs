@@ -6,17 +6,22 @@
 mod cpu;
 pub(crate) mod gpu;
 mod graph;
+mod input;
 mod normalise;
 mod parameters;
+#[doc(hidden)]
+pub mod photos;
 mod plan;
 mod price;
 mod session;
 mod sgd;
 mod spec;
+mod steps;
 mod stored;
 
 pub(crate) use gpu::PlanMemory;
 pub use graph::{INPUT, Layer, Net, NetParameter};
+pub use input::{Input, InputForm};
 pub use normalise::Normalise;
 pub use parameters::{Loaded, NamedParameter, Unknown};
 pub(crate) use plan::Buffers;
@@ -24,5 +29,6 @@ pub use plan::{Plan, Purpose, Table as PlanTable};
 pub use session::{Session, Timed};
 pub use sgd::{Sgd, SgdConfig};
 pub use spec::{LayerSpec, Spec};
+pub use steps::Steps;
 pub use stored::Parameters;
 pub(crate) use stored::{CpuParameters, Location};

@@ -1,5 +1,6 @@
 //! Memory that passes take, computed before any of it is allocated.
 
+use super::photos::PhotoWindow;
 use super::plan::MOST_SAMPLES;
 use super::{Net, Plan, Purpose};
 use crate::device::{Device, Gpu};
@@ -56,7 +57,8 @@ impl Net {
             }
             Device::Gpu(gpu) => Plan::on_gpu(self, planned, purpose, gpu).map(|plan| {
                 let arena = gpu.precision.bytes() as u128 * plan.len as u128;
-                arena + gradients + targets + self.batch_bytes(planned)
+                let windows = if purpose.is_backward() { size_of::<PhotoWindow>() * planned } else { 0 };
+                arena + gradients + targets + windows as u128 + self.batch_bytes(planned)
             }),
         };
         match bytes {
@@ -79,14 +81,17 @@ impl Net {
         beside: impl Fn(usize) -> u128,
     ) -> Result<()> {
         let session = |n: usize| self.session_bytes(device, n, purpose);
+        // A batch, and where steps of training run on a GPU, two images of what goes up for them.
+        let host = |n: usize| self.batch_bytes(n) * if purpose == Purpose::Training { 3 } else { 1 };
         match device {
             Device::Gpu(gpu) if !gpu.driver.is_host() => {
                 let parameters = self.gpu_parameter_bytes(gpu);
                 memory::fit(&what, n, gpu.driver.free_memory()?, |n| session(n) + parameters)
                     .map_err(|e: Error| e.within(&gpu.driver.properties().name))?;
-                memory::fit(what, n, memory::available(), |n| self.batch_bytes(n) + beside(n))
+                memory::fit(what, n, memory::available(), |n| host(n) + beside(n))
             }
-            _ => memory::fit(what, n, memory::available(), |n| session(n) + beside(n)),
+            Device::Gpu(_) => memory::fit(what, n, memory::available(), |n| session(n) + host(n) + beside(n)),
+            Device::Cpu => memory::fit(what, n, memory::available(), |n| session(n) + beside(n)),
         }
     }
 

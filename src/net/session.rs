@@ -3,7 +3,7 @@
 use super::cpu::CpuPass;
 use super::gpu::GpuPass;
 use super::stored::Location;
-use super::{Net, Parameters, Plan, Purpose};
+use super::{InputForm, Net, Parameters, Plan, Purpose};
 use crate::device::{Attributes, Launch, Work};
 use crate::ops::{Kind, Mode, Targets};
 use crate::{Error, Result, trace};
@@ -114,6 +114,14 @@ impl Session {
         self.plan().n
     }
 
+    /// The form of the [`super::Input`] of its whole steps of training ([`super::Steps`]).
+    pub fn input_form(&self) -> InputForm {
+        match &self.pass {
+            Pass::Cpu(_) => InputForm::new(self.samples(), self.net.spec.input, self.net.spec.normalise, false),
+            Pass::Gpu(pass) => pass.form(),
+        }
+    }
+
     /// The batch, `[n, h, w, c]`: write all of it before each forward pass, which may reuse its memory for other buffers.
     pub fn input(&mut self) -> &mut [f32] {
         match &mut self.pass {
@@ -162,7 +170,7 @@ impl Session {
     }
 
     /// Keeps what a backward pass will need.
-    fn start(&mut self, mode: Mode, targets: Targets<'_>) -> Result<()> {
+    pub(super) fn start(&mut self, mode: Mode, targets: Targets<'_>) -> Result<()> {
         self.net.check_targets(self.samples(), targets)?;
         if self.plan().purpose.is_backward() {
             let last = self.last.get_or_insert_with(|| Last { mode, classes: Vec::new(), values: Vec::new() });
@@ -271,6 +279,13 @@ impl Session {
 
     pub(super) fn gpu_pass(&self) -> Option<&GpuPass> {
         match &self.pass {
+            Pass::Cpu(_) => None,
+            Pass::Gpu(pass) => Some(pass),
+        }
+    }
+
+    pub(super) fn gpu_pass_mut(&mut self) -> Option<&mut GpuPass> {
+        match &mut self.pass {
             Pass::Cpu(_) => None,
             Pass::Gpu(pass) => Some(pass),
         }

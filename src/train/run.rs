@@ -16,12 +16,13 @@ use crate::error::At;
 use crate::lock::Lock;
 use crate::memory;
 use crate::metrics::{self, Means};
-use crate::net::{Net, Parameters, Purpose, Session};
-use crate::ops::{Mode, Targets};
+use crate::net::{Input, InputForm, Net, Parameters, Purpose, Session};
+use crate::ops::Targets;
 use crate::rng::Rng;
 use crate::weights::{Dtype, TAGS, TensorFile, keep_inputs, sweep, write_atomic};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,7 +54,7 @@ pub enum Event<'a> {
         /// Threads of the previous run and of this one, if they differ: results are then equal only up to rounding.
         threads: Option<[usize; 2]>,
     },
-    /// After each step.
+    /// Once the loss of a step is known: after it, on a GPU while the next one runs.
     Step {
         /// Completed steps.
         step: usize,
@@ -114,7 +115,7 @@ const LOG: &str = "log.csv";
 
 /// A batch, ready for the net.
 struct Batch {
-    pixels: Vec<f32>,
+    input: Input,
     classes: Vec<u32>,
     tags: Vec<f32>,
 }
@@ -199,36 +200,26 @@ pub fn run(
         Ok(path)
     };
     let Source { train, validation: held_out, tags, .. } = source;
-    let batches = batches(config, cutter.clone(), train, tags.len(), sampler, state.step..steps);
+    let batches = batches(config, trainer.input_form(), cutter.clone(), train, tags.len(), sampler, state.step..steps);
+    let mut losses = Losses { config, running: VecDeque::new(), steps };
     let per_epoch = steps / config.epochs;
 
     for batch in batches {
         let batch = batch?;
-        let step = state.step;
-        let rate = config.schedule.rate(step as f64 / steps as f64, config.epochs as f64);
-        let mode = Mode::Training { seed: mask_seed(config.seed, step) };
+        let rate = config.schedule.rate(state.step as f64 / steps as f64, config.epochs as f64);
+        let seed = mask_seed(config.seed, state.step);
         let targets = Targets { classes: &batch.classes, values: &batch.tags };
-        let loss = trainer.forward(&batch.pixels, mode, targets)?;
-        if !loss.is_finite() {
-            return Err(Error::file(&config.output, format!("the loss is {loss} at step {}", step + 1)).advise(
-                format!("lower schedule.rate (it was {rate}) or set optimizer.clip_norm; earlier weights are kept"),
-            ));
-        }
-        trainer.update(rate)?;
-
+        let loss = trainer.step(&batch.input, seed, targets, rate)?;
         state.step += 1;
-        state.losses.0 += f64::from(loss);
-        state.losses.1 += 1;
-        let epoch = state.step as f64 / per_epoch as f64;
-        tell(Event::Step { step: state.step, epoch, loss, rate });
-        if state.step.is_multiple_of(LOG_STEPS) || state.step == steps {
-            log.line(state.step, epoch, Some((rate, state.losses.0 / state.losses.1 as f64)), None)?;
-            state.losses = (0.0, 0);
-        }
+        losses.running.push_back((state.step, rate));
+        losses.settle(loss, &mut state, &mut log, tell)?;
+
         let epochs_done = state.step / per_epoch;
         let look = state.step.is_multiple_of(per_epoch)
             && (epochs_done.is_multiple_of(config.validate_every) || epochs_done == config.epochs);
         if look && !held_out.is_empty() {
+            losses.settle(trainer.finish()?, &mut state, &mut log, tell)?;
+            let epoch = state.step as f64 / per_epoch as f64;
             let found = validate(&network, trainer.parameters(), &cutter, &held_out, &tags, config.batch, tell)?;
             log.line(state.step, epoch, None, Some(found))?;
             if state.best.is_none_or(|best| found.loss < best) {
@@ -240,6 +231,8 @@ pub fn run(
         }
         let stopped = stop.load(Ordering::Relaxed) && state.step < steps;
         if stopped || look || state.step.is_multiple_of(config.checkpoint_every) || state.step == steps {
+            // Weights are kept only once the losses of all steps are known to be finite.
+            losses.settle(trainer.finish()?, &mut state, &mut log, tell)?;
             log.flush()?;
             checkpoint::save(&checkpoint, net, &trainer.parameters().read()?, &trainer.momentum()?, &state)?;
         }
@@ -252,6 +245,47 @@ pub fn run(
     let best = state.best.map(|_| config.output.join(BEST));
     let seconds = began.elapsed().as_secs_f64();
     Ok(Outcome { steps: state.step, of: steps, validation: state.validation, weights, best, seconds })
+}
+
+/// The steps whose losses are not known yet, and what is done with a loss.
+struct Losses<'a> {
+    config: &'a Config,
+    /// Number (counted from 1) and learning rate of each such step.
+    running: VecDeque<(usize, f32)>,
+    /// Steps of the whole run.
+    steps: usize,
+}
+
+impl Losses<'_> {
+    /// Takes the loss of the earliest of the steps, if it is known: tells it, adds it to the state, and writes a line of the log
+    /// where one is due.
+    ///
+    /// # Errors
+    /// A loss that is not finite; a log that cannot be written.
+    fn settle(
+        &mut self,
+        loss: Option<f32>,
+        state: &mut State,
+        log: &mut Log,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) -> Result<()> {
+        let Some(loss) = loss else { return Ok(()) };
+        let Some((step, rate)) = self.running.pop_front() else { return Ok(()) };
+        if !loss.is_finite() {
+            return Err(Error::file(&self.config.output, format!("the loss is {loss} at step {step}")).advise(
+                format!("lower schedule.rate (it was {rate}) or set optimizer.clip_norm; earlier weights are kept"),
+            ));
+        }
+        state.losses.0 += f64::from(loss);
+        state.losses.1 += 1;
+        let epoch = step as f64 / (self.steps / self.config.epochs) as f64;
+        tell(Event::Step { step, epoch, loss, rate });
+        if step.is_multiple_of(LOG_STEPS) || step == self.steps {
+            log.line(step, epoch, Some((rate, state.losses.0 / state.losses.1 as f64)), None)?;
+            state.losses = (0.0, 0);
+        }
+        Ok(())
+    }
 }
 
 /// Reads the layers that file and net share; returns the names of those that start from random weights. A head of another
@@ -289,6 +323,7 @@ fn mask_seed(seed: u64, step: usize) -> u64 {
 /// The batches of `steps`, prepared ahead of the loop, by one worker per four threads of rayon's pool.
 fn batches(
     config: &Config,
+    form: InputForm,
     cutter: Arc<Cutter>,
     items: Vec<Item>,
     tags: usize,
@@ -297,26 +332,19 @@ fn batches(
 ) -> Prefetch<Result<Batch>> {
     let workers = rayon::current_num_threads().div_ceil(4);
     let (seed, batch) = (config.seed, config.batch);
-    let sample = cutter.sample_len();
     let jobs = steps.map(move |step| (step, sampler.batch(step)));
     let tagged = config.stage.has_tags();
     Prefetch::new(workers, AHEAD, jobs, move |(step, numbers)| {
         let mut resampler = Resampler::default();
-        let mut pixels = vec![0.0; batch * sample];
+        let mut input = form.batch();
         let mut values = vec![0.0; batch * tags];
         for (slot, &number) in numbers.iter().enumerate() {
             let mut rng = Rng::new(seed, SAMPLES + (step * batch + slot) as u64);
-            let pixels = &mut pixels[slot * sample..(slot + 1) * sample];
-            cutter.draw(
-                &items[number],
-                &mut rng,
-                &mut resampler,
-                pixels,
-                &mut values[slot * tags..(slot + 1) * tags],
-            )?;
+            let values = &mut values[slot * tags..(slot + 1) * tags];
+            cutter.draw(&items[number], &mut rng, &mut resampler, &mut input, values)?;
         }
         let classes = if tagged { Vec::new() } else { numbers.iter().map(|&number| items[number].class).collect() };
-        Ok(Batch { pixels, classes, tags: if tagged { values } else { Vec::new() } })
+        Ok(Batch { input, classes, tags: if tagged { values } else { Vec::new() } })
     })
 }
 

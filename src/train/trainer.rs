@@ -2,12 +2,15 @@
 
 use crate::Result;
 use crate::device::Device;
-use crate::net::{Net, Parameters, Purpose, Session, Sgd, SgdConfig};
+use crate::net::{Input, InputForm, Net, Parameters, Purpose, Session, Sgd, SgdConfig, Steps};
 use crate::ops::{Mode, Targets};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A net, its parameters and its optimizer on a device. On a GPU, a step transfers only the loss back.
+/// A net, its parameters and its optimizer on a device.
+///
+/// [`Trainer::step`] is a whole step, on a GPU one graph, whose loss is known when the next step runs. [`Trainer::forward`] and
+/// [`Trainer::update`] are its halves, with the loss in between.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -37,6 +40,7 @@ use std::sync::Arc;
 pub struct Trainer {
     session: Session,
     optimizer: Sgd,
+    steps: Steps,
 }
 
 impl Trainer {
@@ -47,7 +51,32 @@ impl Trainer {
     pub fn new(device: &Device, net: Arc<Net>, batch: usize, config: SgdConfig, parameters: Vec<f32>) -> Result<Self> {
         let parameters = Parameters::on(device, &net, parameters)?;
         let session = Session::new(net, &parameters, batch, Purpose::Training)?;
-        Ok(Self { optimizer: Sgd::new(&session, config)?, session })
+        Ok(Self { optimizer: Sgd::new(&session, config)?, session, steps: Steps::default() })
+    }
+
+    /// The form of the input of [`Trainer::step`].
+    pub fn input_form(&self) -> InputForm {
+        self.session.input_form()
+    }
+
+    /// Runs or starts a step on a batch, with the dropout masks of `seed`, at learning rate `rate`. Returns the loss of the latest
+    /// step whose loss is known and has not been returned: on the CPU of this step, on a GPU of the one before.
+    ///
+    /// On the CPU, a loss that is not finite leaves the parameters as they were. On a GPU, this step and the next have changed
+    /// them when it is known.
+    ///
+    /// # Errors
+    /// An input of another form; targets that do not fit the losses; a launch that failed.
+    pub fn step(&mut self, input: &Input, seed: u64, targets: Targets<'_>, rate: f32) -> Result<Option<f32>> {
+        self.steps.run(&mut self.session, &mut self.optimizer, input, seed, targets, rate)
+    }
+
+    /// Waits for the last step, if its loss has not been returned, and returns it: to call before parameters are kept.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn finish(&mut self) -> Result<Option<f32>> {
+        self.steps.finish()
     }
 
     /// Runs the batch `[n, h, w, c]` forward; returns the sum of all losses.

@@ -7,7 +7,7 @@ use crate::data::folder::ImageFolder;
 use crate::data::frame::Frame;
 use crate::data::photo::{Photo, Rect};
 use crate::data::resample::Resampler;
-use crate::net::{Normalise, Spec};
+use crate::net::{Input, Normalise, Spec};
 use crate::rng::Rng;
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -89,7 +89,8 @@ impl Cutter {
         &self.scene.problems
     }
 
-    /// Generates a training sample of `item` into `pixels` [h, w, 3] and its tags into `tags`.
+    /// Makes a training sample of `item` the next one of `input`, and writes its tags into `tags`. A scene is composed here; a
+    /// window of a photo may be resampled by the device.
     ///
     /// # Errors
     /// An unreadable photo.
@@ -98,7 +99,7 @@ impl Cutter {
         item: &Item,
         rng: &mut Rng,
         resampler: &mut Resampler,
-        pixels: &mut [f32],
+        input: &mut Input,
         tags: &mut [f32],
     ) -> Result<()> {
         tags.copy_from_slice(&item.tags);
@@ -125,20 +126,33 @@ impl Cutter {
                 (photo, window, rng.chance(0.5))
             }
             View::Scene { grey_share, .. } => {
-                self.draw_scene(item, rng, resampler, pixels, tags)?;
-                if rng.chance(*grey_share) {
-                    pixels.chunks_exact_mut(3).for_each(|pixel| pixel.fill(luma(pixel)));
-                }
-                return Ok(());
+                return self.draw_scene(item, *grey_share, rng, resampler, input.values(), tags);
             }
         };
-        resampler.sample(&photo, window, self.width, self.height, flip, self.normalise, pixels);
+        resampler.put(&photo, window, flip, input);
+        Ok(())
+    }
+
+    /// Generates a scene into `pixels` [h, w, 3], with probability `grey_share` without colour.
+    fn draw_scene(
+        &self,
+        item: &Item,
+        grey_share: f32,
+        rng: &mut Rng,
+        resampler: &mut Resampler,
+        pixels: &mut [f32],
+        tags: &mut [f32],
+    ) -> Result<()> {
+        self.compose(item, rng, resampler, pixels, tags)?;
+        if rng.chance(grey_share) {
+            pixels.chunks_exact_mut(3).for_each(|pixel| pixel.fill(luma(pixel)));
+        }
         Ok(())
     }
 
     /// Generates a scene: a photo of the subject on a background, a background without it, or a subject at a size that is
     /// counted as a negative.
-    fn draw_scene(
+    fn compose(
         &self,
         item: &Item,
         rng: &mut Rng,
@@ -324,7 +338,8 @@ mod tests {
         let scene = Scene { backgrounds, ..Scene::default() };
         let cutter = Cutter { view, height: 16, width: 16, normalise: Normalise::default(), scene };
         let (mut pixels, mut tags) = (vec![0.0; 16 * 16 * 3], vec![0.0]);
-        cutter.draw(&item, &mut Rng::new(seed, 0), &mut Resampler::default(), &mut pixels, &mut tags).unwrap();
+        let mut rng = Rng::new(seed, 0);
+        cutter.draw_scene(&item, grey_share, &mut rng, &mut Resampler::default(), &mut pixels, &mut tags).unwrap();
         assert_eq!(tags, item.tags);
         let grey = pixels.chunks_exact(3).filter(|p| p[0] == p[1] && p[1] == p[2]).count();
         assert!(grey == 0 || grey == 16 * 16, "{grey}");

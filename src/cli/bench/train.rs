@@ -3,10 +3,11 @@
 use super::super::numbers;
 use super::super::{print, print_json};
 use crate::Result;
+use crate::data::photo::Photo;
+use crate::data::resample::Resampler;
 use crate::memory;
-use crate::net::SgdConfig;
-use crate::net::{INPUT, LayerSpec, Net, Purpose, Spec};
-use crate::ops::{Mode, Targets};
+use crate::net::{LayerSpec, Net, Purpose, SgdConfig, Spec};
+use crate::ops::Targets;
 use crate::rng::Rng;
 use crate::shipped::Source;
 use crate::train::Trainer;
@@ -54,20 +55,27 @@ pub fn run(args: &Args) -> Result<()> {
         net.batch_bytes(n) + net.answer_bytes(n) + 2 * net.parameter_bytes()
     })?;
     let mut rng = Rng::new(1, 0);
-    let mut pixels: Vec<f32> = memory::zeroed(net.value_len(INPUT, args.batch), "a batch")?;
-    pixels.fill_with(|| rng.normal());
     let mut values: Vec<f32> = memory::zeroed(args.batch * TAGS, "tags")?;
     values.fill_with(|| f32::from(u8::from(rng.chance(0.5))));
     let targets = Targets { classes: &[], values: &values };
     let parameters = net.initial_parameters(1);
     let mut trainer = Trainer::new(&device, net.clone(), args.batch, SgdConfig::default(), parameters)?;
+    // In the form that the device takes: photos for a GPU, values for the CPU.
+    let mut input = trainer.input_form().batch();
+    for _ in 0..args.batch {
+        let shape = input.shape();
+        if shape.c == 3 {
+            let photo = Photo::from_fn(shape.w, shape.h, |_, _| [0; 3].map(|_: u8| rng.below(256) as u8));
+            Resampler::default().put(&photo, photo.bounds(), false, &mut input);
+        } else {
+            input.values().fill_with(|| rng.normal());
+        }
+    }
     let mut times = Vec::new();
     // The first steps touch memory for the first time.
     for step in 0..args.steps + 2 {
         let start = Instant::now();
-        let mode = Mode::Training { seed: step as u64 };
-        trainer.forward(&pixels, mode, targets)?;
-        trainer.update(1e-4)?;
+        trainer.step(&input, step as u64, targets, 1e-4)?;
         trainer.synchronize()?;
         times.push(start.elapsed().as_secs_f64());
     }

@@ -46,7 +46,7 @@ impl GpuParameters {
         if let Some(stored) = &stored {
             gpu::cast_from_f32(&mut to, master.ptr, stored.ptr, len);
         }
-        let narrow = Mutex::new(Program::new(to.launches));
+        let narrow = Mutex::new(Program::new(to.launches)?);
         let this = Self { gpu: gpu.clone(), tensors, master, stored, len, narrow };
         this.write(parameters)?;
         Ok(this)

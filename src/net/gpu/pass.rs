@@ -1,11 +1,13 @@
 //! Passes over batches of one size on a GPU. The plan is the same as on the CPU; creating a pass records all of its launches,
 //! running it replays them.
 
+use super::intake::{Intake, Part};
 use super::{GpuParameters, PlanMemory};
 use crate::device::{Attributes, Device, Gpu, Launch, Memory, Precision, Program, Ptr, Recorder, Step};
 use crate::memory;
+use crate::net::photos::PhotoWindow;
 use crate::net::plan::is_seed;
-use crate::net::{INPUT, Net, Plan, Purpose};
+use crate::net::{INPUT, InputForm, Net, Plan, Purpose};
 use crate::ops::gpu::{self, GpuBackward, GpuForward, GpuTargets};
 use crate::ops::{Mode, Targets};
 use crate::{Error, Result};
@@ -14,27 +16,28 @@ use std::time::Instant;
 
 /// The programs of passes in one mode.
 #[derive(Default)]
-struct Programs {
-    forward: Program,
-    backward: Program,
+pub(super) struct Programs {
+    pub forward: Program,
+    pub backward: Program,
 }
 
 /// A plan with its device memory and its programs.
 pub(in crate::net) struct GpuPass {
-    gpu: Gpu,
-    net: Arc<Net>,
+    pub(super) gpu: Gpu,
+    pub(super) net: Arc<Net>,
     parameters: Arc<GpuParameters>,
-    plan: Plan,
-    memory: PlanMemory,
-    step: Memory,
-    classes: Memory,
-    targets: Memory,
+    pub(super) plan: Plan,
+    pub(super) memory: PlanMemory,
+    /// What the host writes for a pass.
+    pub(super) intake: Intake,
     gradients: Option<Memory>,
-    /// The batch in host memory, and in f32 on the device.
+    /// What the gradient of each layer that is a loss is multiplied by, f32: 1 but for a cotangent of the last.
+    seeds: Memory,
+    last_seed: f32,
+    /// The batch in host memory.
     input: Vec<f32>,
-    staging: Memory,
     inference: Programs,
-    training: Option<Programs>,
+    pub(super) training: Option<Programs>,
 }
 
 impl GpuPass {
@@ -56,14 +59,16 @@ impl GpuPass {
         let memory = memory.map_err(|e| e.within(&what).advise("use a smaller batch"))?;
         let [classes, targets] = net.target_len(n);
         let batch = net.value_len(INPUT, n);
+        let form = InputForm::new(n, net.spec.input, net.spec.normalise, true);
+        let windows = if purpose.is_backward() && form.resamples() { n * size_of::<PhotoWindow>() } else { 0 };
+        let parts = [size_of::<Step>(), 4 * classes, 4 * targets, windows, 4 * batch];
         let mut pass = Self {
             memory,
-            step: gpu.upload(&[Step { seed: 0, rate: 0.0, unused: 0 }])?,
-            classes: gpu.memory(4 * classes)?,
-            targets: gpu.memory(4 * targets)?,
+            intake: Intake::new(&gpu, parts)?,
             gradients: if purpose.is_backward() { Some(gpu.memory(4 * parameters.len())?) } else { None },
+            seeds: gpu.upload(&vec![1.0f32; net.layers.len()])?,
+            last_seed: 1.0,
             input: crate::memory::zeroed(batch, "a batch")?,
-            staging: gpu.memory(4 * batch)?,
             inference: Programs::default(),
             training: None,
             gpu,
@@ -71,14 +76,11 @@ impl GpuPass {
             parameters,
             plan,
         };
+        let step = Step { seed: 0, rate: 0.0, unused: 0 };
+        pass.gpu.driver.upload(pass.intake.address(Part::Step), bytemuck::bytes_of(&step))?;
         pass.inference = pass.record(false)?;
-        if purpose == Purpose::Training || purpose == Purpose::Differentiation {
+        if purpose.is_backward() {
             pass.training = Some(pass.record(true)?);
-        }
-        let launches = pass.inference.forward.launches.iter().chain(&pass.inference.backward.launches);
-        if let Some(launch) = launches.into_iter().find(|launch| launch.is_too_large()) {
-            let found = format!("a batch of {n} is too large for one launch of {}", launch.describe());
-            return Err(Error::network(&pass.net.spec.place, found).advise("use a smaller batch"));
         }
         Ok(pass)
     }
@@ -91,19 +93,32 @@ impl GpuPass {
         &self.parameters
     }
 
+    /// The form in which it takes its input.
+    pub fn form(&self) -> InputForm {
+        InputForm::new(self.plan.n, self.net.spec.input, self.net.spec.normalise, true)
+    }
+
+    /// Whether a forward pass begins with a launch that casts the batch; f32 batches are uploaded in place.
+    pub(super) fn casts(&self) -> bool {
+        self.gpu.precision.bytes() < 4
+    }
+
+    fn targets(&self) -> GpuTargets {
+        GpuTargets { classes: self.intake.address(Part::Classes), values: self.intake.address(Part::Targets) }
+    }
+
     fn programs(&self, training: bool) -> &Programs {
         self.training.as_ref().filter(|_| training).unwrap_or(&self.inference)
     }
 
     fn record(&mut self, training: bool) -> Result<Programs> {
         let (gpu, net, n) = (self.gpu.clone(), self.net.clone(), self.plan.n);
-        let targets = GpuTargets { classes: self.classes.ptr, values: self.targets.ptr };
+        let targets = self.targets();
         let mut to = Recorder::new(&gpu);
         to.label("input");
         let input = self.memory.address(&self.plan.values[INPUT])?;
-        // f32 batches are uploaded in place.
-        if gpu.precision.bytes() < 4 {
-            gpu::cast_from_f32(&mut to, self.staging.ptr, input, net.value_len(INPUT, n));
+        if self.casts() {
+            gpu::cast_from_f32(&mut to, self.intake.address(Part::Data), input, net.value_len(INPUT, n));
         }
         for (l, layer) in net.layers.iter().enumerate() {
             to.label(&layer.name);
@@ -113,7 +128,7 @@ impl GpuPass {
                 n,
                 training,
                 stream: l as u64,
-                step: self.step.ptr,
+                step: self.intake.address(Part::Step),
                 inputs: &inputs,
                 params: &self.parameters.addresses(layer.parameters.clone()),
                 targets,
@@ -122,14 +137,21 @@ impl GpuPass {
             };
             layer.op.record_forward(pass, &mut to);
         }
-        let forward = Program::new(to.launches);
+        let forward = self.program(to.launches)?;
         let mut to = Recorder::new(&gpu);
         if self.plan.purpose.is_backward() {
             for l in (0..net.layers.len()).rev() {
                 self.record_backward(l, training, targets, &mut to)?;
             }
         }
-        Ok(Programs { forward, backward: Program::new(to.launches) })
+        Ok(Programs { forward, backward: self.program(to.launches)? })
+    }
+
+    /// # Errors
+    /// A launch that is too large.
+    pub(super) fn program(&self, launches: Vec<Launch>) -> Result<Program> {
+        let what = || format!("{}: a batch of {}", self.net.spec.place, self.plan.n);
+        Program::new(launches).map_err(|e| e.within(what()).advise("use a smaller batch"))
     }
 
     fn record_backward(&mut self, l: usize, training: bool, targets: GpuTargets, to: &mut Recorder<'_>) -> Result<()> {
@@ -161,12 +183,15 @@ impl GpuPass {
             n: self.plan.n,
             training,
             stream: l as u64,
-            step: self.step.ptr,
+            step: self.intake.address(Part::Step),
             inputs: &inputs,
             output: if needs.output { self.memory.address(&self.plan.values[l + 1])? } else { Ptr::NULL },
             params: &self.parameters.addresses(layer.parameters.clone()),
             targets,
-            d_output: self.memory.address(&d_output)?,
+            d_output: match layer.op.target() {
+                Some(_) => self.seeds.ptr.offset(4 * l),
+                None => self.memory.address(&d_output)?,
+            },
             d_inputs: &d_inputs,
             d_params: &d_params,
             workspace: self.memory.address(&self.plan.layers[l].backward)?,
@@ -191,20 +216,21 @@ impl GpuPass {
     /// # Errors
     /// A launch that failed.
     pub fn forward(&mut self, mode: Mode, targets: Targets<'_>) -> Result<()> {
-        let f32_input = self.gpu.precision.bytes() == 4;
-        let to = if f32_input { self.memory.find(&self.plan.values[INPUT]) } else { self.staging.ptr };
+        let in_place = self.memory.find(&self.plan.values[INPUT]);
+        let to = if self.casts() { self.intake.address(Part::Data) } else { in_place };
         self.gpu.driver.upload(to, bytemuck::cast_slice(&self.input))?;
+        let GpuTargets { classes, values } = self.targets();
         if !targets.classes.is_empty() {
-            self.gpu.driver.upload(self.classes.ptr, bytemuck::cast_slice(targets.classes))?;
+            self.gpu.driver.upload(classes, bytemuck::cast_slice(targets.classes))?;
         }
         if !targets.values.is_empty() {
-            self.gpu.driver.upload(self.targets.ptr, bytemuck::cast_slice(targets.values))?;
+            self.gpu.driver.upload(values, bytemuck::cast_slice(targets.values))?;
         }
         let programs = match mode {
             Mode::Inference => &mut self.inference,
             Mode::Training { seed } => {
                 let step = Step { seed, rate: 0.0, unused: 0 };
-                self.gpu.driver.upload(self.step.ptr, bytemuck::bytes_of(&step))?;
+                self.gpu.driver.upload(self.intake.address(Part::Step), bytemuck::bytes_of(&step))?;
                 self.training.as_mut().unwrap_or(&mut self.inference)
             }
         };
@@ -222,11 +248,10 @@ impl GpuPass {
             let seed = self.plan.gradients[l + 1].clone().filter(|_| is_seed(&net, l));
             let Some(range) = seed else { continue };
             let seeds = net.seed(l, self.plan.n, cotangent.filter(|_| l == last))?;
-            let to = self.memory.find(&range);
-            if net.layers[l].op.target().is_some() {
-                self.gpu.driver.upload(to, bytemuck::cast_slice(&seeds))?;
-            } else {
-                self.upload_stored(to, &seeds)?;
+            match net.layers[l].op.target() {
+                Some(_) if l == last => self.set_seed(seeds[0])?,
+                Some(_) => {}
+                None => self.upload_stored(self.memory.find(&range), &seeds)?,
             }
         }
         let programs = match mode {
@@ -234,6 +259,19 @@ impl GpuPass {
             Mode::Training { .. } => self.training.as_mut().unwrap_or(&mut self.inference),
         };
         programs.backward.run(&self.gpu)
+    }
+
+    /// Sets what the gradient of the last layer, a loss, is multiplied by.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub(super) fn set_seed(&mut self, seed: f32) -> Result<()> {
+        if seed != self.last_seed {
+            let last = self.net.layers.len() - 1;
+            self.gpu.driver.upload(self.seeds.ptr.offset(4 * last), bytemuck::bytes_of(&seed))?;
+            self.last_seed = seed;
+        }
+        Ok(())
     }
 
     fn upload_stored(&self, to: Ptr, values: &[f32]) -> Result<()> {

@@ -29,7 +29,7 @@ kernel_parameters! {
 const CHUNK: usize = 4096;
 
 /// The optimizer with its device memory.
-pub(super) struct GpuSgd {
+pub(in crate::net) struct GpuSgd {
     gpu: Gpu,
     parameters: Arc<GpuParameters>,
     config: SgdConfig,
@@ -74,8 +74,8 @@ impl GpuSgd {
         }
         to.launches.iter().try_for_each(|launch| gpu.driver.launch(launch))?;
         to.launches.clear();
-        this.record(&mut to);
-        this.program = Program::new(to.launches);
+        this.record(this.step.ptr, &mut to);
+        this.program = Program::new(to.launches)?;
         Ok(this)
     }
 
@@ -87,9 +87,9 @@ impl GpuSgd {
         &self.program.launches
     }
 
-    /// Records the launches of a step.
-    fn record(&self, to: &mut Recorder<'_>) {
-        let (gradients, step) = (self.gradients, self.step.ptr);
+    /// Records the launches of a step, whose learning rate will be in the [`Step`] at `step`.
+    pub fn record(&self, step: Ptr, to: &mut Recorder<'_>) {
+        let gradients = self.gradients;
         if self.count == 0 {
             return;
         }

@@ -10,7 +10,7 @@ use crate::device::Launch;
 use crate::settings::{limits, within};
 use crate::{Error, Result};
 use cpu::CpuSgd;
-use gpu::GpuSgd;
+pub(super) use gpu::GpuSgd;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -156,6 +156,13 @@ impl Sgd {
                 sgd.step(rate)
             }
             _ => Err(other()),
+        }
+    }
+
+    pub(super) fn gpu(&self) -> Option<&GpuSgd> {
+        match &self.kind {
+            Kind::Cpu(_) => None,
+            Kind::Gpu(sgd) => Some(sgd),
         }
     }
 

@@ -1,0 +1,69 @@
+//! Whole steps of training: forward, backward and optimizer, whose loss is read when it is there. On a GPU a step is one graph,
+//! and its loss is there while the next step runs.
+
+use super::gpu::GpuSteps;
+use super::{Input, Session, Sgd};
+use crate::ops::{Mode, Targets};
+use crate::{Error, Result};
+
+/// The steps of a session and its optimizer.
+#[derive(Default)]
+pub struct Steps {
+    /// On a GPU, once there has been a step.
+    on_gpu: Option<Box<GpuSteps>>,
+}
+
+impl Steps {
+    /// Runs or starts a step: a forward pass in training mode, with the dropout masks of `seed`, a backward pass, and the
+    /// optimizer at learning rate `rate`. Returns the loss of the latest step whose loss is known and has not been returned:
+    /// on the CPU of this step, on a GPU of the one before.
+    ///
+    /// On the CPU, a loss that is not finite leaves the parameters as they were. On a GPU, this step and the next have changed
+    /// them when it is known.
+    ///
+    /// # Errors
+    /// An input of another form; targets that do not fit the losses; a net that does not end in a loss; a session or an
+    /// optimizer other than those of the first step; out of memory; a launch that failed.
+    pub fn run(
+        &mut self,
+        session: &mut Session,
+        optimizer: &mut Sgd,
+        input: &Input,
+        seed: u64,
+        targets: Targets<'_>,
+        rate: f32,
+    ) -> Result<Option<f32>> {
+        input.check(session.input_form(), &session.net().spec.place)?;
+        let mode = Mode::Training { seed };
+        if session.gpu_pass().is_none() {
+            session.set_input(input.data())?;
+            session.forward(mode, targets)?;
+            let loss = session.loss()?;
+            if loss.is_finite() {
+                session.backward(None)?;
+                optimizer.step(session, rate)?;
+            }
+            return Ok(Some(loss));
+        }
+        session.start(mode, targets)?;
+        let other = Error::network(&session.net().spec.place, "the optimizer was made for another session");
+        let pass = session.gpu_pass_mut();
+        let (Some(pass), Some(sgd)) = (pass, optimizer.gpu()) else { return Err(other) };
+        if sgd.gradients_at() != pass.gradients_at() {
+            return Err(other);
+        }
+        let steps = match &mut self.on_gpu {
+            Some(steps) => steps,
+            none => none.insert(Box::new(GpuSteps::new(pass, |step, to| sgd.record(step, to))?)),
+        };
+        steps.run(pass, input, seed, targets, rate)
+    }
+
+    /// Waits for the last step, if its loss has not been returned, and returns it.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn finish(&mut self) -> Result<Option<f32>> {
+        self.on_gpu.as_mut().map_or(Ok(None), |steps| steps.finish())
+    }
+}
