@@ -71,6 +71,22 @@ pub fn count(add: impl FnOnce(&mut Counts)) {
     });
 }
 
+/// Counts a copy to the device.
+pub fn uploaded(bytes: usize) {
+    count(|counts| {
+        counts.uploads += 1;
+        counts.uploaded_bytes += bytes as u64;
+    });
+}
+
+/// Counts a copy from the device.
+pub fn downloaded(bytes: usize) {
+    count(|counts| {
+        counts.downloads += 1;
+        counts.downloaded_bytes += bytes as u64;
+    });
+}
+
 impl Trace {
     /// Time in spans of each name without the spans inside them, in the order in which the names first ended.
     pub fn parts(&self) -> Vec<(&'static str, Duration)> {

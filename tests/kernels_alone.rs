@@ -7,7 +7,7 @@ use weft::data::photo::{Photo, Rect};
 use weft::data::resample::Resampler;
 use weft::device::{Device, Emulator, EmulatorOptions, Gpu, Launch, Precision, Program, Ptr, Recorder};
 use weft::interweave::{Interweaving, Unweaving};
-use weft::locate::gpu::{record_response, record_summed_area};
+use weft::locate::gpu::record_response;
 use weft::net::{Net, Normalise, Parameters, Purpose, Session, Sgd, SgdConfig, Spec};
 use weft::ops::{Pair, Shape};
 use weft::rng::Rng;
@@ -319,48 +319,6 @@ fn a_response_is_a_channel_or_the_mean() {
             let place = |place: &[f32]| channel.map_or_else(|| place.iter().sum::<f32>() / 45.0, |c| place[c]);
             let wanted: Vec<f32> = values.chunks(shape.c).map(place).collect();
             assert_close(&gpu, "response", &got, &wanted, |_| 1e-6);
-        }
-    }
-}
-
-/// Value of a map at fine point `at`, with `fine` points per cell, along a row of values.
-fn along(values: &[f64], at: usize, fine: usize) -> f64 {
-    let place = ((at as f64 + 0.5) / fine as f64 - 0.5).clamp(0.0, (values.len() - 1) as f64);
-    let low = place.floor() as usize;
-    let high = (low + 1).min(values.len() - 1);
-    values[low] + (place - low as f64) * (values[high] - values[low])
-}
-
-#[test]
-fn summed_area_tables_are_sums_of_a_plain_loop() {
-    // A row longer than two scans, maps of one cell, several maps.
-    for (n, h, w, fine) in [(2, 5, 7, 1), (1, 3, 150, 4), (3, 1, 1, 4), (2, 2, 1, 3), (1, 9, 64, 4)] {
-        let floor = 0.1;
-        let mut rng = Rng::new(6, 0);
-        let values: Vec<f32> = (0..n * h * w).map(|_| rng.range(-0.5, 1.5)).collect();
-        let (height, width) = (h * fine, w * fine);
-        let mut wanted = Vec::new();
-        for map in values.chunks(h * w) {
-            let above: Vec<f64> = map.iter().map(|&v| f64::from((v - floor).max(0.0))).collect();
-            let point = |y: usize, x: usize| {
-                let column: Vec<f64> = above.chunks(w).map(|row| along(row, x, fine)).collect();
-                along(&column, y, fine)
-            };
-            let points: Vec<Vec<f64>> = (0..height).map(|y| (0..width).map(|x| point(y, x)).collect()).collect();
-            for y in 0..=height {
-                for x in 0..=width {
-                    wanted.push(points[..y].iter().flat_map(|row| &row[..x]).sum::<f64>());
-                }
-            }
-        }
-        for gpu in gpus() {
-            let response = gpu.upload(&values).unwrap();
-            let table = gpu.upload(&vec![f64::NAN; wanted.len()]).unwrap();
-            run(&gpu, |to| record_summed_area(response.ptr, n, [h, w], fine, floor, table.ptr, to));
-            let got: Vec<f64> = gpu.download(table.ptr, wanted.len()).unwrap();
-            for (i, (g, w)) in got.iter().zip(&wanted).enumerate() {
-                assert!((g - w).abs() <= 1e-6 * w.max(1.0), "{gpu:?}: {g} instead of {w} at {i}");
-            }
         }
     }
 }

@@ -12,7 +12,7 @@ mod staging;
 pub use probe::{DriverInfo, Refusal, fits, probe, properties};
 
 use super::driver::{Attributes, Driver, Graph, Launch, Pinned, Properties, Ptr};
-use crate::{Error, Result};
+use crate::{Error, Result, trace};
 use cudarc::driver::result::{self, DriverError, event};
 use cudarc::driver::sys::{
     self, CUevent, CUevent_flags, CUfunction, CUfunction_attribute_enum as FunctionAttribute, CUgraphExec,
@@ -360,6 +360,7 @@ impl Driver for Cuda {
     }
 
     fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()> {
+        trace::uploaded(bytes.len());
         let mut staging = self.core.lock()?;
         // SAFETY: the context is bound, and `to` lies in memory of `allocate` with room, by the trait's contract.
         unsafe { staging.upload(to.0, bytes, self.core.raw_stream()) }.map_err(|stage| match stage {
@@ -369,6 +370,7 @@ impl Driver for Cuda {
     }
 
     fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()> {
+        trace::downloaded(bytes.len());
         let _guard = self.core.lock()?;
         if !bytes.is_empty() {
             // SAFETY: `from` is in memory of `allocate`, by the trait's contract; `bytes` is borrowed until the wait ends.
@@ -564,6 +566,8 @@ struct Captured {
 
 // SAFETY: as for `Core`; launched only under the lock.
 unsafe impl Send for Captured {}
+// SAFETY: launches of it take the driver's lock.
+unsafe impl Sync for Captured {}
 
 impl Graph for Captured {
     fn launch(&self) -> Result<()> {

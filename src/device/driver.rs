@@ -157,7 +157,7 @@ pub struct Attributes {
 }
 
 /// Launches that were captured once and are started as one.
-pub trait Graph: Send {
+pub trait Graph: Send + Sync {
     /// Starts it on the driver's stream; does not wait.
     fn launch(&self) -> Result<()>;
 }

@@ -3,7 +3,7 @@
 
 use super::driver::{Attributes, Driver, Graph, Launch, Pinned, Properties, Ptr};
 use crate::memory;
-use crate::{Error, Result};
+use crate::{Error, Result, trace};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -82,10 +82,12 @@ impl Shared {
     }
 
     fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()> {
+        trace::uploaded(bytes.len());
         self.within(to, bytes.len(), |buffer, offset| buffer.write(offset, bytes))
     }
 
     fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()> {
+        trace::downloaded(bytes.len());
         self.within(from, bytes.len(), |buffer, offset| buffer.read(offset, bytes))
     }
 

@@ -6,7 +6,7 @@
 use super::driver::{Driver, Graph, Launch, Ptr};
 use crate::kernel_parameters;
 use crate::memory;
-use crate::{Error, Result};
+use crate::{Error, Result, trace};
 use bytemuck::Pod;
 use std::fmt;
 use std::str::FromStr;
@@ -219,6 +219,7 @@ impl Program {
     /// # Errors
     /// The first launch that fails, by name.
     pub fn run(&mut self, gpu: &Gpu) -> Result<()> {
+        trace::count(|counts| counts.launches += self.launches.len() as u64);
         if synchronous() {
             return self.launches.iter().try_for_each(|launch| {
                 log::info!("{}", launch.describe());

@@ -12,6 +12,7 @@
 //! longer responds: recall at 0.1 false positives a photo rose from 35 to 41 % on AFW and from 81 to 91 % in the wild.
 
 use super::calibrate::CalibrationSample;
+use super::chain::{Chain, ChainStage, Found};
 use super::density::{DensityPoint, Kernel, Peak};
 use super::edge_boxes::EdgeBoxes;
 use super::response::View;
@@ -26,6 +27,9 @@ pub struct Localiser {
     config: Locate,
     coarse: LnetStage,
     fine: LnetStage,
+    device: Device,
+    /// On a GPU, unless windows are proposed by edge boxes, which the host computes.
+    chain: Option<Chain>,
 }
 
 /// A net and its parameters.
@@ -50,15 +54,15 @@ pub struct Detection {
 /// Factors by which the widths of LNet_o's proposals may be off.
 const DOUBTS: [f32; 3] = [0.8, 1.0, 1.25];
 /// Two windows that overlap more than this (intersection over union) are the same face.
-const SAME: f32 = 0.3;
+pub(super) const SAME: f32 = 0.3;
 
 /// Widths of a face across a view of LNet_s, in the first and the second look. Around a proposal of LNet_o, whose middle is less
 /// certain, a view needs some more.
-const SPANS: [f32; 2] = [3.3, 3.0];
+pub(super) const SPANS: [f32; 2] = [3.3, 3.0];
 /// The first look takes every such level.
-const SKIP: usize = 2;
+pub(super) const SKIP: usize = 2;
 /// Share of the wanted score below which the first look's answer is not looked at again.
-const HOPELESS: f32 = 0.25;
+pub(super) const HOPELESS: f32 = 0.25;
 
 impl Localiser {
     /// Loads both nets; paths are relative to `folder`.
@@ -70,8 +74,13 @@ impl Localiser {
             let responder = Responder::load(&stage.response, folder, device)?;
             Ok(LnetStage { responder, stage: stage.clone() })
         };
-        let (coarse, fine) = (eye(&config.lnet_o)?, eye(&config.lnet_s)?);
-        Ok(Self { coarse, fine, config: config.clone() })
+        Self::of(config.clone(), [eye(&config.lnet_o)?, eye(&config.lnet_s)?], device.clone())
+    }
+
+    fn of(config: Locate, [coarse, fine]: [LnetStage; 2], device: Device) -> Result<Self> {
+        let gpu = device.gpu().filter(|_| config.proposals == Proposals::Peaks);
+        let chain = gpu.map(|gpu| Chain::new(gpu, &config)).transpose()?;
+        Ok(Self { config, coarse, fine, device, chain })
     }
 
     /// Another localiser with the same parameters, to work on another photo at the same time.
@@ -82,7 +91,7 @@ impl Localiser {
         let stage = |LnetStage { responder, stage }: &LnetStage| {
             Ok(LnetStage { responder: responder.sharing()?, stage: stage.clone() })
         };
-        Ok(Self { config: self.config.clone(), coarse: stage(&self.coarse)?, fine: stage(&self.fine)? })
+        Self::of(self.config.clone(), [stage(&self.coarse)?, stage(&self.fine)?], self.device.clone())
     }
 
     /// The faces of a photo with a score of at least `least`, best first.
@@ -90,24 +99,36 @@ impl Localiser {
     /// # Errors
     /// Insufficient memory for the nets' maps; maps that are not finite.
     pub fn detect(&mut self, photo: &Photo, least: f32) -> Result<Vec<Detection>> {
-        let levels = self.coarse.pyramid(photo)?;
+        let Found { pyramid, mut faces } = match &mut self.chain {
+            Some(chain) => {
+                let stages = [&self.coarse, &self.fine]
+                    .map(|LnetStage { responder, stage }| ChainStage { responder, config: stage });
+                chain.find(&self.config, stages, photo, least)?
+            }
+            None => self.find(photo, least)?,
+        };
+        faces.retain(|face| face.peak.score >= least);
+        let detection = |Candidate { peak, head, levels }: Candidate| {
+            let map = |stage: &LnetStage, levels| stage.stage.best_level(levels, peak.width).map.clone();
+            let maps = [map(&self.coarse, &pyramid), map(&self.fine, &levels)];
+            Detection { head, core: square(&peak, peak.width), score: peak.score, maps }
+        };
+        Ok(faces.into_iter().map(detection).collect())
+    }
+
+    /// The same as [`Chain::find`], one batch at a time.
+    fn find(&mut self, photo: &Photo, least: f32) -> Result<Found> {
+        let pyramid = self.coarse.pyramid(photo)?;
         let proposals = match self.config.proposals {
-            Proposals::Peaks => trace::span("peaks", String::new, || self.coarse.stage.peaks(&levels)),
-            Proposals::EdgeBoxes => trace::span("edge boxes", String::new, || self.best_edge_boxes(photo, &levels))?,
+            Proposals::Peaks => trace::span("peaks", String::new, || self.coarse.stage.peaks(&pyramid)),
+            Proposals::EdgeBoxes => trace::span("edge boxes", String::new, || self.best_edge_boxes(photo, &pyramid))?,
         };
         let all = self.fine.stage.sides.clone();
         let some: Vec<usize> = all.iter().step_by(SKIP).copied().collect();
         let mut found = self.look_at(photo, &proposals, &some, SPANS[0])?;
         found.retain(|face| face.peak.score >= HOPELESS * least);
         let peaks: Vec<Peak> = found.iter().map(|face| face.peak).collect();
-        let mut found = self.look_at(photo, &peaks, &all, SPANS[1])?;
-        found.retain(|seen| seen.peak.score >= least);
-        let found = found.into_iter().map(|Candidate { peak, head, levels: fine }| {
-            let map = |eye: &LnetStage, levels| eye.stage.best_level(levels, peak.width).map.clone();
-            let maps = [map(&self.coarse, &levels), map(&self.fine, &fine)];
-            Detection { head, core: square(&peak, peak.width), score: peak.score, maps }
-        });
-        Ok(found.collect())
+        Ok(Found { pyramid, faces: self.look_at(photo, &peaks, &all, SPANS[1])? })
     }
 
     /// The edge boxes with the highest mean response, each at the level that fits it best; only one of those that overlap.
@@ -154,7 +175,7 @@ impl Localiser {
 
     /// Views around a face, moved into the photo: at the scales at which its head-and-shoulders window has these sides.
     fn views(&self, photo: &Photo, face: &Peak, sides: &[usize], span: f32) -> Vec<View> {
-        let pixels = self.fine.responder.nearest_side(span * self.fine.stage.width) as f32;
+        let pixels = self.fine.responder.grid().nearest(span * self.fine.stage.width) as f32;
         let view = |&side: &usize| {
             let zoom = side as f32 / (self.config.head * face.width);
             View { window: inside(square(face, pixels / zoom), photo), zoom }
@@ -207,10 +228,10 @@ impl Localiser {
 }
 
 /// A face as detected by LNet_s.
-struct Candidate {
-    peak: Peak,
-    head: Rect,
-    levels: Vec<Level>,
+pub(super) struct Candidate {
+    pub peak: Peak,
+    pub head: Rect,
+    pub levels: Vec<Level>,
 }
 
 /// Sorts faces by score and keeps one of those that overlap.
@@ -236,8 +257,7 @@ impl LnetStage {
     /// The image pyramid of a photo.
     fn pyramid(&mut self, photo: &Photo) -> Result<Vec<Level>> {
         let window = photo.bounds();
-        let zooms: Vec<f32> =
-            self.stage.sides.iter().map(|&side| side as f32 / window.width.max(window.height)).collect();
+        let zooms = self.stage.zooms(photo);
         let mut levels = Vec::new();
         for zoom in zooms {
             levels.extend(self.levels(photo, &[View { window, zoom }])?);
@@ -253,6 +273,12 @@ impl LnetStage {
 }
 
 impl StageConfig {
+    /// The scales of an image pyramid: pixels of the net's input per pixel of the photo.
+    pub(super) fn zooms(&self, photo: &Photo) -> Vec<f32> {
+        let longer = photo.width.max(photo.height) as f32;
+        self.sides.iter().map(|&side| side as f32 / longer).collect()
+    }
+
     /// Natural logarithm of the face width that a level responds to most, in pixels of the photo.
     fn size(&self, level: &Level) -> f32 {
         (self.width / level.zoom).ln()
@@ -288,7 +314,7 @@ impl StageConfig {
 }
 
 /// A window moved into the photo; where it is larger, the photo is in its middle.
-fn inside(window: Rect, photo: &Photo) -> Rect {
+pub(super) fn inside(window: Rect, photo: &Photo) -> Rect {
     let slide =
         |at: f32, side: f32, most: f32| if side < most { at.clamp(0.0, most - side) } else { (most - side) / 2.0 };
     let (width, height) = (photo.width as f32, photo.height as f32);
@@ -296,6 +322,6 @@ fn inside(window: Rect, photo: &Photo) -> Rect {
 }
 
 /// The square with the given side around the centre of a face.
-fn square(peak: &Peak, side: f32) -> Rect {
+pub(super) fn square(peak: &Peak, side: f32) -> Rect {
     Rect::new(peak.x - side / 2.0, peak.y - side / 2.0, side, side)
 }

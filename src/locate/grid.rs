@@ -50,7 +50,7 @@ impl Grid {
     }
 
     /// Cells along an axis of `side` input pixels; 0 if a layer does not fit.
-    fn cells(&self, side: usize) -> usize {
+    pub fn cells(&self, side: usize) -> usize {
         let fit = |side: usize, &[kernel, stride, pad]: &[usize; 3]| {
             (side + 2 * pad).checked_sub(kernel).map(|rest| rest / stride + 1)
         };

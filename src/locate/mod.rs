@@ -3,6 +3,7 @@
 
 mod calibrate;
 mod cascade;
+mod chain;
 mod config;
 #[doc(hidden)]
 pub mod density;

@@ -13,6 +13,7 @@ use crate::weights::{TAGS, TensorFile};
 use crate::{Error, Result, trace};
 use serde::de::{Error as _, IntoDeserializer};
 use serde::{Deserialize, Deserializer};
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// Which outputs of a net form its response.
@@ -164,9 +165,26 @@ impl Responder {
         })
     }
 
-    /// The side of an input for a square view of about `side` pixels, see [`Grid::nearest`].
-    pub(super) fn nearest_side(&self, side: f32) -> usize {
-        self.grid.nearest(side)
+    pub(super) fn grid(&self) -> &Grid {
+        &self.grid
+    }
+
+    pub(super) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    pub(super) fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The channel that is read; the mean of all if absent.
+    pub(super) fn read_channel(&self) -> Option<usize> {
+        self.channel
+    }
+
+    /// Refuses responses that are not finite.
+    pub(super) fn check_finite(&self, values: &[f32]) -> Result<()> {
+        check_finite(values, &self.net, &self.weights)
     }
 
     /// The responses to views of a photo, which are one batch: all have as many pixels of the net's input.
@@ -208,11 +226,7 @@ impl Responder {
         let mut maps = Vec::with_capacity(views.len());
         for (View { window, zoom }, values) in views.iter().zip(values.chunks_exact(shape.len())) {
             let values: Vec<f32> = values.chunks_exact(shape.c).map(value).collect();
-            if !values.iter().all(|value| value.is_finite()) {
-                // NaN never exceeds a floor, so it would be mistaken for a photo without a face.
-                let found = format!("with {}, the response is not finite", self.net.spec.place);
-                return Err(Error::new(&self.weights, found).advise("check the weights and the numbers of the net"));
-            }
+            check_finite(&values, &self.net, &self.weights)?;
             let (first, step) = (self.grid.first / zoom, self.grid.stride / zoom);
             let origin = (window.x + first, window.y + first);
             let whole = Map { height: shape.h, width: shape.w, values, origin, step: (step, step) };
@@ -222,18 +236,30 @@ impl Responder {
     }
 }
 
+/// Refuses NaN, which never exceeds a floor, so that it would be mistaken for a photo without a face.
+fn check_finite(values: &[f32], net: &Net, weights: &Source) -> Result<()> {
+    if values.iter().all(|value| value.is_finite()) {
+        return Ok(());
+    }
+    let found = format!("with {}, the response is not finite", net.spec.place);
+    Err(Error::new(weights, found).advise("check the weights and the numbers of the net"))
+}
+
+/// The cells along an axis whose centres lie in a range; at least one. Cell 0 is at `origin`.
+pub(super) fn cells_within(origin: f32, step: f32, cells: usize, range: Range<f32>) -> Range<usize> {
+    let is_inside = |&cell: &usize| range.contains(&(origin + step * cell as f32));
+    let start = (0..cells).find(is_inside).unwrap_or(0);
+    start..(start..cells).take_while(is_inside).last().unwrap_or(start) + 1
+}
+
 impl Map {
     /// The cells whose centres are inside a window and inside the photo; at least one.
     fn inside(self, window: &Rect, photo: &Photo) -> Self {
-        let within = |origin: f32, step: f32, cells: usize, low: f32, high: f32| {
-            let is_inside = |&cell: &usize| (low..high).contains(&(origin + step * cell as f32));
-            let start = (0..cells).find(is_inside).unwrap_or(0);
-            start..(start..cells).take_while(is_inside).last().unwrap_or(start) + 1
-        };
-        let end = |at: f32, length: f32, photo: usize| (at + length).min(photo as f32);
-        let (x, y) = (window.x.max(0.0), window.y.max(0.0));
-        let columns = within(self.origin.0, self.step.0, self.width, x, end(window.x, window.width, photo.width));
-        let rows = within(self.origin.1, self.step.1, self.height, y, end(window.y, window.height, photo.height));
+        let range = |at: f32, length: f32, photo: usize| at.max(0.0)..(at + length).min(photo as f32);
+        let columns = range(window.x, window.width, photo.width);
+        let rows = range(window.y, window.height, photo.height);
+        let columns = cells_within(self.origin.0, self.step.0, self.width, columns);
+        let rows = cells_within(self.origin.1, self.step.1, self.height, rows);
         let values = self.values.chunks_exact(self.width).take(rows.end).skip(rows.start);
         Self {
             height: rows.len(),

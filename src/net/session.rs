@@ -1,7 +1,7 @@
 //! Passes over batches of one size, on any device.
 
 use super::cpu::CpuPass;
-use super::gpu::GpuPass;
+use super::gpu::{GpuPass, PassOnGpu};
 use super::stored::Location;
 use super::{InputForm, Net, Parameters, Plan, Purpose};
 use crate::device::{Attributes, Launch, Work};
@@ -297,6 +297,11 @@ impl Session {
     /// A launch that failed.
     pub fn synchronize(&self) -> Result<()> {
         self.gpu_pass().map_or(Ok(()), GpuPass::synchronize)
+    }
+
+    /// Its forward pass as a part of a larger program on a GPU, without the cast of an input in f32; `None` on the CPU.
+    pub(crate) fn on_gpu(&self) -> Option<PassOnGpu<'_>> {
+        self.gpu_pass().map(GpuPass::part)
     }
 
     /// The launches of a forward and a backward pass; none on the CPU.

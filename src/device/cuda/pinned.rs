@@ -2,7 +2,7 @@
 
 use super::super::driver::{Pinned, Ptr};
 use super::{Core, explain, size};
-use crate::{Error, Result};
+use crate::{Error, Result, trace};
 use cudarc::driver::result::{self, DriverError, event};
 use cudarc::driver::sys::{CUevent, CUevent_flags, CUresult, CUstream};
 use std::ops::Range;
@@ -86,6 +86,7 @@ impl Pinned for HostMemory {
         if range.is_empty() {
             return Ok(());
         }
+        trace::uploaded(range.len());
         // SAFETY: `to` has room, by the trait's contract; the memory outlives the copy, see `copy`.
         self.copy(|bytes, stream| unsafe { result::memcpy_htod_async(to.0, &bytes[range], stream) })
     }
@@ -94,6 +95,7 @@ impl Pinned for HostMemory {
         if range.is_empty() {
             return Ok(());
         }
+        trace::downloaded(range.len());
         // SAFETY: `from` is in memory of `allocate`, by the trait's contract; the memory outlives the copy, see `copy`.
         self.copy(|bytes, stream| unsafe { result::memcpy_dtoh_async(&mut bytes[range], from.0, stream) })
     }

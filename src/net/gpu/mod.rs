@@ -10,4 +10,5 @@ mod step;
 pub(crate) use memory::PlanMemory;
 pub(crate) use parameters::GpuParameters;
 pub(super) use pass::GpuPass;
+pub(crate) use pass::PassOnGpu;
 pub(super) use step::GpuSteps;

@@ -21,6 +21,15 @@ pub(super) struct Programs {
     pub backward: Program,
 }
 
+/// A forward pass as a part of a larger program.
+pub(crate) struct PassOnGpu<'a> {
+    /// Where the batch is expected, `[n, h, w, c]` in the storage type.
+    pub input: Ptr,
+    pub launches: &'a [Launch],
+    /// Where the output of the last layer is, `[n, h, w, c]` in the storage type.
+    pub output: Ptr,
+}
+
 /// A plan with its device memory and its programs.
 pub(in crate::net) struct GpuPass {
     pub(super) gpu: Gpu,
@@ -91,6 +100,12 @@ impl GpuPass {
 
     pub fn parameters(&self) -> &Arc<GpuParameters> {
         &self.parameters
+    }
+
+    /// The forward pass in inference, without the cast of its input.
+    pub fn part(&self) -> PassOnGpu<'_> {
+        let [input, output] = [INPUT, self.net.layers.len()].map(|value| self.memory.find(&self.plan.values[value]));
+        PassOnGpu { input, launches: &self.inference.forward.launches[usize::from(self.casts())..], output }
     }
 
     /// The form in which it takes its input.
