@@ -7,7 +7,11 @@ use crate::data::photo::{Photo, Rect};
 use crate::data::resample::Resampler;
 use crate::device::{Device, Gpu, Launch, Memory, Precision, Program, Ptr, Recorder};
 use crate::interweave::{Extractor, ExtractorOptions, Features, Method};
-use crate::locate::gpu::record_response;
+use crate::locate::density::{DensityPoint, Kernel};
+use crate::locate::gpu::{
+    FaceRecord, FollowParams, LevelRecord, PeakParams, PhotoRecord, ViewParams, record_follow, record_peaks,
+    record_response, record_views,
+};
 use crate::net::{Net, Normalise, Parameters, Purpose, Session, Sgd, SgdConfig, Spec};
 use crate::ops::tolerance::Tolerance;
 use crate::ops::{Shape, cases, gpu};
@@ -26,6 +30,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("interweaved maps", interweaved_maps),
     ("photos", photos),
     ("responses", responses),
+    ("faces", faces),
     ("optimizer", optimizer),
 ];
 
@@ -203,6 +208,151 @@ fn responses(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
         // Sums are f32 whatever the storage type.
         tally.compare(&to.launches, "responses", &got, &want, Tolerance::new(Precision::F32, 1, 2.0));
     }
+    Ok(())
+}
+
+/// Faces from maps: the peaks of two groups of maps, what remains of them, and views around the faces.
+fn faces(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
+    const MOST: usize = 3;
+    const FACE: usize = size_of::<FaceRecord>();
+    let (w, h, floor) = (11, 9, 0.2);
+    let level = |number: usize| {
+        let step = 4.0 * 1.5f32.powi(number as i32);
+        let size = (5.0 * step).ln();
+        let (w, h, first) = (w as u32, h as u32, (number * w * h) as u32);
+        // The last column does not exist.
+        LevelRecord { x: 2.0, y: 3.0, step, size, first, h, w, left: 0, right: w - 1, top: 0, bottom: h, unused: 0 }
+    };
+    let levels = [level(0), level(1)];
+    let points = levels.len() * w * h;
+    let mut rng = Rng::new(7, 0);
+    let responses: Vec<f32> = (0..2 * points).map(|_| rng.unit() * rng.unit()).collect();
+    let kernel = Kernel { position: 0.4, size: 0.3 };
+    let [dx, dy] = [0.1f32, -0.2];
+    let mut want = Vec::new();
+    for responses in responses.chunks_exact(points) {
+        let place = |(i, response): (usize, &f32)| {
+            let (level, column, row) = (levels[i / (w * h)], i % w, i % (w * h) / w);
+            let (x, y) = (level.x + level.step * column as f32, level.y + level.step * row as f32);
+            (column < w - 1).then_some(DensityPoint { x, y, size: level.size, response: (response - floor).max(0.0) })
+        };
+        let places: Vec<DensityPoint> = responses.iter().enumerate().filter_map(place).collect();
+        let peaks = kernel.peaks(&places, MOST);
+        for peak in 0..MOST {
+            want.extend(
+                peaks.get(peak).map_or([0.0; 4], |peak| {
+                    [peak.x + dx * peak.width, peak.y + dy * peak.width, peak.width, peak.score]
+                }),
+            );
+        }
+    }
+    let [levels_in, response] = [gpu.upload(&[levels, levels].concat())?, gpu.upload(&responses)?];
+    let [all, density, ranks] = [16, 4, 4].map(|bytes| gpu.memory(bytes * 2 * points));
+    let (all, density, ranks, peaks) = (all?, density?, ranks?, gpu.memory(2 * MOST * FACE)?);
+    let mut to = Recorder::new(gpu);
+    to.label("faces");
+    let parameters = PeakParams {
+        levels_in: levels_in.ptr,
+        response: response.ptr,
+        points: all.ptr,
+        density: density.ptr,
+        ranks: ranks.ptr,
+        peaks: peaks.ptr,
+        groups: 2,
+        levels: 2,
+        points_in: points as u32,
+        most: MOST as u32,
+        floor,
+        position: kernel.position,
+        spread: kernel.size,
+        shift_x: dx,
+        shift_y: dy,
+        unused: 0,
+    };
+    record_peaks(&parameters, &mut to);
+    run(gpu, &to.launches)?;
+    let numbers = |face: &FaceRecord| [face.x, face.y, face.width, face.score];
+    let found: Vec<FaceRecord> = gpu.download(peaks.ptr, 2 * MOST)?;
+    let got: Vec<f32> = found.iter().flat_map(numbers).collect();
+    // A mean shift repeats its roundings.
+    tally.compare(&to.launches, "faces", &got, &want, Tolerance::new(Precision::F32, 8, 2.0));
+
+    // Two faces in a row; the peaks of the second are worse doubles and a better face.
+    let face = |x: f32, width: f32, score: f32| FaceRecord { x, y: 20.0, width, score, from: 0, unused: [0; 3] };
+    let (none, photo) = (face(0.0, 0.0, 0.0), PhotoRecord { w: 60, h: 40, least: 0.4, unused: 0 });
+    let around = [face(20.0, 10.0, 1.0), face(40.0, 10.0, 1.0), face(50.0, 10.0, 1.0), none];
+    let peaks = [
+        [face(21.0, 10.0, 0.5), face(58.0, 10.0, 0.9), none],
+        [face(22.0, 11.0, 0.3), face(39.0, 9.0, 0.7), none],
+        [face(51.0, 10.0, 0.1), none, none],
+        [none; 3],
+    ];
+    let [photo, faces_in, peaks] = [gpu.upload(&[photo])?, gpu.upload(&around)?, gpu.upload(peaks.as_flattened())?];
+    let found = gpu.memory(around.len() * FACE)?;
+    let mut to = Recorder::new(gpu);
+    to.label("faces");
+    let (count, most) = (around.len() as u32, MOST as u32);
+    let parameters = FollowParams {
+        photo: photo.ptr,
+        faces: faces_in.ptr,
+        peaks: peaks.ptr,
+        found: found.ptr,
+        count,
+        most,
+        share: 0.5,
+        same: 0.3,
+    };
+    record_follow(&parameters, &mut to);
+    run(gpu, &to.launches)?;
+    let got: Vec<FaceRecord> = gpu.download(found.ptr, around.len())?;
+    let got: Vec<f32> = got.iter().flat_map(|face| numbers(face).into_iter().chain([face.from as f32])).collect();
+    let mut want = vec![39.0, 20.0, 9.0, 0.7, 1.0, 21.0, 20.0, 10.0, 0.5, 0.0];
+    want.resize(got.len(), 0.0);
+    tally.same(&to.launches, "faces", &got, &want);
+
+    // A view inside the photo, one that is moved into it, one that is larger, and one of no face.
+    let (zooms, pixels, cells) = ([10.0f32, 5.0], 20.0, 4);
+    let [windows, views] = [gpu.memory(8 * size_of::<PhotoWindow>())?, gpu.memory(8 * size_of::<LevelRecord>())?];
+    let zooms = gpu.upload(&zooms)?;
+    let mut to = Recorder::new(gpu);
+    to.label("faces");
+    let parameters = ViewParams {
+        photo: photo.ptr,
+        faces_in: faces_in.ptr,
+        zooms: zooms.ptr,
+        windows: windows.ptr,
+        views: views.ptr,
+        faces: count,
+        levels: 2,
+        pixels,
+        input: 22,
+        cells,
+        first: 2.5,
+        stride: 5.0,
+        width: 10.0,
+    };
+    record_views(&parameters, &mut to);
+    run(gpu, &to.launches)?;
+    let windows: Vec<PhotoWindow> = gpu.download(windows.ptr, 8)?;
+    let views: Vec<LevelRecord> = gpu.download(views.ptr, 8)?;
+    let got = windows.iter().zip(&views).flat_map(|(window, view)| {
+        let cells = [view.left, view.right, view.top, view.bottom, view.first].map(|cell| cell as f32);
+        [window.x, window.y, window.w, view.x, view.step, view.size].into_iter().chain(cells)
+    });
+    // x, y and side of the window, x and step of its cells, ln of their face; columns, rows, first cell.
+    let (near, far) = (10.0f32.ln(), 20.0f32.ln());
+    let want = [
+        [10.0, 10.0, 22.0, 12.5, 5.0, near, 0.0, 4.0, 0.0, 4.0, 0.0],
+        [0.0, 0.0, 44.0, 5.0, 10.0, far, 0.0, 4.0, 0.0, 4.0, 16.0],
+        [30.0, 10.0, 22.0, 32.5, 5.0, near, 0.0, 4.0, 0.0, 4.0, 0.0],
+        [20.0, 0.0, 44.0, 25.0, 10.0, far, 0.0, 4.0, 0.0, 4.0, 16.0],
+        [40.0, 10.0, 22.0, 42.5, 5.0, near, 0.0, 4.0, 0.0, 4.0, 0.0],
+        [20.0, 0.0, 44.0, 25.0, 10.0, far, 0.0, 4.0, 0.0, 4.0, 16.0],
+        [0.0, 0.0, 22.0, 2.5, 5.0, near, 0.0, 0.0, 0.0, 4.0, 0.0],
+        [0.0, 0.0, 22.0, 2.5, 5.0, near, 0.0, 0.0, 0.0, 4.0, 16.0],
+    ];
+    let got: Vec<f32> = got.collect();
+    tally.compare(&to.launches, "faces", &got, want.as_flattened(), Tolerance::new(Precision::F32, 1, 2.0));
     Ok(())
 }
 
