@@ -206,7 +206,7 @@ def main():
             peer.run()
         theirs += [peer.run() for _ in range(args.runs)]
         if args.weft:
-            ours.append(1e3 * json.loads(weft(args, *command))["whole"]["median"])
+            ours.append(1e3 * json.loads(weft(args, *command))["whole"])
     result = {
         "net": spec["name"],
         "input": spec["input"],

@@ -25,10 +25,20 @@
 //! depend on the tiling of rows and columns, on the number of threads, or on whether AVX2 or AVX-512 is used. Without FMA
 //! each step rounds twice, and the last bits differ.
 
+mod gradient;
+mod packed;
+mod tile;
 mod vector;
 
+pub use gradient::MOST_WINDOWS;
+pub use packed::{Packed, Strip, Strips, pack, packed_len};
+pub use tile::Run;
+
+use super::parallel::part;
 use super::simd::Level;
 use std::mem::MaybeUninit;
+use std::ops::Range;
+use tile::{Finish, Tile};
 use vector::{Portable, Vector};
 
 /// A matrix in memory: its values, and the strides of rows and columns.
@@ -114,10 +124,16 @@ unsafe fn avx2(operands: &Operands<'_>) {
     unsafe { panels::<vector::Ymm>(operands) }
 }
 
-/// Steps of k between two updates of C. With 32 columns a panel takes 32 KB.
-const DEPTH: usize = 256;
+/// Most steps of k between two updates of C. With 32 columns a panel takes 40 KB.
+const DEPTH: usize = 320;
 /// Columns of the widest panel.
 const COLUMNS: usize = 32;
+
+/// Parts of `0..k` of at most [`DEPTH`] steps, as even as possible: a short last part would load and store C for little.
+fn depths(k: usize) -> impl Iterator<Item = Range<usize>> {
+    let parts = k.div_ceil(DEPTH);
+    (0..parts).map(move |index| part(k, parts, index))
+}
 
 /// Blocks of rows up to which B is read in place: two uses do not pay for packing a panel.
 const UNPACKED: usize = 2;
@@ -135,21 +151,6 @@ struct Operands<'a> {
     add: bool,
 }
 
-/// What a micro-kernel computes: `c[rows, columns] (+)= a[rows, k] b[k, columns]`.
-struct Tile {
-    k: usize,
-    a: *const f32,
-    a_row: usize,
-    a_column: usize,
-    /// Rows of whole vectors.
-    b: *const f32,
-    b_row: usize,
-    c: *mut f32,
-    c_row: usize,
-    columns: usize,
-    add: bool,
-}
-
 /// # Safety
 /// The operands must be valid for `size`; the caller must be compiled for `V`'s instructions, which the processor must have.
 #[inline(always)]
@@ -159,8 +160,8 @@ unsafe fn panels<V: Vector>(operands: &Operands<'_>) {
     let panel = panel.0.as_mut_ptr().cast::<f32>();
     // Blocks of rows differ by at most one row: a block of few rows would be bound by the latency of its multiply-adds.
     let blocks = m.div_ceil(V::ROWS);
-    for k_start in (0..k).step_by(DEPTH) {
-        let depth = DEPTH.min(k - k_start);
+    for steps in depths(k) {
+        let (k_start, depth) = (steps.start, steps.len());
         for column in (0..n).step_by(2 * V::LANES) {
             let columns = (2 * V::LANES).min(n - column);
             let vectors = columns.div_ceil(V::LANES);
@@ -172,7 +173,7 @@ unsafe fn panels<V: Vector>(operands: &Operands<'_>) {
                 if blocks <= UNPACKED && b.column == 1 && columns == width {
                     (from, b.row)
                 } else {
-                    pack::<V>(from, [b.row, b.column], [depth, columns], panel, width);
+                    pack_panel::<V>(from, [b.row, b.column], [depth, columns], panel, width);
                     (panel.cast_const(), width)
                 }
             };
@@ -182,6 +183,7 @@ unsafe fn panels<V: Vector>(operands: &Operands<'_>) {
                 unsafe {
                     let tile = Tile {
                         k: depth,
+                        runs: &[Run { from: 0, len: depth }],
                         a: a.values.as_ptr().add(row * a.row + k_start * a.column),
                         a_row: a.row,
                         a_column: a.column,
@@ -191,6 +193,7 @@ unsafe fn panels<V: Vector>(operands: &Operands<'_>) {
                         c_row,
                         columns,
                         add: add || k_start > 0,
+                        finish: Finish::default(),
                     };
                     // Offsets of contiguous rows are constants in the kernel's loads.
                     if a.row == 1 {
@@ -209,7 +212,7 @@ unsafe fn panels<V: Vector>(operands: &Operands<'_>) {
 /// # Safety
 /// `from` must be valid for the block with these steps, `to` for `depth` x `width` values; instructions as [`panels`].
 #[inline(always)]
-unsafe fn pack<V: Vector>(
+unsafe fn pack_panel<V: Vector>(
     from: *const f32,
     [row, column]: [usize; 2],
     [depth, columns]: [usize; 2],
@@ -243,51 +246,6 @@ unsafe fn pack<V: Vector>(
             }
             for j in columns..width {
                 *to.add(k * width + j) = 0.0;
-            }
-        }
-    }
-}
-
-/// The micro-kernel: R x N vectors of C stay in registers over all of k. `UNIT`: rows of A are contiguous.
-///
-/// # Safety
-/// `t` must describe valid blocks, B's of whole vectors, with `columns` in `(N - 1) * LANES + 1 ..= N * LANES`;
-/// instructions as [`panels`].
-#[inline(always)]
-unsafe fn tile<V: Vector, const R: usize, const N: usize, const UNIT: bool>(t: &Tile) {
-    let a_row = if UNIT { 1 } else { t.a_row };
-    // SAFETY: all addresses are inside the blocks by the contract.
-    unsafe {
-        let mut sums = [[V::splat(0.0); N]; R];
-        for k in 0..t.k {
-            let (a, b) = (t.a.add(k * t.a_column), t.b.add(k * t.b_row));
-            let mut line = [V::splat(0.0); N];
-            for (v, values) in line.iter_mut().enumerate() {
-                *values = V::load(b.add(v * V::LANES));
-            }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let value = V::splat(*a.add(r * a_row));
-                for (sum, values) in sums.iter_mut().zip(line) {
-                    *sum = sum.multiply_add(value, values);
-                }
-            }
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            let c = t.c.add(r * t.c_row);
-            if t.columns == N * V::LANES {
-                for (v, sum) in sums.iter().enumerate() {
-                    let c = c.add(v * V::LANES);
-                    if t.add { V::load(c).add(*sum) } else { *sum }.store(c);
-                }
-            } else {
-                let mut line = [0.0; COLUMNS];
-                for (v, sum) in sums.iter().enumerate() {
-                    sum.store(line[v * V::LANES..][..V::LANES].as_mut_ptr());
-                }
-                for (j, sum) in line[..t.columns].iter().enumerate() {
-                    let c = c.add(j);
-                    *c = if t.add { *c + sum } else { *sum };
-                }
             }
         }
     }
