@@ -3,25 +3,37 @@
 //! Register blocking as in GotoBLAS (Goto and van de Geijn, 2008), except that A is never packed. A micro-kernel holds
 //! `ROWS` rows x 2 vectors of C in registers; each step of k loads two vectors of B and broadcasts a value of A per row.
 //! B is divided into panels two vectors wide and `DEPTH` deep, packed immediately before use, so that a panel stays in L1
-//! while all rows of A are multiplied with it; A is read in place, from L2, where the caller has just gathered it. For the
-//! tiles of this library's layers (32 to 512 rows, 32 to 384 columns, 75 to 1,024 deep) packing A would cost up to a quarter
-//! of the arithmetic, and packing all of B at once would read it from memory twice.
+//! while all rows of A are multiplied with it; A is read in place, from L2. For the products of this library's layers (32 to 512
+//! rows, 32 to 384 columns, 75 to 1,024 deep) packing A would cost up to a quarter of the arithmetic, and packing all of B at once
+//! would read it from memory twice.
 //!
-//! On one core of a Sapphire Rapids Xeon, in GFLOP/s, compared with the `gemm` crate 0.19, which this replaced (and which
-//! had 37 crates in its dependency tree):
+//! Convolutions are products as well, but with filters packed once and windows read where they stand: packed.rs and gradient.rs.
+//! Both use the micro-kernel of tile.rs.
 //!
-//! | product (m x n x k) | gemm | AVX2 | AVX-512 |
-//! |---|---|---|---|
-//! | 169 x 384 x 256, a tile of LNet's C3 | 75 | 76 | 143 |
-//! | 113 x 96 x 576, ANet's C3 | 72 | 72 | 132 |
-//! | 36 x 96 x 576, the same for one patch | 73 | 68 | 116 |
-//! | 512 x 32 x 75, ANet's C1 | 44 | 46 | 89 |
-//! | 16 x 64 x 3200, a linear layer | 57 | 44 | 100 |
-//! | 1 x 64 x 3200, the same for one patch (memory-bound) | 11 | 9 | 12 |
-//! | 256 x 384 x 256, A transposed: a gradient of weights | 70 | 70 | 144 |
-//! | 256 x 256 x 384, B transposed: a gradient of data | 52 | 74 | 138 |
+//! On one core of a Sapphire Rapids Xeon, in GFLOP/s, the fastest of five alternations of AVX2 and AVX-512:
 //!
-//! The value at (i, j) is a chain of fused multiply-adds in ascending order of k, broken every `DEPTH` steps. It does not
+//! | product (m x n x k) | AVX2 | AVX-512 |
+//! |---|---|---|
+//! | 169 x 384 x 256 | 78 | 152 |
+//! | 113 x 96 x 576 | 77 | 145 |
+//! | 36 x 96 x 576 | 68 | 120 |
+//! | 512 x 32 x 75 | 76 | 150 |
+//! | 16 x 64 x 3200 | 54 | 123 |
+//! | 1 x 64 x 3200 (memory-bound) | 15 | 24 |
+//! | 256 x 384 x 256, A transposed | 73 | 154 |
+//! | 256 x 256 x 384, B transposed | 79 | 149 |
+//!
+//! | windows and packed filters | AVX2 | AVX-512 |
+//! |---|---|---|
+//! | ANet's C1: lines of 84 windows, 75 taps, 32 filters | 78 | 158 |
+//! | ANet's C2: 40 windows, 288 taps, 64 filters | 81 | 163 |
+//! | ANet's C3 of one patch: 6 lines of 6 windows, 576 taps, 96 filters | 82 | 142 |
+//! | ANet's C4 of one patch: 5 lines of 5 windows, 384 taps, 128 filters | 75 | 122 |
+//! | LNet's C1: 55 windows, 363 taps, 96 filters | 78 | 159 |
+//! | LNet's C2: 27 windows, 2,400 taps, 256 filters | 78 | 152 |
+//! | LNet's C3: 13 windows, 2,304 taps, 384 filters | 70 | 146 |
+//!
+//! The value at (i, j) is a chain of fused multiply-adds in ascending order of k, broken into equal parts of at most `DEPTH` steps. It does not
 //! depend on the tiling of rows and columns, on the number of threads, or on whether AVX2 or AVX-512 is used. Without FMA
 //! each step rounds twice, and the last bits differ.
 
