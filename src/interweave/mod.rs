@@ -61,6 +61,7 @@ fn infer(op: &dyn Operation, n: usize, params: &[&[f32]], input: &[f32], output:
         stream: 0,
         inputs: &[input],
         params,
+        prepared: &[],
         targets: Targets::default(),
         output,
         workspace: &mut memory::zeroed::<f32>(op.forward_workspace(n), "scratch")?,

@@ -1,20 +1,22 @@
 //! All patches of an image in one pass, on the CPU: each layer runs once over the dense maps of its classes
-//! ([`super::geometry`]). No interweaved map is ever written: a window that covers several cells is gathered from their
-//! response maps into the tile that the matrix product reads.
+//! ([`super::geometry`]). No interweaved map is ever written: a window that covers several cells is read from their response maps
+//! where it stands, line by line ([`Strips`]); only one that reaches into padding, or whose neighbours are not equally far away in
+//! all maps, is gathered into a tile first.
 
 use super::bands::{Band, pieces};
 use super::extractor::{Engine, Images, Job, PutImage};
 use super::plan::{LayerPlan, Outline, Plan, Task};
 use super::{budget, infer};
-use crate::Result;
 use crate::memory;
 use crate::net::{CpuParameters, INPUT, Net};
+use crate::ops::activation::Activation;
 use crate::ops::conv::Filter;
 use crate::ops::parallel::{self, Disjoint, threads};
 use crate::ops::pool::{Pool, Statistic};
-use crate::ops::product::{Matrix, product};
+use crate::ops::product::{Matrix, Packed, Run, Strip, Strips, packed_len, product};
 use crate::ops::simd::dispatch;
 use crate::ops::{Kind, Operation, Shape};
+use crate::{Error, Result};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -79,15 +81,22 @@ impl OnePassCpu {
         self.seconds.fill(0.0);
         let Outline { patches, stride, .. } = plan.outline;
         let mut band = Band::new(whole, patches, self.net.output().len())?;
-        let parameters = self.parameters.clone();
-        let parameters = parameters.read();
+        let shared = self.parameters.clone();
+        let parameters = shared.read();
         for [top, left] in pieces(whole, patches) {
             self.load(plan, [top * stride, left * stride], images, image);
-            for layer in 0..self.net.layers.len() {
-                let start = Instant::now();
-                self.forward(plan, layer, &parameters)?;
-                self.seconds[layer] += start.elapsed().as_secs_f64();
-            }
+            parallel::awake(|| {
+                let prepared = shared.prepared(&self.net, &parameters);
+                let mut at = 0;
+                for layer in 0..self.net.layers.len() {
+                    let start = Instant::now();
+                    let end = at + self.net.layers[layer].op.prepared_len();
+                    self.forward(plan, layer, &parameters, prepared.get(at..end).unwrap_or_default())?;
+                    at = end;
+                    self.seconds[layer] += start.elapsed().as_secs_f64();
+                }
+                Ok::<(), Error>(())
+            })?;
             self.unload(plan, [top, left], &mut band);
             band.flush([top, left], &mut |features| put(image, features))?;
         }
@@ -101,14 +110,16 @@ impl OnePassCpu {
         load_pixels(plan, corner, images, image, pixels);
     }
 
-    fn forward(&mut self, plan: &Plan, layer: usize, parameters: &[f32]) -> Result<()> {
+    fn forward(&mut self, plan: &Plan, layer: usize, parameters: &[f32], prepared: &[f32]) -> Result<()> {
         let bound = &self.net.layers[layer];
         let parameters: Vec<&[f32]> =
             self.net.parameters[bound.parameters.clone()].iter().map(|p| &parameters[p.range.clone()]).collect();
         let arena = Disjoint::new(&mut self.arena);
         let pass = Pass { plan, layer, step: &plan.layers[layer], inputs: &bound.inputs, arena };
         match bound.op.kind() {
-            Kind::Filter(f) => pass.filter(f, parameters[0], parameters.get(1).copied(), &mut self.scratch),
+            Kind::Filter(f) => {
+                pass.filter(f, parameters[0], prepared, parameters.get(1).copied(), &mut self.scratch);
+            }
             Kind::Pool(pool) => pass.pool(pool),
             Kind::Global => pass.global(&*bound.op, &parameters, &mut self.scratch)?,
             Kind::Concat | Kind::Dropout => pass.copy(),
@@ -222,16 +233,69 @@ impl<'a> Pass<'a> {
         });
     }
 
-    fn filter(&self, f: &Filter, weights: &[f32], bias: Option<&[f32]>, scratch: &mut [f32]) {
+    /// The lines of a task as strips that can be read in place, and the runs of each strip's windows; empty if a window reads
+    /// padding, or if windows that follow each other are not equally far apart in all maps.
+    fn strips(&self, task: &Task) -> (Vec<Strip>, Vec<Run>, usize) {
+        let value = &self.plan.values[self.inputs[0]];
+        let output = &self.plan.values[self.layer + 1];
+        let map = output.maps[task.down * output.across + task.across];
+        let window = &self.step.windows[task.down * self.step.runs.len() + task.across];
+        let (lines, runs) = (&self.step.lines[task.down], &self.step.runs[task.across]);
+        let none = || (Vec::new(), Vec::new(), 0);
+        let numbers = || runs.iter().filter_map(|run| run.link.as_ref()).map(|link| &link.numbers[..]);
+        let step = numbers().next().map_or(0, |n| if n.len() > 1 { n[1].wrapping_sub(n[0]) } else { 1 });
+        if numbers().any(|n| n.windows(2).any(|pair| pair[1].wrapping_sub(pair[0]) != step)) {
+            return none();
+        }
+        let (mut strips, mut taps) = (Vec::new(), Vec::new());
+        let mut pixel = task.pixels.start;
+        while pixel < task.pixels.end {
+            let (row, column) = (pixel / map.columns, pixel % map.columns);
+            let len = (map.columns - column).min(task.pixels.end - pixel);
+            for segment in &window.segments {
+                let (Some(from), Some(line), Some(run)) =
+                    (&segment.from, &lines[segment.line], &runs[segment.run].link)
+                else {
+                    return none();
+                };
+                let place = line.numbers[row] as usize * from.columns + run.numbers[column] as usize;
+                let at = from.at - value.range.start + place * value.channels + segment.channel;
+                taps.push(Run { from: at, len: segment.len });
+            }
+            let to = map.at + pixel * output.channels;
+            strips.push(Strip { from: 0, to, len, window: strips.len() });
+            pixel += len;
+        }
+        (strips, taps, step as usize * value.channels)
+    }
+
+    fn filter(&self, f: &Filter, weights: &[f32], prepared: &[f32], bias: Option<&[f32]>, scratch: &mut [f32]) {
         let input = self.read(0);
         let (c, taps, filters) = (f.output.c, f.taps(), f.group_filters());
         let [down, across] = [0, 1].map(|axis| &self.plan.outline.axes[axis][self.layer + 1].classes);
+        let relu = f.activation == Activation::Relu;
         parallel::tasks(
             self.step.tasks.len(),
             &mut scratch[..threads() * self.step.rows * self.step.taps],
             |task, tile| {
                 let task = &self.step.tasks[task];
                 let bank = down[task.down].region * f.grid.w + across[task.across].region;
+                let bias = bias.map(|bias| &bias[bank * c..][..c]);
+                if f.groups == 1 && !prepared.is_empty() {
+                    let (strips, runs, step) = self.strips(task);
+                    if !strips.is_empty() {
+                        let len = packed_len(taps, filters);
+                        let bank = Packed::new(&prepared[bank * len..(bank + 1) * len], taps, filters);
+                        let windows = Strips::new(input, taps, runs, [step, c]);
+                        let panels = 0..Packed::panels(filters);
+                        // SAFETY: the pixels of tasks do not overlap.
+                        unsafe { windows.multiply(&strips, 0, bank, panels, bias, relu, &self.arena) };
+                        if !matches!(f.activation, Activation::None | Activation::Relu) {
+                            f.activation.apply(self.output(task));
+                        }
+                        return;
+                    }
+                }
                 let output = self.output(task);
                 let window = &self.step.windows[task.down * self.step.runs.len() + task.across];
                 for (number, part) in window.parts.iter().enumerate() {
@@ -242,7 +306,7 @@ impl<'a> Pass<'a> {
                     let (windows, weights) = (Matrix::rows(tile, part.taps.len()), Matrix::rows(weights, filters));
                     product(size, windows, weights, &mut output[first..], c, part.taps.start > 0);
                 }
-                f.activation.apply_biased(output, bias.map(|bias| &bias[bank * c..][..c]));
+                f.activation.apply_biased(output, bias);
             },
         );
     }

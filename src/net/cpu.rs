@@ -5,7 +5,7 @@ use super::{CpuParameters, INPUT, Net, Plan, Purpose};
 use crate::Result;
 use crate::device::Device;
 use crate::memory;
-use crate::ops::{Backward, Forward, Mode, Targets};
+use crate::ops::{Backward, Forward, Mode, Targets, parallel};
 use smallvec::SmallVec;
 use std::ops::Range;
 use std::sync::Arc;
@@ -93,16 +93,24 @@ impl CpuPass {
 
     /// Runs all layers on the batch in [`CpuPass::input`]; calls `done` with each layer that has run. The targets must fit.
     pub fn forward(&mut self, mode: Mode, targets: Targets<'_>, mut done: impl FnMut(usize)) {
-        let parameters = self.parameters.clone();
-        let parameters = parameters.read();
-        for l in 0..self.net.layers.len() {
-            self.forward_layer(l, &parameters, mode, targets);
-            done(l);
-        }
+        let shared = self.parameters.clone();
+        let parameters = shared.read();
+        parallel::awake(|| {
+            // What training changes at every step is prepared by each pass.
+            let is_constant = !self.plan.purpose.is_backward();
+            let prepared = if is_constant { shared.prepared(&self.net, &parameters) } else { Arc::default() };
+            let mut at = 0;
+            for l in 0..self.net.layers.len() {
+                let end = at + self.net.layers[l].op.prepared_len();
+                self.forward_layer(l, &parameters, prepared.get(at..end).unwrap_or_default(), mode, targets);
+                at = end;
+                done(l);
+            }
+        });
     }
 
     /// Runs only layer `l`; the layers it reads must have run.
-    fn forward_layer(&mut self, l: usize, parameters: &[f32], mode: Mode, targets: Targets<'_>) {
+    fn forward_layer(&mut self, l: usize, parameters: &[f32], prepared: &[f32], mode: Mode, targets: Targets<'_>) {
         let arena = Arena { base: self.arena.as_mut_ptr(), len: self.arena.len() };
         let (net, plan) = (&self.net, &self.plan);
         let layer = &net.layers[l];
@@ -117,6 +125,7 @@ impl CpuPass {
                 stream: l as u64,
                 inputs: &inputs,
                 params: &params,
+                prepared,
                 targets,
                 output: arena.get_mut(&plan.values[l + 1]),
                 workspace: arena.get_mut(&plan.layers[l].forward),
@@ -144,10 +153,12 @@ impl CpuPass {
         }
         let parameters = self.parameters.clone();
         let parameters = parameters.read();
-        for l in (0..=last).rev() {
-            self.backward_layer(l, &parameters, mode, targets);
-            done(l);
-        }
+        parallel::awake(|| {
+            for l in (0..=last).rev() {
+                self.backward_layer(l, &parameters, mode, targets);
+                done(l);
+            }
+        });
         Ok(())
     }
 

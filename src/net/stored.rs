@@ -3,8 +3,10 @@
 use super::Net;
 use super::gpu::GpuParameters;
 use crate::device::Device;
+use crate::memory;
+use crate::ops::Permutation;
 use crate::{Error, Result};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A net's parameters on a device. Clones share them: an optimizer's changes are visible to every session that uses them.
 ///
@@ -36,15 +38,59 @@ pub(crate) enum Location {
 
 /// One flat vector in host memory.
 #[derive(Clone)]
-pub(crate) struct CpuParameters(Arc<RwLock<Vec<f32>>>);
+pub(crate) struct CpuParameters(Arc<Shared>);
+
+struct Shared {
+    values: RwLock<Vec<f32>>,
+    /// What the operations have made of the values, until these change.
+    prepared: Mutex<Option<Prepared>>,
+}
+
+/// The parameters of a net's layers in the form that forward passes read ([`crate::ops::Operation::prepare`]).
+#[derive(Clone)]
+struct Prepared {
+    /// Layout of the parameters that it was made of.
+    orders: Arc<[Permutation]>,
+    values: Arc<Vec<f32>>,
+}
 
 impl CpuParameters {
+    fn new(values: Vec<f32>) -> Self {
+        Self(Arc::new(Shared { values: RwLock::new(values), prepared: Mutex::new(None) }))
+    }
+
     pub fn read(&self) -> RwLockReadGuard<'_, Vec<f32>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.values.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn write(&self) -> RwLockWriteGuard<'_, Vec<f32>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        let values = self.0.values.write().unwrap_or_else(PoisonError::into_inner);
+        *self.0.prepared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        values
+    }
+
+    /// The prepared parameters of all layers of `net`, one after the other; made once, and shared by all sessions until the
+    /// parameters change. `values` are the parameters, read-locked. Without memory for it, and for a second net of another layout,
+    /// an empty vector: then each pass prepares its own.
+    pub fn prepared(&self, net: &Net, values: &[f32]) -> Arc<Vec<f32>> {
+        let orders = || net.parameters.iter().map(|parameter| &parameter.tensor.order);
+        let mut kept = self.0.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = &*kept {
+            return if orders().eq(prepared.orders.iter()) { prepared.values.clone() } else { Arc::default() };
+        }
+        let len = net.layers.iter().map(|layer| layer.op.prepared_len()).sum();
+        let Ok(mut made) = memory::zeroed(len, "packed filters") else { return Arc::default() };
+        let mut rest = &mut made[..];
+        for layer in &net.layers {
+            let (own, others) = rest.split_at_mut(layer.op.prepared_len());
+            rest = others;
+            let tensors = &net.parameters[layer.parameters.clone()];
+            let params: Vec<&[f32]> = tensors.iter().map(|tensor| &values[tensor.range.clone()]).collect();
+            if !own.is_empty() {
+                layer.op.prepare(&params, own);
+            }
+        }
+        kept.insert(Prepared { orders: orders().cloned().collect(), values: Arc::new(made) }).values.clone()
     }
 }
 
@@ -57,7 +103,7 @@ impl Parameters {
     pub fn on(device: &Device, net: &Net, values: Vec<f32>) -> Result<Self> {
         check_len(net, values.len())?;
         let location = match device {
-            Device::Cpu => Location::Cpu(CpuParameters(Arc::new(RwLock::new(values)))),
+            Device::Cpu => Location::Cpu(CpuParameters::new(values)),
             Device::Gpu(gpu) => Location::Gpu(Arc::new(GpuParameters::new(gpu, net, &values)?)),
         };
         Ok(Self { location })

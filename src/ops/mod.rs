@@ -308,6 +308,8 @@ pub struct Forward<'a> {
     pub stream: u64,
     pub inputs: &'a [&'a [f32]],
     pub params: &'a [&'a [f32]],
+    /// What [`Operation::prepare`] has made of the parameters, or nothing: then the pass prepares them itself.
+    pub prepared: &'a [f32],
     pub targets: Targets<'a>,
     pub output: &'a mut [f32],
     pub workspace: &'a mut [f32],
@@ -353,6 +355,14 @@ pub trait Operation: fmt::Debug + Send + Sync {
 
     /// What backward reads.
     fn needs(&self) -> Needs;
+
+    /// Length of the parameters in the form that this processor's forward passes read; 0 if that is the form they have.
+    fn prepared_len(&self) -> usize {
+        0
+    }
+
+    /// Converts the parameters to that form. It is a property of the parameters alone: layers that share parameters share it.
+    fn prepare(&self, _params: &[&[f32]], _to: &mut [f32]) {}
 
     /// Scratch of a forward pass over `n` samples, in values.
     fn forward_workspace(&self, _n: usize) -> usize {

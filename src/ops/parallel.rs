@@ -1,6 +1,10 @@
 //! Parallelism within an operation: numbered tasks over threads that each own a slice of the workspace, and a slice that
 //! several threads write to at disjoint places.
 
+mod team;
+
+pub use team::awake;
+
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -21,7 +25,10 @@ pub fn tasks(count: usize, workspace: &mut [f32], work: impl Fn(usize, &mut [f32
         return;
     }
     let next = AtomicUsize::new(0);
-    let run = |scratch: &mut [f32]| {
+    let shares = Disjoint::new(workspace);
+    let run = |worker: usize| {
+        // SAFETY: each worker has a number of its own, below the number of threads.
+        let scratch = unsafe { shares.slice(worker * share..(worker + 1) * share) };
         loop {
             let task = next.fetch_add(1, Ordering::Relaxed);
             if task >= count {
@@ -30,10 +37,8 @@ pub fn tasks(count: usize, workspace: &mut [f32], work: impl Fn(usize, &mut [f32
             work(task, scratch);
         }
     };
-    if share == 0 {
-        (0..workers).into_par_iter().with_max_len(1).for_each(|_| run(&mut []));
-    } else {
-        workspace.par_chunks_exact_mut(share).take(workers).with_max_len(1).for_each(run);
+    if !team::run(&run) {
+        (0..workers).into_par_iter().with_max_len(1).for_each(run);
     }
 }
 
@@ -53,21 +58,33 @@ pub fn zip_chunks(
     to_chunk: usize,
     f: impl Fn(&[f32], &mut [f32]) + Sync,
 ) {
-    if from.len().max(to.len()) <= SERIAL {
-        from.chunks_exact(from_chunk).zip(to.chunks_exact_mut(to_chunk)).for_each(|(a, b)| f(a, b));
-    } else {
-        from.par_chunks_exact(from_chunk).zip(to.par_chunks_exact_mut(to_chunk)).for_each(|(a, b)| f(a, b));
-    }
+    let count = from.len() / from_chunk;
+    debug_assert_eq!(count, to.len() / to_chunk);
+    let parts = if from.len().max(to.len()) <= SERIAL { 1 } else { count.min(PARTS * threads()) };
+    let to = Disjoint::new(to);
+    tasks(parts, &mut [], |index, _| {
+        for chunk in part(count, parts, index) {
+            // SAFETY: chunks do not overlap.
+            let to = unsafe { to.slice(chunk * to_chunk..(chunk + 1) * to_chunk) };
+            f(&from[chunk * from_chunk..(chunk + 1) * from_chunk], to);
+        }
+    });
 }
 
 /// `f` over matching pieces of two slices of equal length, for elementwise operations.
 pub fn zip_values(from: &[f32], to: &mut [f32], f: impl Fn(&[f32], &mut [f32]) + Sync) {
-    if to.len() <= SERIAL {
-        f(from, to);
-    } else {
-        from.par_chunks(SERIAL).zip(to.par_chunks_mut(SERIAL)).for_each(|(a, b)| f(a, b));
-    }
+    let len = to.len();
+    assert_eq!(from.len(), len);
+    let to = Disjoint::new(to);
+    tasks(len.div_ceil(SERIAL), &mut [], |index, _| {
+        let range = index * SERIAL..((index + 1) * SERIAL).min(len);
+        // SAFETY: pieces do not overlap.
+        f(&from[range.clone()], unsafe { to.slice(range) });
+    });
 }
+
+/// Parts per thread of a pass over chunks.
+const PARTS: usize = 4;
 
 /// A slice that several threads write to, each its own ranges.
 #[derive(Clone, Copy)]

@@ -22,6 +22,10 @@ pub enum Level {
 impl Level {
     /// The best level that this processor supports.
     pub fn detect() -> Self {
+        #[cfg(test)]
+        if let Some(level) = tests::FORCED.get() {
+            return level;
+        }
         static LEVEL: LazyLock<Level> = LazyLock::new(|| Level::supported().next_back().unwrap_or(Level::Baseline));
         *LEVEL
     }
@@ -92,8 +96,23 @@ pub(crate) fn add(to: &mut [f32], from: &[f32]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// What [`Level::detect`] answers on this thread instead.
+        pub(super) static FORCED: Cell<Option<Level>> = const { Cell::new(None) };
+    }
+
+    /// Runs `f` at each level that this processor supports, as far as it stays on this thread.
+    pub(crate) fn at_every_level(f: impl Fn(Level)) {
+        for level in Level::supported() {
+            FORCED.set(Some(level));
+            f(level);
+        }
+        FORCED.set(None);
+    }
 
     #[test]
     fn the_level_in_use_is_the_best_supported() {

@@ -123,6 +123,7 @@ fn operations(problem: &Problem) -> Answer {
             stream: l as u64,
             inputs: &inputs,
             params: &params(l),
+            prepared: &[],
             targets: memory.targets(),
             output: output.inner(),
             workspace: workspace.inner(),

@@ -1,17 +1,18 @@
-//! Filters on the CPU: windows are gathered (im2col) into a tile of rows that stays in cache, and each tile is one
-//! matrix product. The full im2col matrix is never materialised.
+//! The backward pass of filters on the CPU. As in the forward pass ([`super::forward`]), windows are read where they stand.
 //!
-//! forward: a task is a tile of output pixels of one region; `Y[rows, o] = X[rows, taps] W[taps, o]`.
-//! data gradient: a thread owns whole samples; `dX[rows, taps] = dY[rows, o] W^T`, scattered back into the map.
+//! data gradient: at stride 1 a forward pass over the gradients of the output with mirrored filters. Otherwise, and for several
+//! banks, a thread owns whole samples; `dX[rows, taps] = dY[rows, o] W^T`, scattered back into the map.
 //! weight gradient: a thread owns a range of taps and sums over all pixels of the batch, `dW[taps, o] += X^T dY`, so no two
 //! threads write the same value and the order of the sums does not depend on the number of threads.
 
 use super::Filter;
+use super::forward::{self, Layout, padded, padded_len, runs};
 use crate::ops::activation::Activation;
 use crate::ops::parallel::{self, Disjoint, part, threads};
-use crate::ops::product::{Matrix, product, product_into};
+use crate::ops::product::{MOST_WINDOWS, Matrix, Strip, Strips, product};
 use crate::ops::simd::{add, dispatch};
-use crate::ops::{Backward, Forward};
+use crate::ops::{Backward, Forward, Mode, Pair, Targets};
+use smallvec::SmallVec;
 use std::ops::Range;
 
 /// Values in a gathered tile: half of a 512 KB L2 cache.
@@ -23,8 +24,6 @@ const WHOLE: usize = 1024;
 const PART: usize = 256;
 /// Rows of a tile: enough to amortise reading the filter bank, few enough to balance the load of the threads.
 const ROWS: Range<usize> = 32..512;
-/// Minimum number of columns for which splitting the filters of a tile between threads pays off.
-const COLUMNS: usize = 64;
 
 /// Taps gathered at a time.
 fn part_taps(f: &Filter) -> usize {
@@ -45,17 +44,12 @@ fn rows_of_tile(f: &Filter, n: usize) -> usize {
     tile_rows(f).min(region_rows(f, n))
 }
 
-pub fn forward_workspace(f: &Filter, n: usize) -> usize {
-    let gathered = if f.is_pointwise() { 0 } else { part_taps(f) };
-    let scattered = if f.banks() > 1 { f.output.c } else { 0 };
-    threads() * rows_of_tile(f, n) * (gathered + scattered)
-}
-
 pub fn backward_workspace(f: &Filter, n: usize) -> usize {
     let gathered = if f.is_pointwise() { 0 } else { part_taps(f) };
     let scattered = if f.banks() > 1 { f.output.c } else { 0 };
     let products = threads() * rows_of_tile(f, n) * (gathered + scattered);
-    products.max(threads() * f.banks() * f.output.c)
+    let mirrored = mirrored(f).map_or(0, |mirrored| f.taps() * f.output.c + forward::workspace(&mirrored, n));
+    products.max(threads() * f.banks() * f.output.c).max(padded_len(f, n)).max(mirrored)
 }
 
 /// The output pixels of one region in the order (sample, u, v).
@@ -132,28 +126,7 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// Gathers the taps `taps` of `rows` into `tile[rows, taps]`.
-    fn gather(&self, input: &[f32], rows: Range<usize>, group: usize, taps: Range<usize>, tile: &mut [f32]) {
-        let width = taps.len();
-        let whole = width == self.f.taps();
-        self.pixels(rows, |row, sample, u, v| {
-            let tile = &mut tile[row * width..(row + 1) * width];
-            self.runs(sample, u, v, group, |run, from| {
-                // The part of the run that falls within `taps`.
-                let (start, end) =
-                    if whole { (run.start, run.end) } else { (run.start.max(taps.start), run.end.min(taps.end)) };
-                if start < end {
-                    let to = &mut tile[start - taps.start..end - taps.start];
-                    match from {
-                        Some(from) => to.copy_from_slice(&input[from + start - run.start..from + end - run.start]),
-                        None => to.fill(0.0),
-                    }
-                }
-            });
-        });
-    }
-
-    /// Adds `tile[rows, taps]` back to where [`Region::gather`] reads; `first` is the first sample in `map`.
+    /// Adds `tile[rows, taps]` back to where these windows' taps are in the map; `first` is the first sample in `map`.
     fn scatter(
         &self,
         tile: &[f32],
@@ -203,73 +176,6 @@ impl<'a> Region<'a> {
 /// Tiles of `step` rows over `0..rows`.
 fn tiles(rows: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
     rows.clone().step_by(step).map(move |start| start..(start + step).min(rows.end))
-}
-
-pub fn forward(f: &Filter, pass: Forward<'_>) {
-    let (input, weights) = (pass.inputs[0], pass.params[0]);
-    let bias = pass.params.get(1).copied();
-    let (c, taps, filters) = (f.output.c, f.taps(), f.group_filters());
-    let (rows, step) = (region_rows(f, pass.n), rows_of_tile(f, pass.n));
-    let row_tiles = rows.div_ceil(step);
-    // Few tiles (one photo through a linear layer): the threads split the filters instead.
-    let wanted = (4 * threads()).div_ceil(row_tiles * f.banks()).min(filters.div_ceil(COLUMNS)).max(1);
-    let columns = filters.div_ceil(wanted).next_multiple_of(16).min(filters);
-    let column_tiles = filters.div_ceil(columns);
-    let output = Disjoint::new(pass.output);
-    let in_place = f.banks() == 1;
-    let tasks = f.banks() * row_tiles * column_tiles;
-
-    parallel::tasks(tasks, pass.workspace, |task, scratch| {
-        let bank = task / (row_tiles * column_tiles);
-        let region = Region::new(f, bank);
-        let start = task / column_tiles % row_tiles * step;
-        let tile_rows = start..(start + step).min(rows);
-        let start = task % column_tiles * columns;
-        let columns = start..(start + columns).min(filters);
-        let (gathered, sums) = scratch.split_at_mut(if f.is_pointwise() { 0 } else { step * part_taps(f) });
-        for group in 0..f.groups {
-            let first = group * filters + columns.start;
-            let start = tile_rows.start * c + first;
-            for part in tiles(0..taps, part_taps(f)) {
-                let windows = if f.is_pointwise() {
-                    Matrix::rows(&input[tile_rows.start * taps..tile_rows.end * taps], taps)
-                } else {
-                    region.gather(input, tile_rows.clone(), group, part.clone(), gathered);
-                    Matrix::rows(gathered, part.len())
-                };
-                let bank_weights = &weights[region.weights(group)][part.start * filters + columns.start..];
-                let bank_weights = Matrix::rows(bank_weights, filters);
-                let (size, add) = ([tile_rows.len(), columns.len(), part.len()], part.start > 0);
-                if in_place {
-                    // SAFETY: a task writes its own columns of its own rows, which `pointer` places inside the output.
-                    unsafe {
-                        let to = output.pointer(start, (tile_rows.len() - 1) * c + columns.len());
-                        product_into(size, windows, bank_weights, to, c, add);
-                    }
-                } else {
-                    product(size, windows, bank_weights, sums, columns.len(), add);
-                }
-            }
-            let bias = bias.map(|bias| &bias[bank * c + first..bank * c + first + columns.len()]);
-            if in_place {
-                let whole = columns.len() == c;
-                let (count, len) = if whole { (1, tile_rows.len() * c) } else { (tile_rows.len(), columns.len()) };
-                for row in 0..count {
-                    let at = start + row * c;
-                    // SAFETY: the same columns of one row, or of all rows if the task owns all columns.
-                    f.activation.apply_biased(unsafe { output.slice(at..at + len) }, bias);
-                }
-            } else {
-                f.activation.apply_biased(&mut sums[..tile_rows.len() * columns.len()], bias);
-                region.pixels(tile_rows.clone(), |row, sample, u, v| {
-                    let place = region.place(sample, u, v) + first;
-                    // SAFETY: a task owns its columns of its region's pixels.
-                    let to = unsafe { output.slice(place..place + columns.len()) };
-                    to.copy_from_slice(&sums[row * columns.len()..(row + 1) * columns.len()]);
-                });
-            }
-        }
-    });
 }
 
 pub fn backward(f: &Filter, pass: Backward<'_, '_>) {
@@ -341,42 +247,111 @@ fn backward_weights(
     d_weights: &mut [f32],
     workspace: &mut [f32],
 ) {
-    let (rows, step) = (region_rows(f, n), rows_of_tile(f, n));
     let (taps, filters) = (f.taps(), f.group_filters());
+    let input = padded(f, n, input, &mut workspace[..padded_len(f, n)]);
+    let layout = Layout::new(f, n);
+    let windows = Strips::new(input, taps, runs(f), layout.steps());
     // A thread's taps are whole vectors, so that no two threads write to the same cache line.
     let parts = threads().min(taps.div_ceil(16));
     let d_weights = Disjoint::new(d_weights);
-    parallel::tasks(parts, workspace, |index, scratch| {
+    parallel::tasks(parts, &mut [], |index, _| {
         let own = part(taps, parts, index);
-        let part_taps = part_taps(f).min(own.len());
-        let (gathered, gradients) = scratch.split_at_mut(if f.is_pointwise() { 0 } else { step * part_taps });
-        for bank in 0..f.banks() {
-            let region = Region::new(f, bank);
-            for part in tiles(own.clone(), part_taps) {
-                for (number, tile) in tiles(0..rows, step).enumerate() {
-                    let dy = region.gradient(d_output, tile.clone(), gradients);
-                    for group in 0..f.groups {
-                        let windows = if f.is_pointwise() {
-                            Matrix::rows(&input[tile.start * taps + part.start..tile.end * taps], taps)
-                        } else {
-                            region.gather(input, tile.clone(), group, part.clone(), gathered);
-                            Matrix::rows(gathered, part.len())
-                        };
-                        let weights = region.weights(group).start;
-                        let range = weights + part.start * filters..weights + part.end * filters;
-                        // SAFETY: a thread owns its taps of every bank and group.
-                        let to = unsafe { d_weights.slice(range) };
-                        let dy = Matrix { values: &dy.values[group * filters..], ..dy };
-                        product([part.len(), filters, tile.len()], windows.transposed(), dy, to, filters, number > 0);
+        for (bank, group) in (0..f.banks()).flat_map(|bank| (0..f.groups).map(move |group| (bank, group))) {
+            let weights = Region::new(f, bank).weights(group).start;
+            // SAFETY: a thread owns its taps of every bank and group.
+            let to = unsafe { d_weights.slice(weights + own.start * filters..weights + own.end * filters) };
+            let channels = group * (f.input.c / f.groups);
+            let mut add = false;
+            let mut sum = |strips: &[Strip]| {
+                windows.multiply_transposed(strips, channels, own.clone(), d_output, filters, to, add);
+                add = true;
+            };
+            // Strips of as many windows in all as one product takes.
+            let (mut strips, mut count) = (SmallVec::<[Strip; 64]>::new(), 0);
+            for index in 0..layout.strips {
+                let mut strip = layout.strip(f, n, bank, index);
+                strip.to += group * filters;
+                while strip.len > 0 {
+                    let len = strip.len.min(MOST_WINDOWS - count);
+                    strips.push(Strip { len, ..strip });
+                    let [from, to] = layout.steps().map(|step| step * len);
+                    strip = Strip { from: strip.from + from, to: strip.to + to, len: strip.len - len, ..strip };
+                    count += len;
+                    if count == MOST_WINDOWS {
+                        sum(&strips);
+                        strips.clear();
+                        count = 0;
                     }
                 }
+            }
+            if !strips.is_empty() {
+                sum(&strips);
             }
         }
     });
 }
 
+/// The forward pass that computes the data gradient of a filter of stride 1 with one bank: the gradients of the output, padded so
+/// that every pixel of the input has all the windows that read it, under the mirrored filters with inputs and outputs exchanged.
+fn mirrored(f: &Filter) -> Option<Filter> {
+    let one = Pair::both(1);
+    let pad = |kernel: usize, pad: usize| (kernel - 1).checked_sub(pad);
+    let (Some(h), Some(w)) = (pad(f.kernel.h, f.pad.h), pad(f.kernel.w, f.pad.w)) else { return None };
+    if f.is_pointwise() || f.stride != one || f.banks() > 1 || f.groups > 1 {
+        return None;
+    }
+    let block = Pair { h: f.input.h, w: f.input.w };
+    let (input, output, pad) = (f.output, f.input, Pair { h, w });
+    Some(Filter { input, output, pad, block, bias: false, activation: Activation::None, ..f.clone() })
+}
+
+/// Weights of the [`mirrored`] filter, `[kh][kw][o][c]`.
+fn mirror(f: &Filter, weights: &[f32], to: &mut [f32]) {
+    let (c, o) = (f.input.c, f.output.c);
+    let places = f.kernel.h * f.kernel.w;
+    let to = Disjoint::new(to);
+    parallel::tasks(places, &mut [], |place, _| {
+        let from = &weights[place * c * o..(place + 1) * c * o];
+        let at = (places - 1 - place) * c * o;
+        // SAFETY: a task owns its place.
+        transpose(from, c, o, unsafe { to.slice(at..at + c * o) });
+    });
+}
+
+/// `[rows, columns]` to `[columns, rows]`, in blocks that stay in L1.
+fn transpose(from: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
+    const BLOCK: usize = 16;
+    for row in (0..rows).step_by(BLOCK) {
+        for column in (0..columns).step_by(BLOCK) {
+            for i in row..(row + BLOCK).min(rows) {
+                for j in column..(column + BLOCK).min(columns) {
+                    to[j * rows + i] = from[i * columns + j];
+                }
+            }
+        }
+    }
+}
+
 fn backward_data(f: &Filter, n: usize, d_output: &[f32], weights: &[f32], d_input: &mut [f32], workspace: &mut [f32]) {
     let (taps, filters) = (f.taps(), f.group_filters());
+    if let Some(mirrored) = mirrored(f) {
+        let (mirrored_weights, workspace) = workspace.split_at_mut(weights.len());
+        mirror(f, weights, mirrored_weights);
+        return forward::forward(
+            &mirrored,
+            Forward {
+                n,
+                mode: Mode::Inference,
+                stream: 0,
+                inputs: &[d_output],
+                params: &[mirrored_weights],
+                prepared: &[],
+                targets: Targets::default(),
+                output: d_input,
+                workspace,
+            },
+        );
+    }
     let per_sample = f.block.h * f.block.w;
     let d_input = Disjoint::new(d_input);
     if f.is_pointwise() {

@@ -6,7 +6,7 @@
 //! over a 1x1 map. One routine, forward and backward, therefore serves conv, local_conv and linear.
 //!
 //! Kernels: kernels/conv.cu (`conv_forward_*`, `conv_backward_data_*`, `conv_backward_weights_*`), kernels/im2col.cu and
-//! kernels/gemm.cu; launches: cuda.rs; CPU: cpu.rs; reference: tests/ops/loops.rs; cases: cases.rs.
+//! kernels/gemm.cu; launches: cuda.rs; CPU: forward.rs and cpu.rs; reference: tests/ops/loops.rs; cases: cases.rs.
 
 use super::activation::Activation;
 use super::gpu::{GpuBackward, GpuForward};
@@ -19,6 +19,7 @@ use serde::Deserialize;
 pub mod cases;
 mod cpu;
 pub(crate) mod cuda;
+mod forward;
 
 /// `type = "conv"`: weight `[filters, c / groups, kh, kw]`, bias `[filters]`.
 #[derive(Debug, Deserialize)]
@@ -178,8 +179,16 @@ impl Operation for Filter {
         Needs { inputs: true, output: self.activation != Activation::None }
     }
 
+    fn prepared_len(&self) -> usize {
+        forward::packed_len(self)
+    }
+
+    fn prepare(&self, params: &[&[f32]], to: &mut [f32]) {
+        forward::pack(self, params[0], to);
+    }
+
     fn forward_workspace(&self, n: usize) -> usize {
-        cpu::forward_workspace(self, n)
+        forward::workspace(self, n)
     }
 
     fn backward_workspace(&self, n: usize) -> usize {
@@ -187,7 +196,7 @@ impl Operation for Filter {
     }
 
     fn forward(&self, pass: Forward<'_>) {
-        cpu::forward(self, pass);
+        forward::forward(self, pass);
     }
 
     fn backward(&self, pass: Backward<'_, '_>) {

@@ -59,6 +59,7 @@ pub fn build(table: toml::Table, inputs: &[Shape]) -> Result<Box<dyn Operation>,
 }
 
 /// The base raised to -beta: with k = 0, an all-zero window must not become NaN. NaN propagates.
+#[inline(always)]
 fn at_least_tiny(s: f32) -> f32 {
     if s < f32::MIN_POSITIVE { f32::MIN_POSITIVE } else { s }
 }

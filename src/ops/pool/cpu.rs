@@ -3,7 +3,7 @@
 use super::{Pool, Statistic};
 use crate::ops::parallel::{self, Disjoint, part, threads};
 use crate::ops::simd::dispatch;
-use crate::ops::{Backward, Forward};
+use crate::ops::{Backward, Forward, Pair};
 
 pub fn forward(p: &Pool, pass: Forward<'_>) {
     let c = p.input.c;
@@ -29,11 +29,23 @@ fn forward_row(p: &Pool, map: &[f32], y: usize, out: &mut [f32]) {
     let c = p.input.c;
     for (x, out) in out.chunks_exact_mut(c).enumerate() {
         let (rows, columns, divisor) = p.window(y, x);
-        out.fill(if p.statistic == Statistic::Max { f32::NEG_INFINITY } else { 0.0 });
-        for iy in rows {
-            let line = &map[(iy * p.input.w + columns.start) * c..(iy * p.input.w + columns.end) * c];
-            for pixel in line.chunks_exact(c) {
-                p.statistic.take(out, pixel);
+        let at = |iy: usize, ix: usize| &map[(iy * p.input.w + ix) * c..][..c];
+        match [rows.len(), columns.len()] {
+            [2, 2] => {
+                let (y, x) = (rows.start, columns.start);
+                p.statistic.take_all(out, [at(y, x), at(y, x + 1), at(y + 1, x), at(y + 1, x + 1)]);
+            }
+            [3, 3] => {
+                let (y, x) = (rows.start, columns.start);
+                let [a, b, c] = [0, 1, 2].map(|i| [0, 1, 2].map(|j| at(y + i, x + j)));
+                p.statistic.take_all(out, [a[0], a[1], a[2], b[0], b[1], b[2], c[0], c[1], c[2]]);
+            }
+            _ => {
+                let mut pixels = rows.flat_map(|iy| columns.clone().map(move |ix| (iy, ix)));
+                if let Some((iy, ix)) = pixels.next() {
+                    out.copy_from_slice(at(iy, ix));
+                }
+                pixels.for_each(|(iy, ix)| p.statistic.take(out, at(iy, ix)));
             }
         }
         if p.statistic == Statistic::Average {
@@ -73,6 +85,11 @@ pub fn backward(p: &Pool, pass: Backward<'_, '_>) {
 fn backward_sample(p: &Pool, values: (&[f32], &[f32]), d_output: &[f32], d_map: &mut [f32], left: &mut [f32]) {
     let c = p.input.c;
     let (input, output) = values;
+    let two = Pair::both(2);
+    let is_whole = 2 * p.output.h <= p.input.h && 2 * p.output.w <= p.input.w;
+    if p.statistic == Statistic::Max && is_whole && (p.kernel, p.stride, p.pad) == (two, two, Pair::both(0)) {
+        return backward_tiles(p, input, output, d_output, d_map);
+    }
     d_map.fill(0.0);
     for y in 0..p.output.h {
         for x in 0..p.output.w {
@@ -107,5 +124,42 @@ fn backward_sample(p: &Pool, values: (&[f32], &[f32]), d_output: &[f32], d_map: 
                 }
             }
         }
+    }
+}
+
+/// The gradient of maxima of 2 x 2 pixels that do not overlap: every value is written once, in one loop. ANet's first pool takes
+/// a third of the time that a sum over windows takes.
+#[inline(always)]
+fn backward_tiles(p: &Pool, input: &[f32], output: &[f32], d_output: &[f32], d_map: &mut [f32]) {
+    let (c, line) = (p.input.c, p.input.w * p.input.c);
+    let whole = p.output.w;
+    for (y, (d_lines, lines)) in d_map.chunks_mut(2 * line).zip(input.chunks(2 * line)).enumerate() {
+        if d_lines.len() < 2 * line || y >= p.output.h {
+            // A last line without a partner is in no window.
+            d_lines.fill(0.0);
+            continue;
+        }
+        let (d_upper, d_lower) = d_lines.split_at_mut(line);
+        let (upper, lower) = lines.split_at(line);
+        for x in 0..whole {
+            let at = (y * p.output.w + x) * c..(y * p.output.w + x + 1) * c;
+            let (top, dy) = (&output[at.clone()], &d_output[at]);
+            let [left, middle, right] = [2 * x, 2 * x + 1, 2 * x + 2].map(|pixel| pixel * c);
+            let ((d0, d1), (d2, d3)) = (d_upper[left..right].split_at_mut(c), d_lower[left..right].split_at_mut(c));
+            let (v0, v1) = (&upper[left..middle], &upper[middle..right]);
+            let (v2, v3) = (&lower[left..middle], &lower[middle..right]);
+            for i in 0..c {
+                let hits = [v0[i], v1[i], v2[i], v3[i]].map(|v| v == top[i]);
+                let mut rest = dy[i];
+                let mut take = |hit: bool| {
+                    let taken = if hit { rest } else { 0.0 };
+                    rest = if hit { 0.0 } else { rest };
+                    taken
+                };
+                (d0[i], d1[i], d2[i], d3[i]) = (take(hits[0]), take(hits[1]), take(hits[2]), take(hits[3]));
+            }
+        }
+        d_upper[2 * whole * c..].fill(0.0);
+        d_lower[2 * whole * c..].fill(0.0);
     }
 }

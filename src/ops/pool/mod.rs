@@ -46,10 +46,29 @@ impl Statistic {
     /// Folds another pixel of a window into the result so far: the maximum (NaN wins, and stays) or the sum.
     #[inline(always)]
     pub fn take(self, gathered: &mut [f32], pixel: &[f32]) {
-        let pairs = gathered.iter_mut().zip(pixel);
+        gathered.iter_mut().zip(pixel).for_each(|(m, v)| *m = self.fold(*m, *v));
+    }
+
+    #[inline(always)]
+    fn fold(self, m: f32, v: f32) -> f32 {
         match self {
-            Self::Max => pairs.for_each(|(m, v)| *m = if *v <= *m || m.is_nan() { *m } else { *v }),
-            Self::Average => pairs.for_each(|(m, v)| *m += v),
+            Self::Max => {
+                if v <= m || m.is_nan() {
+                    m
+                } else {
+                    v
+                }
+            }
+            Self::Average => m + v,
+        }
+    }
+
+    /// [`Statistic::take`] of all pixels of a window, in registers.
+    #[inline(always)]
+    fn take_all<const PIXELS: usize>(self, gathered: &mut [f32], pixels: [&[f32]; PIXELS]) {
+        let pixels = pixels.map(|pixel| &pixel[..gathered.len()]);
+        for (channel, gathered) in gathered.iter_mut().enumerate() {
+            *gathered = pixels[1..].iter().fold(pixels[0][channel], |m, pixel| self.fold(m, pixel[channel]));
         }
     }
 }

@@ -3,32 +3,54 @@
 //! Register blocking as in GotoBLAS (Goto and van de Geijn, 2008), except that A is never packed. A micro-kernel holds
 //! `ROWS` rows x 2 vectors of C in registers; each step of k loads two vectors of B and broadcasts a value of A per row.
 //! B is divided into panels two vectors wide and `DEPTH` deep, packed immediately before use, so that a panel stays in L1
-//! while all rows of A are multiplied with it; A is read in place, from L2, where the caller has just gathered it. For the
-//! tiles of this library's layers (32 to 512 rows, 32 to 384 columns, 75 to 1,024 deep) packing A would cost up to a quarter
-//! of the arithmetic, and packing all of B at once would read it from memory twice.
+//! while all rows of A are multiplied with it; A is read in place, from L2. For the products of this library's layers (32 to 512
+//! rows, 32 to 384 columns, 75 to 1,024 deep) packing A would cost up to a quarter of the arithmetic, and packing all of B at once
+//! would read it from memory twice.
 //!
-//! On one core of a Sapphire Rapids Xeon, in GFLOP/s, compared with the `gemm` crate 0.19, which this replaced (and which
-//! had 37 crates in its dependency tree):
+//! Convolutions are products as well, but with filters packed once and windows read where they stand: packed.rs and gradient.rs.
+//! Both use the micro-kernel of tile.rs.
 //!
-//! | product (m x n x k) | gemm | AVX2 | AVX-512 |
-//! |---|---|---|---|
-//! | 169 x 384 x 256, a tile of LNet's C3 | 75 | 76 | 143 |
-//! | 113 x 96 x 576, ANet's C3 | 72 | 72 | 132 |
-//! | 36 x 96 x 576, the same for one patch | 73 | 68 | 116 |
-//! | 512 x 32 x 75, ANet's C1 | 44 | 46 | 89 |
-//! | 16 x 64 x 3200, a linear layer | 57 | 44 | 100 |
-//! | 1 x 64 x 3200, the same for one patch (memory-bound) | 11 | 9 | 12 |
-//! | 256 x 384 x 256, A transposed: a gradient of weights | 70 | 70 | 144 |
-//! | 256 x 256 x 384, B transposed: a gradient of data | 52 | 74 | 138 |
+//! On one core of a Sapphire Rapids Xeon, in GFLOP/s, the fastest of five alternations of AVX2 and AVX-512:
 //!
-//! The value at (i, j) is a chain of fused multiply-adds in ascending order of k, broken every `DEPTH` steps. It does not
+//! | product (m x n x k) | AVX2 | AVX-512 |
+//! |---|---|---|
+//! | 169 x 384 x 256 | 78 | 152 |
+//! | 113 x 96 x 576 | 77 | 145 |
+//! | 36 x 96 x 576 | 68 | 120 |
+//! | 512 x 32 x 75 | 76 | 150 |
+//! | 16 x 64 x 3200 | 54 | 123 |
+//! | 1 x 64 x 3200 (memory-bound) | 15 | 24 |
+//! | 256 x 384 x 256, A transposed | 73 | 154 |
+//! | 256 x 256 x 384, B transposed | 79 | 149 |
+//!
+//! | windows and packed filters | AVX2 | AVX-512 |
+//! |---|---|---|
+//! | ANet's C1: lines of 84 windows, 75 taps, 32 filters | 78 | 158 |
+//! | ANet's C2: 40 windows, 288 taps, 64 filters | 81 | 163 |
+//! | ANet's C3 of one patch: 6 lines of 6 windows, 576 taps, 96 filters | 82 | 142 |
+//! | ANet's C4 of one patch: 5 lines of 5 windows, 384 taps, 128 filters | 75 | 122 |
+//! | LNet's C1: 55 windows, 363 taps, 96 filters | 78 | 159 |
+//! | LNet's C2: 27 windows, 2,400 taps, 256 filters | 78 | 152 |
+//! | LNet's C3: 13 windows, 2,304 taps, 384 filters | 70 | 146 |
+//!
+//! The value at (i, j) is a chain of fused multiply-adds in ascending order of k, broken into equal parts of at most `DEPTH` steps. It does not
 //! depend on the tiling of rows and columns, on the number of threads, or on whether AVX2 or AVX-512 is used. Without FMA
 //! each step rounds twice, and the last bits differ.
 
+mod gradient;
+mod packed;
+mod tile;
 mod vector;
 
+pub use gradient::MOST_WINDOWS;
+pub use packed::{Packed, Strip, Strips, pack, packed_len};
+pub use tile::Run;
+
+use super::parallel::part;
 use super::simd::Level;
 use std::mem::MaybeUninit;
+use std::ops::Range;
+use tile::{Finish, Tile};
 use vector::{Portable, Vector};
 
 /// A matrix in memory: its values, and the strides of rows and columns.
@@ -114,10 +136,16 @@ unsafe fn avx2(operands: &Operands<'_>) {
     unsafe { panels::<vector::Ymm>(operands) }
 }
 
-/// Steps of k between two updates of C. With 32 columns a panel takes 32 KB.
-const DEPTH: usize = 256;
+/// Most steps of k between two updates of C. With 32 columns a panel takes 40 KB.
+const DEPTH: usize = 320;
 /// Columns of the widest panel.
 const COLUMNS: usize = 32;
+
+/// Parts of `0..k` of at most [`DEPTH`] steps, as even as possible: a short last part would load and store C for little.
+fn depths(k: usize) -> impl Iterator<Item = Range<usize>> {
+    let parts = k.div_ceil(DEPTH);
+    (0..parts).map(move |index| part(k, parts, index))
+}
 
 /// Blocks of rows up to which B is read in place: two uses do not pay for packing a panel.
 const UNPACKED: usize = 2;
@@ -135,21 +163,6 @@ struct Operands<'a> {
     add: bool,
 }
 
-/// What a micro-kernel computes: `c[rows, columns] (+)= a[rows, k] b[k, columns]`.
-struct Tile {
-    k: usize,
-    a: *const f32,
-    a_row: usize,
-    a_column: usize,
-    /// Rows of whole vectors.
-    b: *const f32,
-    b_row: usize,
-    c: *mut f32,
-    c_row: usize,
-    columns: usize,
-    add: bool,
-}
-
 /// # Safety
 /// The operands must be valid for `size`; the caller must be compiled for `V`'s instructions, which the processor must have.
 #[inline(always)]
@@ -159,8 +172,8 @@ unsafe fn panels<V: Vector>(operands: &Operands<'_>) {
     let panel = panel.0.as_mut_ptr().cast::<f32>();
     // Blocks of rows differ by at most one row: a block of few rows would be bound by the latency of its multiply-adds.
     let blocks = m.div_ceil(V::ROWS);
-    for k_start in (0..k).step_by(DEPTH) {
-        let depth = DEPTH.min(k - k_start);
+    for steps in depths(k) {
+        let (k_start, depth) = (steps.start, steps.len());
         for column in (0..n).step_by(2 * V::LANES) {
             let columns = (2 * V::LANES).min(n - column);
             let vectors = columns.div_ceil(V::LANES);
@@ -172,7 +185,7 @@ unsafe fn panels<V: Vector>(operands: &Operands<'_>) {
                 if blocks <= UNPACKED && b.column == 1 && columns == width {
                     (from, b.row)
                 } else {
-                    pack::<V>(from, [b.row, b.column], [depth, columns], panel, width);
+                    pack_panel::<V>(from, [b.row, b.column], [depth, columns], panel, width);
                     (panel.cast_const(), width)
                 }
             };
@@ -182,6 +195,7 @@ unsafe fn panels<V: Vector>(operands: &Operands<'_>) {
                 unsafe {
                     let tile = Tile {
                         k: depth,
+                        runs: &[Run { from: 0, len: depth }],
                         a: a.values.as_ptr().add(row * a.row + k_start * a.column),
                         a_row: a.row,
                         a_column: a.column,
@@ -191,6 +205,7 @@ unsafe fn panels<V: Vector>(operands: &Operands<'_>) {
                         c_row,
                         columns,
                         add: add || k_start > 0,
+                        finish: Finish::default(),
                     };
                     // Offsets of contiguous rows are constants in the kernel's loads.
                     if a.row == 1 {
@@ -209,7 +224,7 @@ unsafe fn panels<V: Vector>(operands: &Operands<'_>) {
 /// # Safety
 /// `from` must be valid for the block with these steps, `to` for `depth` x `width` values; instructions as [`panels`].
 #[inline(always)]
-unsafe fn pack<V: Vector>(
+unsafe fn pack_panel<V: Vector>(
     from: *const f32,
     [row, column]: [usize; 2],
     [depth, columns]: [usize; 2],
@@ -243,51 +258,6 @@ unsafe fn pack<V: Vector>(
             }
             for j in columns..width {
                 *to.add(k * width + j) = 0.0;
-            }
-        }
-    }
-}
-
-/// The micro-kernel: R x N vectors of C stay in registers over all of k. `UNIT`: rows of A are contiguous.
-///
-/// # Safety
-/// `t` must describe valid blocks, B's of whole vectors, with `columns` in `(N - 1) * LANES + 1 ..= N * LANES`;
-/// instructions as [`panels`].
-#[inline(always)]
-unsafe fn tile<V: Vector, const R: usize, const N: usize, const UNIT: bool>(t: &Tile) {
-    let a_row = if UNIT { 1 } else { t.a_row };
-    // SAFETY: all addresses are inside the blocks by the contract.
-    unsafe {
-        let mut sums = [[V::splat(0.0); N]; R];
-        for k in 0..t.k {
-            let (a, b) = (t.a.add(k * t.a_column), t.b.add(k * t.b_row));
-            let mut line = [V::splat(0.0); N];
-            for (v, values) in line.iter_mut().enumerate() {
-                *values = V::load(b.add(v * V::LANES));
-            }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let value = V::splat(*a.add(r * a_row));
-                for (sum, values) in sums.iter_mut().zip(line) {
-                    *sum = sum.multiply_add(value, values);
-                }
-            }
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            let c = t.c.add(r * t.c_row);
-            if t.columns == N * V::LANES {
-                for (v, sum) in sums.iter().enumerate() {
-                    let c = c.add(v * V::LANES);
-                    if t.add { V::load(c).add(*sum) } else { *sum }.store(c);
-                }
-            } else {
-                let mut line = [0.0; COLUMNS];
-                for (v, sum) in sums.iter().enumerate() {
-                    sum.store(line[v * V::LANES..][..V::LANES].as_mut_ptr());
-                }
-                for (j, sum) in line[..t.columns].iter().enumerate() {
-                    let c = c.add(j);
-                    *c = if t.add { *c + sum } else { *sum };
-                }
             }
         }
     }

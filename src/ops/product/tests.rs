@@ -1,4 +1,6 @@
 use super::*;
+use crate::ops::parallel::Disjoint;
+use crate::ops::simd::tests::at_every_level;
 use crate::rng::Rng;
 
 /// Strides of an operand of `rows` x `columns` in `values`: row-major with a gap, column-major with a gap, or general strides.
@@ -119,5 +121,112 @@ fn values_that_are_not_finite_stay_in_their_rows_and_columns() {
             };
             assert!(value.to_bits() == expected.to_bits() || value.is_nan() && expected.is_nan(), "{level}: {value}");
         }
+    }
+}
+
+/// Windows of kernel^2 pixels of `c` channels over a map of `h` x `w` pixels, `stride` apart.
+#[derive(Debug, Clone, Copy)]
+struct Map {
+    h: usize,
+    w: usize,
+    c: usize,
+    kernel: usize,
+    stride: usize,
+}
+
+impl Map {
+    fn output(self) -> [usize; 2] {
+        [self.h, self.w].map(|size| (size - self.kernel) / self.stride + 1)
+    }
+
+    fn taps(self) -> usize {
+        self.kernel * self.kernel * self.c
+    }
+
+    fn runs(self) -> impl Iterator<Item = Run> {
+        (0..self.kernel).map(move |i| Run { from: i * self.w * self.c, len: self.kernel * self.c })
+    }
+
+    fn strips(self, filters: usize) -> Vec<Strip> {
+        let [h, w] = self.output();
+        let line = self.stride * self.w * self.c;
+        (0..h).map(|u| Strip { from: u * line, to: u * w * filters, len: w, window: 0 }).collect()
+    }
+
+    /// All windows, `[pixels, taps]`.
+    fn gathered(self, values: &[f32]) -> Vec<f32> {
+        let [h, w] = self.output();
+        let mut windows = Vec::new();
+        for (u, v) in (0..h).flat_map(|u| (0..w).map(move |v| (u, v))) {
+            for i in 0..self.kernel {
+                let at = ((u * self.stride + i) * self.w + v * self.stride) * self.c;
+                windows.extend_from_slice(&values[at..at + self.kernel * self.c]);
+            }
+        }
+        windows
+    }
+}
+
+const MAPS: [Map; 4] = [
+    Map { h: 9, w: 31, c: 3, kernel: 5, stride: 1 },
+    Map { h: 5, w: 17, c: 40, kernel: 3, stride: 1 },
+    Map { h: 12, w: 23, c: 2, kernel: 4, stride: 3 },
+    Map { h: 1, w: 400, c: 1, kernel: 1, stride: 1 },
+];
+
+#[test]
+fn windows_read_in_place_give_the_bits_of_gathered_windows() {
+    let mut rng = Rng::new(7, 0);
+    for (map, n) in MAPS.into_iter().flat_map(|map| [1, 20, 33, 64].map(|n| (map, n))) {
+        let (k, [h, w]) = (map.taps(), map.output());
+        let values: Vec<f32> = (0..map.h * map.w * map.c).map(|_| rng.normal()).collect();
+        let weights: Vec<f32> = (0..k * n).map(|_| rng.normal()).collect();
+        let bias: Vec<f32> = (0..n).map(|_| rng.normal()).collect();
+        at_every_level(|level| {
+            let mut packed = vec![f32::NAN; packed_len(k, n)];
+            let place = Disjoint::new(&mut packed);
+            (0..Packed::panels(n)).for_each(|panel| pack(k, n, Matrix::rows(&weights, n), panel, &place, 0));
+            let windows = Strips::new(&values, k, map.runs(), [map.stride * map.c, n]);
+            let mut output = vec![f32::NAN; h * w * n];
+            let to = Disjoint::new(&mut output);
+            let panels = 0..Packed::panels(n);
+            // SAFETY: nothing else writes to the output.
+            unsafe {
+                windows.multiply(&map.strips(n), 0, Packed::new(&packed, k, n), panels, Some(&bias), true, &to);
+            }
+            let mut expected = dense(level, [h * w, n, k], &map.gathered(&values), &weights);
+            for row in expected.chunks_exact_mut(n) {
+                row.iter_mut().zip(&bias).for_each(|(x, b)| *x = (*x + b).max(0.0));
+            }
+            assert_eq!(output, expected, "{level}: {map:?}, {n} filters");
+        });
+    }
+}
+
+#[test]
+fn transposed_windows_give_the_bits_of_gathered_windows() {
+    let mut rng = Rng::new(8, 0);
+    for (map, n) in MAPS.into_iter().flat_map(|map| [1, 20, 33].map(|n| (map, n))) {
+        let (k, [_, w]) = (map.taps(), map.output());
+        let values: Vec<f32> = (0..map.h * map.w * map.c).map(|_| rng.normal()).collect();
+        let strips: Vec<Strip> = map.strips(n).into_iter().take(MOST_WINDOWS / w).collect();
+        let strips = if strips.is_empty() { vec![Strip { len: MOST_WINDOWS, ..map.strips(n)[0] }] } else { strips };
+        let pixels: usize = strips.iter().map(|strip| strip.len).sum();
+        let d_output: Vec<f32> = (0..pixels * n).map(|_| rng.normal()).collect();
+        let own = k / 3..k;
+        at_every_level(|level| {
+            let windows = Strips::new(&values, k, map.runs(), [map.stride * map.c, n]);
+            let mut gradient = vec![f32::NAN; own.len() * n];
+            windows.multiply_transposed(&strips, 0, own.clone(), &d_output, n, &mut gradient, false);
+            let gathered = map.gathered(&values);
+            let a = Matrix::rows(&gathered[own.start..], k).transposed();
+            let mut expected = vec![f32::NAN; own.len() * n];
+            let size = [own.len(), n, pixels];
+            // SAFETY: `expected` is [own, n]; the level is supported.
+            unsafe {
+                product_with(level, size, a, Matrix::rows(&d_output, n), expected.as_mut_ptr(), n, false);
+            }
+            assert_eq!(gradient, expected, "{level}: {map:?}, {n} filters");
+        });
     }
 }

@@ -1,8 +1,8 @@
 //! Vectors of f32 in the registers of each [`Level`](crate::ops::simd::Level).
 
-use super::{Tile, tile};
+use super::tile::{Tile, tile};
 
-/// A register of f32.
+/// A register of f32, with the size and layout of `[f32; LANES]`.
 ///
 /// # Safety (of all functions)
 /// The processor must have the instructions, pointers must be valid for `LANES` values (of any alignment), and the caller,
@@ -22,6 +22,9 @@ pub(super) trait Vector: Copy {
 
     /// self + a b, rounded once if the processor has the instruction.
     unsafe fn multiply_add(self, a: Self, b: Self) -> Self;
+
+    /// max(self, 0), written so that NaN propagates.
+    unsafe fn relu(self) -> Self;
 
     /// Transposes 8 columns of 8 values, `column` apart in memory, into 8 rows, `row` apart.
     unsafe fn transpose(from: *const f32, column: usize, to: *mut f32, row: usize);
@@ -51,6 +54,7 @@ macro_rules! tiles {
 
 /// 128 bits in whatever form the target offers. Without baseline FMA, `mul_add` would be a libm call per value.
 #[derive(Clone, Copy)]
+#[repr(transparent)]
 pub(super) struct Portable([f32; 4]);
 
 impl Vector for Portable {
@@ -87,6 +91,11 @@ impl Vector for Portable {
     }
 
     #[inline(always)]
+    unsafe fn relu(self) -> Self {
+        Self(self.0.map(|x| if x <= 0.0 { 0.0 } else { x }))
+    }
+
+    #[inline(always)]
     unsafe fn transpose(from: *const f32, column: usize, to: *mut f32, row: usize) {
         for i in 0..8 {
             for j in 0..8 {
@@ -109,14 +118,16 @@ mod x86 {
 
     /// 16 registers of 8: AVX2 and FMA.
     #[derive(Clone, Copy)]
+    #[repr(transparent)]
     pub(in super::super) struct Ymm(__m256);
 
     /// 32 registers of 16: AVX-512F.
     #[derive(Clone, Copy)]
+    #[repr(transparent)]
     pub(in super::super) struct Zmm(__m512);
 
     macro_rules! vector {
-        ($name:ident, $lanes:literal, $rows:literal, [$splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident], $($tiles:literal)*) => {
+        ($name:ident, $lanes:literal, $rows:literal, [$splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident, $max:ident], $($tiles:literal)*) => {
             // SAFETY of the bodies: exactly the caller's promise.
             impl Vector for $name {
                 const LANES: usize = $lanes;
@@ -153,6 +164,12 @@ mod x86 {
                 }
 
                 #[inline(always)]
+                unsafe fn relu(self) -> Self {
+                    // SAFETY: the caller's promise. The instruction returns its second operand if either is NaN.
+                    Self(unsafe { $max($splat(0.0), self.0) })
+                }
+
+                #[inline(always)]
                 unsafe fn transpose(from: *const f32, column: usize, to: *mut f32, row: usize) {
                     // SAFETY: the caller's promise; AVX-512F includes AVX2.
                     unsafe { transpose(from, column, to, row) }
@@ -165,12 +182,12 @@ mod x86 {
 
     vector!(
         Ymm, 8, 6,
-        [_mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_fmadd_ps],
+        [_mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_fmadd_ps, _mm256_max_ps],
         1 2 3 4 5 6
     );
     vector!(
         Zmm, 16, 14,
-        [_mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps],
+        [_mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps, _mm512_max_ps],
         1 2 3 4 5 6 7 8 9 10 11 12 13 14
     );
 
