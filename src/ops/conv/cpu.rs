@@ -9,7 +9,7 @@ use super::Filter;
 use super::forward::{self, Layout, padded, padded_len, runs};
 use crate::ops::activation::Activation;
 use crate::ops::parallel::{self, Disjoint, part, threads};
-use crate::ops::product::{MOST_WINDOWS, Matrix, Strip, Strips, product};
+use crate::ops::product::{MOST_WINDOWS, Matrix, Strip, Strips, product, product_into};
 use crate::ops::simd::{add, dispatch};
 use crate::ops::{Backward, Forward, Mode, Pair, Targets};
 use smallvec::SmallVec;
@@ -24,6 +24,9 @@ const WHOLE: usize = 1024;
 const PART: usize = 256;
 /// Rows of a tile: enough to amortise reading the filter bank, few enough to balance the load of the threads.
 const ROWS: Range<usize> = 32..512;
+
+/// Values of a weight gradient that are summed over the batch at a time: half a megabyte.
+const GRADIENTS: usize = 128 * 1024;
 
 /// Taps gathered at a time.
 fn part_taps(f: &Filter) -> usize {
@@ -256,7 +259,11 @@ fn backward_weights(
     let d_weights = Disjoint::new(d_weights);
     parallel::tasks(parts, &mut [], |index, _| {
         let own = part(taps, parts, index);
-        for (bank, group) in (0..f.banks()).flat_map(|bank| (0..f.groups).map(move |group| (bank, group))) {
+        let places = (0..f.banks()).flat_map(|bank| (0..f.groups).map(move |group| (bank, group)));
+        // As many taps at a time as have gradients that stay in a thread's own cache over the whole batch.
+        let blocks =
+            places.flat_map(|place| tiles(own.clone(), (GRADIENTS / filters).max(16)).map(move |own| (place, own)));
+        for ((bank, group), own) in blocks {
             let weights = Region::new(f, bank).weights(group).start;
             // SAFETY: a thread owns its taps of every bank and group.
             let to = unsafe { d_weights.slice(weights + own.start * filters..weights + own.end * filters) };
@@ -358,12 +365,21 @@ fn backward_data(f: &Filter, n: usize, d_output: &[f32], weights: &[f32], d_inpu
         // Rows of the result are rows of the input: any tiling works.
         let rows = region_rows(f, n);
         let step = rows.div_ceil(4 * threads()).clamp(1, ROWS.end);
-        parallel::tasks(rows.div_ceil(step), &mut [], |task, _| {
-            let tile = task * step..(task * step + step).min(rows);
+        let row_tiles = rows.div_ceil(step);
+        // Few rows (one photo through a linear layer): the threads split the taps.
+        let wanted = (4 * threads()).div_ceil(row_tiles).min(taps.div_ceil(64));
+        let columns = taps.div_ceil(wanted).next_multiple_of(16);
+        let column_tiles = taps.div_ceil(columns);
+        parallel::tasks(row_tiles * column_tiles, &mut [], |task, _| {
+            let start = task / column_tiles * step;
+            let tile = start..(start + step).min(rows);
+            let start = task % column_tiles * columns;
+            let own = start..(start + columns).min(taps);
             let dy = Matrix::rows(&d_output[tile.start * filters..tile.end * filters], filters);
-            // SAFETY: a task owns its rows.
-            let to = unsafe { d_input.slice(tile.start * taps..tile.end * taps) };
-            product([tile.len(), taps, filters], dy, Matrix::rows(weights, filters).transposed(), to, taps, false);
+            let weights = Matrix::rows(&weights[own.start * filters..own.end * filters], filters).transposed();
+            let to = d_input.pointer(tile.start * taps + own.start, (tile.len() - 1) * taps + own.len());
+            // SAFETY: a task owns its taps of its rows, which `pointer` places inside the gradient.
+            unsafe { product_into([tile.len(), own.len(), filters], dy, weights, to, taps, false) };
         });
         return;
     }

@@ -146,9 +146,11 @@ fn backward_tiles(p: &Pool, input: &[f32], output: &[f32], d_output: &[f32], d_m
             let (top, dy) = (&output[at.clone()], &d_output[at]);
             let [left, middle, right] = [2 * x, 2 * x + 1, 2 * x + 2].map(|pixel| pixel * c);
             let ((d0, d1), (d2, d3)) = (d_upper[left..right].split_at_mut(c), d_lower[left..right].split_at_mut(c));
-            let (v0, v1) = (&upper[left..middle], &upper[middle..right]);
-            let (v2, v3) = (&lower[left..middle], &lower[middle..right]);
-            for i in 0..c {
+            let [v0, v1, v2, v3] = [&upper[left..], &upper[middle..], &lower[left..], &lower[middle..]];
+            // Of one length that the compiler knows, so that the loop has no checks and becomes vectors.
+            let [dy, v0, v1, v2, v3] = [dy, v0, v1, v2, v3].map(|values| &values[..top.len()]);
+            let [d0, d1, d2, d3] = [d0, d1, d2, d3].map(|values| &mut values[..top.len()]);
+            for i in 0..top.len() {
                 let hits = [v0[i], v1[i], v2[i], v3[i]].map(|v| v == top[i]);
                 let mut rest = dy[i];
                 let mut take = |hit: bool| {
