@@ -11,8 +11,8 @@
 // columns and 16 rows are weighed once by 32 threads, in double, and kept in 8.4 KB of shared memory; more than 64 taps (a
 // photo shrunk to less than 1/31) are taken 64 at a time. Weighing them in each thread is 16 times the work in double, which
 // most cards compute at 1/32 or 1/64 of the rate of f32.
-// Tolerance: weights in double rounded to f32, sums in f32 along rows, then down, as there: equal to the CPU's but for fused
-// multiply-adds; rounded once.
+// Tolerance: weights in double rounded to f32, as there; sums in f32 along rows, then down, where the CPU sums down first; rounded
+// once.
 #include "channels.cuh"
 
 struct PhotoWindow {

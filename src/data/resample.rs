@@ -45,11 +45,8 @@ pub(super) fn reach(start: f32, length: f32, outputs: usize, inputs: usize) -> R
 pub struct Resampler {
     columns: Taps,
     rows: Taps,
-    /// Rows of the photo after the horizontal pass, [kept, out_w, 3]: as many as an output row depends on; row y is stored at
-    /// y modulo their number.
-    filtered: Vec<f32>,
-    /// The row currently stored in each slot.
-    kept: Vec<usize>,
+    /// The weighted sum of the photo's rows under one output row, RGB, from the first column that is read; and one value more.
+    sums: Vec<f32>,
     /// One output row, [out_w, 3].
     line: Vec<f32>,
 }
@@ -112,30 +109,25 @@ impl Resampler {
             self.columns.spans.reverse();
         }
 
-        let pitch = out_w * 3;
-        let kept = self.rows.spans.iter().map(|s| s.count).max().unwrap_or(0);
+        let spans = &self.columns.spans;
+        let first = spans.iter().map(|span| span.first).min().unwrap_or(0);
+        let end = spans.iter().map(|span| span.first + span.count).max().unwrap_or(first);
         // Remains of an earlier call are overwritten before they are read.
-        self.filtered.resize(kept * pitch, 0.0);
-        self.kept.clear();
-        self.kept.resize(kept, usize::MAX);
-        self.line.resize(pitch, 0.0);
+        self.sums.resize((end - first) * 3 + 1, 0.0);
+        self.line.resize(out_w * 3, 0.0);
         for (y, span) in self.rows.spans.iter().enumerate() {
-            self.line.fill(0.0);
-            for (row, &w) in (span.first..).zip(self.rows.weights(span)) {
-                let place = row % kept;
-                let filtered = &mut self.filtered[place * pitch..][..pitch];
-                // Outputs move down the photo, or up: each row is computed once.
-                if self.kept[place] != row {
-                    self.kept[place] = row;
-                    let pixels = &photo.rgb[row * photo.width * 3..][..photo.width * 3];
-                    dispatch!(self.columns.filter(pixels, filtered));
-                }
+            // Down the photo first: whole rows are added at the width of the registers, and only the sums are filtered across.
+            let sums = &mut self.sums[..(end - first) * 3];
+            sums.fill(0.0);
+            for (row, &weight) in (span.first..).zip(self.rows.weights(span)) {
+                let pixels = &photo.rgb[(row * photo.width + first) * 3..(row * photo.width + end) * 3];
                 dispatch!({
-                    for (to, v) in self.line.iter_mut().zip(filtered) {
-                        *to += w * *v;
+                    for (to, &value) in sums.iter_mut().zip(pixels) {
+                        *to += weight * f32::from(value);
                     }
                 });
             }
+            dispatch!(self.columns.filter(&self.sums, first, &mut self.line));
             put(y, &self.line);
         }
     }
@@ -161,18 +153,17 @@ impl Taps {
         &self.weights[span.at..][..span.count]
     }
 
-    /// The horizontal pass over one row of pixels.
+    /// The horizontal pass over a row of RGB values that begins at pixel `start`. A value follows after the last pixel, so that four
+    /// values can be read of each.
     #[inline(always)]
-    fn filter(&self, row: &[u8], out: &mut [f32]) {
+    fn filter(&self, row: &[f32], start: usize, out: &mut [f32]) {
         for (to, span) in out.chunks_exact_mut(3).zip(&self.spans) {
-            let pixels = row[span.first * 3..][..span.count * 3].chunks_exact(3);
-            let (mut r, mut g, mut b) = (0.0, 0.0, 0.0);
-            for (p, &w) in pixels.zip(self.weights(span)) {
-                r += w * f32::from(p[0]);
-                g += w * f32::from(p[1]);
-                b += w * f32::from(p[2]);
+            let mut sum = [0.0; 4];
+            for (pixel, &weight) in (span.first - start..).zip(self.weights(span)) {
+                let values = &row[pixel * 3..pixel * 3 + 4];
+                sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value);
             }
-            to.copy_from_slice(&[r, g, b]);
+            to.copy_from_slice(&sum[..3]);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::settings::{limits, within};
 use crate::shipped::{Folder, Source};
 use crate::weights::{TAGS, TensorFile};
 use crate::{Error, Result, trace};
+use rayon::prelude::*;
 use serde::de::{Error as _, IntoDeserializer};
 use serde::{Deserialize, Deserializer};
 use std::ops::Range;
@@ -95,7 +96,6 @@ pub struct Responder {
     tags: Vec<String>,
     grid: Grid,
     sessions: Sessions,
-    resampler: Resampler,
 }
 
 impl Responder {
@@ -121,8 +121,7 @@ impl Responder {
                 .advise("a net that locates needs input = [3, height, width]"));
         }
         let grid = Grid::new(&net)?;
-        let (sessions, resampler) = (Sessions::default(), Resampler::default());
-        let mut responder = Self { net, parameters, weights, channel: None, tags, grid, sessions, resampler };
+        let mut responder = Self { net, parameters, weights, channel: None, tags, grid, sessions: Sessions::default() };
         responder.channel = config.channel.as_ref().map(|channel| responder.channel(channel)).transpose()?;
         Ok(responder)
     }
@@ -161,7 +160,6 @@ impl Responder {
             tags: tags.clone(),
             grid: grid.clone(),
             sessions: Sessions::default(),
-            resampler: Resampler::default(),
         })
     }
 
@@ -211,11 +209,11 @@ impl Responder {
         let normalise = self.net.spec.normalise;
         let what = || format!("{} x {height} x {width}", views.len());
         trace::span("resampling", what, || {
-            for (View { window, zoom }, input) in views.iter().zip(session.input().chunks_exact_mut(height * width * 3))
-            {
+            let inputs = session.input().par_chunks_exact_mut(height * width * 3).zip(views);
+            inputs.for_each_init(Resampler::default, |resampler, (input, View { window, zoom })| {
                 let window = Rect { width: width as f32 / zoom, height: height as f32 / zoom, ..*window };
-                self.resampler.sample(photo, window, width, height, false, normalise, input);
-            }
+                resampler.sample(photo, window, width, height, false, normalise, input);
+            });
         });
         let shape = session.net().output();
         let value = |place: &[f32]| match channel {
