@@ -237,3 +237,48 @@ fn scenes_first_goes_on_in_the_same_series() {
     assert_eq!(rest[1..], whole[3..]);
     assert!(rest[1].starts_with("00002.jpg,"), "{rest:?}");
 }
+
+/// Photos in flight change neither the answers nor their order; one that cannot be read does not disturb the others.
+#[test]
+fn batch_changes_nothing_but_the_time() {
+    let folder = folder();
+    let mut names = String::new();
+    for number in 0..7 {
+        match number {
+            3 => folder.write("3.png", "no photo"),
+            _ => noise(60 + 9 * number, 70).save_png(folder.path(&format!("{number}.png"))).unwrap(),
+        }
+        names += &format!("{number}.png\n");
+    }
+    folder.write("list", &names);
+    let answers = |batch: usize| {
+        let found = folder.weft(&format!("locate --list list --threshold -1 --all --jsonl --batch {batch}"));
+        assert_eq!(found.code, Some(1), "{}", found.stderr);
+        assert!(found.stderr.contains("3.png") && found.stdout.lines().count() == 7, "{}", found.stderr);
+        found.stdout
+    };
+    let one = answers(1);
+    assert!(one.contains("score"), "no face to compare: {one}");
+    assert_eq!(answers(2), one);
+    assert_eq!(answers(5), one);
+    folder.wrong("locate photo.png --batch 0", &["--batch"]);
+}
+
+#[test]
+fn chain_shows_the_way_of_a_photo() {
+    let folder = folder();
+    noise(90, 70).save_png(folder.path("large.png")).unwrap();
+    let document = folder.json("profile --chain large.png --runs 1 --trace t.json --json");
+    let parts = document["parts_ms"].as_object().unwrap();
+    let sum: f64 = parts.values().map(|part| part.as_f64().unwrap()).sum();
+    let whole = document["photo_ms"].as_f64().unwrap();
+    assert!(parts["decoding"].as_f64().unwrap() > 0.0 && parts["lnets"].as_f64().unwrap() > 0.0, "{document}");
+    assert!(sum > 0.9 * whole && sum <= whole, "{document}");
+    let trace: serde_json::Value = serde_json::from_str(&fs::read_to_string(folder.path("t.json")).unwrap()).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let spans = events.iter().filter(|event| event["name"] == "lnets").count();
+    assert_eq!(Some(spans as u64), document["counts"]["passes"].as_u64().map(|passes| passes.min(spans as u64)));
+    assert!(spans >= 8 && events.iter().any(|event| event["args"]["of"] == "localisation"), "{spans}");
+    folder.wrong("profile net.toml --chain large.png", &["--chain"]);
+    folder.wrong("profile", &["NET"]);
+}
