@@ -241,11 +241,13 @@ fn scenes_first_goes_on_in_the_same_series() {
 /// Photos in flight change neither the answers nor their order; one that cannot be read does not disturb the others.
 #[test]
 fn batch_changes_nothing_but_the_time() {
-    let folder = folder();
-    let mut names = String::new();
+    let (folder, mut names) = (folder(), String::new());
+    // Its content decides the format.
+    let photo = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/photos/eileen-collins.jpg");
     for number in 0..7 {
         match number {
             3 => folder.write("3.png", "no photo"),
+            5 => drop(fs::copy(photo, folder.path("5.png")).unwrap()),
             _ => noise(60 + 9 * number, 70).save_png(folder.path(&format!("{number}.png"))).unwrap(),
         }
         names += &format!("{number}.png\n");
