@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::time::Instant;
-use support::Folder;
+use support::{Folder, PHOTO};
 use weft::data::celeba::CelebA;
 use weft::data::photo::{Photo, Rect};
 use weft::net::{Net, Normalise, Spec};
@@ -242,12 +242,11 @@ fn scenes_first_goes_on_in_the_same_series() {
 #[test]
 fn batch_changes_nothing_but_the_time() {
     let (folder, mut names) = (folder(), String::new());
-    // Its content decides the format.
-    let photo = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/photos/eileen-collins.jpg");
     for number in 0..7 {
         match number {
             3 => folder.write("3.png", "no photo"),
-            5 => drop(fs::copy(photo, folder.path("5.png")).unwrap()),
+            // Its content decides the format.
+            5 => drop(fs::copy(PHOTO, folder.path("5.png")).unwrap()),
             _ => noise(60 + 9 * number, 70).save_png(folder.path(&format!("{number}.png"))).unwrap(),
         }
         names += &format!("{number}.png\n");
