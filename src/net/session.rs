@@ -1,7 +1,9 @@
 //! Passes over batches of one size, on any device.
 
 use super::cpu::CpuPass;
-use super::gpu::{GpuPass, PassOnGpu};
+use super::gpu::GpuPass;
+#[cfg(feature = "face")]
+use super::gpu::PassOnGpu;
 use super::stored::Location;
 use super::{InputForm, Net, Parameters, Plan, Purpose};
 use crate::device::{Attributes, Launch, Work};
@@ -300,6 +302,7 @@ impl Session {
     }
 
     /// Its forward pass as a part of a larger program on a GPU, without the cast of an input in f32; `None` on the CPU.
+    #[cfg(feature = "face")]
     pub(crate) fn on_gpu(&self) -> Option<PassOnGpu<'_>> {
         self.gpu_pass().map(GpuPass::part)
     }

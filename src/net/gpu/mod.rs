@@ -10,5 +10,6 @@ mod step;
 pub(crate) use memory::PlanMemory;
 pub(crate) use parameters::GpuParameters;
 pub(super) use pass::GpuPass;
+#[cfg(feature = "face")]
 pub(crate) use pass::PassOnGpu;
 pub(super) use step::GpuSteps;

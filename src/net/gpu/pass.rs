@@ -22,6 +22,7 @@ pub(super) struct Programs {
 }
 
 /// A forward pass as a part of a larger program.
+#[cfg(feature = "face")]
 pub(crate) struct PassOnGpu<'a> {
     /// Where the batch is expected, `[n, h, w, c]` in the storage type.
     pub input: Ptr,
@@ -103,6 +104,7 @@ impl GpuPass {
     }
 
     /// The forward pass in inference, without the cast of its input.
+    #[cfg(feature = "face")]
     pub fn part(&self) -> PassOnGpu<'_> {
         let [input, output] = [INPUT, self.net.layers.len()].map(|value| self.memory.find(&self.plan.values[value]));
         PassOnGpu { input, launches: &self.inference.forward.launches[usize::from(self.casts())..], output }
