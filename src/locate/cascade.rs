@@ -176,7 +176,7 @@ impl Localiser {
 
     /// Views around a face, moved into the photo: at the scales at which its head-and-shoulders window has these sides.
     fn views(&self, photo: &Photo, face: &Peak, sides: &[usize], span: f32) -> Vec<View> {
-        let pixels = self.fine.responder.grid().nearest(span * self.fine.stage.width) as f32;
+        let pixels = self.fine.responder.grid().nearest(self.fine.stage.view_side(span)) as f32;
         let view = |&side: &usize| {
             let zoom = side as f32 / (self.config.head * face.width);
             View { window: inside(square(face, pixels / zoom), photo), zoom }
@@ -278,6 +278,13 @@ impl StageConfig {
     pub(super) fn zooms(&self, photo: &Photo) -> Vec<f32> {
         let longer = photo.width.max(photo.height) as f32;
         self.sides.iter().map(|&side| side as f32 / longer).collect()
+    }
+
+    /// The side of a view that `span` faces of the best width fit in, in pixels of the net's input. No view is larger than the
+    /// largest level: a width that was fitted to a net that responds to nothing may be anything.
+    pub(super) fn view_side(&self, span: f32) -> f32 {
+        let most = self.sides.iter().copied().max().unwrap_or(1);
+        (span * self.width).min(most as f32)
     }
 
     /// Natural logarithm of the face width that a level responds to most, in pixels of the photo.

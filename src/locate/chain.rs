@@ -246,7 +246,7 @@ impl Chain {
         let [some, all] = [SKIP, 1].map(|step| fine.config.sides.iter().step_by(step).copied().collect::<Vec<usize>>());
         let on_photo = sizes.iter().map(|[h, w]| self.session(coarse, 0, [1, *h, *w])).collect::<Result<Vec<_>>>()?;
         let looks = [(&some, SPANS[0]), (&all, SPANS[1])].map(|(sides, span)| {
-            let side = fine.responder.grid().nearest(span * fine.config.width);
+            let side = fine.responder.grid().nearest(fine.config.view_side(span));
             let session = self.session(fine, 1, [faces * sides.len(), side, side])?;
             Ok((sides, side, session))
         });
