@@ -4,7 +4,8 @@
 //! a level stands for a position and a size: together the levels form one sparse response map, and its density peaks are proposals
 //! of faces. LNet_s looks at each of them twice: a pyramid of views around it, of which the first look takes every other level, and
 //! the second look, around the face that the first one found, all of them. The views of all levels and all proposals show
-//! different parts of the photo at different scales, but have as many pixels: each look is a single batch.
+//! different parts of the photo at different scales, but have as many pixels: on the CPU a look at a face is one batch, on a GPU
+//! a look at all faces ([`super::chain`]).
 //!
 //! Measured against windows of head and shoulders at every level, one pass each, as it was before (100 photos each of LFW scenes,
 //! AFW and CelebA in the wild): a view spans three of the faces that its level responds to most, where a window spanned 1.9 of them
@@ -28,7 +29,6 @@ pub struct Localiser {
     config: Locate,
     coarse: LnetStage,
     fine: LnetStage,
-    device: Device,
     /// On a GPU, unless windows are proposed by edge boxes, which the host computes.
     chain: Option<Chain>,
 }
@@ -71,17 +71,19 @@ impl Localiser {
     /// # Errors
     /// As [`Responder::load`].
     pub fn load(config: &Locate, folder: &Folder, device: &Device) -> Result<Self> {
-        let eye = |stage: &StageConfig| {
+        let stage = |stage: &StageConfig| {
             let responder = Responder::load(&stage.response, folder, device)?;
             Ok(LnetStage { responder, stage: stage.clone() })
         };
-        Self::of(config.clone(), [eye(&config.lnet_o)?, eye(&config.lnet_s)?], device.clone())
+        Self::of(config.clone(), [stage(&config.lnet_o)?, stage(&config.lnet_s)?])
     }
 
-    fn of(config: Locate, [coarse, fine]: [LnetStage; 2], device: Device) -> Result<Self> {
-        let gpu = device.gpu().filter(|_| config.proposals == Proposals::Peaks);
-        let chain = gpu.map(|gpu| Chain::new(gpu, &config)).transpose()?;
-        Ok(Self { config, coarse, fine, device, chain })
+    fn of(config: Locate, [coarse, fine]: [LnetStage; 2]) -> Result<Self> {
+        let chain = match config.proposals {
+            Proposals::Peaks => Chain::new(&config, coarse.responder.parameters())?,
+            Proposals::EdgeBoxes => None,
+        };
+        Ok(Self { config, coarse, fine, chain })
     }
 
     /// Another localiser with the same parameters, to work on another photo at the same time.
@@ -92,7 +94,7 @@ impl Localiser {
         let stage = |LnetStage { responder, stage }: &LnetStage| {
             Ok(LnetStage { responder: responder.sharing()?, stage: stage.clone() })
         };
-        Self::of(self.config.clone(), [stage(&self.coarse)?, stage(&self.fine)?], self.device.clone())
+        Self::of(self.config.clone(), [stage(&self.coarse)?, stage(&self.fine)?])
     }
 
     /// The faces of a photo with a score of at least `least`, best first.

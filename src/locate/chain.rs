@@ -11,13 +11,15 @@ use super::gpu::{
     FaceRecord, FollowParams, LevelRecord, MOST_FACES, POINT, PeakParams, PhotoRecord, ViewParams, record_follow,
     record_peaks, record_response, record_views,
 };
+use super::recent::Recent;
+use super::response::cells_within;
 use super::{Locate, Map, Responder, StageConfig};
-use crate::data::photo::Photo;
+use crate::data::photo::{Photo, Rect};
 use crate::device::{Gpu, Memory, Pinned, Program, Ptr, Recorder};
 use crate::net::photos::{Batch, PhotoWindow};
-use crate::net::{Purpose, Session};
+use crate::net::{Parameters, Purpose, Session};
 use crate::{Result, trace};
-use bytemuck::{Pod, bytes_of, cast_slice, pod_collect_to_vec};
+use bytemuck::{bytes_of, cast_slice, pod_collect_to_vec};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -39,12 +41,14 @@ pub(super) struct Found {
 /// The two nets of a cascade on a GPU.
 pub(super) struct Chain {
     gpu: Gpu,
-    /// By the sizes of LNet_o's levels; those used last at the end.
-    programs: Vec<(Vec<[usize; 2]>, Recorded)>,
-    /// By the size of the batch.
-    sessions: Vec<([usize; 3], usize, Arc<Session>)>,
+    /// By the sizes of LNet_o's levels.
+    programs: Recent<Vec<[usize; 2]>, Recorded>,
+    sessions: Vec<Kept>,
     intake: Intake,
 }
+
+/// A session that programs use, by its stage and the size of its batch.
+type Kept = ((Stage, [usize; 3]), Arc<Session>);
 
 /// What goes up, in pinned host memory and on the device.
 struct Intake {
@@ -104,6 +108,13 @@ impl Intake {
     }
 }
 
+/// Which net.
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    Coarse,
+    Fine,
+}
+
 /// A stage of the cascade.
 #[derive(Clone, Copy)]
 pub(super) struct ChainStage<'a> {
@@ -147,13 +158,15 @@ struct Scratch {
 }
 
 impl Chain {
-    /// Prepares the chain on `gpu`; memory for photos is allocated now, the rest for the first photo of each size.
+    /// Prepares the chain of a cascade with these parameters; memory for photos is allocated now, the rest for the first photo of
+    /// each size. `None` where passes cannot be parts of a larger program.
     ///
     /// # Errors
     /// Out of memory.
-    pub fn new(gpu: &Gpu, config: &Locate) -> Result<Self> {
+    pub fn new(config: &Locate, parameters: &Parameters) -> Result<Option<Self>> {
+        let Some(gpu) = parameters.gpu() else { return Ok(None) };
         let intake = Intake::new(gpu, config.lnet_o.sides.len(), PIXELS)?;
-        Ok(Self { gpu: gpu.clone(), programs: Vec::new(), sessions: Vec::new(), intake })
+        Ok(Some(Self { gpu: gpu.clone(), programs: Recent::new(PROGRAMS), sessions: Vec::new(), intake }))
     }
 
     /// The faces of a photo; those with a hopeless score, measured by `least`, had no second look.
@@ -171,22 +184,14 @@ impl Chain {
         let input =
             |&zoom: &f32| [photo.height, photo.width].map(|side| coarse.responder.grid().covering(side as f32 * zoom));
         let sizes: Vec<[usize; 2]> = zooms.iter().map(input).collect();
-        let at = match self.programs.iter().position(|(other, _)| *other == sizes) {
-            Some(at) => at,
-            None => {
-                if self.programs.len() == PROGRAMS {
-                    self.programs.remove(0);
-                    self.sessions.retain(|(_, _, session)| Arc::strong_count(session) > 1);
-                }
-                let recorded = self.record(config, stages, &sizes)?;
-                self.programs.push((sizes.clone(), recorded));
-                self.programs.len() - 1
-            }
-        };
-        let used = self.programs.remove(at);
-        self.programs.push(used);
-        let Some((_, recorded)) = self.programs.last_mut() else { unreachable!("one was pushed") };
-
+        if !self.programs.has(&sizes) {
+            self.programs.make_room();
+            // Those of no program any more.
+            self.sessions.retain(|(_, session)| Arc::strong_count(session) > 1);
+            let recorded = self.record(config, stages, &sizes)?;
+            self.programs.get(sizes.clone(), || Ok(recorded))?;
+        }
+        let recorded = self.programs.get(sizes.clone(), || unreachable!("it was recorded"))?;
         let levels = trace::span(
             "copies",
             || "to the device".into(),
@@ -223,15 +228,14 @@ impl Chain {
     }
 
     /// The session of a stage for `[n, height, width]`.
-    fn session(&mut self, stage: ChainStage<'_>, which: usize, size: [usize; 3]) -> Result<Arc<Session>> {
-        let found = self.sessions.iter().find(|(other, of, _)| (*other, *of) == (size, which));
-        if let Some((.., session)) = found {
+    fn session(&mut self, stage: ChainStage<'_>, which: Stage, size: [usize; 3]) -> Result<Arc<Session>> {
+        if let Some((_, session)) = self.sessions.iter().find(|(key, _)| *key == (which, size)) {
             return Ok(session.clone());
         }
         let [n, height, width] = size;
         let net = Arc::new(stage.responder.net().at_size(height, width)?);
         let session = Arc::new(Session::new(net, stage.responder.parameters(), n, Purpose::Inference)?);
-        self.sessions.push((size, which, session.clone()));
+        self.sessions.push(((which, size), session.clone()));
         Ok(session)
     }
 
@@ -244,10 +248,11 @@ impl Chain {
         let gpu = self.gpu.clone();
         let faces = coarse.config.peaks.min(MOST_FACES);
         let [some, all] = [SKIP, 1].map(|step| fine.config.sides.iter().step_by(step).copied().collect::<Vec<usize>>());
-        let on_photo = sizes.iter().map(|[h, w]| self.session(coarse, 0, [1, *h, *w])).collect::<Result<Vec<_>>>()?;
+        let on_photo =
+            sizes.iter().map(|[h, w]| self.session(coarse, Stage::Coarse, [1, *h, *w])).collect::<Result<Vec<_>>>()?;
         let looks = [(&some, SPANS[0]), (&all, SPANS[1])].map(|(sides, span)| {
             let side = fine.responder.grid().nearest(fine.config.view_side(span));
-            let session = self.session(fine, 1, [faces * sides.len(), side, side])?;
+            let session = self.session(fine, Stage::Fine, [faces * sides.len(), side, side])?;
             Ok((sides, side, session))
         });
         let [first, second]: [Result<_>; 2] = looks;
@@ -269,8 +274,7 @@ impl Chain {
         };
         let device = room(layout.0)?;
         let most = points_on_photo.max(faces * points_first.max(points_second));
-        let scratch = Scratch { points: room(16 * most)?, density: room(4 * most)?, ranks: room(4 * most)? };
-        debug_assert_eq!(POINT, 16 + 4 + 4);
+        let scratch = Scratch { points: room(POINT * most)?, density: room(4 * most)?, ranks: room(4 * most)? };
         let peaks = room(faces * fine.config.peaks * face)?;
         let proposals = room(faces * face)?;
         let windows = room(faces * all.len() * size_of::<PhotoWindow>())?;
@@ -377,7 +381,7 @@ impl Intake {
             first += record.h * record.w;
             levels.push(record);
             let (w, h) = (width as f32 / zoom, height as f32 / zoom);
-            let window = crate::data::photo::Rect::new(0.0, 0.0, w, h);
+            let window = Rect::new(0.0, 0.0, w, h);
             windows.push(PhotoWindow::new(0, (photo.width, photo.height), window, false));
         }
         let record = PhotoRecord { w: photo.width as u32, h: photo.height as u32, least, unused: 0 };
@@ -386,16 +390,12 @@ impl Intake {
             bytes[part.start..part.start + content.len()].copy_from_slice(content);
         };
         write(&self.photo, bytes_of(&record));
-        write(&self.windows, bytes_in(&windows));
-        write(&self.levels, bytes_in(&levels));
+        write(&self.windows, cast_slice(&windows));
+        write(&self.levels, cast_slice(&levels));
         write(&self.pixels, &photo.rgb);
         self.host.upload(0..self.pixels.start + photo.rgb.len(), self.device.ptr)?;
         Ok(levels)
     }
-}
-
-fn bytes_in<T: Pod>(records: &[T]) -> &[u8] {
-    cast_slice(records)
 }
 
 impl ChainStage<'_> {
@@ -404,8 +404,8 @@ impl ChainStage<'_> {
         let grid = self.responder.grid();
         let (origin, step) = (grid.first / zoom, grid.stride / zoom);
         let [h, w] = [height, width].map(|side| grid.cells(side));
-        let columns = super::response::cells_within(origin, step, w, 0.0..photo.width as f32);
-        let rows = super::response::cells_within(origin, step, h, 0.0..photo.height as f32);
+        let columns = cells_within(origin, step, w, 0.0..photo.width as f32);
+        let rows = cells_within(origin, step, h, 0.0..photo.height as f32);
         LevelRecord {
             x: origin,
             y: origin,

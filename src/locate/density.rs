@@ -41,45 +41,66 @@ const FAR: f32 = 6.0;
 /// Number of mean-shift steps from the densest point to the centre of the density.
 const SHIFTS: usize = 4;
 
+/// A point and the square root of its face width: with it, the geometric mean of two widths is a product, not an exponential for
+/// each pair.
+#[derive(Clone, Copy)]
+struct Rooted {
+    point: DensityPoint,
+    root: f32,
+}
+
+impl Rooted {
+    fn new(point: DensityPoint) -> Self {
+        Self { point, root: (point.size / 2.0).exp() }
+    }
+}
+
+/// Squared distance, in standard deviations, from which on a weight is below 2e-8 and counts as 0.
+const NEGLIGIBLE: f32 = FAR * FAR;
+
 impl Kernel {
     /// Squared distance in standard deviations. Positions are compared at the geometric mean of the two sizes.
-    fn squared(&self, a: &DensityPoint, b: &DensityPoint) -> f32 {
-        let scale = self.position * ((a.size + b.size) / 2.0).exp();
+    fn squared(&self, a: &Rooted, b: &Rooted) -> f32 {
+        let scale = self.position * a.root * b.root;
+        let (a, b) = (&a.point, &b.point);
         let (dx, dy, ds) = ((a.x - b.x) / scale, (a.y - b.y) / scale, (a.size - b.size) / self.size);
         dx * dx + dy * dy + ds * ds
     }
 
-    fn weight(&self, a: &DensityPoint, b: &DensityPoint) -> f32 {
-        (-0.5 * self.squared(a, b)).exp()
+    fn weight(&self, a: &Rooted, b: &Rooted) -> f32 {
+        let squared = self.squared(a, b);
+        if squared < NEGLIGIBLE { (-0.5 * squared).exp() } else { 0.0 }
     }
 
     /// The peaks of `places`, at most `most`: those with the largest product of density and distance to a denser point.
     pub fn peaks(&self, places: &[DensityPoint], most: usize) -> Vec<Peak> {
-        let dense: Vec<&DensityPoint> = places.iter().filter(|place| place.response > 0.0).collect();
-        let density = |a: &&DensityPoint| dense.iter().map(|b| b.response * self.weight(a, b)).sum::<f32>();
-        let mut order: Vec<(f32, &DensityPoint)> = dense.iter().map(|place| (density(place), *place)).collect();
+        let places: Vec<Rooted> = places.iter().map(|place| Rooted::new(*place)).collect();
+        let dense: Vec<Rooted> = places.iter().filter(|place| place.point.response > 0.0).copied().collect();
+        let density = |a: &Rooted| dense.iter().map(|b| b.point.response * self.weight(a, b)).sum::<f32>();
+        let mut order: Vec<(f32, &Rooted)> = dense.iter().map(|place| (density(place), place)).collect();
         order.sort_by(|a, b| b.0.total_cmp(&a.0));
         let separation = |rank: usize| {
             let denser = order[..rank].iter().map(|(_, place)| self.squared(order[rank].1, place));
             denser.fold(f32::INFINITY, f32::min).sqrt()
         };
-        let mut peaks: Vec<(f32, &DensityPoint)> = (0..order.len())
+        let mut peaks: Vec<(f32, &Rooted)> = (0..order.len())
             .map(|rank| (separation(rank), order[rank]))
             .filter(|(separation, _)| *separation >= SEPARATION)
             .map(|(separation, (density, place))| (density * separation.min(FAR), place))
             .collect();
         peaks.sort_by(|a, b| b.0.total_cmp(&a.0));
         peaks.truncate(most);
-        peaks.into_iter().map(|(_, place)| self.climb(*place, &dense, places)).collect()
+        peaks.into_iter().map(|(_, place)| self.climb(*place, &dense, &places)).collect()
     }
 
     /// Mean shift from the densest point to the centre of the density around it.
-    fn climb(&self, mut at: DensityPoint, dense: &[&DensityPoint], places: &[DensityPoint]) -> Peak {
+    fn climb(&self, mut at: Rooted, dense: &[Rooted], places: &[Rooted]) -> Peak {
         for _ in 0..SHIFTS {
             let mut sums = [0.0; 4];
             for place in dense {
-                let weight = place.response * self.weight(&at, place);
-                for (sum, value) in sums.iter_mut().zip([1.0, place.x, place.y, place.size]) {
+                let DensityPoint { x, y, size, response } = place.point;
+                let weight = response * self.weight(&at, place);
+                for (sum, value) in sums.iter_mut().zip([1.0, x, y, size]) {
                     *sum += weight * value;
                 }
             }
@@ -88,15 +109,16 @@ impl Kernel {
                 // Between points too far from each other for the kernel.
                 break;
             }
-            at = DensityPoint { x: x / weight, y: y / weight, size: size / weight, ..at };
+            at = Rooted::new(DensityPoint { x: x / weight, y: y / weight, size: size / weight, ..at.point });
         }
         let (mut gathered, mut window) = (0.0, 0.0);
         for place in places {
             let weight = self.weight(&at, place);
-            gathered += weight * place.response;
+            gathered += weight * place.point.response;
             window += weight;
         }
-        Peak { x: at.x, y: at.y, width: at.size.exp(), score: if window > 0.0 { gathered / window } else { 0.0 } }
+        let DensityPoint { x, y, size, .. } = at.point;
+        Peak { x, y, width: size.exp(), score: if window > 0.0 { gathered / window } else { 0.0 } }
     }
 }
 

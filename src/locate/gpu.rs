@@ -62,8 +62,8 @@ kernel_parameters! {
 const WARP: usize = 32;
 /// Faces that `locate_follow` has room for.
 pub const MOST_FACES: usize = 64;
-/// Bytes of a cell's point, density and rank.
-pub const POINT: usize = 24;
+/// Bytes of a point; its density and its rank are four each.
+pub const POINT: usize = 16;
 
 /// Maps an activation `[n, h, w, c]` in the storage type to its response `[n, h, w]` in f32: one channel, or the mean of all.
 pub fn record_response(map: Ptr, n: usize, shape: Shape, channel: Option<usize>, response: Ptr, to: &mut Recorder<'_>) {
@@ -91,12 +91,12 @@ pub fn record_peaks(parameters: &PeakParams, to: &mut Recorder<'_>) {
     for (kernel, flops) in
         [("locate_points_f32", cells as u64), ("locate_density_f32", 12 * pairs), ("locate_ranks_f32", 10 * pairs)]
     {
-        to.launch(Launch::new(kernel, cover(cells), BLOCK, parameters).work(flops, (POINT * cells) as u64));
+        to.launch(Launch::new(kernel, cover(cells), BLOCK, parameters).work(flops, ((POINT + 8) * cells) as u64));
     }
     // A mean shift has four steps and a sum.
     let most = u64::from(parameters.most);
     let launch = Launch::new("locate_peaks_f32", [groups, 1, 1], BLOCK, parameters);
-    to.launch(launch.work(5 * 15 * most * cells as u64, (POINT * cells) as u64));
+    to.launch(launch.work(5 * 15 * most * cells as u64, ((POINT + 8) * cells) as u64));
 }
 
 /// The faces that were found around faces.

@@ -12,8 +12,8 @@ pub mod edge_boxes;
 #[doc(hidden)]
 pub mod gpu;
 mod grid;
+mod recent;
 mod response;
-mod sessions;
 mod window;
 
 #[doc(hidden)]

@@ -1,12 +1,12 @@
 //! The response of a net to a part of a photo: one value per cell of its last map, and the position of each cell.
 
 use super::grid::Grid;
-use super::sessions::Sessions;
+use super::recent::Recent;
 use crate::data::photo::{Photo, Rect};
 use crate::data::resample::Resampler;
 use crate::data::table;
 use crate::device::Device;
-use crate::net::{Net, Parameters, Spec, Unknown};
+use crate::net::{Net, Parameters, Purpose, Session, Spec, Unknown};
 use crate::settings::{limits, within};
 use crate::shipped::{Folder, Source};
 use crate::weights::{TAGS, TensorFile};
@@ -16,6 +16,7 @@ use serde::de::{Error as _, IntoDeserializer};
 use serde::{Deserialize, Deserializer};
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Which outputs of a net form its response.
 #[derive(Debug, Clone, Deserialize)]
@@ -76,6 +77,9 @@ pub struct Map {
     pub step: (f32, f32),
 }
 
+/// Number of sessions that are kept: the levels of a pyramid in both orientations, and the batches of views.
+const SESSIONS: usize = 64;
+
 /// A window of a photo at a scale.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View {
@@ -95,7 +99,8 @@ pub struct Responder {
     /// Tags of the head's channels, if the weights list them.
     tags: Vec<String>,
     grid: Grid,
-    sessions: Sessions,
+    /// By the size of the batch, [n, height, width].
+    sessions: Recent<[usize; 3], Session>,
 }
 
 impl Responder {
@@ -121,7 +126,8 @@ impl Responder {
                 .advise("a net that locates needs input = [3, height, width]"));
         }
         let grid = Grid::new(&net)?;
-        let mut responder = Self { net, parameters, weights, channel: None, tags, grid, sessions: Sessions::default() };
+        let mut responder =
+            Self { net, parameters, weights, channel: None, tags, grid, sessions: Recent::new(SESSIONS) };
         responder.channel = config.channel.as_ref().map(|channel| responder.channel(channel)).transpose()?;
         Ok(responder)
     }
@@ -159,7 +165,7 @@ impl Responder {
             channel: *channel,
             tags: tags.clone(),
             grid: grid.clone(),
-            sessions: Sessions::default(),
+            sessions: Recent::new(SESSIONS),
         })
     }
 
@@ -205,7 +211,10 @@ impl Responder {
         let Some(first) = views.first() else { return Ok(Vec::new()) };
         let [height, width] =
             [first.window.height, first.window.width].map(|side| self.grid.covering(side * first.zoom));
-        let session = self.sessions.of([views.len(), height, width], &self.net, &self.parameters)?;
+        let (n, net, parameters) = (views.len(), &self.net, &self.parameters);
+        let session = self.sessions.get([n, height, width], || {
+            Session::new(Arc::new(net.at_size(height, width)?), parameters, n, Purpose::Inference)
+        })?;
         let normalise = self.net.spec.normalise;
         let what = || format!("{} x {height} x {width}", views.len());
         trace::span("resampling", what, || {
@@ -275,11 +284,9 @@ impl Map {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{Purpose, Session};
     use crate::rng::Rng;
     use crate::weights::Dtype;
     use std::path::Path;
-    use std::sync::Arc;
 
     const NET: &str = r#"
         name = "n"

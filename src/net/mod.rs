@@ -1,7 +1,7 @@
 //! Networks: a TOML description becomes a graph of bound operations ([`Net`]), a graph and a batch size become a memory
 //! plan ([`Plan`]), and a plan with its memory runs forward and backward on a device ([`Session`]), with parameters stored
-//! there ([`Parameters`]) and updated by an optimizer ([`Sgd`]). Only this module and those below it distinguish kinds of
-//! devices; above it, the interweaver and the localiser choose between engines of their own.
+//! there ([`Parameters`]) and updated by an optimizer ([`Sgd`]). Only this module, those below it and
+//! the interweaver distinguish kinds of devices.
 
 mod cpu;
 pub(crate) mod gpu;

@@ -3,6 +3,8 @@
 use super::Net;
 use super::gpu::GpuParameters;
 use crate::device::Device;
+#[cfg(feature = "face")]
+use crate::device::Gpu;
 use crate::memory;
 use crate::ops::Permutation;
 use crate::{Error, Result};
@@ -123,6 +125,15 @@ impl Parameters {
 
     pub(crate) fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// The GPU that they are on, whose programs can contain passes with them.
+    #[cfg(feature = "face")]
+    pub(crate) fn gpu(&self) -> Option<&Gpu> {
+        match &self.location {
+            Location::Cpu(_) => None,
+            Location::Gpu(parameters) => Some(parameters.gpu()),
+        }
     }
 
     /// The device that they are on.
