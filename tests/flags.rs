@@ -278,7 +278,8 @@ fn chain_shows_the_way_of_a_photo() {
     let trace: serde_json::Value = serde_json::from_str(&fs::read_to_string(folder.path("t.json")).unwrap()).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
     let spans = events.iter().filter(|event| event["name"] == "lnets").count();
-    assert_eq!(Some(spans as u64), document["counts"]["passes"].as_u64().map(|passes| passes.min(spans as u64)));
+    // ANet's pass, if there is a face, is no span of the LNets.
+    assert!(document["counts"]["passes"].as_u64().unwrap() >= spans as u64, "{document}");
     assert!(spans >= 8 && events.iter().any(|event| event["args"]["of"] == "localisation"), "{spans}");
     folder.wrong("profile net.toml --chain large.png", &["--chain"]);
     folder.wrong("profile", &["NET"]);

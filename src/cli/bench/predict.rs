@@ -41,7 +41,7 @@ struct Figures {
     locate_ms: f64,
     attributes_ms: f64,
     photo_ms: f64,
-    /// The same time by kind of work; its parts add up to `photo_ms` only in the mean.
+    /// The same time by kind of work; medians too, whose sum is not exactly `photo_ms`.
     parts_ms: BTreeMap<&'static str, f64>,
     /// Per photo, in the mean.
     passes: f64,
