@@ -28,6 +28,7 @@ mod hooks;
 mod launch;
 mod memory;
 mod module;
+pub mod ptx;
 mod scheduler;
 mod stack;
 
