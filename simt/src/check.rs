@@ -5,7 +5,7 @@
 //! A global byte records only the block that wrote it: races on global memory within a block are not detected.
 
 use crate::finding::{Kind, Problem};
-use crate::launch::Job;
+use crate::launch::Launch;
 use crate::memory::{Allocation, find};
 use bytemuck::Zeroable;
 use std::ops::Range;
@@ -45,6 +45,11 @@ unsafe extern "C" {
 }
 
 impl MemoryMap {
+    /// For a kernel whose memory is not that of this process: all of its shared memory is dynamic.
+    pub fn none() -> MemoryMap {
+        MemoryMap { statics: 0..0, image: 0..0, context: 0..0 }
+    }
+
     pub fn of_this_thread(context: usize, context_size: usize) -> MemoryMap {
         let [statics, size, start, end] = memory_map();
         MemoryMap { statics: statics..statics + size, image: start..end, context: context..context + context_size }
@@ -239,6 +244,14 @@ impl Space {
     }
 }
 
+/// What a launch may access, and the marks of its blocks.
+#[derive(Clone, Copy)]
+pub(crate) struct Scope<'a> {
+    pub launch: &'a Launch,
+    pub buffers: &'a [Arc<Allocation>],
+    pub first_mark: u32,
+}
+
 /// Shadow memory and clock of the block that runs on this worker.
 pub(crate) struct Checker {
     statics: Space,
@@ -271,14 +284,15 @@ impl Checker {
         }
     }
 
-    pub fn begin_launch(&mut self, job: &Job, dynamic: Range<usize>, reserved: Range<usize>) {
+    pub fn begin_launch(&mut self, scope: Scope<'_>, dynamic: Range<usize>, reserved: Range<usize>) {
         (self.dynamic.valid, self.dynamic.reserved) = (dynamic, reserved);
         self.statics.make_room();
         self.dynamic.make_room();
-        self.buffers.clone_from(&job.buffers);
+        self.buffers.clear();
+        self.buffers.extend_from_slice(scope.buffers);
         self.recent = 0;
-        self.marks = job.first_mark..job.first_mark + job.block_count() as u32;
-        let threads: u32 = job.launch.block.0.iter().product();
+        self.marks = scope.first_mark..scope.first_mark + scope.launch.block_count() as u32;
+        let threads: u32 = scope.launch.block.0.iter().product();
         self.clock.lanes = vec![Knows { since: [0; WARP], oldest: 0, newest: 0 }; threads as usize];
     }
 
@@ -429,21 +443,23 @@ impl Checker {
 
     #[cold]
     fn out_of_bounds(&self, address: usize, size: usize, access: Access) -> Box<Problem> {
-        let kind = if access == Access::Read { Kind::OutOfBoundsRead } else { Kind::OutOfBoundsWrite };
-        let distance = |buffer: &&Arc<Allocation>| {
-            if address < buffer.base {
-                buffer.base - address
-            } else {
-                address - (buffer.base + buffer.len).min(address)
-            }
-        };
-        let near = match self.buffers.iter().min_by_key(distance) {
-            _ if address < 4096 => "a null pointer".to_owned(),
-            Some(buffer) if distance(&buffer) < 1 << 20 => {
-                format!("offset {} of a {}-byte buffer", address as isize - buffer.base as isize, buffer.len)
-            }
-            _ => format!("{address:#x}, in no buffer"),
-        };
-        Problem::new(kind, format!("{access:?} of {size} bytes at {near}"))
+        out_of_bounds(&self.buffers, address, size, access)
     }
+}
+
+/// The problem with an access of global memory that is in no buffer.
+#[cold]
+pub(crate) fn out_of_bounds(buffers: &[Arc<Allocation>], address: usize, size: usize, access: Access) -> Box<Problem> {
+    let kind = if access == Access::Read { Kind::OutOfBoundsRead } else { Kind::OutOfBoundsWrite };
+    let distance = |buffer: &&Arc<Allocation>| {
+        if address < buffer.base { buffer.base - address } else { address - (buffer.base + buffer.len).min(address) }
+    };
+    let near = match buffers.iter().min_by_key(distance) {
+        _ if address < 4096 => "a null pointer".to_owned(),
+        Some(buffer) if distance(&buffer) < 1 << 20 => {
+            format!("offset {} of a {}-byte buffer", address as isize - buffer.base as isize, buffer.len)
+        }
+        _ => format!("{address:#x}, in no buffer"),
+    };
+    Problem::new(kind, format!("{access:?} of {size} bytes at {near}"))
 }

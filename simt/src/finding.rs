@@ -38,6 +38,8 @@ pub enum Kind {
     DivisionByZero,
     /// An address that is not a multiple of the access's size.
     Misaligned,
+    /// A read of a register that has not been written (only in the PTX engine).
+    UninitialisedRegister,
     /// A thread needs more stack than a coroutine has.
     StackOverflow,
     /// The kernel called `__trap`, or an `assert` in it failed.
@@ -59,6 +61,14 @@ pub struct Finding {
     pub line: u32,
     /// Further details as text.
     pub detail: String,
+}
+
+impl Finding {
+    /// One that no thread is to blame for.
+    pub(crate) fn of_launch(kind: Kind, kernel: &str, detail: String) -> Finding {
+        let (kernel, file) = (kernel.to_owned(), String::new());
+        Finding { kind, kernel, block: [0; 3], thread: [0; 3], file, line: 0, detail }
+    }
 }
 
 impl fmt::Display for Finding {

@@ -99,7 +99,16 @@ impl Launch {
         Launch { workers, ..self }
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn block_count(&self) -> usize {
+        self.grid.0.iter().map(|n| *n as usize).product()
+    }
+
+    /// Threads of the operating system for `blocks` blocks.
+    pub(crate) fn worker_count(&self, blocks: usize) -> usize {
+        if self.workers == 0 { rayon::current_num_threads() } else { self.workers }.min(blocks)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), String> {
         let (grid, block) = (self.grid.0, self.block.0);
         let size = |axes: [u32; 3]| axes.iter().map(|n| u64::from(*n)).try_fold(1u64, u64::checked_mul);
         if !size(grid).is_some_and(|blocks| (1..u64::from(u32::MAX / 2)).contains(&blocks)) {
@@ -128,37 +137,32 @@ impl Launch {
     }
 }
 
-/// A running launch, shared by its workers.
-pub(crate) struct Job<'a> {
-    pub kernel: String,
-    pub launch: &'a Launch,
-    pub call: Call,
-    pub buffers: Vec<Arc<Allocation>>,
-    /// Block `i` records its mark, `first_mark + i`, in the shadow of what it writes.
-    pub first_mark: u32,
-    /// Addresses of `values`, for the kernel to unpack.
-    args: Vec<*mut c_void>,
+/// The blocks of a launch, handed out to workers until all are taken or one of them has found a bug.
+pub(crate) struct Turns {
+    /// Blocks in all.
+    pub count: usize,
+    seed: Option<u64>,
     next: AtomicUsize,
     chunk: usize,
     stop: AtomicBool,
     found: Mutex<Option<(usize, Finding)>>,
 }
 
-// SAFETY: the arguments are copies that the job owns and kernels only read; everything else is synchronised.
-unsafe impl Sync for Job<'_> {}
-
-impl Job<'_> {
-    pub fn args(&self) -> *mut *mut c_void {
-        self.args.as_ptr().cast_mut()
+impl Turns {
+    pub fn new(count: usize, seed: Option<u64>, workers: usize) -> Turns {
+        Turns {
+            count,
+            seed,
+            next: AtomicUsize::new(0),
+            chunk: (count / (workers * 8)).clamp(1, 64),
+            stop: AtomicBool::new(false),
+            found: Mutex::new(None),
+        }
     }
 
-    pub fn block_count(&self) -> usize {
-        self.launch.grid.0.iter().map(|n| *n as usize).product()
-    }
-
-    /// Assigns block indices to one worker, in chunks, until all are taken or a finding stops the launch.
+    /// Assigns block indices to one worker, in chunks.
     pub fn blocks(&self) -> impl Iterator<Item = usize> {
-        let count = self.block_count();
+        let count = self.count;
         let chunks = std::iter::from_fn(move || {
             let start = self.next.fetch_add(self.chunk, Relaxed);
             (start < count && !self.stop.load(Relaxed)).then(|| start..(start + self.chunk).min(count))
@@ -168,7 +172,7 @@ impl Job<'_> {
 
     /// With a seed, blocks start at a random index and advance by a stride coprime to their number.
     fn block_at(&self, turn: usize, count: usize) -> usize {
-        let Some(seed) = self.launch.seed else { return turn };
+        let Some(seed) = self.seed else { return turn };
         let gcd = |mut a: usize, mut b: usize| {
             while b != 0 {
                 (a, b) = (b, a % b);
@@ -180,6 +184,41 @@ impl Job<'_> {
         (turn * (stride % count) + wanted) % count
     }
 
+    /// Ends the launch; of several findings, that of the lowest block is kept.
+    pub fn fail(&self, found: (usize, Finding)) {
+        self.stop.store(true, Relaxed);
+        let mut first = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.as_ref().is_none_or(|(index, _)| found.0 < *index) {
+            *first = Some(found);
+        }
+    }
+
+    pub fn found(&self) -> Option<Finding> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).take().map(|(_, finding)| finding)
+    }
+}
+
+/// A running launch, shared by its workers.
+pub(crate) struct Job<'a> {
+    pub kernel: String,
+    pub launch: &'a Launch,
+    pub call: Call,
+    pub buffers: Vec<Arc<Allocation>>,
+    /// Block `i` records its mark, `first_mark + i`, in the shadow of what it writes.
+    pub first_mark: u32,
+    pub turns: Turns,
+    /// Addresses of `values`, for the kernel to unpack.
+    args: Vec<*mut c_void>,
+}
+
+// SAFETY: the arguments are copies that the job owns and kernels only read; everything else is synchronised.
+unsafe impl Sync for Job<'_> {}
+
+impl Job<'_> {
+    pub fn args(&self) -> *mut *mut c_void {
+        self.args.as_ptr().cast_mut()
+    }
+
     fn work(&self) {
         let result = WORKER.with_borrow_mut(|slot| -> Result<(), (usize, Finding)> {
             if slot.is_none() {
@@ -188,11 +227,7 @@ impl Job<'_> {
             slot.as_mut().map_or(Ok(()), |worker| worker.run(self))
         });
         if let Err(found) = result {
-            self.stop.store(true, Relaxed);
-            let mut first = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-            if first.as_ref().is_none_or(|(index, _)| found.0 < *index) {
-                *first = Some(found);
-            }
+            self.turns.fail(found);
         }
     }
 
@@ -202,8 +237,7 @@ impl Job<'_> {
     }
 
     fn finding(&self, kind: Kind, detail: String) -> Finding {
-        let kernel = self.kernel.clone();
-        Finding { kind, kernel, block: [0; 3], thread: [0; 3], file: String::new(), line: 0, detail }
+        Finding::of_launch(kind, &self.kernel, detail)
     }
 }
 
@@ -213,7 +247,7 @@ thread_local! {
 
 /// Marks for the blocks of a launch. They wrap around after four billion blocks; a byte last written exactly that long ago
 /// would be misjudged.
-fn marks(blocks: u32) -> u32 {
+pub(crate) fn marks(blocks: u32) -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(check::FIRST_MARK);
     let after = |first: u32| first.checked_add(blocks).unwrap_or(check::FIRST_MARK + blocks);
     let first = NEXT.fetch_update(Relaxed, Relaxed, |first| Some(after(first))).unwrap_or_default();
@@ -232,8 +266,8 @@ impl Module {
         entry.check(args, &buffers)?;
         let touched: Vec<_> = entry.reachable(args, &buffers).into_iter().cloned().collect();
         let values = entry.copy_arguments(args);
-        let blocks: usize = launch.grid.0.iter().map(|n| *n as usize).product();
-        let workers = if launch.workers == 0 { rayon::current_num_threads() } else { launch.workers }.min(blocks);
+        let blocks = launch.block_count();
+        let workers = launch.worker_count(blocks);
         let job = Job {
             kernel: name.to_owned(),
             launch,
@@ -241,10 +275,7 @@ impl Module {
             buffers,
             first_mark: marks(blocks as u32),
             args: values.iter().map(|value| value.as_ptr().cast_mut().cast()).collect(),
-            next: AtomicUsize::new(0),
-            chunk: (blocks / (workers * 8)).clamp(1, 64),
-            stop: AtomicBool::new(false),
-            found: Mutex::new(None),
+            turns: Turns::new(blocks, launch.seed, workers),
         };
         if workers == 1 {
             job.work();
@@ -252,7 +283,7 @@ impl Module {
             rayon::scope(|scope| (0..workers).for_each(|_| scope.spawn(|_| job.work())));
         }
 
-        let mut found = job.found.lock().unwrap_or_else(PoisonError::into_inner).take().map(|(_, finding)| finding);
+        let mut found = job.turns.found();
         for buffer in touched {
             if launch.variant == Variant::Fast {
                 buffer.mark_written(0..buffer.len);

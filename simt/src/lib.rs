@@ -38,6 +38,7 @@ pub use memory::{Buffer, DevicePtr, POISON};
 #[doc(hidden)]
 pub use module::Entry;
 pub use module::{Arg, Module};
+pub use ptx::{Class, Ptx};
 
 /// Defines `KERNELS`, the [`Module`] that `simt_build::Kernels::compile("<name>")` compiled in this crate's build script.
 #[macro_export]

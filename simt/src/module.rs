@@ -134,18 +134,20 @@ impl Entry {
 
     /// Every buffer that the arguments refer to: pointers, and addresses inside structures passed by value.
     pub(crate) fn reachable<'b>(&self, args: &[Arg], buffers: &'b [Arc<Allocation>]) -> Vec<&'b Arc<Allocation>> {
-        let mut found = Vec::new();
-        for (arg, info) in args.iter().zip(self.arguments()) {
-            for word in 0..info.size as usize / 8 {
-                // SAFETY: inside the `info.size` bytes of the argument.
-                let address = unsafe { arg.data.cast::<usize>().add(word).read_unaligned() };
-                found.extend(find(buffers, address));
-            }
-        }
-        found.sort_unstable();
-        found.dedup();
-        found.into_iter().map(|index| &buffers[index]).collect()
+        let words = args.iter().zip(self.arguments()).flat_map(|(arg, info)| {
+            // SAFETY: inside the `info.size` bytes of the argument.
+            (0..info.size as usize / 8).map(|word| unsafe { arg.data.cast::<usize>().add(word).read_unaligned() })
+        });
+        reachable(words, buffers)
     }
+}
+
+/// The buffers that some of these numbers are addresses in.
+pub(crate) fn reachable(words: impl Iterator<Item = usize>, buffers: &[Arc<Allocation>]) -> Vec<&Arc<Allocation>> {
+    let mut found: Vec<usize> = words.filter_map(|word| find(buffers, word)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found.into_iter().map(|index| &buffers[index]).collect()
 }
 
 /// Storage for an argument; entry.h asserts that none needs a larger alignment.
@@ -157,8 +159,8 @@ pub(crate) struct Line(#[expect(dead_code, reason = "kernels read it")] [u8; 128
 #[derive(Clone, Copy)]
 pub struct Arg<'a> {
     pub(crate) data: *const c_void,
-    size: Option<usize>,
-    pointer: Option<bool>,
+    pub(crate) size: Option<usize>,
+    pub(crate) pointer: Option<bool>,
     borrowed: PhantomData<&'a ()>,
 }
 

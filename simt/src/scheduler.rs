@@ -7,7 +7,7 @@
 //! Kernels call back into the block they run in, so [`Block`] is shared and its fields are cells. No borrow of one may be
 //! held across [`Block::suspend`], and nothing on a coroutine may own memory at that point: a failed block is abandoned.
 
-use crate::check::{Checker, MemoryMap};
+use crate::check::{Checker, MemoryMap, Scope};
 use crate::finding::{Failure, Finding, Kind, Place, Problem};
 use crate::launch::{Job, MAX_SHARED_BYTES, MAX_THREADS};
 use crate::memory::POISON;
@@ -358,7 +358,8 @@ impl Block {
         self.copies = (0..threads).map(|_| RefCell::default()).collect();
         self.shared.resize(job.launch.shared_bytes);
         if self.checked {
-            self.checker.get_mut().begin_launch(job, self.shared.range(), self.shared.reserved());
+            let scope = Scope { launch: job.launch, buffers: &job.buffers, first_mark: job.first_mark };
+            self.checker.get_mut().begin_launch(scope, self.shared.range(), self.shared.reserved());
         }
     }
 
@@ -512,7 +513,7 @@ impl Worker {
         self.block_mut().begin_launch(job);
         CURRENT.set(self.block.as_ptr());
         let mut result =
-            job.blocks().try_for_each(|index| self.run_block(job, index).map_err(|finding| (index, finding)));
+            job.turns.blocks().try_for_each(|index| self.run_block(job, index).map_err(|finding| (index, finding)));
         CURRENT.set(null());
         if let (Ok(()), Some(failure)) = (&result, self.stack_overflow()) {
             self.reset();

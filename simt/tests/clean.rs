@@ -1,15 +1,36 @@
-//! Correct kernels are not reported, in either variant and in any order, and compute the same as a plain f64 loop.
+//! Correct kernels are not reported, in either variant, on either engine and in any order, and compute the same as a plain
+//! f64 loop.
 
 use half::{bf16, f16};
-use simt::{Buffer, Launch, Variant, args};
+use simt::{Arg, Buffer, Error, Launch, Ptx, Variant, args};
 use simt_planted::clean::KERNELS;
 
-/// Runs `check` for both variants, in order and with three seeds.
-fn everywhere(launch: Launch, check: impl Fn(&Launch)) {
-    for variant in [Variant::Fast, Variant::Checked] {
+/// A launch, and the engine for it: the C++ source or its PTX.
+struct On<'a> {
+    launch: Launch,
+    ptx: Option<&'a Ptx>,
+}
+
+impl On<'_> {
+    fn launch(&self, kernel: &str, args: &[Arg]) -> Result<(), Error> {
+        match self.ptx {
+            Some(ptx) => ptx.launch(kernel, &self.launch, args).map(|_| ()),
+            None => KERNELS.launch(kernel, &self.launch, args),
+        }
+    }
+}
+
+fn ptx() -> Ptx {
+    Ptx::parse_all([include_str!("ptx/clean_simple.ptx"), include_str!("ptx/clean_gemm.ptx")]).unwrap()
+}
+
+/// Runs `check` on both engines for both variants, in order and with three seeds.
+fn everywhere(launch: Launch, check: impl Fn(&On)) {
+    let ptx = ptx();
+    for (variant, ptx) in [Variant::Fast, Variant::Checked].into_iter().flat_map(|v| [(v, None), (v, Some(&ptx))]) {
         let launch = launch.clone().variant(variant);
-        check(&launch);
-        (1..4).for_each(|seed| check(&launch.clone().seed(seed)));
+        check(&On { launch: launch.clone(), ptx });
+        (1..4).for_each(|seed| check(&On { launch: launch.clone().seed(seed), ptx }));
     }
 }
 
@@ -51,7 +72,7 @@ fn saxpy() {
     let want: Vec<f64> = x.iter().zip(&y).map(|(x, y)| 2.5 * f64::from(*x) + f64::from(*y)).collect();
     everywhere(Launch::new(4, 256), |launch| {
         let (dx, dy) = (Buffer::from_slice(&x), Buffer::from_slice(&y));
-        KERNELS.launch("saxpy", launch, &args![2.5f32, dx, dy, 1000i32]).unwrap();
+        launch.launch("saxpy", &args![2.5f32, dx, dy, 1000i32]).unwrap();
         assert_close(&dy.to_vec(), &want, 1e-6);
     });
 }
@@ -71,7 +92,7 @@ fn a_structure_by_value_with_pointers_inside() {
     everywhere(Launch::new(2, 256), |launch| {
         let (dx, dy) = (Buffer::from_slice(&x), Buffer::uninit(1200));
         let scale = Scale { x: dx.ptr().address(), y: dy.ptr().address(), factor: 3.0, n: 300 };
-        KERNELS.launch("scale", launch, &args![scale]).unwrap();
+        launch.launch("scale", &args![scale]).unwrap();
         assert_close(&dy.to_vec(), &want, 1e-6);
     });
 }
@@ -82,7 +103,7 @@ fn reduction_with_shuffles_and_an_atomic() {
     let want: f64 = x.iter().map(|x| f64::from(*x)).sum();
     everywhere(Launch::new(8, 256), |launch| {
         let (dx, out) = (Buffer::from_slice(&x), Buffer::from_slice(&[0.0f32]));
-        KERNELS.launch("sum", launch, &args![dx, out, 10_000i32]).unwrap();
+        launch.launch("sum", &args![dx, out, 10_000i32]).unwrap();
         assert_close(&out.to_vec(), &[want], 1e-3);
     });
 }
@@ -94,7 +115,7 @@ fn reduction_by_the_last_block_with_fences() {
     everywhere(Launch::new(8, 256), |launch| {
         let (dx, part) = (Buffer::from_slice(&x), Buffer::uninit(8 * 4));
         let (count, out) = (Buffer::from_slice(&[0u32]), Buffer::uninit(4));
-        KERNELS.launch("sum_last_block", launch, &args![dx, part, count, out, 10_000i32]).unwrap();
+        launch.launch("sum_last_block", &args![dx, part, count, out, 10_000i32]).unwrap();
         assert_close(&out.to_vec(), &[want], 1e-3);
         assert_eq!(count.to_vec::<u32>(), [0], "the counter is ready for the next launch");
     });
@@ -111,7 +132,7 @@ fn softmax_in_dynamic_shared_memory() {
     }
     everywhere(Launch::new(rows as u32, 256).shared(cols * 4), |launch| {
         let (dx, dy) = (Buffer::from_slice(&x), Buffer::uninit(rows * cols * 4));
-        KERNELS.launch("softmax", launch, &args![dx, dy, cols as i32]).unwrap();
+        launch.launch("softmax", &args![dx, dy, cols as i32]).unwrap();
         assert_close(&dy.to_vec(), &want, 1e-7);
     });
 }
@@ -123,7 +144,7 @@ fn syncwarp_of_parts_atomics_and_barriers_are_understood() {
     let want: Vec<f64> = (0..32).map(|t: usize| f64::from(x[31 - t]) + 1.0).collect();
     everywhere(Launch::new(1, 32), |launch| {
         let (dx, dy) = (Buffer::from_slice(&x), Buffer::uninit(32 * 4));
-        KERNELS.launch("ordered", launch, &args![dx, dy, 32i32]).unwrap();
+        launch.launch("ordered", &args![dx, dy, 32i32]).unwrap();
         assert_close(&dy.to_vec(), &want, 1e-6);
     });
 }
@@ -135,7 +156,7 @@ fn tiled_gemm_of_odd_size() {
     let want = product(&a, &b, [m, n, k]);
     everywhere(Launch::new((n.div_ceil(64) as u32, m.div_ceil(64) as u32), 256), |launch| {
         let (da, db, dc) = (Buffer::from_slice(&a), Buffer::from_slice(&b), Buffer::uninit(m * n * 4));
-        KERNELS.launch("gemm_f32", launch, &args![da, db, dc, m as i32, n as i32, k as i32]).unwrap();
+        launch.launch("gemm_f32", &args![da, db, dc, m as i32, n as i32, k as i32]).unwrap();
         assert_close(&dc.to_vec(), &want, 1e-5);
     });
 }
@@ -148,7 +169,7 @@ fn tensor_core_gemm<T: bytemuck::NoUninit>(kernel: &str, round: impl Fn(f32) -> 
     let want = product(&a_rounded, &b_rounded, [m, n, k]);
     everywhere(Launch::new((n as u32 / 32, m as u32 / 64), 128), |launch| {
         let (da, db, dc) = (Buffer::from_slice(&a), Buffer::from_slice(&b), Buffer::uninit(m * n * 4));
-        KERNELS.launch(kernel, launch, &args![da, db, dc, m as i32, n as i32, k as i32]).unwrap();
+        launch.launch(kernel, &args![da, db, dc, m as i32, n as i32, k as i32]).unwrap();
         assert_close(&dc.to_vec(), &want, 1e-5);
     });
 }
