@@ -42,6 +42,8 @@ const FLAGS: [&str; 8] = [
     "-Xfatbin=-compress-all", // a fifth of the size
 ];
 const KERNELS: &str = "kernels";
+/// The emulator executes PTX, too.
+const EMBED_PTX: bool = cfg!(all(feature = "cuda", feature = "simt"));
 const INSTALL: &str = "install the CUDA toolkit 12 or later, or `pip install nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm \
     nvidia-cuda-cccl nvidia-cuda-runtime` into a virtual environment, or set NVCC";
 
@@ -116,20 +118,59 @@ fn device() -> Result<()> {
 
 /// What the crate sees: `src/device/images.rs` includes it.
 fn write_images(out: &Path, jobs: &[Job], archs: &[String], version: &str) -> Result<()> {
-    let mut rows = String::new();
+    let (mut rows, mut texts, mut resources) = (String::new(), String::new(), String::new());
     for job in jobs {
         let _ = writeln!(rows, "    ({:?}, include_bytes!({:?})),", job.stem, job.output);
+        if EMBED_PTX {
+            let _ = writeln!(texts, "    include_bytes!({:?}),", job.ptx);
+        }
+        let path = job.output.with_extension("ptxas.txt");
+        let report = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        for (kernel, numbers) in resources_of(&report, archs.last().map_or("", String::as_str)) {
+            let _ = writeln!(resources, "    ({kernel:?}, {numbers:?}),");
+        }
     }
+    let highest = archs.last().map_or("", String::as_str);
     let text = format!(
         "/// One fat binary per `.cu` file: its name without extension, and its bytes. Empty without GPU code.\n\
          pub static IMAGES: &[(&str, &[u8])] = &[\n{rows}];\n\
          /// What they hold machine code for, as `80` or `90a`; PTX of the lowest and the highest is there, too.\n\
          pub const ARCHITECTURES: &[&str] = &{archs:?};\n\
          /// The compiler's version line; empty without GPU code.\n\
-         pub const NVCC: &str = {version:?};\n"
+         pub const NVCC: &str = {version:?};\n\
+         /// PTX of each `.cu` file for [`PTX_ARCHITECTURE`], deflated: what the emulator's second engine executes.\n\
+         pub(crate) static PTX: &[&[u8]] = &[\n{texts}];\n\
+         pub(crate) const PTX_ARCHITECTURE: &str = {highest:?};\n\
+         /// What ptxas says of each kernel there: registers, bytes of static shared memory, bytes of stack.\n\
+         pub(crate) static RESOURCES: &[(&str, [u32; 3])] = &[\n{resources}];\n"
     );
     let path = out.join("images.rs");
     fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+/// From `nvcc -Xptxas -v`: a kernel's line, then one with its stack, then one with registers and shared memory.
+fn resources_of(report: &str, arch: &str) -> Vec<(String, [u32; 3])> {
+    let before = |line: &str, word: &str| -> u32 {
+        let words: Vec<&str> = line.split([' ', ',']).filter(|word| !word.is_empty()).collect();
+        let at = words.iter().position(|found| *found == word);
+        let of_bytes = |at: usize| if words[at - 1] == "bytes" { words[at - 2] } else { words[at - 1] };
+        at.filter(|at| *at > 1).and_then(|at| of_bytes(at).parse().ok()).unwrap_or(0)
+    };
+    let (mut found, mut kernel, mut stack) = (Vec::new(), None, 0);
+    for line in report.lines() {
+        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            let mut quoted = rest.split('\'');
+            let name = quoted.next().unwrap_or_default();
+            kernel = (quoted.nth(1) == Some(&format!("sm_{arch}"))).then(|| name.to_owned());
+        } else if line.contains("stack frame") {
+            stack = before(line, "stack");
+        } else if line.contains(" registers")
+            && let Some(kernel) = kernel.take()
+        {
+            found.push((kernel, [before(line, "registers"), before(line, "smem"), stack]));
+        }
+    }
+    found
 }
 
 struct Nvcc {
@@ -220,6 +261,8 @@ struct Job {
     archs: Vec<String>,
     arguments: Vec<String>,
     output: PathBuf,
+    /// The deflated PTX of the highest architecture.
+    ptx: PathBuf,
     /// Of everything the output depends on; kept beside it.
     hash: String,
 }
@@ -251,20 +294,27 @@ impl Job {
         let mut hasher = DefaultHasher::new();
         (&text, headers, &arguments, &nvcc.version, &nvcc.path, env::var_os("NVCC_CCBIN")).hash(&mut hasher);
         let hash = format!("{:016x}", hasher.finish());
-        Ok(Job { output: out.join(format!("{stem}.fatbin")), stem, source: source.to_owned(), archs, arguments, hash })
+        let output = out.join(format!("{stem}.fatbin"));
+        let ptx = out.join(format!("{stem}.ptx.z"));
+        Ok(Job { output, ptx, stem, source: source.to_owned(), archs, arguments, hash })
     }
 
     fn is_done(&self) -> bool {
         let last = fs::read_to_string(self.output.with_extension("stamp"));
-        last.is_ok_and(|last| last == self.hash) && self.output.is_file()
+        last.is_ok_and(|last| last == self.hash) && self.output.is_file() && (!EMBED_PTX || self.ptx.is_file())
     }
 
-    /// Leaves the fat binary, what ptxas says of registers and spills (`<stem>.ptxas.txt`), and the stamp.
+    /// Leaves the fat binary, the PTX, what ptxas says of registers and spills (`<stem>.ptxas.txt`), and the stamp.
     fn run(&self, nvcc: &Nvcc, threads: usize) -> Result<()> {
         let stamp = self.output.with_extension("stamp");
         let _ = fs::remove_file(&stamp);
         let mut command = Command::new(&nvcc.path);
         command.args(&self.arguments).arg(format!("--threads={threads}")).arg(&self.source).arg("-o").arg(&self.output);
+        let kept = self.output.with_extension("kept");
+        if EMBED_PTX {
+            fs::create_dir_all(&kept).map_err(|error| format!("{}: {error}", kept.display()))?;
+            command.arg("--keep").arg("--keep-dir").arg(&kept);
+        }
         let result = command.output().map_err(|error| format!("cannot run {}: {error}", nvcc.path.display()))?;
         let report = String::from_utf8_lossy(&result.stderr);
         if !result.status.success() {
@@ -277,7 +327,32 @@ impl Job {
         let write =
             |path: &Path, text: &str| fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()));
         write(&self.output.with_extension("ptxas.txt"), &report)?;
+        self.pack_ptx(&kept)?;
         write(&stamp, &self.hash)
+    }
+
+    /// The PTX among nvcc's intermediate files, without its debug sections, deflated.
+    #[cfg(all(feature = "cuda", feature = "simt"))]
+    fn pack_ptx(&self, kept: &Path) -> Result<()> {
+        let arch = self.archs.last().map_or("", String::as_str);
+        let names = [format!("{}.compute_{arch}.ptx", self.stem), format!("{}.ptx", self.stem)];
+        let path = names.iter().map(|name| kept.join(name)).find(|path| path.is_file());
+        let path =
+            path.ok_or_else(|| format!("nvcc left no PTX of {} in {}", self.source.display(), kept.display()))?;
+        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = text.split("\t.section").next().unwrap_or_default();
+        let file = fs::File::create(&self.ptx).map_err(|error| format!("{}: {error}", self.ptx.display()))?;
+        let mut packer = flate2::write::DeflateEncoder::new(file, flate2::Compression::best());
+        std::io::Write::write_all(&mut packer, text.as_bytes())
+            .and_then(|()| packer.finish())
+            .map_err(|error| format!("{}: {error}", self.ptx.display()))?;
+        let _ = fs::remove_dir_all(kept);
+        Ok(())
+    }
+
+    #[cfg(not(all(feature = "cuda", feature = "simt")))]
+    fn pack_ptx(&self, _kept: &Path) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 /// Show the compiler, driver and GPUs found, and check every kernel against the CPU.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Device on which to run the kernels: auto, cuda, cuda:N, simt or simt:checked (the emulator)
+    /// Device on which to run the kernels: auto, cuda, cuda:N, simt, simt:checked, simt:ptx or simt:ptx:checked (the emulator)
     #[arg(long, default_value = "auto")]
     device: String,
     /// Only run cases whose name contains this text

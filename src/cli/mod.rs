@@ -191,7 +191,7 @@ fn interruptible(unit: &'static str) -> Result<Arc<AtomicBool>> {
 /// Device and arithmetic options.
 #[derive(clap::Args)]
 struct DeviceArgs {
-    /// auto, cpu, cuda, cuda:N, or the GPU kernels on an emulator: simt, simt:checked
+    /// auto, cpu, cuda, cuda:N, or the GPU kernels on an emulator: simt, simt:checked; what nvcc made of them: simt:ptx, simt:ptx:checked
     #[arg(long, default_value = "auto")]
     device: String,
     /// Precision on a GPU: f32, tf32, f16 or bf16

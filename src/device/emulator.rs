@@ -1,12 +1,14 @@
-//! The driver that needs no GPU: the same kernels, compiled for the host, run thread by thread. With `checked`, every
-//! access is checked, and a finding is returned as the launch's error.
+//! The driver that needs no GPU: the same kernels, compiled for the host, run thread by thread; or the PTX that nvcc made of
+//! them, executed warp by warp and counted. With `checked`, every access is checked, and a finding is returned as the
+//! launch's error.
 
 use super::driver::{Attributes, Driver, Graph, Launch, Pinned, Properties, Ptr};
 use crate::memory;
 use crate::{Error, Result, trace};
 use std::collections::HashMap;
+use std::io::{self, Read as _};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 mod kernels {
@@ -47,15 +49,45 @@ pub struct Emulator {
 
 struct Shared {
     options: Options,
+    /// What is executed; none: the kernels compiled for the host.
+    ptx: Option<&'static simt::Ptx>,
     buffers: Mutex<HashMap<u64, simt::Buffer>>,
 }
 
 impl Emulator {
     /// An emulated device of compute capability 8.0.
     pub fn new(options: Options) -> Self {
+        let name = if options.checked { "emulator (checked)" } else { "emulator" };
+        Self::with(options, None, name.into(), [8, 0])
+    }
+
+    /// A device that executes the PTX that nvcc wrote for the highest architecture of this build.
+    ///
+    /// # Errors
+    /// There is no GPU code in this build.
+    pub fn of_ptx(options: Options) -> Result<Self> {
+        if super::images::PTX.is_empty() {
+            return Err(Error::device(
+                "device simt:ptx",
+                "this weft was built without GPU code (no nvcc, or WEFT_CUDA=off)",
+            )
+            .advise("install nvcc and build with WEFT_CUDA=require, or use the device simt"));
+        }
+        let arch = super::images::PTX_ARCHITECTURE;
+        let number: u32 = arch.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(80);
+        let checked = if options.checked { ", checked" } else { "" };
+        Ok(Self::with(
+            options,
+            Some(ptx()?),
+            format!("emulator (PTX of sm_{arch}{checked})"),
+            [number / 10, number % 10],
+        ))
+    }
+
+    fn with(options: Options, ptx: Option<&'static simt::Ptx>, name: String, capability: [u32; 2]) -> Self {
         let properties = Properties {
-            name: if options.checked { "emulator (checked)".into() } else { "emulator".into() },
-            capability: [8, 0],
+            name,
+            capability,
             multiprocessors: 4,
             shared_per_block: simt::MAX_SHARED_BYTES as u32,
             shared_per_multiprocessor: simt::MAX_SHARED_BYTES as u32 + 1024,
@@ -63,12 +95,21 @@ impl Emulator {
             memory: 0,
             peaks: None,
         };
-        Self { shared: Arc::new(Shared { options, buffers: Mutex::default() }), properties }
+        Self { shared: Arc::new(Shared { options, ptx, buffers: Mutex::default() }), properties }
     }
 }
 
 impl Shared {
     fn run(&self, launch: &Launch) -> Result<()> {
+        let (how, arguments) = (self.how(launch), [simt::Arg::bytes(&launch.parameters)]);
+        let result = match self.ptx {
+            Some(ptx) => ptx.launch(&launch.kernel, &how, &arguments).map(|_| ()),
+            None => kernels::KERNELS.launch(&launch.kernel, &how, &arguments),
+        };
+        result.map_err(|e| Error::device(launch.describe(), e))
+    }
+
+    fn how(&self, launch: &Launch) -> simt::Launch {
         let mut how = simt::Launch::new(launch.grid, launch.block).shared(launch.shared as usize);
         if self.options.checked {
             how = how.checked();
@@ -76,9 +117,7 @@ impl Shared {
         if let Some(seed) = self.options.seed {
             how = how.seed(seed);
         }
-        kernels::KERNELS
-            .launch(&launch.kernel, &how, &[simt::Arg::bytes(&launch.parameters)])
-            .map_err(|e| Error::device(launch.describe(), e))
+        how
     }
 
     fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()> {
@@ -162,12 +201,30 @@ impl Driver for Emulator {
         launches.iter().map(timed).collect()
     }
 
-    fn attributes(&self, _launch: &Launch) -> Result<Option<Attributes>> {
-        Ok(None)
+    /// What ptxas said when this weft was built; how many blocks fit depends on a card, which is not here.
+    fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>> {
+        let known = || super::images::RESOURCES.iter().find(|(kernel, _)| *kernel == launch.kernel);
+        let known = self.shared.ptx.and_then(|_| known());
+        Ok(known.map(|&(_, [registers, static_shared, local])| Attributes {
+            registers,
+            static_shared,
+            local,
+            blocks_per_multiprocessor: 0,
+        }))
+    }
+
+    fn count(&self, launch: &Launch, most_blocks: Option<u64>) -> Result<Option<simt::ptx::Counted>> {
+        let Some(ptx) = self.shared.ptx else { return Ok(None) };
+        let (how, arguments) = (self.shared.how(launch), [simt::Arg::bytes(&launch.parameters)]);
+        let counted = ptx.sample(&launch.kernel, &how, &arguments, most_blocks);
+        counted.map(Some).map_err(|e| Error::device(launch.describe(), e))
     }
 
     fn kernels(&self) -> Vec<String> {
-        kernels::KERNELS.names().map(str::to_string).collect()
+        match self.shared.ptx {
+            Some(ptx) => ptx.names().map(str::to_string).collect(),
+            None => kernels::KERNELS.names().map(str::to_string).collect(),
+        }
     }
 }
 
@@ -189,6 +246,20 @@ impl Pinned for Plain {
     fn download(&mut self, from: Ptr, range: Range<usize>) -> Result<()> {
         self.shared.download(from, &mut self.bytes[range])
     }
+}
+
+/// The PTX in this binary, unpacked and read once.
+fn ptx() -> Result<&'static simt::Ptx> {
+    static READ: OnceLock<std::result::Result<simt::Ptx, String>> = OnceLock::new();
+    let read = READ.get_or_init(|| {
+        let unpack = |packed: &&[u8]| {
+            let mut text = String::new();
+            flate2::read::DeflateDecoder::new(*packed).read_to_string(&mut text).map(|_| text)
+        };
+        let texts = super::images::PTX.iter().map(unpack).collect::<io::Result<Vec<_>>>().map_err(|e| e.to_string())?;
+        simt::Ptx::parse_all(texts.iter().map(String::as_str)).map_err(|e| e.to_string())
+    });
+    read.as_ref().map_err(|e| Error::device("device simt:ptx", e))
 }
 
 struct Recording {

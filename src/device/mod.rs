@@ -131,7 +131,7 @@ impl Device {
         }
     }
 
-    /// Opens `auto`, `cpu`, `cuda`, `cuda:N`, `simt` or `simt:checked`. `auto` is a usable GPU, otherwise the CPU, and logs
+    /// Opens `auto`, `cpu`, `cuda`, `cuda:N`, `simt`, `simt:checked`, `simt:ptx` or `simt:ptx:checked`. `auto` is a usable GPU, otherwise the CPU, and logs
     /// which; where no GPU is expected (no driver, no GPU code) it logs nothing. `cuda` is the first usable GPU.
     ///
     /// # Errors
@@ -142,11 +142,13 @@ impl Device {
             "auto" => Ok(Self::best()),
             "simt" => emulator(false),
             "simt:checked" => emulator(true),
+            "simt:ptx" => emulator_of_ptx(false),
+            "simt:ptx:checked" => emulator_of_ptx(true),
             "cuda" => cuda(None),
             _ => match text.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok()) {
                 Some(ordinal) => cuda(Some(ordinal)),
                 None => Err(Error::device(format!("device {text}"), "no such device")
-                    .advise("use auto, cpu, cuda, cuda:N, simt or simt:checked")),
+                    .advise("use auto, cpu, cuda, cuda:N, simt, simt:checked, simt:ptx or simt:ptx:checked")),
             },
         }
     }
@@ -195,6 +197,18 @@ fn cuda(_: Option<usize>) -> Result<Device> {
 fn emulator(checked: bool) -> Result<Device> {
     let emulator = Emulator::new(EmulatorOptions { checked, seed: None });
     Ok(Device::Gpu(Gpu { separate_buffers: checked, ..Gpu::new(Arc::new(emulator)) }))
+}
+
+/// The emulator that executes the PTX of this build.
+#[cfg(feature = "simt")]
+fn emulator_of_ptx(checked: bool) -> Result<Device> {
+    let emulator = Emulator::of_ptx(EmulatorOptions { checked, seed: None })?;
+    Ok(Device::Gpu(Gpu { separate_buffers: checked, ..Gpu::new(Arc::new(emulator)) }))
+}
+
+#[cfg(not(feature = "simt"))]
+fn emulator_of_ptx(checked: bool) -> Result<Device> {
+    emulator(checked)
 }
 
 #[cfg(not(feature = "simt"))]

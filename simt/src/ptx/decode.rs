@@ -151,32 +151,114 @@ pub(super) enum Special {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Op {
-    Compute { alu: Alu, to: Reg, from: [Reg; 4], approximate: bool },
-    Logic { logic: Logic, to: Reg, a: Reg, b: Reg },
+    Compute {
+        alu: Alu,
+        to: Reg,
+        from: [Reg; 4],
+        approximate: bool,
+    },
+    Logic {
+        logic: Logic,
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
     /// `mov.b64 d, {a, b}`
-    Pack { to: Reg, file: File, from: Elements },
+    Pack {
+        to: Reg,
+        file: File,
+        from: Elements,
+    },
     /// `mov.b64 {a, b}, d`
-    Unpack { to: Elements, from: Reg, file: File },
+    Unpack {
+        to: Elements,
+        from: Reg,
+        file: File,
+    },
     /// `cvta`: adds the window of a space to an address, or takes it away.
-    ToGeneric { to: Reg, from: Reg, window: u64 },
-    FromGeneric { to: Reg, from: Reg, window: u64 },
-    Load { space: Space, to: Elements, address: Address },
-    Store { space: Space, from: Elements, address: Address },
-    Atomic { space: Space, change: Change, to: Option<Reg>, file: File, address: Address, value: Reg, other: Reg },
+    ToGeneric {
+        to: Reg,
+        from: Reg,
+        window: u64,
+    },
+    FromGeneric {
+        to: Reg,
+        from: Reg,
+        window: u64,
+    },
+    Load {
+        space: Space,
+        to: Elements,
+        address: Address,
+    },
+    Store {
+        space: Space,
+        from: Elements,
+        address: Address,
+    },
+    Atomic {
+        space: Space,
+        change: Change,
+        to: Option<Reg>,
+        file: File,
+        address: Address,
+        value: Reg,
+        other: Reg,
+    },
     /// `cp.async` of `bytes`, of which `given` come from memory and the others are zeros.
-    CopyAsync { to: Address, from: Address, bytes: usize, given: Option<Reg> },
+    CopyAsync {
+        to: Address,
+        from: Address,
+        bytes: usize,
+        given: Option<Reg>,
+    },
     Commit,
     /// Waits until at most this many groups are in flight; `None`: until nothing is.
     WaitCopies(Option<u32>),
-    LoadMatrix { count: usize, transposed: bool, to: [Reg; 4], address: Address },
-    Product { product: Product, to: [Reg; 4], a: [Reg; 4], b: [Reg; 2], c: [Reg; 4] },
-    Shuffle { shuffle: Shuffle, to: Reg, valid: Option<Reg>, from: Reg, by: Reg, clamp: Reg, members: Reg },
-    Vote { vote: Vote, to: Reg, from: Reg, negated: bool, members: Reg },
-    ActiveMask { to: Reg },
-    Branch { target: u32, meet: u32 },
+    LoadMatrix {
+        count: usize,
+        transposed: bool,
+        to: [Reg; 4],
+        address: Address,
+    },
+    Product {
+        product: Product,
+        to: [Reg; 4],
+        a: [Reg; 4],
+        b: [Reg; 2],
+        c: [Reg; 4],
+    },
+    Shuffle {
+        shuffle: Shuffle,
+        to: Reg,
+        valid: Option<Reg>,
+        from: Reg,
+        by: Reg,
+        clamp: Reg,
+        members: Reg,
+    },
+    Vote {
+        vote: Vote,
+        to: Reg,
+        from: Reg,
+        negated: bool,
+        members: Reg,
+    },
+    ActiveMask {
+        to: Reg,
+    },
+    Branch {
+        target: u32,
+        meet: u32,
+    },
     Exit,
-    Barrier { id: Reg, threads: Option<Reg> },
-    SyncWarp { members: Reg },
+    Barrier {
+        id: Reg,
+        threads: Option<Reg>,
+    },
+    SyncWarp {
+        members: Reg,
+    },
     Fence,
     Trap,
     /// Hints: prefetches, `nanosleep`.
@@ -319,7 +401,9 @@ impl<'a> Decoder<'a> {
             _ => false,
         };
         let wide = operands.last().is_some_and(is_wide).then(|| form(&format!("{opcode} of 64 bits"))).flatten();
-        if let (Some(form), false) = (wide.or_else(|| form(opcode)), operands.iter().any(|o| matches!(o, Operand::Vector(_)))) {
+        if let (Some(form), false) =
+            (wide.or_else(|| form(opcode)), operands.iter().any(|o| matches!(o, Operand::Vector(_))))
+        {
             let [to, sources @ ..] = operands else { return Err(format!("{opcode} without operands")) };
             if sources.len() != form.operands.len() {
                 return Err(format!("{opcode} with {} operands", operands.len()));
@@ -368,7 +452,8 @@ impl<'a> Decoder<'a> {
                     () => return Err(unknown()),
                 };
                 let (to, from) = (self.target(to, File::Double)?, self.source(from, File::Double)?);
-                let op = if is("to") { Op::FromGeneric { to, from, window } } else { Op::ToGeneric { to, from, window } };
+                let op =
+                    if is("to") { Op::FromGeneric { to, from, window } } else { Op::ToGeneric { to, from, window } };
                 simple(op, Class::Move)
             }
             ("ld" | "ldu", [to, address]) => {

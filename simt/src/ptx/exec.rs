@@ -6,8 +6,8 @@
 use super::alu::File;
 use super::count::{Banks, Class, Counts, Traffic};
 use super::decode::{
-    Address, Base, Change, Code, Elements, Inst, LOCAL_WINDOW, Logic, Op, PARAMETER_WINDOW, SHARED_WINDOW, Shuffle, Space,
-    Special, Vote, WINDOWS,
+    Address, Base, Change, Code, Elements, Inst, LOCAL_WINDOW, Logic, Op, PARAMETER_WINDOW, SHARED_WINDOW, Shuffle,
+    Space, Special, Vote, WINDOWS,
 };
 use super::flow::END;
 use super::spaces::{Bug, Fault, Memory, poison};
@@ -185,7 +185,8 @@ impl<'a> Machine<'a> {
     fn begin(&mut self, index: usize) {
         let [gx, gy, _] = self.launch.grid.0.map(|n| n as usize);
         let block = [index % gx, index / gx % gy, index / gx / gy].map(|n| n as u32);
-        self.seed = self.launch.seed.map(|seed| (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64) << 20 | 1);
+        self.seed =
+            self.launch.seed.map(|seed| (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64) << 20 | 1);
         self.memory.begin_block();
         if let Some(checker) = &mut self.memory.checker {
             checker.begin_block(index);
@@ -576,7 +577,8 @@ impl Step<'_, '_> {
             let there = members[lane] & self.running.alive;
             let agree = lanes(there & mask).all(|other| members[other] == members[lane]);
             if there >> lane & 1 == 0 || there & !mask != 0 || !agree {
-                let detail = format!("names the lanes {:#010x}, while {mask:#010x} are at this instruction", members[lane]);
+                let detail =
+                    format!("names the lanes {:#010x}, while {mask:#010x} are at this instruction", members[lane]);
                 return Err((lane, Problem::new(Kind::BadWarpMask, detail)));
             }
         }
@@ -930,9 +932,27 @@ unsafe fn change_atomically(pointer: *mut u8, size: usize, change: Change, value
             Change::Or => old | value,
             Change::Xor => old ^ value,
             Change::Exchange => value,
-            Change::CompareAndSwap => if old == other { value } else { old },
-            Change::Increment => if old >= value { 0 } else { old + 1 },
-            Change::Decrement => if old == 0 || old > value { value } else { old - 1 },
+            Change::CompareAndSwap => {
+                if old == other {
+                    value
+                } else {
+                    old
+                }
+            }
+            Change::Increment => {
+                if old >= value {
+                    0
+                } else {
+                    old + 1
+                }
+            }
+            Change::Decrement => {
+                if old == 0 || old > value {
+                    value
+                } else {
+                    old - 1
+                }
+            }
         }
     };
     // SAFETY: by the contract; every block of the launch accesses these bytes through atomics.

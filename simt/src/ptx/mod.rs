@@ -32,16 +32,16 @@ mod warp;
 
 pub use count::{Banks, Class, Counted, Counts, LineCounts, Traffic};
 
+use crate::Error;
 use crate::check::{Checker, MemoryMap, Scope};
 use crate::finding::Finding;
 use crate::launch::{Launch, MAX_SHARED_BYTES, Turns, Variant, marks};
 use crate::memory::{self, Allocation, find};
 use crate::module::{Arg, reachable};
-use crate::Error;
 use decode::Code;
 use exec::{Machine, Tally};
-use spaces::{Bug, Memory};
 use parse::{Place, Text};
+use spaces::{Bug, Memory};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -172,7 +172,8 @@ impl Ptx {
             rayon::scope(|scope| (0..workers).for_each(|_| scope.spawn(|_| run.work())));
         }
         if launch.variant == Variant::Fast {
-            let words = parameters.chunks_exact(8).map(|word| word.iter().rev().fold(0, |n, byte| n << 8 | usize::from(*byte)));
+            let words =
+                parameters.chunks_exact(8).map(|word| word.iter().rev().fold(0, |n, byte| n << 8 | usize::from(*byte)));
             reachable(words, &buffers).into_iter().for_each(|buffer| buffer.mark_written(0..buffer.len));
         }
         match run.turns.found() {

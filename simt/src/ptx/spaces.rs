@@ -167,7 +167,9 @@ impl<'a> Memory<'a> {
         };
         let pointer = match space {
             Space::Global | Space::Generic => {
-                let fits = self.buffer(address).is_some_and(|b| address - b.base as u64 <= (b.len - size.min(b.len)) as u64 && size <= b.len);
+                let fits = self
+                    .buffer(address)
+                    .is_some_and(|b| address - b.base as u64 <= (b.len - size.min(b.len)) as u64 && size <= b.len);
                 if !fits && self.checker.is_none() {
                     return Err((self.out_of_bounds(address, size, access), none));
                 }
@@ -188,7 +190,9 @@ impl<'a> Memory<'a> {
             }
         };
         match &mut self.checker {
-            Some(checker) => checker.access(thread, pointer as usize, size, access).map_err(|p| (p, pointer)).map(|()| pointer),
+            Some(checker) => {
+                checker.access(thread, pointer as usize, size, access).map_err(|p| (p, pointer)).map(|()| pointer)
+            }
             None => Ok(pointer),
         }
     }
