@@ -1,4 +1,4 @@
-//! Charts as SVG, all drawn by plotters: lines, histograms and dot plots, and the canvas used by other pictures.
+//! Charts as SVG, all drawn by plotters: lines, histograms, dot plots, scatter plots and bars, and the canvas used by other pictures.
 //!
 //! Charts use the colours of a light page. `eval/report.css` matches them by value and substitutes others on a dark page. Series
 //! also differ in their dashes, for print without colour.
@@ -309,29 +309,34 @@ pub fn lines_beside(title: &str, charts: [(Frame<'_>, Vec<Line<'_>>); 2]) -> Res
 }
 
 fn draw_lines(area: &Area<'_>, frame: &Frame<'_>, lines: &[Line<'_>]) -> Drawn {
-    let entry = |line: &Line<'_>| {
-        let (series, width, dots) = (line.series, line.width, line.dots);
-        let name = Cow::Owned(line.name.as_ref()?.to_string());
-        let sample = move |area: &Area<'_>, (x, y): (i32, i32)| {
-            dashed(area, vec![(x, y), (x + FINE as i32 * SAMPLE, y)], series, width)?;
-            if dots { dot(area, (x + FINE as i32 * SAMPLE / 2, y), series) } else { Ok(()) }
-        };
-        Some(Entry { name, sample: Box::new(sample) })
-    };
-    let legend: Vec<Entry<'_>> = lines.iter().filter_map(entry).collect();
+    let legend: Vec<Entry<'_>> = lines.iter().filter_map(line_entry).collect();
     let plane = framed(area, frame, &legend)?;
-    let place = |[x, y]: &[f64; 2]| placed(area, &plane, (*x, *y));
-    for Line { points, series, width, dots, mark, .. } in lines {
-        let points: Vec<(i32, i32)> = points.iter().map(place).collect();
-        dashed(area, points.clone(), *series, *width)?;
-        if *dots {
-            points.into_iter().try_for_each(|point| dot(area, point, *series))?;
-        }
-        if let Some(mark) = mark {
-            ring(area, place(mark), 5.0, COLOURS[series % COLOURS.len()])?;
-        }
+    lines.iter().try_for_each(|line| draw_line(area, &plane, line))
+}
+
+/// The legend entry of a line with a name.
+fn line_entry(line: &Line<'_>) -> Option<Entry<'static>> {
+    let (series, width, dots) = (line.series, line.width, line.dots);
+    let name = Cow::Owned(line.name.as_ref()?.to_string());
+    let sample = move |area: &Area<'_>, (x, y): (i32, i32)| {
+        dashed(area, vec![(x, y), (x + FINE as i32 * SAMPLE, y)], series, width)?;
+        if dots { dot(area, (x + FINE as i32 * SAMPLE / 2, y), series) } else { Ok(()) }
+    };
+    Some(Entry { name, sample: Box::new(sample) })
+}
+
+fn draw_line(area: &Area<'_>, plane: &Plane<'_, '_>, line: &Line<'_>) -> Drawn {
+    let Line { points, series, width, dots, mark, .. } = line;
+    let place = |[x, y]: &[f64; 2]| placed(area, plane, (*x, *y));
+    let points: Vec<(i32, i32)> = points.iter().map(place).collect();
+    dashed(area, points.clone(), *series, *width)?;
+    if *dots {
+        points.into_iter().try_for_each(|point| dot(area, point, *series))?;
     }
-    Ok(())
+    match mark {
+        Some(mark) => ring(area, place(mark), 5.0, COLOURS[series % COLOURS.len()]),
+        None => Ok(()),
+    }
 }
 
 fn dot(area: &Area<'_>, at: (i32, i32), series: usize) -> Drawn {
@@ -463,6 +468,178 @@ pub fn dots(title: &str, legend: [&str; 3], rows: &[Dots<'_>]) -> Result<String>
     })
 }
 
+/// A chart that is drawn later: into a page, or beside another one.
+pub struct Drawing<'a> {
+    title: &'a str,
+    size: [u32; 2],
+    draw: Box<dyn Fn(&Area<'_>) -> Drawn + 'a>,
+}
+
+impl Drawing<'_> {
+    /// The chart, to be embedded in a page.
+    ///
+    /// # Errors
+    /// As [`lines`].
+    pub fn embedded(&self) -> Result<String> {
+        picture(self.title, self.size, &self.draw)
+    }
+}
+
+/// Two charts next to each other, as a standalone file.
+///
+/// # Errors
+/// As [`lines`].
+pub fn beside(title: &str, [left, right]: &[Drawing<'_>; 2]) -> Result<String> {
+    let size = [left.size[0] + right.size[0], left.size[1].max(right.size[1])];
+    let draw = |area: &Area<'_>| {
+        area.fill(&PAGE)?;
+        let (first, second) = area.split_horizontally(px(left.size[0]));
+        (left.draw)(&first.split_vertically(px(left.size[1])).0)?;
+        (right.draw)(&second.split_vertically(px(right.size[1])).0)
+    };
+    picture(title, size, draw).map(|svg| standalone(&svg))
+}
+
+/// A disc of a scatter plot.
+pub struct Disc<'a> {
+    pub at: [f64; 2],
+    /// Radius in pixels.
+    pub radius: f64,
+    /// Selects the colour.
+    pub series: usize,
+    /// Written beside it, if there is room.
+    pub label: Option<Cow<'a, str>>,
+}
+
+/// Discs over lines; `kinds` names the series of the discs in the legend. Labels are placed in the order of the discs, and the ones that
+/// would cover another are left out.
+pub fn scatter<'a>(
+    frame: Frame<'a>,
+    lines: Vec<Line<'a>>,
+    kinds: Vec<(&'a str, usize)>,
+    discs: Vec<Disc<'a>>,
+) -> Drawing<'a> {
+    let entries = kinds.len() + lines.iter().filter(|line| line.name.is_some()).count();
+    let (title, size) = (frame.title, [WIDTH, TITLE + entries as u32 * LEGEND + HEIGHT + 40]);
+    let draw = move |area: &Area<'_>| {
+        let mut legend: Vec<Entry<'_>> = lines.iter().filter_map(line_entry).collect();
+        for &(name, series) in &kinds {
+            let sample =
+                move |area: &Area<'_>, (x, y): (i32, i32)| disc(area, (x + FINE as i32 * SAMPLE / 2, y), 5.0, series);
+            legend.push(Entry { name: name.into(), sample: Box::new(sample) });
+        }
+        let plane = framed(area, &frame, &legend)?;
+        lines.iter().try_for_each(|line| draw_line(area, &plane, line))?;
+        let place = |disc: &Disc<'_>| placed(area, &plane, disc.at.into());
+        discs.iter().try_for_each(|shape| disc(area, place(shape), shape.radius, shape.series))?;
+        let mut taken: Vec<[i32; 4]> = Vec::new();
+        let [[left, right], [top, bottom]] = {
+            let [x, y] = [frame.x.range, frame.y.range];
+            let ((x0, y1), (x1, y0)) = (placed(area, &plane, (x[0], y[0])), placed(area, &plane, (x[1], y[1])));
+            [[x0, x1], [y0, y1]]
+        };
+        for shape in &discs {
+            let Some(label) = &shape.label else { continue };
+            let ((x, y), reach) = (place(shape), (shape.radius * f64::from(FINE)) as i32 + px(3));
+            let (width, half) = (px(7) * label.chars().count() as i32, px(7));
+            let beside = [
+                (HPos::Left, [x + reach, y - half]),
+                (HPos::Right, [x - reach - width, y - half]),
+                (HPos::Center, [x - width / 2, y - reach - 2 * half]),
+                (HPos::Center, [x - width / 2, y + reach]),
+            ];
+            let free = |&[x, y]: &[i32; 2]| {
+                let inside = x >= left && x + width <= right && y >= top && y + 2 * half <= bottom;
+                let apart = |&[a, b, c, d]: &[i32; 4]| x >= c || x + width <= a || y >= d || y + 2 * half <= b;
+                inside && taken.iter().all(apart)
+            };
+            let Some((anchor, [at_x, at_y])) = beside.into_iter().find(|(_, at)| free(at)) else { continue };
+            taken.push([at_x, at_y, at_x + width, at_y + 2 * half]);
+            let at = match anchor {
+                HPos::Left => at_x,
+                HPos::Right => at_x + width,
+                HPos::Center => at_x + width / 2,
+            };
+            let style = font(12.0).pos(Pos::new(anchor, VPos::Center));
+            area.draw(&Text::new(label.to_string(), (at, at_y + half), style))?;
+        }
+        Ok(())
+    };
+    Drawing { title, size, draw: Box::new(draw) }
+}
+
+fn disc(area: &Area<'_>, at: (i32, i32), radius: f64, series: usize) -> Drawn {
+    let (radius, colour) = ((radius * f64::from(FINE)) as i32, COLOURS[series % COLOURS.len()]);
+    area.draw(&Circle::new(at, radius, colour.mix(0.4).filled()))?;
+    Ok(area.draw(&Circle::new(at, radius, stroke(colour, 1.0)))?)
+}
+
+/// A row of horizontal bars: its parts follow each other.
+pub struct Bar<'a> {
+    pub name: &'a str,
+    pub parts: Vec<f64>,
+}
+
+/// One row per entry on a common axis that starts at 0; `legend` names the parts.
+pub fn bars<'a>(title: &'a str, label: &'a str, legend: Vec<&'a str>, rows: Vec<Bar<'a>>) -> Drawing<'a> {
+    /// Margin for the names of the rows, their longest in characters, and the height of the axis with its label.
+    const NAMES: u32 = 132;
+    const LONGEST: usize = 17;
+    const TICKS: u32 = 46;
+    let top = TITLE + LEGEND + 4;
+    let size = [WIDTH, top + TICKS + 6 + (ROW + 3) * rows.len().max(1) as u32];
+    let draw = move |area: &Area<'_>| {
+        self::title(area, title)?;
+        let mut left = NAMES;
+        for (series, name) in legend.iter().enumerate() {
+            let (x, y) = (px(left), px(TITLE + LEGEND / 2));
+            let box_ = [(x, y - px(5)), (x + px(14), y + px(5))];
+            area.draw(&Rectangle::new(box_, COLOURS[series % COLOURS.len()].mix(0.75).filled()))?;
+            let style = font(14.0).pos(Pos::new(HPos::Left, VPos::Center));
+            area.draw(&Text::new(name.to_string(), (x + px(20), y), style))?;
+            left += 40 + 8 * name.chars().count() as u32;
+        }
+        let most = rows.iter().map(|row| row.parts.iter().sum()).fold(f64::MIN_POSITIVE, f64::max);
+        let range = [0.0, 1.02 * most];
+        let x = Axis { label, range, ticks: linear_ticks(0.0, range[1]), log: false, labels: Labels::Numbers };
+        let short = |name: &'a str| match name.char_indices().nth(LONGEST) {
+            Some((end, _)) => Cow::Owned(format!("{}…", &name[..end])),
+            None => Cow::Borrowed(name),
+        };
+        let names = Labels::Names(rows.iter().map(|row| short(row.name)).collect());
+        let ticks = (0..rows.len()).map(|row| row as f64 + 0.5).collect();
+        let y = Axis { label: "", range: [rows.len().max(1) as f64, 0.0], ticks, log: false, labels: names };
+        let mut plane = ChartBuilder::on(area)
+            .margin_top(px(top))
+            .margin_right(px(24))
+            .margin_bottom(px(6))
+            .x_label_area_size(px(TICKS))
+            .y_label_area_size(px(NAMES))
+            .build_cartesian_2d(x, y)?;
+        plane
+            .configure_mesh()
+            .disable_y_mesh()
+            .x_desc(label)
+            .label_style(font(13.0))
+            .axis_desc_style(font(14.0))
+            .axis_style(TRANSPARENT)
+            .bold_line_style(stroke(RULE, 1.0))
+            .set_all_tick_mark_size(px(4))
+            .draw()?;
+        for (number, row) in rows.iter().enumerate() {
+            let mut from = 0.0;
+            for (series, part) in row.parts.iter().enumerate() {
+                let corner = |x: f64, y: f64| placed(area, &plane, (x, number as f64 + y));
+                let ends = [corner(from, 0.15), corner(from + part, 0.85)];
+                area.draw(&Rectangle::new(ends, COLOURS[series % COLOURS.len()].mix(0.75).filled()))?;
+                from += part;
+            }
+        }
+        Ok(())
+    };
+    Drawing { title, size, draw: Box::new(draw) }
+}
+
 /// Escapes text for HTML and XML, including attributes. Control characters, which these do not allow, become U+FFFD.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -524,6 +701,34 @@ mod tests {
         // A ring consists of two circles; one of each is in the legend.
         assert_eq!([svg.matches("<circle").count(), svg.matches("<polyline").count()], [9, 2 + 2], "{svg}");
         assert!(svg.contains("\na\n") && svg.contains("\nb\n"), "{svg}");
+    }
+
+    #[test]
+    fn labels_of_discs_do_not_cover_each_other() {
+        let frame = Frame { title: "t", x: axis("x"), y: axis("y") };
+        let disc =
+            |x: f64, label: &'static str| Disc { at: [x, 0.5], radius: 4.0, series: 0, label: Some(label.into()) };
+        // Five at one place: there is room for four labels around it.
+        let names = ["one", "two", "three", "four", "five"];
+        let discs = names.iter().map(|&name| disc(0.5, name)).chain([disc(0.99, "right")]).collect();
+        let svg = scatter(frame, Vec::new(), vec![("kind", 0)], discs).embedded().unwrap();
+        let shown = |name: &str| svg.contains(&format!("\n{name}\n"));
+        assert!(
+            names[..4].iter().all(|name| shown(name)) && !shown("five") && shown("right") && shown("kind"),
+            "{svg}"
+        );
+    }
+
+    #[test]
+    fn bars_have_a_rectangle_per_part() {
+        let bar = |name, parts: &[f64]| Bar { name, parts: parts.to_vec() };
+        let draw = |rows| bars("t", "us", vec!["forward", "backward"], rows);
+        let rows = vec![bar("<c1>", &[1.0, 2.0]), bar("a layer with a very long name", &[0.5, 0.0])];
+        let svg = draw(rows).embedded().unwrap();
+        assert_eq!(svg.matches("<rect").count(), 2 + 4, "{svg}");
+        assert!(svg.contains("&lt;c1&gt;") && svg.contains("a layer with a ve…"), "{svg}");
+        let both = beside("both", &[draw(Vec::new()), draw(vec![bar("c1", &[1.0, 0.0])])]).unwrap();
+        assert!(both.starts_with("<svg xmlns") && both.matches("</svg>").count() == 1, "{both}");
     }
 
     #[test]

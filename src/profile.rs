@@ -1,6 +1,18 @@
 //! Where the time of a pass goes: each launch of a net's program is timed individually, many times, and compared with the GPU's
 //! limits (the roofline: the larger of its FLOPs over the unit's rate and its bytes over the bandwidth). On the CPU the same per
-//! operation.
+//! operation. [`forecast`] predicts the profile of a card that is not there from counted instructions.
+
+pub mod cards;
+#[cfg(feature = "simt")]
+pub mod floors;
+#[cfg(feature = "simt")]
+pub mod forecast;
+pub mod host;
+pub mod occupancy;
+#[cfg(feature = "face")]
+pub mod page;
+#[cfg(feature = "face")]
+pub mod picture;
 
 use crate::Result;
 use crate::device::{Attributes, Device, Launch, Peaks, Work};
@@ -63,6 +75,29 @@ pub struct Row {
     pub roofline: Option<(f64, Roof)>,
 }
 
+/// A launch or a layer's pass with its time, measured or predicted.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    pub kernel: &'a str,
+    pub layer: &'a str,
+    pub is_backward: bool,
+    pub seconds: f64,
+    pub work: Work,
+}
+
+/// Layers in order of first execution, with forward and backward seconds.
+pub fn layers<'a>(steps: &[Step<'a>]) -> Vec<(&'a str, [f64; 2])> {
+    let mut layers: Vec<(&str, [f64; 2])> = Vec::new();
+    for step in steps {
+        let index = layers.iter().position(|(name, _)| *name == step.layer).unwrap_or_else(|| {
+            layers.push((step.layer, [0.0; 2]));
+            layers.len() - 1
+        });
+        layers[index].1[usize::from(step.is_backward)] += step.seconds;
+    }
+    layers
+}
+
 impl Row {
     fn new(timed: Timed, times: Times, device: &Device) -> Self {
         let properties = device.properties();
@@ -101,17 +136,24 @@ impl Profile {
         self.rows.iter().map(|row| row.times.median).sum()
     }
 
-    /// Layers in order of first execution, with forward and backward seconds.
-    pub fn layers(&self) -> Vec<(&str, [f64; 2])> {
-        let mut layers: Vec<(&str, [f64; 2])> = Vec::new();
-        for row in &self.rows {
-            let index = layers.iter().position(|(name, _)| *name == row.layer).unwrap_or_else(|| {
-                layers.push((&row.layer, [0.0; 2]));
-                layers.len() - 1
-            });
-            layers[index].1[usize::from(row.is_backward)] += row.times.median;
+    /// The rows with their median times.
+    pub fn steps(&self) -> Vec<Step<'_>> {
+        let steps = self.rows.iter().map(|row| Step {
+            kernel: &row.kernel,
+            layer: &row.layer,
+            is_backward: row.is_backward,
+            seconds: row.times.median,
+            work: row.work,
+        });
+        steps.collect()
+    }
+
+    /// Holds the rows against these peaks.
+    pub fn against(&mut self, peaks: Peaks) {
+        self.peaks = Some(peaks);
+        for row in &mut self.rows {
+            row.roofline = Some(roofline(&row.kernel, row.work, row.times.median, peaks));
         }
-        layers
     }
 }
 
@@ -221,7 +263,7 @@ fn roofline(kernel: &str, work: Work, seconds: f64, peaks: Peaks) -> (f64, Roof)
 }
 
 /// FLOP/s of the unit on which a kernel multiplies: products in precisions other than f32 use tensor cores.
-fn rate(kernel: &str, peaks: Peaks) -> f64 {
+pub fn rate(kernel: &str, peaks: Peaks) -> f64 {
     let is_product = ["conv_forward", "conv_backward_data", "conv_backward_weights", "gemm_n", "gemm_t", "dense_conv"]
         .iter()
         .any(|name| kernel.starts_with(name));

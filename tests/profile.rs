@@ -92,6 +92,60 @@ fn on_the_cpu_the_rows_are_layers() {
     let table = folder.ok("profile net.toml --device cpu --runs 2 --size 9x8");
     assert!(table.contains("conv") && table.contains("the whole at once"), "{table}");
     assert!(folder.ok("profile net.toml --device simt --runs 1").contains("as one graph"));
+    for head in ["grid", "regs", "occupancy"] {
+        assert!(!table.contains(head), "{table}");
+    }
+    assert!(table.contains("roofline") && table.contains("roofs: ") && table.contains("GB/s"), "{table}");
     folder.wrong("profile net.toml --device cpu --runs 0", &["--runs"]);
     folder.fails("profile net.toml --device cpu --precision f16", &["the CPU computes in f32"]);
+}
+
+#[test]
+fn on_the_cpu_the_roofs_are_measured_and_drawn() {
+    let folder = folder();
+    let files = "--plot p.svg --report r.html";
+    let report = folder.json(&format!("profile net.toml --batch 3 --device cpu --train --runs 2 --json {files}"));
+    for peak in ["f32", "memory"] {
+        assert!(report["peaks"][peak].as_f64().unwrap() > 1e8, "{report}");
+    }
+    for row in report["launches"].as_array().unwrap() {
+        assert!(row["roofline"].as_f64().unwrap() > 0.0 && row["roof"].is_string(), "{row}");
+    }
+    let read = |name: &str| std::fs::read_to_string(folder.path(name)).unwrap();
+    let (svg, page) = (read("p.svg"), read("r.html"));
+    for part in ["Roofline", "Time per layer", "cache of a core, ", "memory, ", "f32, ", "\nc1 back\n", "\nfc\n"] {
+        assert!(svg.contains(part) && page.contains(part), "no {part:?} in {svg}");
+    }
+    assert!(svg.starts_with("<svg xmlns") && svg.matches("</svg>").count() == 1, "{svg}");
+    for part in ["<h2>Timeline</h2>", "<h2>Launches</h2>", "roofs: ", "--report r.html", "class=\"track\""] {
+        assert!(page.contains(part), "no {part:?} in {page}");
+    }
+    assert!(!page.contains("http://") && !page.contains("src="), "{page}");
+    // Without roofs there are bars alone.
+    folder.ok("profile net.toml --device simt --runs 1 --plot s.svg");
+    let svg = read("s.svg");
+    assert!(svg.contains("Time per layer") && !svg.contains("Roofline"), "{svg}");
+    folder.fails("profile net.toml --device cpu --plot net.toml", &["--plot", "read by this very command"]);
+    folder.fails("profile net.toml --device cpu --report net.toml", &["--report", "read by this very command"]);
+}
+
+#[test]
+fn predictions_need_a_card_of_the_table_and_a_device_that_counts() {
+    let folder = folder();
+    folder.fails("profile net.toml --device cpu --card k80", &["--card k80: no such card; use one of t4, a100"]);
+    for device in ["cpu", "simt"] {
+        let line = format!("profile net.toml --device {device} --card h100");
+        folder.fails(
+            &line,
+            &["--card h100: ", "does not count what a launch executes; predict with the device simt:ptx"],
+        );
+    }
+    folder.wrong("profile net.toml --compare r.json", &["--card"]);
+    folder.wrong("profile net.toml --card h100 --runs 3", &["--runs"]);
+    let compare = "profile net.toml --device simt --card h100 --compare";
+    folder.write("r.json", "{\"batch\": 2, \"train\": false}");
+    folder.fails(&format!("{compare} r.json"), &["r.json: its `batch` is 2, that of the prediction 1"]);
+    folder.write("p.json", "{\"batch\": 1, \"train\": false, \"prediction\": true}");
+    folder.fails(&format!("{compare} p.json"), &["p.json: is a prediction itself"]);
+    folder.fails(&format!("{compare} none.json"), &["none.json: "]);
 }

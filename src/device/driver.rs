@@ -235,6 +235,16 @@ pub trait Driver: Send + Sync {
     /// Resource usage of a launch's kernel; `None` where there is no compiler report (the emulator).
     fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>>;
 
+    /// Runs a launch and counts what its blocks execute: all of them, or at most `most_blocks`. `None` on a device that does not
+    /// count.
+    ///
+    /// # Errors
+    /// As [`Driver::launch`].
+    #[cfg(feature = "simt")]
+    fn count(&self, _launch: &Launch, _most_blocks: Option<u64>) -> Result<Option<simt::ptx::Counted>> {
+        Ok(None)
+    }
+
     /// Names of all kernels that can be launched.
     fn kernels(&self) -> Vec<String>;
 }

@@ -354,6 +354,17 @@ impl Session {
         Timed { kernel, layer, is_backward, work, launch: None, attributes: None }
     }
 
+    /// Gives the device what a pass on `batch` reads, without running anything: for those who start [`Session::launches`]
+    /// themselves.
+    ///
+    /// # Errors
+    /// As [`Session::set_input`]; targets that do not fit the losses; a copy that failed.
+    pub fn prepare(&mut self, batch: &[f32], mode: Mode, targets: Targets<'_>) -> Result<()> {
+        self.set_input(batch)?;
+        self.start(mode, targets)?;
+        self.gpu_pass().map_or(Ok(()), |pass| pass.upload(mode, targets))
+    }
+
     /// Runs the last forward pass again on `batch`, and the backward pass if the purpose has one: seconds of everything listed
     /// by [`Session::timed`], and seconds of the whole pass, which on a GPU is the mean of `repeats` consecutive passes.
     ///

@@ -233,6 +233,19 @@ impl GpuPass {
     /// # Errors
     /// A launch that failed.
     pub fn forward(&mut self, mode: Mode, targets: Targets<'_>) -> Result<()> {
+        self.upload(mode, targets)?;
+        let programs = match mode {
+            Mode::Inference => &mut self.inference,
+            Mode::Training { .. } => self.training.as_mut().unwrap_or(&mut self.inference),
+        };
+        programs.forward.run(&self.gpu)
+    }
+
+    /// Copies to the device what a pass over the batch of [`GpuPass::input`] reads.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn upload(&self, mode: Mode, targets: Targets<'_>) -> Result<()> {
         let in_place = self.memory.find(&self.plan.values[INPUT]);
         let to = if self.casts() { self.intake.address(Part::Data) } else { in_place };
         self.gpu.driver.upload(to, bytemuck::cast_slice(&self.input))?;
@@ -243,15 +256,13 @@ impl GpuPass {
         if !targets.values.is_empty() {
             self.gpu.driver.upload(values, bytemuck::cast_slice(targets.values))?;
         }
-        let programs = match mode {
-            Mode::Inference => &mut self.inference,
+        match mode {
+            Mode::Inference => Ok(()),
             Mode::Training { seed } => {
                 let step = Step { seed, rate: 0.0, unused: 0 };
-                self.gpu.driver.upload(self.intake.address(Part::Step), bytemuck::bytes_of(&step))?;
-                self.training.as_mut().unwrap_or(&mut self.inference)
+                self.gpu.driver.upload(self.intake.address(Part::Step), bytemuck::bytes_of(&step))
             }
-        };
-        programs.forward.run(&self.gpu)
+        }
     }
 
     /// Gradients of the sum of all losses, or of the last layer's output times `cotangent`.
