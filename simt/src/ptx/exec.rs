@@ -125,7 +125,6 @@ pub(super) struct Machine<'a> {
     warps: Vec<Running>,
     threads: u32,
     seed: Option<u64>,
-    fast: bool,
 }
 
 /// Why a warp stopped.
@@ -156,7 +155,6 @@ impl<'a> Machine<'a> {
             warps: warps.collect(),
             threads,
             seed: None,
-            fast: has_vectors(),
         }
     }
 
@@ -275,12 +273,8 @@ impl<'a> Machine<'a> {
             seed: &mut self.seed,
             pc: 0,
         };
-        let outcome = if self.fast {
-            // SAFETY: only where the processor has these instructions.
-            unsafe { step.run_with_vectors() }
-        } else {
-            step.run()
-        };
+        // SAFETY: a launch has asked `has_vectors`.
+        let outcome = unsafe { step.run_with_vectors() };
         let pc = step.pc;
         let running = &mut self.warps[index];
         std::mem::swap(&mut self.memory.local, &mut running.local);
@@ -304,14 +298,15 @@ impl State {
     }
 }
 
+/// Whether this processor has the vector instructions that the engine is compiled for.
 #[cfg(target_arch = "x86_64")]
-fn has_vectors() -> bool {
+pub(super) fn has_vectors() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn has_vectors() -> bool {
-    false
+pub(super) fn has_vectors() -> bool {
+    true
 }
 
 /// The next number of a generator that a seed started (xorshift64).
@@ -337,6 +332,7 @@ struct Step<'m, 'a> {
 }
 
 impl Step<'_, '_> {
+    /// Compiled for AVX2 and FMA only: a second copy of all this for older processors would double the time to compile it.
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     unsafe fn run_with_vectors(&mut self) -> Outcome<Stop> {
         self.run()

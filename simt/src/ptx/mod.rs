@@ -143,6 +143,9 @@ impl Ptx {
     ) -> Result<Counted, Error> {
         let fail = |message: String| Error::Launch(format!("{name}: {message}"));
         launch.check().map_err(fail)?;
+        if !exec::has_vectors() {
+            return Err(fail("the PTX engine needs a processor with AVX2 and FMA".into()));
+        }
         let code = self.code(name)?;
         let buffers = memory::live();
         let parameters = parameters(&code, args, &buffers).map_err(fail)?;

@@ -1,0 +1,47 @@
+//! The kernels as nvcc compiled them, executed on the emulator's second engine: what the first one, which runs their source,
+//! cannot see. Without GPU code in this build there is nothing to execute.
+
+#[path = "support/harness.rs"]
+mod harness;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use weft::device::{Driver, Emulator, EmulatorOptions, Gpu, Launch, NVCC};
+use weft::doctor;
+
+fn main() -> ExitCode {
+    harness::main(vec![
+        harness::test_with("every_kernel_holds", gpu_code, every_kernel_holds),
+        harness::test_with("every_kernel_is_understood", gpu_code, every_kernel_is_understood),
+    ])
+}
+
+fn gpu_code() -> Result<(), String> {
+    if NVCC.is_empty() { Err("this build has no GPU code".into()) } else { Ok(()) }
+}
+
+fn emulator(seed: Option<u64>) -> Emulator {
+    Emulator::of_ptx(EmulatorOptions { checked: false, seed }).expect("there is GPU code")
+}
+
+/// All cases of `weft doctor`, in all precisions, with copies that arrive at random and approximations that err.
+fn every_kernel_holds(_: ()) {
+    let gpu = Gpu::new(Arc::new(emulator(Some(1))));
+    let report = doctor::check(&gpu, |_| true, |_| ());
+    let failed: Vec<_> = report.rows.iter().filter(|row| !row.holds()).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(report.unused.is_empty(), "no case runs {:?}", report.unused);
+}
+
+/// Also the parts of kernels that no case reaches: an opcode that is not implemented is an error where it is decoded. A launch
+/// without parameters decodes, and then says that they are missing.
+fn every_kernel_is_understood(_: ()) {
+    let emulator = emulator(None);
+    let names = emulator.kernels();
+    assert!(names.len() > 50, "{names:?}");
+    for name in names {
+        let launch = Launch { parameters: Arc::from([]), ..Launch::new(name.as_str(), [1; 3], 32, &0u32) };
+        let error = emulator.launch(&launch).expect_err("has no parameters").to_string();
+        assert!(error.contains("argument 0 has") && !error.contains("unknown"), "{name}: {error}");
+    }
+}
