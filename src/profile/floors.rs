@@ -110,7 +110,7 @@ pub struct Prediction {
 }
 
 impl Prediction {
-    /// The largest floor.
+    /// The largest floor; of equal ones the last.
     pub fn limiter(&self) -> Floor {
         let none = Floor { unit: Unit::Launch, amount: 1.0, rate: 1.0 / LAUNCH, seconds: LAUNCH };
         self.floors.iter().copied().max_by(|a, b| a.seconds.total_cmp(&b.seconds)).unwrap_or(none)
@@ -274,7 +274,7 @@ mod tests {
     fn a_last_wave_that_is_not_full_takes_as_long_as_a_full_one() {
         let counts = counts(&[(Class::Float, 792 * 1_000_000)]);
         let found = on_h100(&launch(792, 0), &counts);
-        assert_eq!((found.waves, found.imbalance, found.limiter().unit), (1.5, 2.0 / 1.5, Unit::Issue));
+        assert_eq!((found.waves, found.imbalance, found.limiter().unit), (1.5, 2.0 / 1.5, Unit::Fma));
         assert!(near(found.limiter().seconds, 2.0 / 1.5 * 6.0 * 1e6 / 4.0 / 1.98e9));
         // 140 blocks of a single wave: two on some multiprocessors.
         assert!(near(on_h100(&launch(140, 0), &counts).imbalance, 2.0 * 132.0 / 140.0));
