@@ -415,6 +415,8 @@ impl Step<'_, '_> {
                         *out |= (part & (u64::MAX >> (64 - bits))) << (index as u32 * bits);
                     }
                 }
+                // nvcc pads a value to 64 bits with a register that it never writes, and reads the lower half only.
+                warp.undefined = 0;
                 set_wide(warp, to, file, mask, &out);
             }
             Op::Unpack { to, from, file } => {
@@ -620,8 +622,9 @@ impl Step<'_, '_> {
         match address.base {
             Base::None => {}
             Base::Word(register) => {
+                // A 32-bit address stays one: a negative base and its offset are a small number.
                 let base = self.running.warp.word(register);
-                out.iter_mut().zip(base).for_each(|(out, base)| *out = offset.wrapping_add(u64::from(base)));
+                out.iter_mut().zip(base).for_each(|(out, base)| *out = u64::from(base.wrapping_add(offset as u32)));
             }
             Base::Double(register) => {
                 let base = self.running.warp.double(register);
