@@ -132,10 +132,10 @@ instructions! {
     MulLow16 Integer ["mul.lo.s16", "mul.lo.u16"] (a: u16, b: u16) -> u16 { a.wrapping_mul(b) }
     MulLow32 Integer ["mul.lo.s32", "mul.lo.u32"] (a: u32, b: u32) -> u32 { a.wrapping_mul(b) }
     MulLow64 Integer ["mul.lo.s64", "mul.lo.u64"] (a: u64, b: u64) -> u64 { a.wrapping_mul(b) }
-    MulHighU32 Integer ["mul.hi.u32"] (a: u32, b: u32) -> u32 { (u64::from(a) * u64::from(b) >> 32) as u32 }
-    MulHighS32 Integer ["mul.hi.s32"] (a: i32, b: i32) -> i32 { (i64::from(a) * i64::from(b) >> 32) as i32 }
-    MulHighU64 Integer ["mul.hi.u64"] (a: u64, b: u64) -> u64 { (u128::from(a) * u128::from(b) >> 64) as u64 }
-    MulHighS64 Integer ["mul.hi.s64"] (a: i64, b: i64) -> i64 { (i128::from(a) * i128::from(b) >> 64) as i64 }
+    MulHighU32 Integer ["mul.hi.u32"] (a: u32, b: u32) -> u32 { ((u64::from(a) * u64::from(b)) >> 32) as u32 }
+    MulHighS32 Integer ["mul.hi.s32"] (a: i32, b: i32) -> i32 { ((i64::from(a) * i64::from(b)) >> 32) as i32 }
+    MulHighU64 Integer ["mul.hi.u64"] (a: u64, b: u64) -> u64 { ((u128::from(a) * u128::from(b)) >> 64) as u64 }
+    MulHighS64 Integer ["mul.hi.s64"] (a: i64, b: i64) -> i64 { ((i128::from(a) * i128::from(b)) >> 64) as i64 }
     MulWideU16 Integer ["mul.wide.u16"] (a: u16, b: u16) -> u32 { u32::from(a) * u32::from(b) }
     MulWideS16 Integer ["mul.wide.s16"] (a: i16, b: i16) -> i32 { i32::from(a) * i32::from(b) }
     MulWideU32 Integer ["mul.wide.u32"] (a: u32, b: u32) -> u64 { u64::from(a) * u64::from(b) }
@@ -334,7 +334,7 @@ instructions! {
     GtU16 Predicate ["setp.gt.u16"] (a: u16, b: u16) -> bool { a > b }
     GeU16 Predicate ["setp.ge.u16"] (a: u16, b: u16) -> bool { a >= b }
     EqF32 Predicate ["setp.eq.f32"] (a: f32, b: f32) -> bool { a == b }
-    NeF32 Predicate ["setp.ne.f32"] (a: f32, b: f32) -> bool { a < b || a > b }
+    NeF32 Predicate ["setp.ne.f32"] (a: f32, b: f32) -> bool { a != b && !a.is_nan() && !b.is_nan() }
     LtF32 Predicate ["setp.lt.f32"] (a: f32, b: f32) -> bool { a < b }
     LeF32 Predicate ["setp.le.f32"] (a: f32, b: f32) -> bool { a <= b }
     GtF32 Predicate ["setp.gt.f32"] (a: f32, b: f32) -> bool { a > b }
@@ -348,7 +348,7 @@ instructions! {
     NumF32 Predicate ["setp.num.f32"] (a: f32, b: f32) -> bool { !a.is_nan() && !b.is_nan() }
     NanF32 Predicate ["setp.nan.f32"] (a: f32, b: f32) -> bool { a.is_nan() || b.is_nan() }
     EqF64 Predicate ["setp.eq.f64"] (a: f64, b: f64) -> bool { a == b }
-    NeF64 Predicate ["setp.ne.f64"] (a: f64, b: f64) -> bool { a < b || a > b }
+    NeF64 Predicate ["setp.ne.f64"] (a: f64, b: f64) -> bool { a != b && !a.is_nan() && !b.is_nan() }
     LtF64 Predicate ["setp.lt.f64"] (a: f64, b: f64) -> bool { a < b }
     LeF64 Predicate ["setp.le.f64"] (a: f64, b: f64) -> bool { a <= b }
     GtF64 Predicate ["setp.gt.f64"] (a: f64, b: f64) -> bool { a > b }

@@ -362,10 +362,10 @@ impl Step<'_, '_> {
             let tally = &mut self.tally[pc as usize];
             tally.warps += 1;
             tally.lanes += u64::from(mask.count_ones());
-            if mask != 0 || matches!(inst.op, Op::Branch { .. }) {
-                if let Some(stop) = self.execute(inst, mask, active)? {
-                    return Ok(stop);
-                }
+            if (mask != 0 || matches!(inst.op, Op::Branch { .. }))
+                && let Some(stop) = self.execute(inst, mask, active)?
+            {
+                return Ok(stop);
             }
             self.defined(mask)?;
         }
