@@ -532,7 +532,12 @@ pub fn scatter<'a>(
         lines.iter().try_for_each(|line| draw_line(area, &plane, line))?;
         let place = |disc: &Disc<'_>| placed(area, &plane, disc.at.into());
         discs.iter().try_for_each(|shape| disc(area, place(shape), shape.radius, shape.series))?;
-        let mut taken: Vec<[i32; 4]> = Vec::new();
+        // Labels keep off the middle of discs.
+        let middle = |shape: &Disc<'_>| {
+            let ((x, y), reach) = (place(shape), (0.7 * shape.radius * f64::from(FINE)) as i32);
+            [x - reach, y - reach, x + reach, y + reach]
+        };
+        let mut taken: Vec<[i32; 4]> = discs.iter().map(middle).collect();
         let [[left, right], [top, bottom]] = {
             let [x, y] = [frame.x.range, frame.y.range];
             let ((x0, y1), (x1, y0)) = (placed(area, &plane, (x[0], y[0])), placed(area, &plane, (x[1], y[1])));

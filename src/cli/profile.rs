@@ -139,7 +139,7 @@ fn measure(args: &Args, device: &Device, net: &Arc<Net>, purpose: Purpose) -> Re
         }));
     }
     let how = if report.rows.iter().any(|row| row.launch.is_some()) { "as one graph" } else { "at once" };
-    let roofs = report.peaks.map_or(String::new(), |peaks| format!("\n{}", roofs_in_words(peaks)));
+    let roofs = report.peaks.map_or(String::new(), |peaks| format!("\n{}{}", roofs_in_words(peaks), over(&report)));
     print(
         format!("{lead}\n\n{}\n\n{}\n", text_of(&launches), text_of(&layer_table(&report.steps(), args)))
             + &format!("\nsum {:.1} us, the whole {how} {:.1} us", 1e6 * report.sum(), 1e6 * report.whole.median)
@@ -159,8 +159,8 @@ fn roofs_in_words(peaks: Peaks) -> String {
 
 /// Why a share of the roofline may exceed 1.
 fn over(report: &Profile) -> &'static str {
-    let over = report.rows.iter().any(|row| row.roofline.is_some_and(|(share, _)| share > 1.0));
-    if over { ". More than 100 %: the values came from a cache." } else { "" }
+    let over = |row: &Row| row.roofline.is_some_and(|(share, roof)| share > 1.0 && roof == Roof::Memory);
+    if report.rows.iter().any(over) { "; with more than 100% of the memory's, values came from a cache" } else { "" }
 }
 
 /// Predicts the launches.
