@@ -4,7 +4,7 @@
 #[path = "support/harness.rs"]
 mod harness;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use weft::device::{Driver, Emulator, EmulatorOptions, Gpu, Launch, NVCC};
 use weft::doctor;
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     harness::main(vec![
         harness::test_with("every_kernel_holds", gpu_code, every_kernel_holds),
         harness::test_with("every_kernel_is_understood", gpu_code, every_kernel_is_understood),
+        harness::test_with("a_step_of_training_is_predicted", gpu_code, a_step_of_training_is_predicted),
     ])
 }
 
@@ -44,4 +45,23 @@ fn every_kernel_is_understood(_: ()) {
         let error = emulator.launch(&launch).expect_err("has no parameters").to_string();
         assert!(error.contains("argument 0 has") && !error.contains("unknown"), "{name}: {error}");
     }
+}
+
+/// Each launch of a step with what it executes, how long a card would take, and why.
+fn a_step_of_training_is_predicted(_: ()) {
+    let arguments =
+        "profile anet --batch 3 --train --device simt:ptx --precision bf16 --card h100 --blocks 4 --json".split(' ');
+    let output = Command::new(env!("CARGO_BIN_EXE_weft")).args(arguments).output().expect("weft runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("is JSON");
+    let launches = found["launches"].as_array().expect("has launches");
+    assert!(launches.len() > 20);
+    for launch in launches {
+        let number = |key: &str| launch[key].as_f64().unwrap_or_else(|| panic!("{key} of {launch}"));
+        assert!(number("predicted_us") > 0.0 && number("sectors") > 0.0 && number("bank_conflicts") >= 0.0, "{launch}");
+        assert!(launch["instructions"].is_object() && launch["limiter"].is_string(), "{launch}");
+    }
+    // Products run on tensor cores.
+    let tensor = |launch: &&serde_json::Value| launch["instructions"]["tensor"].as_u64().is_some_and(|n| n > 0);
+    assert!(launches.iter().filter(tensor).count() >= 10);
 }

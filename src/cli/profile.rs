@@ -91,7 +91,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(Size { height, width }) = args.size {
         net = net.at_size(height, width)?;
     }
-    let device = args.device.open()?;
+    let mut device = args.device.open()?;
+    if let Some(card) = card {
+        device = device.planned_for(card.multiprocessors);
+    }
     let purpose = if args.train { Purpose::Training } else { Purpose::Inference };
     profile::check(format!("--batch {}", args.batch), &device, &net, args.batch, purpose)?;
     let net = Arc::new(net);

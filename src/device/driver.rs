@@ -245,6 +245,12 @@ pub trait Driver: Send + Sync {
         Ok(None)
     }
 
+    /// The same device as far as plans see it, with so many multiprocessors: to count what a card would execute. `None` on a
+    /// real one.
+    fn with_multiprocessors(&self, _count: u32) -> Option<Arc<dyn Driver>> {
+        None
+    }
+
     /// Names of all kernels that can be launched.
     fn kernels(&self) -> Vec<String>;
 }

@@ -220,6 +220,11 @@ impl Driver for Emulator {
         counted.map(Some).map_err(|e| Error::device(launch.describe(), e))
     }
 
+    fn with_multiprocessors(&self, count: u32) -> Option<Arc<dyn Driver>> {
+        let properties = Properties { multiprocessors: count, ..self.properties.clone() };
+        Some(Arc::new(Self { shared: self.shared.clone(), properties }))
+    }
+
     fn kernels(&self) -> Vec<String> {
         match self.shared.ptx {
             Some(ptx) => ptx.names().map(str::to_string).collect(),

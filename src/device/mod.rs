@@ -123,6 +123,17 @@ impl Device {
         }
     }
 
+    /// An emulated device for which nets are planned as for a GPU of so many multiprocessors; others are what they are.
+    pub fn planned_for(self, multiprocessors: u32) -> Self {
+        match self {
+            Self::Gpu(gpu) => {
+                let driver = gpu.driver.with_multiprocessors(multiprocessors).unwrap_or_else(|| gpu.driver.clone());
+                Self::Gpu(Gpu { driver, ..gpu })
+            }
+            Self::Cpu => Self::Cpu,
+        }
+    }
+
     /// Arithmetic of the nets that run here.
     pub fn precision(&self) -> Precision {
         match self {
