@@ -139,9 +139,12 @@ fn write_images(out: &Path, jobs: &[Job], archs: &[String], version: &str) -> Re
          /// The compiler's version line; empty without GPU code.\n\
          pub const NVCC: &str = {version:?};\n\
          /// PTX of each `.cu` file for [`PTX_ARCHITECTURE`], deflated: what the emulator's second engine executes.\n\
+         #[cfg(feature = \"simt\")]\n\
          pub(crate) static PTX: &[&[u8]] = &[\n{texts}];\n\
+         #[cfg(feature = \"simt\")]\n\
          pub(crate) const PTX_ARCHITECTURE: &str = {highest:?};\n\
          /// What ptxas says of each kernel there: registers, bytes of static shared memory, bytes of stack.\n\
+         #[cfg(feature = \"simt\")]\n\
          pub(crate) static RESOURCES: &[(&str, [u32; 3])] = &[\n{resources}];\n"
     );
     let path = out.join("images.rs");
