@@ -257,7 +257,7 @@ impl Text {
                 other => return Err(format!("{other:?} outside of a kernel")),
             }
         }
-        Ok(out)
+        if out.target.is_empty() { Err("no .target: this is no PTX".into()) } else { Ok(out) }
     }
 
     /// `.file 1 "/path/conv.cu"`, with a time and a size at times.
