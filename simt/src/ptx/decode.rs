@@ -502,6 +502,9 @@ impl<'a> Decoder<'a> {
                     Operand::Vector(registers) => registers.as_slice(),
                     one => std::slice::from_ref(one),
                 };
+                if !is(["x1", "x2", "", "x4"].get(registers.len().wrapping_sub(1)).unwrap_or(&"")) {
+                    return Err(format!("{opcode} of {} registers", registers.len()));
+                }
                 let to = self.targets(registers)?;
                 let (_, address) = self.address(address, Space::Shared)?;
                 let op = Op::LoadMatrix { count: registers.len(), transposed: is("trans"), to, address };
@@ -509,6 +512,16 @@ impl<'a> Decoder<'a> {
             }
             ("mma", [Operand::Vector(to), Operand::Vector(a), Operand::Vector(b), Operand::Vector(c)]) => {
                 let product = product(opcode).ok_or_else(unknown)?;
+                let (left, right) = product.registers();
+                if [to.len(), a.len(), b.len(), c.len()] != [4, left, right, 4] {
+                    return Err(format!(
+                        "{opcode} of {}, {}, {} and {} registers",
+                        to.len(),
+                        a.len(),
+                        b.len(),
+                        c.len()
+                    ));
+                }
                 let to = self.targets(to)?;
                 let (a, b, c) = (self.sources(a)?, self.sources(b)?, self.sources(c)?);
                 simple(Op::Product { product, to, a, b: [b[0], b[1]], c }, Class::Tensor)
@@ -527,7 +540,7 @@ impl<'a> Decoder<'a> {
                 };
                 let valid = valid.map(|valid| self.target(valid, File::Predicate)).transpose()?;
                 let to = self.target(to, File::Word)?;
-                let [from, by, clamp, members] = self.words([from, by, clamp, members])?;
+                let [from, by, clamp, members] = self.sources([from, by, clamp, members])?;
                 simple(Op::Shuffle { shuffle, to, valid, from, by, clamp, members }, Class::Exchange)
             }
             ("vote", [to, from, members]) if is("sync") => {
@@ -673,7 +686,8 @@ impl<'a> Decoder<'a> {
         register
     }
 
-    fn words(&mut self, operands: [&Operand; 4]) -> Result<[Reg; 4]> {
+    /// Up to four registers of 32 bits that are read.
+    fn sources<'o>(&mut self, operands: impl IntoIterator<Item = &'o Operand>) -> Result<[Reg; 4]> {
         let mut registers = [0; 4];
         for (register, operand) in registers.iter_mut().zip(operands) {
             *register = self.source(operand, File::Word)?;
@@ -681,18 +695,8 @@ impl<'a> Decoder<'a> {
         Ok(registers)
     }
 
-    fn sources(&mut self, operands: &[Operand]) -> Result<[Reg; 4]> {
-        let mut registers = [0; 4];
-        for (register, operand) in registers.iter_mut().zip(operands) {
-            *register = self.source(operand, File::Word)?;
-        }
-        Ok(registers)
-    }
-
+    /// Up to four registers of 32 bits that are written.
     fn targets(&self, operands: &[Operand]) -> Result<[Reg; 4]> {
-        if operands.len() > 4 {
-            return Err(format!("{} registers", operands.len()));
-        }
         let mut registers = [0; 4];
         for (register, operand) in registers.iter_mut().zip(operands) {
             *register = self.target(operand, File::Word)?;

@@ -6,11 +6,10 @@
 use super::alu::File;
 use super::count::{Banks, Class, Counts, Traffic};
 use super::decode::{
-    Address, Base, Change, Code, Elements, Inst, LOCAL_WINDOW, Logic, Op, PARAMETER_WINDOW, SHARED_WINDOW, Shuffle,
-    Space, Special, Vote, WINDOWS,
+    Address, Base, Change, Code, Elements, Inst, Logic, Op, SHARED_WINDOW, Shuffle, Space, Special, Vote, WINDOWS,
 };
 use super::flow::END;
-use super::spaces::{Bug, Fault, Memory, poison};
+use super::spaces::{Bug, Fault, Memory, Request, poison};
 use super::tensor;
 use super::traffic::{sectors, wavefronts};
 use super::warp::{Reg, WARP, Warp, lanes};
@@ -333,6 +332,9 @@ struct Step<'m, 'a> {
 
 impl Step<'_, '_> {
     /// Compiled for AVX2 and FMA only: a second copy of all this for older processors would double the time to compile it.
+    ///
+    /// # Safety
+    /// The processor has these instructions: [`has_vectors`].
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     unsafe fn run_with_vectors(&mut self) -> Outcome<Stop> {
         self.run()
@@ -647,7 +649,8 @@ impl Step<'_, '_> {
         let addresses = self.addresses(address);
         self.defined(mask)?;
         self.memory.pc = self.pc;
-        let pointers = self.memory.pointers(space, &addresses, size, mask, access, self.first_thread)?;
+        let request = Request { space, addresses: &addresses, size, mask, access, first_thread: self.first_thread };
+        let pointers = self.memory.pointers(&request)?;
         self.count(space, &addresses, size, mask);
         Ok(pointers)
     }
@@ -686,7 +689,7 @@ impl Step<'_, '_> {
                 let mut values = [0u32; WARP];
                 for lane in lanes(mask) {
                     // SAFETY: `access` has checked `size` bytes at this pointer.
-                    values[lane] = unsafe { pointers[lane].add(offset).cast::<u32>().read() };
+                    values[lane] = unsafe { pointers[lane].add(offset).cast::<u32>().read_unaligned() };
                 }
                 self.running.warp.set_word(*register, mask, &values);
                 continue;
@@ -876,8 +879,10 @@ fn set_wide(warp: &mut Warp, register: Reg, file: File, mask: u32, values: &[u64
     }
 }
 
+/// Addresses of the kernel are aligned; parameters and local memory need not be on the host.
+///
 /// # Safety
-/// `bytes` bytes at `pointer` are valid, and it is aligned to them.
+/// `bytes` bytes at `pointer` are valid.
 #[inline(always)]
 unsafe fn read(pointer: *const u8, bytes: usize, signed: bool) -> u64 {
     // SAFETY: by the contract.
@@ -885,11 +890,11 @@ unsafe fn read(pointer: *const u8, bytes: usize, signed: bool) -> u64 {
         match (bytes, signed) {
             (1, false) => u64::from(pointer.read()),
             (1, true) => pointer.cast::<i8>().read() as u64,
-            (2, false) => u64::from(pointer.cast::<u16>().read()),
-            (2, true) => pointer.cast::<i16>().read() as u64,
-            (4, false) => u64::from(pointer.cast::<u32>().read()),
-            (4, true) => pointer.cast::<i32>().read() as u64,
-            _ => pointer.cast::<u64>().read(),
+            (2, false) => u64::from(pointer.cast::<u16>().read_unaligned()),
+            (2, true) => pointer.cast::<i16>().read_unaligned() as u64,
+            (4, false) => u64::from(pointer.cast::<u32>().read_unaligned()),
+            (4, true) => pointer.cast::<i32>().read_unaligned() as u64,
+            _ => pointer.cast::<u64>().read_unaligned(),
         }
     }
 }
@@ -902,9 +907,9 @@ unsafe fn write(pointer: *mut u8, bytes: usize, value: u64) {
     unsafe {
         match bytes {
             1 => pointer.write(value as u8),
-            2 => pointer.cast::<u16>().write(value as u16),
-            4 => pointer.cast::<u32>().write(value as u32),
-            _ => pointer.cast::<u64>().write(value),
+            2 => pointer.cast::<u16>().write_unaligned(value as u16),
+            4 => pointer.cast::<u32>().write_unaligned(value as u32),
+            _ => pointer.cast::<u64>().write_unaligned(value),
         }
     }
 }
@@ -966,5 +971,3 @@ unsafe fn change_atomically(pointer: *mut u8, size: usize, change: Change, value
         }
     }
 }
-
-const _: () = assert!(SHARED_WINDOW != LOCAL_WINDOW && LOCAL_WINDOW != PARAMETER_WINDOW);

@@ -25,8 +25,6 @@ mod flow;
 mod parse;
 mod spaces;
 mod tensor;
-#[cfg(test)]
-mod tests;
 mod traffic;
 mod warp;
 
@@ -44,6 +42,12 @@ use parse::{Place, Text};
 use spaces::{Bug, Memory};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// The opcodes of the arithmetic that is known, with their types: `add.s32`. Loads, stores, branches, collectives and matrix
+/// instructions have too many forms to list.
+pub fn opcodes() -> impl Iterator<Item = &'static str> {
+    alu::FORMS.iter().flat_map(|form| form.opcodes).copied().filter(|opcode| !opcode.contains(' '))
+}
 
 /// Kernels as PTX. Their code is decoded at the first launch.
 pub struct Ptx {

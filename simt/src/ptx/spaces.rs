@@ -17,6 +17,18 @@ pub(super) struct Bug {
     pub problem: Box<Problem>,
 }
 
+/// What a warp asks for in one instruction.
+pub(super) struct Request<'r> {
+    pub space: Space,
+    pub addresses: &'r [u64; WARP],
+    /// Bytes of each lane.
+    pub size: usize,
+    pub mask: u32,
+    pub access: Access,
+    /// Index of lane 0 in the block.
+    pub first_thread: u32,
+}
+
 /// What the instructions of a block reach.
 pub(super) struct Memory<'a> {
     buffers: &'a [Arc<Allocation>],
@@ -64,18 +76,10 @@ impl<'a> Memory<'a> {
         self.suspicion = None;
     }
 
-    /// Pointers for accesses of `size` bytes at `addresses` in the lanes of `mask`, each checked: for bounds and alignment,
-    /// and by the checker where there is one.
+    /// A pointer for each lane of a request, checked for bounds and alignment, and by the checker where there is one.
     #[inline(always)]
-    pub fn pointers(
-        &mut self,
-        space: Space,
-        addresses: &[u64; WARP],
-        size: usize,
-        mask: u32,
-        access: Access,
-        first_thread: u32,
-    ) -> Result<[*mut u8; WARP], Fault> {
+    pub fn pointers(&mut self, request: &Request<'_>) -> Result<[*mut u8; WARP], Fault> {
+        let &Request { space, addresses, size, mask, .. } = request;
         if self.checker.is_none() {
             // Lanes that are not active get the address of one that is.
             let some = addresses[mask.trailing_zeros() as usize % WARP];
@@ -92,7 +96,7 @@ impl<'a> Memory<'a> {
             if bits & (size as u64 - 1) == 0 {
                 let room = match space {
                     Space::Global => self.buffer(low).map(|buffer| (0, buffer.base as u64, buffer.len)),
-                    Space::Shared => Some((self.shared.as_ptr() as u64, 0, self.shared_len)),
+                    Space::Shared => Some((self.shared.as_mut_ptr() as u64, 0, self.shared_len)),
                     _ => None,
                 };
                 if let Some((shift, base, len)) = room
@@ -108,28 +112,19 @@ impl<'a> Memory<'a> {
                 }
             }
         }
-        self.each(space, addresses, size, mask, access, first_thread)
+        self.each(request)
     }
 
     #[inline(never)]
-    fn each(
-        &mut self,
-        space: Space,
-        addresses: &[u64; WARP],
-        size: usize,
-        mask: u32,
-        access: Access,
-        first_thread: u32,
-    ) -> Result<[*mut u8; WARP], Fault> {
+    fn each(&mut self, request: &Request<'_>) -> Result<[*mut u8; WARP], Fault> {
         let mut pointers = [std::ptr::null_mut(); WARP];
-        for lane in lanes(mask) {
-            let thread = first_thread + lane as u32;
-            match self.pointer(space, addresses[lane], size, lane, access, thread) {
+        for lane in lanes(request.mask) {
+            match self.pointer(request, lane) {
                 Ok(pointer) => pointers[lane] = pointer,
                 // A race may explain it; go on until one is found, or the block has ended.
                 Err((problem, pointer)) if problem.kind == Kind::UninitialisedShared && !pointer.is_null() => {
                     pointers[lane] = pointer;
-                    let pc = self.pc;
+                    let (pc, thread) = (self.pc, request.first_thread + lane as u32);
                     self.suspicion.get_or_insert(Bug { pc, thread, problem });
                 }
                 Err((problem, _)) => return Err((lane, problem)),
@@ -138,16 +133,10 @@ impl<'a> Memory<'a> {
         Ok(pointers)
     }
 
-    /// One access. An error has the pointer, too, if the access itself is possible.
-    fn pointer(
-        &mut self,
-        space: Space,
-        address: u64,
-        size: usize,
-        lane: usize,
-        access: Access,
-        thread: u32,
-    ) -> Result<*mut u8, (Box<Problem>, *mut u8)> {
+    /// The access of one lane. An error has the pointer, too, if the access itself is possible.
+    fn pointer(&mut self, request: &Request<'_>, lane: usize) -> Result<*mut u8, (Box<Problem>, *mut u8)> {
+        let &Request { space, size, access, .. } = request;
+        let address = request.addresses[lane];
         let (space, address) = match (space, address & WINDOWS) {
             (Space::Generic, 0) => (Space::Global, address),
             (Space::Generic, SHARED_WINDOW) => (Space::Shared, address & !WINDOWS),
@@ -175,9 +164,10 @@ impl<'a> Memory<'a> {
                 }
                 address as *mut u8
             }
-            Space::Shared if inside(self.shared_len) => (self.shared.as_ptr() as u64 + address) as *mut u8,
+            Space::Shared if inside(self.shared_len) => (self.shared.as_mut_ptr() as u64 + address) as *mut u8,
             Space::Shared => return beyond(Kind::SharedOutOfBounds, self.shared_len, "shared memory"),
-            Space::Local if inside(self.local_len) => {
+            // No other thread reaches local memory, so nobody asks for atomics; it is not aligned for them here.
+            Space::Local if inside(self.local_len) && access != Access::Atomic => {
                 let at = lane * self.local_len + address as usize;
                 return Ok(self.local[at..].as_mut_ptr());
             }
@@ -190,9 +180,10 @@ impl<'a> Memory<'a> {
             }
         };
         match &mut self.checker {
-            Some(checker) => {
-                checker.access(thread, pointer as usize, size, access).map_err(|p| (p, pointer)).map(|()| pointer)
-            }
+            Some(checker) => checker
+                .access(request.first_thread + lane as u32, pointer as usize, size, access)
+                .map_err(|p| (p, pointer))
+                .map(|()| pointer),
             None => Ok(pointer),
         }
     }

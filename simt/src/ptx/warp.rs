@@ -78,27 +78,13 @@ impl Warp {
     #[inline(always)]
     pub fn set_word(&mut self, register: Reg, mask: u32, values: &[u32; WARP]) {
         self.defined_words[register as usize] |= mask;
-        let to = &mut self.words[register as usize];
-        if mask == u32::MAX {
-            *to = *values;
-        } else {
-            for (lane, (to, value)) in to.iter_mut().zip(values).enumerate() {
-                *to = if mask >> lane & 1 != 0 { *value } else { *to };
-            }
-        }
+        blend(&mut self.words[register as usize], mask, values);
     }
 
     #[inline(always)]
     pub fn set_double(&mut self, register: Reg, mask: u32, values: &[u64; WARP]) {
         self.defined_doubles[register as usize] |= mask;
-        let to = &mut self.doubles[register as usize];
-        if mask == u32::MAX {
-            *to = *values;
-        } else {
-            for (lane, (to, value)) in to.iter_mut().zip(values).enumerate() {
-                *to = if mask >> lane & 1 != 0 { *value } else { *to };
-            }
-        }
+        blend(&mut self.doubles[register as usize], mask, values);
     }
 
     #[inline(always)]
@@ -106,6 +92,18 @@ impl Warp {
         self.defined_predicates[register as usize] |= mask;
         let to = &mut self.predicates[register as usize];
         *to = (*to & !mask) | (bits & mask);
+    }
+}
+
+/// Replaces the values of the lanes in `mask`.
+#[inline(always)]
+fn blend<T: Copy>(to: &mut [T; WARP], mask: u32, values: &[T; WARP]) {
+    if mask == u32::MAX {
+        *to = *values;
+    } else {
+        for (lane, (to, value)) in to.iter_mut().zip(values).enumerate() {
+            *to = if mask >> lane & 1 != 0 { *value } else { *to };
+        }
     }
 }
 
