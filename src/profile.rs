@@ -109,7 +109,13 @@ impl Row {
         Self {
             times,
             work: timed.work,
-            occupancy: timed.launch.as_ref().zip(timed.attributes).map(|(launch, a)| occupancy(a, launch, most)),
+            // No blocks: nobody knows the card.
+            occupancy: timed
+                .launch
+                .as_ref()
+                .zip(timed.attributes)
+                .filter(|(_, attributes)| attributes.blocks_per_multiprocessor > 0)
+                .map(|(launch, attributes)| occupancy(attributes, launch, most)),
             roofline: peaks.map(|peaks| roofline(&timed.kernel, timed.work, times.median, peaks)),
             kernel: timed.kernel,
             layer: timed.layer,

@@ -152,7 +152,7 @@ pub struct Attributes {
     pub static_shared: u32,
     /// Bytes of local memory of a thread: spills and stack.
     pub local: u32,
-    /// Resident blocks per multiprocessor at the given block size and dynamic shared memory.
+    /// Resident blocks per multiprocessor at the given block size and dynamic shared memory; 0 where no card is known.
     pub blocks_per_multiprocessor: u32,
 }
 
@@ -232,7 +232,7 @@ pub trait Driver: Send + Sync {
         Ok(false)
     }
 
-    /// Resource usage of a launch's kernel; `None` where there is no compiler report (the emulator).
+    /// Resource usage of a launch's kernel; `None` where there is no compiler report (kernels compiled for the host).
     fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>>;
 
     /// Runs a launch and counts what its blocks execute: all of them, or at most `most_blocks`. `None` on a device that does not

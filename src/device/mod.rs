@@ -142,8 +142,9 @@ impl Device {
         }
     }
 
-    /// Opens `auto`, `cpu`, `cuda`, `cuda:N`, `simt`, `simt:checked`, `simt:ptx` or `simt:ptx:checked`. `auto` is a usable GPU, otherwise the CPU, and logs
-    /// which; where no GPU is expected (no driver, no GPU code) it logs nothing. `cuda` is the first usable GPU.
+    /// Opens `auto`, `cpu`, `cuda`, `cuda:N`, `simt`, `simt:checked`, `simt:ptx` or `simt:ptx:checked`. `auto` is a usable GPU,
+    /// otherwise the CPU, and logs which; where no GPU is expected (no driver, no GPU code) it logs nothing. `cuda` is the first
+    /// usable GPU.
     ///
     /// # Errors
     /// No such device, or one that is unusable, with the reason.

@@ -8,7 +8,8 @@
 //!   Capability".
 //! - **O** `cuda_occupancy.h` of the CUDA toolkit: granularities of allocation.
 //! - **M** micro-benchmarks: Jia et al., *Dissecting the NVidia Turing T4 GPU via Microbenchmarking*, arXiv 1903.07486, and for Volta
-//!   arXiv 1804.06826; Luo et al., *Benchmarking and Dissecting the Nvidia Hopper GPU Architecture*, arXiv 2402.13499.
+//!   arXiv 1804.06826; Luo et al., *Benchmarking and Dissecting the Nvidia Hopper GPU Architecture*, arXiv 2402.13499. Their numbers
+//!   are quoted from memory; look them up before you rely on one.
 //! - **E** an estimate of ours from the above, measured by nobody on this card.
 
 use crate::{Error, Result};
