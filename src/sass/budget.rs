@@ -1,0 +1,359 @@
+//! Budgets: what each kernel may cost, in a file beside the kernels.
+//!
+//! The numbers hold for one compiler and one architecture. With them the file keeps, for each part of a kernel, how many
+//! instructions each source line had, so that a regression names the lines that grew. Lines are compared in their order and
+//! not by number: an edit above moves them all and changes none.
+
+use super::{Kernel, Line, Lines, Part};
+use crate::settings::{Document, limits, within};
+use crate::weights::write_atomic;
+use crate::{Error, Result};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::Path;
+
+limits! {
+    /// A number of registers, bytes or instructions.
+    Count: usize = 0, 1 << 30;
+}
+
+/// Lines named in a message.
+const SHOWN: usize = 4;
+
+/// What the kernels may cost.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budgets {
+    /// The version of nvcc that the numbers were recorded with.
+    pub compiler: String,
+    /// The architecture that they hold for, as `90a`.
+    pub arch: String,
+    /// Bytes of stack that every kernel may have on every architecture: spills, and arrays that did not fit into registers.
+    #[serde(deserialize_with = "within::<Count, _, _>")]
+    pub stack: usize,
+    /// Bytes of static shared memory that every kernel may have on every architecture.
+    #[serde(deserialize_with = "within::<Count, _, _>")]
+    pub shared: usize,
+    kernels: BTreeMap<String, Budget>,
+}
+
+/// What one kernel may cost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Budget {
+    #[serde(deserialize_with = "within::<Count, _, _>")]
+    registers: usize,
+    #[serde(deserialize_with = "within::<Count, _, _>")]
+    instructions: usize,
+    /// Of them in the main loop, per iteration, and after it; 0 without a loop.
+    #[serde(default, rename = "loop", deserialize_with = "within::<Count, _, _>")]
+    main: usize,
+    #[serde(default, deserialize_with = "within::<Count, _, _>")]
+    after: usize,
+    lines: BTreeMap<String, String>,
+}
+
+/// How kernels compare with their budgets, one line of text each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// What costs more than it may.
+    pub regressions: Vec<String>,
+    /// What costs less, and may be recorded.
+    pub improvements: Vec<String>,
+}
+
+impl Budgets {
+    /// What the kernels cost now. No stack, and no more static shared memory than every card has.
+    pub fn record(kernels: &[Kernel], compiler: &str, arch: &str) -> Self {
+        let budget = |kernel: &Kernel| {
+            let lines = parts(kernel).into_iter().map(|(name, part)| (name.to_owned(), write(&part.counts())));
+            let [registers, instructions, main, after] = costs(kernel).map(|(_, cost)| cost);
+            let lines = lines.filter(|(_, text)| !text.is_empty()).collect();
+            (kernel.name.clone(), Budget { registers, instructions, main, after, lines })
+        };
+        Self {
+            compiler: compiler.into(),
+            arch: arch.into(),
+            stack: 0,
+            shared: 48 << 10,
+            kernels: kernels.iter().map(budget).collect(),
+        }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// One that cannot be read, or has other content, with the line.
+    pub fn load(path: &Path) -> Result<Self> {
+        Self::of(&Document::load(path, "`weft sass --write-budgets FILE` writes one")?)
+    }
+
+    fn of(document: &Document) -> Result<Self> {
+        let budgets: Self = crate::settings::from_table(document.table.clone())
+            .map_err(|mistake| Error::new(format_args!("{}: {}", document.place(), mistake.key()), mistake.found))?;
+        for (name, budget) in &budgets.kernels {
+            for (part, text) in &budget.lines {
+                read(text).ok_or_else(|| {
+                    let place = format!("{}: kernels.{name}.lines.{part}", document.place());
+                    Error::new(place, "is no list of `FILE LINE:COUNT LINE:COUNT`, with commas between files")
+                })?;
+            }
+        }
+        Ok(budgets)
+    }
+
+    /// Writes a file.
+    ///
+    /// # Errors
+    /// One that cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let text = self.text();
+        write_atomic(path, |file| file.write_all(text.as_bytes()))
+    }
+
+    fn text(&self) -> String {
+        let Self { compiler, arch, stack, shared, kernels } = self;
+        let mut text = format!(
+            "# What the kernels may cost, in the machine code that nvcc {compiler} makes for sm_{arch}; tests/budgets.rs keeps it.\n\
+             # Written by `weft sass --write-budgets kernels/budgets.toml`: look at the difference before it is committed.\n\
+             # loop: instructions of the main loop, per iteration; after: those that follow it. lines: FILE LINE:INSTRUCTIONS.\n\
+             compiler = \"{compiler}\"\narch = \"{arch}\"\n\
+             stack = {stack}       # bytes, of every kernel on every architecture: no spills\n\
+             shared = {shared}  # static bytes, likewise\n"
+        );
+        for (name, Budget { registers, instructions, main, after, lines }) in kernels {
+            let _ = write!(text, "\n[kernels.{name}]\nregisters = {registers}\ninstructions = {instructions}\n");
+            if *main > 0 {
+                let _ = write!(text, "loop = {main}\nafter = {after}\n");
+            }
+            for part in PARTS.iter().filter(|part| lines.contains_key(**part)) {
+                let _ = writeln!(text, "lines.{part} = \"{}\"", lines[*part]);
+            }
+        }
+        text
+    }
+
+    /// Compares kernels with their budgets: numbers, kernels without a budget, and budgets without a kernel.
+    pub fn check(&self, kernels: &[Kernel]) -> Verdict {
+        let mut verdict = Verdict::default();
+        for kernel in kernels {
+            let name = &kernel.name;
+            verdict.regressions.extend(self.faults(kernel));
+            let Some(budget) = self.kernels.get(name) else {
+                verdict.regressions.push(format!("{name}: has no budget"));
+                continue;
+            };
+            let allowed = [budget.registers, budget.instructions, budget.main, budget.after];
+            for ((what, cost), allowed) in costs(kernel).into_iter().zip(allowed) {
+                if cost > allowed {
+                    let lines = budget.grown(kernel, what);
+                    verdict.regressions.push(format!("{name}: {what} {cost}, allowed {allowed}{lines}"));
+                } else if cost < allowed {
+                    verdict.improvements.push(format!("{name}: {what} {allowed} -> {cost}"));
+                }
+            }
+        }
+        let is_there = |name: &String| kernels.iter().any(|kernel| kernel.name == *name);
+        let gone = self.kernels.keys().filter(|name| !is_there(name));
+        verdict.regressions.extend(gone.map(|name| format!("{name}: has a budget, but there is no such kernel")));
+        verdict
+    }
+
+    /// What holds for every kernel on every architecture: stack and static shared memory.
+    pub fn faults(&self, kernel: &Kernel) -> Vec<String> {
+        let mut faults = Vec::new();
+        let (stack, shared) = (kernel.resources.stack as usize, kernel.resources.shared as usize);
+        if stack > self.stack {
+            let stored =
+                if kernel.spill > 0 { format!(" ({} bytes of spill stores)", kernel.spill) } else { String::new() };
+            faults.push(format!("{}: stack {stack} bytes{stored}, allowed {}", kernel.name, self.stack));
+        }
+        if shared > self.shared {
+            faults.push(format!("{}: static shared memory {shared} bytes, allowed {}", kernel.name, self.shared));
+        }
+        faults
+    }
+}
+
+impl Budget {
+    /// `; grew most: gemm.cu:40 12 -> 20, ...`, for one part or, for `instructions`, for all.
+    fn grown(&self, kernel: &Kernel, what: &str) -> String {
+        let mut grown = Vec::new();
+        for (name, part) in parts(kernel).into_iter().filter(|(name, _)| what == *name || what == "instructions") {
+            let old = self.lines.get(name).and_then(|text| read(text)).unwrap_or_default();
+            grown.extend(changes(&old, &part.counts()).into_iter().filter(|(_, old, new)| new > old));
+        }
+        grown.sort_by_key(|(_, old, new)| std::cmp::Reverse(new - old));
+        grown.truncate(SHOWN);
+        let shown: Vec<String> =
+            grown.iter().map(|((file, line), old, new)| format!("{file}:{line} {old} -> {new}")).collect();
+        if shown.is_empty() { String::new() } else { format!("; grew most: {}", shown.join(", ")) }
+    }
+}
+
+/// The parts of a kernel whose lines are recorded, in the order of their execution.
+const PARTS: [&str; 4] = ["before", "loop", "after", "called"];
+
+fn parts(kernel: &Kernel) -> [(&'static str, Part); 4] {
+    let parts = [
+        kernel.before.clone(),
+        kernel.main_loop().cloned().unwrap_or_default(),
+        kernel.after.clone(),
+        kernel.subroutines.clone(),
+    ];
+    let mut parts = parts.into_iter();
+    PARTS.map(|name| (name, parts.next().unwrap_or_default()))
+}
+
+/// The numbers of a budget, by their names in the file.
+fn costs(kernel: &Kernel) -> [(&'static str, usize); 4] {
+    let main = kernel.main_loop().map_or(0, Part::count) as usize;
+    let after = kernel.after.count() as usize;
+    let registers = kernel.resources.registers as usize;
+    [("registers", registers), ("instructions", kernel.whole.count() as usize), ("loop", main), ("after", after)]
+}
+
+/// `gemm.cu 28:40 29:1, product.cuh 52:4`.
+fn write(lines: &Lines) -> String {
+    let mut text = String::new();
+    let mut last = None;
+    for ((file, line), count) in lines {
+        if last != Some(file) {
+            let separator = if last.is_some() { ", " } else { "" };
+            let shown = if file.is_empty() { "?" } else { file };
+            let _ = write!(text, "{separator}{shown}");
+            last = Some(file);
+        }
+        let _ = write!(text, " {line}:{count}");
+    }
+    text
+}
+
+fn read(text: &str) -> Option<Lines> {
+    let mut lines = Lines::new();
+    for part in text.split(", ") {
+        let mut words = part.split(' ');
+        let file = words.next().filter(|file| !file.is_empty() && !file.contains(':'))?;
+        let file = if file == "?" { "" } else { file };
+        for word in words {
+            let (line, count) = word.split_once(':')?;
+            lines.insert((file.to_owned(), line.parse().ok()?), count.parse().ok()?);
+        }
+    }
+    Some(lines)
+}
+
+/// The source lines whose numbers differ: the new line, or the old one where it is gone, and both numbers.
+pub fn changes(old: &Lines, new: &Lines) -> Vec<(Line, u32, u32)> {
+    let files: BTreeSet<&String> = old.keys().chain(new.keys()).map(|(file, _)| file).collect();
+    let mut found = Vec::new();
+    for file in files {
+        let of = |lines: &Lines| -> Vec<(u32, u32)> {
+            lines.iter().filter(|((name, _), _)| name == file).map(|((_, line), count)| (*line, *count)).collect()
+        };
+        let pairs = align(&of(old), &of(new));
+        found.extend(pairs.into_iter().filter(|(_, a, b)| a != b).map(|(line, a, b)| ((file.clone(), line), a, b)));
+    }
+    found
+}
+
+/// Pairs the lines of two versions of a file in order, so that their numbers differ by as little as possible; among equally good
+/// ways, one in which most lines keep their number.
+fn align(old: &[(u32, u32)], new: &[(u32, u32)]) -> Vec<(u32, u32, u32)> {
+    const STEP: u64 = 1 << 16; // above the number of lines
+    let pair = |a: (u32, u32), b: (u32, u32)| STEP * u64::from(a.1.abs_diff(b.1)) + u64::from(a.0 != b.0);
+    let alone = |line: (u32, u32)| STEP * u64::from(line.1);
+    // cost[i][j]: of the lines from i and j on.
+    let mut cost = vec![vec![0; new.len() + 1]; old.len() + 1];
+    for i in (0..=old.len()).rev() {
+        for j in (0..=new.len()).rev() {
+            let removed = old.get(i).map(|a| alone(*a) + cost[i + 1][j]);
+            let added = new.get(j).map(|b| alone(*b) + cost[i][j + 1]);
+            let both = old.get(i).zip(new.get(j)).map(|(a, b)| pair(*a, *b) + cost[i + 1][j + 1]);
+            cost[i][j] = [removed, added, both].into_iter().flatten().min().unwrap_or(0);
+        }
+    }
+    let (mut i, mut j, mut pairs) = (0, 0, Vec::new());
+    loop {
+        match (old.get(i), new.get(j)) {
+            (Some(a), Some(b)) if cost[i][j] == pair(*a, *b) + cost[i + 1][j + 1] => {
+                pairs.push((b.0, a.1, b.1));
+                (i, j) = (i + 1, j + 1);
+            }
+            (a, Some(b)) if a.is_none() || cost[i][j] == alone(*b) + cost[i][j + 1] => {
+                pairs.push((b.0, 0, b.1));
+                j += 1;
+            }
+            (Some(a), _) => {
+                pairs.push((a.0, a.1, 0));
+                i += 1;
+            }
+            _ => return pairs,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::tiny;
+    use super::*;
+
+    fn lines(text: &str) -> Lines {
+        read(text).unwrap()
+    }
+
+    #[test]
+    fn a_recorded_kernel_is_within_its_budget() {
+        let budgets = Budgets { stack: 8, ..Budgets::record(&[tiny()], "13.0.88", "90a") };
+        let text = budgets.text();
+        assert!(
+            text.contains("[kernels.tiny_f32]\nregisters = 20\ninstructions = 12\nloop = 3\nafter = 3\n"),
+            "{text}"
+        );
+        assert!(text.contains("lines.after = \"tiny.cu 6:3\"\n"), "{text}");
+        let read = Budgets::of(&Document::parse("b", text).unwrap()).unwrap();
+        assert_eq!(read, budgets);
+        assert_eq!(read.check(&[tiny()]), Verdict::default());
+    }
+
+    #[test]
+    fn a_regression_names_kernel_number_and_line_and_an_improvement_both_numbers() {
+        let mut budgets = Budgets { stack: 8, ..Budgets::record(&[tiny()], "13.0.88", "90a") };
+        let budget = budgets.kernels.get_mut("tiny_f32").unwrap();
+        budget.main = 2;
+        budget.registers = 24;
+        budget.lines.insert("loop".into(), "tiny.cu 3:2".into());
+        let verdict = budgets.check(&[tiny()]);
+        assert_eq!(verdict.regressions, ["tiny_f32: loop 3, allowed 2; grew most: tiny.cu:5 2 -> 3"]);
+        assert_eq!(verdict.improvements, ["tiny_f32: registers 24 -> 20"]);
+        budgets.stack = 0;
+        let spilling = "tiny_f32: stack 8 bytes (8 bytes of spill stores), allowed 0";
+        assert_eq!(budgets.check(&[tiny()]).regressions[0], spilling);
+        assert_eq!(budgets.check(&[]).regressions, ["tiny_f32: has a budget, but there is no such kernel"]);
+        budgets.kernels.clear();
+        assert_eq!(budgets.check(&[tiny()]).regressions, [spilling, "tiny_f32: has no budget"]);
+    }
+
+    #[test]
+    fn lines_that_moved_did_not_change() {
+        let old = lines("a.cu 5:40 6:2 9:62, b.cuh 1:7");
+        assert_eq!(changes(&old, &lines("a.cu 15:40 16:2 19:62, b.cuh 2:7")), []);
+        let new = lines("a.cu 15:40 16:2 17:6 19:63, c.cu 3:1");
+        let expected = [("a.cu", 17, 0, 6), ("a.cu", 19, 62, 63), ("b.cuh", 1, 7, 0), ("c.cu", 3, 0, 1)];
+        assert_eq!(changes(&old, &new), expected.map(|(file, line, a, b)| ((file.to_owned(), line), a, b)));
+    }
+
+    #[test]
+    fn files_that_are_no_budgets_are_refused() {
+        let error = |text: &str| {
+            let document = Document::parse("b", text.into()).unwrap();
+            Budgets::of(&document).unwrap_err().to_string()
+        };
+        assert!(error("compiler = '13'").contains("missing field"));
+        let head = "compiler = '13'\narch = '90a'\nstack = 0\nshared = 0\n[kernels.k]\ninstructions = 1\n";
+        assert!(error(&format!("{head}registers = -1\nlines = {{}}")).contains("kernels.k.registers"));
+        let found = error(&format!("{head}registers = 1\nlines.loop = 'a.cu 5'"));
+        assert!(found.starts_with("b: kernels.k.lines.loop: is no list"), "{found}");
+    }
+}
