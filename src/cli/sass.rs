@@ -3,7 +3,7 @@
 use super::{print, print_json};
 use crate::device::ARCHITECTURES;
 use crate::error::At;
-use crate::sass::{self, Budgets, Class, Kernel, Line, Mix, Part, Tools, changes};
+use crate::sass::{self, Budgets, Change, Class, Kernel, Line, Mix, Part, Tools, changes};
 use crate::text_table::{Column, TextTable, number, text};
 use crate::weights::keep_inputs;
 use crate::{Error, Result};
@@ -259,7 +259,7 @@ fn compare(old: &[Kernel], new: &[Kernel], arch: &str, args: &Args) -> Result<()
     if args.json {
         let kernels = changed.iter().map(|(old, new)| {
             let lines = args.kernel.is_some().then(|| {
-                let line = |((file, line), old, new): (Line, u32, u32)| json!({ "file": file, "line": line, "old": old, "new": new });
+                let line = |Change { line: (file, line), old, new }| json!({ "file": file, "line": line, "old": old, "new": new });
                 let parts = line_changes(old, new).into_iter();
                 let parts = parts.map(|(name, lines)| (name.to_owned(), lines.into_iter().map(line).collect()));
                 Value::Object(parts.collect())
@@ -283,8 +283,8 @@ fn compare(old: &[Kernel], new: &[Kernel], arch: &str, args: &Args) -> Result<()
     }
     for (old, new) in changed.iter().filter(|_| args.kernel.is_some()) {
         for (name, mut lines) in line_changes(old, new) {
-            lines.sort_by_key(|(_, old, new)| Reverse(old.abs_diff(*new)));
-            let row = |(line, old, new): &(Line, u32, u32)| vec![line_name(line), old.to_string(), new.to_string()];
+            lines.sort_by_key(|change| Reverse(change.old.abs_diff(change.new)));
+            let row = |it: &Change| vec![line_name(&it.line), it.old.to_string(), it.new.to_string()];
             let table = TextTable::new([text("line"), number("old"), number("new")]);
             let _ = writeln!(found, "{name}\n{}\n", table.print(lines.iter().take(args.lines).map(row)));
         }
@@ -297,14 +297,8 @@ fn compare(old: &[Kernel], new: &[Kernel], arch: &str, args: &Args) -> Result<()
 }
 
 /// The lines whose numbers differ, by part.
-fn line_changes(old: &Kernel, new: &Kernel) -> Vec<(&'static str, Vec<(Line, u32, u32)>)> {
-    let main = |kernel: &Kernel| kernel.main_loop().cloned().unwrap_or_default();
-    let parts = [
-        ("before", &old.before, &new.before),
-        ("loop", &main(old), &main(new)),
-        ("after", &old.after, &new.after),
-        ("called", &old.subroutines, &new.subroutines),
-    ];
-    let found = parts.map(|(name, old, new)| (name, changes(&old.counts(), &new.counts())));
-    found.into_iter().filter(|(_, lines)| !lines.is_empty()).collect()
+fn line_changes(old: &Kernel, new: &Kernel) -> Vec<(&'static str, Vec<Change>)> {
+    let pairs = old.lines().into_iter().zip(new.lines());
+    let found = pairs.map(|((part, old), (_, new))| (part, changes(&old, &new)));
+    found.filter(|(_, lines)| !lines.is_empty()).collect()
 }

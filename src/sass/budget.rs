@@ -9,6 +9,7 @@ use crate::settings::{Document, limits, within};
 use crate::weights::write_atomic;
 use crate::{Error, Result};
 use serde::Deserialize;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -67,7 +68,7 @@ impl Budgets {
     /// What the kernels cost now. No stack, and no more static shared memory than every card has.
     pub fn record(kernels: &[Kernel], compiler: &str, arch: &str) -> Self {
         let budget = |kernel: &Kernel| {
-            let lines = parts(kernel).into_iter().map(|(name, part)| (name.to_owned(), write(&part.counts())));
+            let lines = kernel.lines().into_iter().map(|(part, lines)| (part.to_owned(), write(&lines)));
             let [registers, instructions, main, after] = costs(kernel).map(|(_, cost)| cost);
             let lines = lines.filter(|(_, text)| !text.is_empty()).collect();
             (kernel.name.clone(), Budget { registers, instructions, main, after, lines })
@@ -127,7 +128,7 @@ impl Budgets {
             if *main > 0 {
                 let _ = write!(text, "loop = {main}\nafter = {after}\n");
             }
-            for part in PARTS.iter().filter(|part| lines.contains_key(**part)) {
+            for part in Kernel::PARTS.iter().filter(|part| lines.contains_key(**part)) {
                 let _ = writeln!(text, "lines.{part} = \"{}\"", lines[*part]);
             }
         }
@@ -179,31 +180,17 @@ impl Budgets {
 impl Budget {
     /// `; grew most: gemm.cu:40 12 -> 20, ...`, for one part or, for `instructions`, for all.
     fn grown(&self, kernel: &Kernel, what: &str) -> String {
-        let mut grown = Vec::new();
-        for (name, part) in parts(kernel).into_iter().filter(|(name, _)| what == *name || what == "instructions") {
-            let old = self.lines.get(name).and_then(|text| read(text)).unwrap_or_default();
-            grown.extend(changes(&old, &part.counts()).into_iter().filter(|(_, old, new)| new > old));
+        let mut grown: Vec<Change> = Vec::new();
+        for (part, new) in kernel.lines().into_iter().filter(|(part, _)| what == *part || what == "instructions") {
+            let old = self.lines.get(part).and_then(|text| read(text)).unwrap_or_default();
+            grown.extend(changes(&old, &new).into_iter().filter(|change| change.new > change.old));
         }
-        grown.sort_by_key(|(_, old, new)| std::cmp::Reverse(new - old));
+        grown.sort_by_key(|change| Reverse(change.new - change.old));
         grown.truncate(SHOWN);
-        let shown: Vec<String> =
-            grown.iter().map(|((file, line), old, new)| format!("{file}:{line} {old} -> {new}")).collect();
+        let show = |Change { line: (file, line), old, new }: &Change| format!("{file}:{line} {old} -> {new}");
+        let shown: Vec<String> = grown.iter().map(show).collect();
         if shown.is_empty() { String::new() } else { format!("; grew most: {}", shown.join(", ")) }
     }
-}
-
-/// The parts of a kernel whose lines are recorded, in the order of their execution.
-const PARTS: [&str; 4] = ["before", "loop", "after", "called"];
-
-fn parts(kernel: &Kernel) -> [(&'static str, Part); 4] {
-    let parts = [
-        kernel.before.clone(),
-        kernel.main_loop().cloned().unwrap_or_default(),
-        kernel.after.clone(),
-        kernel.subroutines.clone(),
-    ];
-    let mut parts = parts.into_iter();
-    PARTS.map(|name| (name, parts.next().unwrap_or_default()))
 }
 
 /// The numbers of a budget, by their names in the file.
@@ -244,25 +231,40 @@ fn read(text: &str) -> Option<Lines> {
     Some(lines)
 }
 
-/// The source lines whose numbers differ: the new line, or the old one where it is gone, and both numbers.
-pub fn changes(old: &Lines, new: &Lines) -> Vec<(Line, u32, u32)> {
+/// A source line with another number of instructions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// As it is numbered now, or was where nothing is left of it.
+    pub line: Line,
+    /// Instructions before.
+    pub old: u32,
+    /// Instructions now.
+    pub new: u32,
+}
+
+/// The source lines whose numbers of instructions differ.
+pub fn changes(old: &Lines, new: &Lines) -> Vec<Change> {
     let files: BTreeSet<&String> = old.keys().chain(new.keys()).map(|(file, _)| file).collect();
     let mut found = Vec::new();
     for file in files {
         let of = |lines: &Lines| -> Vec<(u32, u32)> {
             lines.iter().filter(|((name, _), _)| name == file).map(|((_, line), count)| (*line, *count)).collect()
         };
-        let pairs = align(&of(old), &of(new));
-        found.extend(pairs.into_iter().filter(|(_, a, b)| a != b).map(|(line, a, b)| ((file.clone(), line), a, b)));
+        let pairs = align(&of(old), &of(new)).into_iter().filter(|(_, old, new)| old != new);
+        found.extend(pairs.map(|(line, old, new)| Change { line: (file.clone(), line), old, new }));
     }
     found
 }
 
-/// Pairs the lines of two versions of a file in order, so that their numbers differ by as little as possible; among equally good
-/// ways, one in which most lines keep their number.
+/// Pairs the lines of two versions of a file in order, so that their counts differ by as little as possible; among equally good
+/// ways, one in which most lines keep their number. Lines of different numbers, one with more than twice the count of the other,
+/// are not the same.
 fn align(old: &[(u32, u32)], new: &[(u32, u32)]) -> Vec<(u32, u32, u32)> {
     const STEP: u64 = 1 << 16; // above the number of lines
-    let pair = |a: (u32, u32), b: (u32, u32)| STEP * u64::from(a.1.abs_diff(b.1)) + u64::from(a.0 != b.0);
+    let pair = |a: (u32, u32), b: (u32, u32)| {
+        let is_same = a.0 == b.0 || a.1.max(b.1) <= 2 * a.1.min(b.1);
+        STEP * u64::from(if is_same { a.1.abs_diff(b.1) } else { a.1 + b.1 }) + u64::from(a.0 != b.0)
+    };
     let alone = |line: (u32, u32)| STEP * u64::from(line.1);
     // cost[i][j]: of the lines from i and j on.
     let mut cost = vec![vec![0; new.len() + 1]; old.len() + 1];
@@ -337,11 +339,16 @@ mod tests {
 
     #[test]
     fn lines_that_moved_did_not_change() {
-        let old = lines("a.cu 5:40 6:2 9:62, b.cuh 1:7");
-        assert_eq!(changes(&old, &lines("a.cu 15:40 16:2 19:62, b.cuh 2:7")), []);
-        let new = lines("a.cu 15:40 16:2 17:6 19:63, c.cu 3:1");
-        let expected = [("a.cu", 17, 0, 6), ("a.cu", 19, 62, 63), ("b.cuh", 1, 7, 0), ("c.cu", 3, 0, 1)];
-        assert_eq!(changes(&old, &new), expected.map(|(file, line, a, b)| ((file.to_owned(), line), a, b)));
+        let compare = |old: &str, new: &str| -> Vec<String> {
+            let show = |Change { line: (file, line), old, new }| format!("{file}:{line} {old} -> {new}");
+            changes(&lines(old), &lines(new)).into_iter().map(show).collect()
+        };
+        let old = "a.cu 5:40 6:2 9:62, b.cuh 1:7";
+        assert!(compare(old, "a.cu 15:40 16:2 19:62, b.cuh 2:7").is_empty());
+        let expected = ["a.cu:17 0 -> 6", "a.cu:19 62 -> 63", "b.cuh:1 7 -> 0", "c.cu:3 0 -> 1"];
+        assert_eq!(compare(old, "a.cu 15:40 16:2 17:6 19:63, c.cu 3:1"), expected);
+        let added = ["a.cu:6 2 -> 1", "a.cu:8 0 -> 13"];
+        assert_eq!(compare("a.cu 5:5 6:2 10:1", "a.cu 5:5 6:1 8:13 10:1"), added);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The natural loops of a function, from the control-flow graph of its machine code.
 //!
-//! A BSYNC always stands right before the place that its BSSY names, so that both are no branches; a CALL comes back, and
-//! what it calls is a part of the graph of its own.
+//! A BSYNC always stands right before the place that its BSSY names, so that both are no branches; a CALL of a function comes
+//! back, and the function is a part of the graph of its own.
 
-use super::parse::Function;
+use super::parse::{Function, Instruction};
 use std::ops::Range;
 
 /// A loop: all blocks that reach the branch back to its header without passing the header.
@@ -35,7 +35,7 @@ impl Graph {
         starts.extend(function.subroutines());
         let roots = starts.clone();
         for (at, instruction) in code.iter().enumerate() {
-            if is_jump(instruction.base()) {
+            if is_jump(instruction) {
                 starts.extend(instruction.labels().filter_map(target));
                 starts.push(at + 1);
             } else if is_end(instruction.base()) {
@@ -52,7 +52,7 @@ impl Graph {
             let Some(last) = range.end.checked_sub(1).and_then(|at| code.get(at)) else { return Vec::new() };
             let mut next = Vec::new();
             let mut falls = true;
-            if is_jump(last.base()) {
+            if is_jump(last) {
                 next.extend(last.labels().filter_map(target).map(block));
                 // `BRA P3, label` and `BRA.DIV UR4, label` are conditional without a guard.
                 falls = last.guarded || !(is_indirect(last.base()) || last.operands.starts_with('`'));
@@ -207,8 +207,13 @@ fn is_indirect(operation: &str) -> bool {
     matches!(operation, "BRX" | "BRXU" | "JMX" | "JMXU")
 }
 
-fn is_jump(operation: &str) -> bool {
-    matches!(operation, "BRA" | "JMP") || is_indirect(operation)
+/// ptxas also writes a branch as a call that nothing comes back from, on sm_80; its target is a label, not a function.
+fn is_jump(instruction: &Instruction<'_>) -> bool {
+    match instruction.base() {
+        "BRA" | "JMP" => true,
+        "CALL" => instruction.labels().any(|label| label.starts_with(".L")),
+        operation => is_indirect(operation),
+    }
 }
 
 fn is_end(operation: &str) -> bool {
@@ -271,6 +276,13 @@ mod tests {
             "BRA `(.L_2)",
         ];
         assert_eq!(loops(&code), [(vec![0, 1, 2, 4, 5], 1, true)]);
+    }
+
+    #[test]
+    fn a_call_of_a_label_is_a_branch() {
+        let code = [".L_1:", "FFMA", "@P0 CALL.REL.NOINC `(.L_2)", "BRA `(.L_1)", ".L_2:", "STG", "EXIT"];
+        assert_eq!(loops(&code), [(vec![0, 1, 2], 1, true)]);
+        assert_eq!(graph(&code).reachable(&[0, 1, 2]), [0, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod loops;
 mod parse;
 mod tools;
 
-pub use budget::{Budgets, Verdict, changes};
+pub use budget::{Budgets, Change, Verdict, changes};
 pub use tools::{Resources, Tools, images};
 
 use crate::device::{ARCHITECTURES, IMAGES, NVCC};
@@ -276,6 +276,17 @@ impl Kernel {
                 })
                 .collect(),
         }
+    }
+
+    /// The parts of [`Kernel::lines`], in the order of their execution.
+    const PARTS: [&str; 4] = ["before", "loop", "after", "called"];
+
+    /// Instructions by source line before the main loop, in it, after it, and in functions that are called.
+    pub fn lines(&self) -> [(&'static str, Lines); 4] {
+        let main = self.main_loop().map(Part::counts).unwrap_or_default();
+        let [before, after, called] = [&self.before, &self.after, &self.subroutines].map(Part::counts);
+        let [a, b, c, d] = Self::PARTS;
+        [(a, before), (b, main), (c, after), (d, called)]
     }
 
     /// The instructions of the main loop.
