@@ -2,7 +2,7 @@
 //! system of *Deep Learning Face Attributes in the Wild* (Liu, Luo, Wang, Tang, ICCV 2015) on top of them.
 //!
 //! Imports only go down this list:
-//! `cli -> doctor, profile, recipe -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
+//! `cli -> doctor, profile, recipe, sass -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
 //! device, provenance, lock -> weights -> memory, rng, settings, chart, text_table, trace -> shipped -> error`.
 
 #![deny(missing_docs)]
@@ -47,6 +47,9 @@ pub mod provenance;
 pub mod recipe;
 #[doc(hidden)]
 pub mod rng;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod sass;
 #[doc(hidden)]
 pub mod settings;
 pub mod shipped;

@@ -30,6 +30,7 @@ mod profile;
 mod progress;
 mod recipe;
 mod run;
+mod sass;
 mod svm;
 mod train;
 mod weights;
@@ -55,6 +56,7 @@ enum Command {
     Bench(bench::Args),
     Doctor(doctor::Args),
     Profile(profile::Args),
+    Sass(sass::Args),
     Weights(weights::Args),
     Data(data::Args),
 }
@@ -122,6 +124,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Profile(args) => profile::run(&args),
+        Command::Sass(args) => sass::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Data(args) => data::run(&args),
     }

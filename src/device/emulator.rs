@@ -5,7 +5,8 @@
 use super::driver::{Attributes, Driver, Graph, Launch, Pinned, Properties, Ptr};
 use crate::memory;
 use crate::{Error, Result, trace};
-use std::collections::HashMap;
+use simt::ptx::Counted;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read as _};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -51,6 +52,8 @@ struct Shared {
     options: Options,
     /// What is executed; none: the kernels compiled for the host.
     ptx: Option<&'static simt::Ptx>,
+    /// What its kernels executed so far.
+    executed: Mutex<BTreeMap<String, Counted>>,
     buffers: Mutex<HashMap<u64, simt::Buffer>>,
 }
 
@@ -95,7 +98,13 @@ impl Emulator {
             memory: 0,
             peaks: None,
         };
-        Self { shared: Arc::new(Shared { options, ptx, buffers: Mutex::default() }), properties }
+        let shared = Shared { options, ptx, executed: Mutex::default(), buffers: Mutex::default() };
+        Self { shared: Arc::new(shared), properties }
+    }
+
+    /// The counters of all launches so far, by kernel; none where the source is executed and not PTX.
+    pub fn executed(&self) -> BTreeMap<String, Counted> {
+        self.shared.executed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -103,7 +112,10 @@ impl Shared {
     fn run(&self, launch: &Launch) -> Result<()> {
         let (how, arguments) = (self.how(launch), [simt::Arg::bytes(&launch.parameters)]);
         let result = match self.ptx {
-            Some(ptx) => ptx.launch(&launch.kernel, &how, &arguments).map(|_| ()),
+            Some(ptx) => ptx.launch(&launch.kernel, &how, &arguments).map(|counted| {
+                let mut executed = self.executed.lock().unwrap_or_else(PoisonError::into_inner);
+                *executed.entry(launch.kernel.to_string()).or_default() += &counted;
+            }),
             None => kernels::KERNELS.launch(&launch.kernel, &how, &arguments),
         };
         result.map_err(|e| Error::device(launch.describe(), e))
@@ -213,7 +225,7 @@ impl Driver for Emulator {
         }))
     }
 
-    fn count(&self, launch: &Launch, most_blocks: Option<u64>) -> Result<Option<simt::ptx::Counted>> {
+    fn count(&self, launch: &Launch, most_blocks: Option<u64>) -> Result<Option<Counted>> {
         let Some(ptx) = self.shared.ptx else { return Ok(None) };
         let (how, arguments) = (self.shared.how(launch), [simt::Arg::bytes(&launch.parameters)]);
         let counted = ptx.sample(&launch.kernel, &how, &arguments, most_blocks);

@@ -13,13 +13,19 @@ use crate::Result;
 #[cfg(feature = "cuda")]
 use crate::device::cuda::{self, DriverInfo};
 use crate::device::{ARCHITECTURES, Convolution, Device, Gpu, Launch, NVCC, Precision, Properties};
+#[cfg(feature = "simt")]
+use crate::device::{Emulator, EmulatorOptions};
 use crate::net::{Net, Parameters, Purpose, Session, Spec};
 use crate::ops::cases::{self, Case};
 use crate::ops::simd::Level;
 use crate::ops::tolerance::Tolerance;
 use crate::ops::{Kind, Mode, TargetKind, Targets};
 use crate::rng::Rng;
+#[cfg(feature = "simt")]
+use simt::ptx::Counted;
 use std::borrow::Cow;
+#[cfg(feature = "simt")]
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -127,6 +133,18 @@ pub fn check(gpu: &Gpu, wanted: impl Fn(&str) -> bool, done: impl Fn(u64)) -> Do
     let ran: BTreeSet<&str> = rows.iter().map(|row| row.kernel.as_str()).collect();
     let unused = gpu.driver.kernels().into_iter().filter(|kernel| !ran.contains(kernel.as_str())).collect();
     DoctorReport { rows, unused }
+}
+
+/// Runs all cases on the emulator's second engine, and returns what each kernel executed in them besides: the same numbers
+/// every time.
+///
+/// # Errors
+/// There is no GPU code in this build.
+#[cfg(feature = "simt")]
+pub fn count(done: impl Fn(u64)) -> Result<(DoctorReport, BTreeMap<String, Counted>)> {
+    let emulator = Arc::new(Emulator::of_ptx(EmulatorOptions { checked: false, seed: Some(1) })?);
+    let report = check(&Gpu::new(emulator.clone()), |_| true, done);
+    Ok((report, emulator.executed()))
 }
 
 /// Placeholder for a failure before any kernel is known.

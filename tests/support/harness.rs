@@ -7,6 +7,7 @@ use libtest_mimic::{Arguments, Completion, Trial};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use weft::device::Cuda;
+use weft::sass::Tools;
 
 /// Tests by the names of their functions.
 #[allow(unused_macros, reason = "each test program uses a part")]
@@ -67,4 +68,33 @@ pub fn cuda() -> Result<Arc<Cuda>, String> {
         assert!(!is_required("WEFT_REQUIRE_CUDA", "1"), "WEFT_REQUIRE_CUDA=1, but {reason}");
     }
     opened.clone()
+}
+
+/// The tools that take GPU code apart, or why a test that needs them is ignored; with `WEFT_CUDA=require`, as in CI, that is a
+/// failure.
+pub fn tools() -> Result<Tools, String> {
+    let found = weft::sass::embedded().and_then(|_| Tools::find()).map_err(|error| error.to_string());
+    if let Err(reason) = &found {
+        assert!(!is_required("WEFT_CUDA", "require"), "WEFT_CUDA=require, but {reason}");
+    }
+    found
+}
+
+/// Cards from this one on have tf32, bf16 and cp.async; on older ones the shim traps or copies synchronously.
+pub const FIRST_WITH_TENSOR_CORES: u32 = 80;
+
+/// 90 of `90a`.
+pub fn arch_number(arch: &str) -> u32 {
+    arch.trim_end_matches(char::is_alphabetic).parse().unwrap()
+}
+
+/// Whether a kernel is a matrix product: of its family (`gemm_nn_f32`, `_tf32`, `_f16`, `_bf16`) one member is in tf32.
+pub fn is_product<'a>(names: impl IntoIterator<Item = &'a str>, name: &str) -> bool {
+    let tf32 = format!("{}_tf32", name.rsplit_once('_').map_or(name, |(family, _)| family));
+    names.into_iter().any(|name| name == tf32)
+}
+
+/// Whether a product is meant for tensor cores, by its type.
+pub fn is_for_tensor_cores(product: &str) -> bool {
+    product.rsplit_once('_').is_some_and(|(_, kind)| ["tf32", "f16", "bf16"].contains(&kind))
 }

@@ -271,3 +271,17 @@ impl Counted {
         if ran == all { self.total } else { self.total.scaled(all as f64 / ran.max(1) as f64) }
     }
 }
+
+impl AddAssign<&Counted> for Counted {
+    /// Adds the counters of another launch; those of the same line become one.
+    fn add_assign(&mut self, other: &Counted) {
+        self.total += &other.total;
+        for line in &other.lines {
+            match self.lines.binary_search_by(|own| (&own.file, own.line).cmp(&(&line.file, line.line))) {
+                Ok(at) => self.lines[at].counts += &line.counts,
+                Err(at) => self.lines.insert(at, line.clone()),
+            }
+        }
+        self.blocks = [0, 1].map(|of| self.blocks[of] + other.blocks[of]);
+    }
+}

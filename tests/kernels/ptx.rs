@@ -1,34 +1,24 @@
 //! The kernels as nvcc compiled them, executed on the emulator's second engine: what the first one, which runs their source,
 //! cannot see. Without GPU code in this build there is nothing to execute.
 
-#[path = "support/harness.rs"]
-mod harness;
-
-use std::process::{Command, ExitCode};
+use crate::harness::test_with;
+use crate::{cases, gpu_code};
+use libtest_mimic::Trial;
+use std::process::Command;
 use std::sync::Arc;
-use weft::device::{Driver, Emulator, EmulatorOptions, Gpu, Launch, NVCC};
-use weft::doctor;
+use weft::device::{Driver, Emulator, EmulatorOptions, Launch};
 
-fn main() -> ExitCode {
-    harness::main(vec![
-        harness::test_with("every_kernel_holds", gpu_code, every_kernel_holds),
-        harness::test_with("every_kernel_is_understood", gpu_code, every_kernel_is_understood),
-        harness::test_with("a_step_of_training_is_predicted", gpu_code, a_step_of_training_is_predicted),
-    ])
-}
-
-fn gpu_code() -> Result<(), String> {
-    if NVCC.is_empty() { Err("this build has no GPU code".into()) } else { Ok(()) }
-}
-
-fn emulator(seed: Option<u64>) -> Emulator {
-    Emulator::of_ptx(EmulatorOptions { checked: false, seed }).expect("there is GPU code")
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test_with("every_kernel_holds", gpu_code, every_kernel_holds),
+        test_with("every_kernel_is_understood", gpu_code, every_kernel_is_understood),
+        test_with("a_step_of_training_is_predicted", gpu_code, a_step_of_training_is_predicted),
+    ]
 }
 
 /// All cases of `weft doctor`, in all precisions, with copies that arrive at random and approximations that err.
 fn every_kernel_holds(_: ()) {
-    let gpu = Gpu::new(Arc::new(emulator(Some(1))));
-    let report = doctor::check(&gpu, |_| true, |_| ());
+    let (report, _) = cases();
     let failed: Vec<_> = report.rows.iter().filter(|row| !row.holds()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     assert!(report.unused.is_empty(), "no case runs {:?}", report.unused);
@@ -37,7 +27,7 @@ fn every_kernel_holds(_: ()) {
 /// Also the parts of kernels that no case reaches: an opcode that is not implemented is an error where it is decoded. A launch
 /// without parameters decodes, and then says that they are missing.
 fn every_kernel_is_understood(_: ()) {
-    let emulator = emulator(None);
+    let emulator = Emulator::of_ptx(EmulatorOptions::default()).expect("there is GPU code");
     let names = emulator.kernels();
     assert!(names.len() > 50, "{names:?}");
     for name in names {
