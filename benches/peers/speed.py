@@ -26,35 +26,13 @@ IN_A_ROW = 10
 COMPILE_MODE = "max-autotune-no-cudagraphs"
 
 
-def milliseconds(spec, batch, precision, channels_last, form, compiled, train, runs):
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.manual_seed(1)
-    dtype = PRECISIONS[precision]
-    net = Net(spec).initialise().local_form(form)
-    if channels_last:
-        net.channels_last()
-    net = net.to("cuda", dtype)
-    image = torch.randn(batch, *spec["input"], device="cuda", dtype=dtype)
-    image = image.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    last = lambda image: net(image)[net.last]
-    forward = torch.compile(last, mode=COMPILE_MODE, fullgraph=True) if compiled else last
-    parameters = list(net.parameters())
-
-    def step():
-        output = forward(image)
-        if train:
-            torch.autograd.grad(output.float().square().sum(), parameters)
-
-    with torch.enable_grad() if train else torch.no_grad():
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(5):
-                step()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step()
+def captured(step, runs):
+    """Milliseconds of a step as a CUDA graph. What it differentiates was computed on the same stream: see `on_a_stream`."""
+    for _ in range(5):
+        step()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+        step()
     times = []
     for _ in range(runs):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -65,6 +43,41 @@ def milliseconds(spec, batch, precision, channels_last, form, compiled, train, r
         end.synchronize()
         times.append(start.elapsed_time(end) / IN_A_ROW)
     return statistics.median(times)
+
+
+def on_a_stream():
+    """A stream that can be captured, as the current one."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    return torch.cuda.stream(side)
+
+
+def prepare(spec, precision, channels_last, form):
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.manual_seed(1)
+    net = Net(spec).initialise().local_form(form)
+    return (net.channels_last() if channels_last else net).to("cuda", PRECISIONS[precision])
+
+
+def noise(shape, precision, channels_last):
+    values = torch.randn(shape, device="cuda", dtype=PRECISIONS[precision])
+    return values.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def milliseconds(spec, batch, precision, channels_last, form, compiled, train, runs):
+    net = prepare(spec, precision, channels_last, form)
+    image = noise((batch, *spec["input"]), precision, channels_last)
+    last = lambda image: net(image)[net.last]
+    forward = torch.compile(last, mode=COMPILE_MODE, fullgraph=True) if compiled else last
+    parameters = list(net.parameters())
+
+    def step():
+        output = forward(image)
+        if train:
+            torch.autograd.grad(output.float().square().sum(), parameters)
+
+    with torch.enable_grad() if train else torch.no_grad(), on_a_stream():
+        return captured(step, runs)
 
 
 def forms_of(spec):
