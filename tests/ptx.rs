@@ -12,6 +12,7 @@ use weft::doctor;
 fn main() -> ExitCode {
     harness::main(vec![
         harness::test_with("every_kernel_holds", gpu_code, every_kernel_holds),
+        harness::test_with("layouts_are_the_isas", gpu_code, layouts_are_the_isas),
         harness::test_with("every_kernel_is_understood", gpu_code, every_kernel_is_understood),
         harness::test_with("a_step_of_training_is_predicted", gpu_code, a_step_of_training_is_predicted),
     ])
@@ -32,6 +33,12 @@ fn every_kernel_holds(_: ()) {
     let failed: Vec<_> = report.rows.iter().filter(|row| !row.holds()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     assert!(report.unused.is_empty(), "no case runs {:?}", report.unused);
+}
+
+/// The registers of mma.sync and ldmatrix, as `weft doctor --probe` looks at them on a card.
+fn layouts_are_the_isas(_: ()) {
+    let found = doctor::probe::run(&Gpu::new(Arc::new(emulator(None)))).expect("the probes run");
+    assert!(found.layouts.len() == 9 && found.failed() == 0 && found.rates.is_none(), "{found:#?}");
 }
 
 /// Also the parts of kernels that no case reaches: an opcode that is not implemented is an error where it is decoded. A launch
