@@ -1,9 +1,9 @@
 //! `weft doctor --probe`: what one part of a card does when nothing else holds it up, and whether single instructions treat their
-//! registers as the PTX ISA says ([`layout`]).
+//! registers as the PTX ISA says (`layout.rs`).
 //!
 //! Rates are ceilings for the engine's kernels, measured with the same instructions: a copy, reads of the L2 cache by
 //! `cp.async`, f32 multiply-adds, `mma.sync`, and a kernel in a graph that does nothing. The operands do not change, which draws less
-//! power than a real product: a card at its power limit stays below. The best of [`RUNS`] counts.
+//! power than a real product: a card at its power limit stays below. The best of twenty runs counts.
 
 mod layout;
 
