@@ -55,6 +55,7 @@ fn main() -> ExitCode {
             no_gpu_but_python,
             gpu_check_names_what_it_could_not_run,
         ),
+        harness::test_with("gpu_check_goes_on_where_it_stopped", no_gpu_but_python, gpu_check_goes_on_where_it_stopped),
         harness::test_with(
             "the_driver_keeps_its_promises_on_this_gpu",
             harness::cuda,
@@ -328,22 +329,46 @@ fn no_gpu_but_python() -> Result<(), String> {
     Command::new("python3").arg("--version").output().map(|_| ()).map_err(|e| format!("no python3: {e}"))
 }
 
-fn gpu_check_names_what_it_could_not_run((): ()) {
-    let folder = Folder::new();
+/// What the script prints, and its file.
+fn gpu_check(folder: &Folder, words: &[&str]) -> (String, serde_json::Value) {
     let json = folder.path("report.json");
     let mut command = Command::new("python3");
     command.arg(format!("{ROOT}/scripts/gpu-check")).args(["--weft", env!("CARGO_BIN_EXE_weft"), "--json"]).arg(&json);
-    let output = command.output().unwrap();
+    let output = command.args(words).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
-    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    (text, serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap())
+}
+
+fn gpu_check_names_what_it_could_not_run((): ()) {
+    let (text, report) = gpu_check(&Folder::new(), &[]);
     let steps = report["steps"].as_array().unwrap();
-    for name in ["doctor", "tests: ops", "compute-sanitizer: racecheck", "bench interweave 300x300/8, bf16", "PyTorch"]
-    {
+    for name in [
+        "doctor",
+        "tests: ops",
+        "compute-sanitizer: racecheck",
+        "probe",
+        "counters",
+        "bench interweave 300x300/8 bf16",
+        "PyTorch anet x64",
+    ] {
         let step = steps.iter().find(|step| step["name"] == name).unwrap_or_else(|| panic!("no {name}: {text}"));
         assert!(step["state"] == "not run" && step["said"].as_str() != Some(""), "{step}");
         assert!(text.contains(name), "{text}");
     }
+}
+
+fn gpu_check_goes_on_where_it_stopped((): ()) {
+    let folder = Folder::new();
+    let trial = ["--device", "simt", "--only", "probe"];
+    let state = |report: &serde_json::Value| report["steps"][0]["state"].as_str().map(str::to_string);
+    let (text, report) = gpu_check(&folder, &trial);
+    assert!(text.contains("9 instructions as in the PTX ISA") && state(&report).as_deref() == Some("passed"), "{text}");
+    let (text, _) = gpu_check(&folder, &trial);
+    assert!(text.contains("before, with the same programs"), "{text}");
+    // A run without time leaves what is known.
+    let (text, report) = gpu_check(&folder, &[&trial[..], &["--again", "--total", "0.001"]].concat());
+    assert!(text.contains("out of time") && state(&report).as_deref() == Some("passed"), "{text}");
 }
 
 fn the_driver_keeps_its_promises_on_this_gpu(cuda: Arc<Cuda>) {

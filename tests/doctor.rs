@@ -1,12 +1,13 @@
-//! `weft doctor`: no kernel is missed, and a kernel that does nothing or fails is detected.
+//! `weft doctor`: no kernel is missed, and a kernel that does nothing or fails is detected; its probes.
 
 mod support;
 
 use std::sync::Arc;
 use support::Folder;
 use weft::Result;
-use weft::device::{Attributes, Driver, Emulator, EmulatorOptions, Gpu, Graph, Launch, Pinned, Properties, Ptr};
+use weft::device::{Attributes, Driver, Emulator, EmulatorOptions, Gpu, Graph, Launch, Peaks, Pinned, Properties, Ptr};
 use weft::doctor;
+use weft::doctor::probe::{self, Unit};
 
 #[test]
 fn every_kernel_is_checked_and_holds() {
@@ -37,6 +38,9 @@ impl Broken {
 impl Driver for Broken {
     fn properties(&self) -> &Properties {
         self.emulator.properties()
+    }
+    fn is_host(&self) -> bool {
+        true
     }
     fn free_memory(&self) -> Result<u64> {
         self.emulator.free_memory()
@@ -114,4 +118,114 @@ fn the_command_prints_a_table_or_one_document() {
     }
     let json = folder.json("doctor --device cpu --json");
     assert_eq!(json["machine"]["weft"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn both_kinds_of_layouts_are_the_isas_and_the_emulator_has_no_rates() {
+    let folder = Folder::new();
+    let json = folder.json("doctor --probe --device simt:checked --json");
+    let layouts = json["layouts"].as_array().unwrap();
+    let count = |text: &str| layouts.iter().filter(|one| one["instruction"].as_str().unwrap().contains(text)).count();
+    assert_eq!((count("ldmatrix.sync"), count(".trans"), count("mma.sync")), (6, 3, 3), "{json}");
+    layouts.iter().for_each(|one| assert!(one["wrong"] == 0 && one["registers"].as_u64() >= Some(32), "{one}"));
+    assert!(json["rates"].is_null() && json["failed"] == 0 && json["device"]["name"] == "emulator (checked)", "{json}");
+    let text = folder.ok("doctor --probe --device simt");
+    assert!(text.contains("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32") && text.contains("no rates"), "{text}");
+}
+
+#[test]
+fn an_instruction_with_another_layout_is_found() {
+    for (kernel, instructions) in [("probe_tf32_mma", 1), ("probe_ldmatrix", 6)] {
+        let emulator = Emulator::new(EmulatorOptions::default());
+        let gpu = Gpu::new(Arc::new(Broken { emulator, kernel, refuses: false }));
+        let found = probe::run(&gpu).unwrap();
+        let wrong: Vec<_> = found.layouts.iter().filter(|layout| layout.wrong > 0).collect();
+        assert!(wrong.len() == instructions && found.failed() == instructions, "{kernel}: {instructions}");
+        for layout in wrong {
+            let first = layout.first.as_ref().unwrap();
+            assert!(first.contains("of lane 0") && first.contains("by the ISA"), "{first}");
+            assert!(layout.raw.len() == layout.registers, "{first}");
+        }
+    }
+}
+
+/// A card on which everything takes a millisecond, and nothing is done but by single launches.
+struct Clocked {
+    emulator: Emulator,
+    properties: Properties,
+}
+
+struct Nothing;
+
+impl Graph for Nothing {
+    fn launch(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Driver for Clocked {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+    fn free_memory(&self) -> Result<u64> {
+        self.emulator.free_memory()
+    }
+    fn allocate(&self, bytes: usize) -> Result<Ptr> {
+        self.emulator.allocate(bytes.min(1 << 20))
+    }
+    fn free(&self, memory: Ptr) {
+        self.emulator.free(memory);
+    }
+    fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()> {
+        self.emulator.upload(to, bytes)
+    }
+    fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()> {
+        self.emulator.download(from, bytes)
+    }
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>> {
+        self.emulator.pinned(bytes)
+    }
+    fn launch(&self, launch: &Launch) -> Result<()> {
+        self.emulator.launch(launch)
+    }
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+    fn capture(&self, _: &[Launch]) -> Result<Box<dyn Graph>> {
+        Ok(Box::new(Nothing))
+    }
+    fn time(&self, launches: &[Launch]) -> Result<Vec<f64>> {
+        Ok(vec![1e-3; launches.len()])
+    }
+    fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>> {
+        self.emulator.attributes(launch)
+    }
+    fn kernels(&self) -> Vec<String> {
+        self.emulator.kernels()
+    }
+}
+
+#[test]
+fn rates_are_the_work_of_a_launch_over_its_time() {
+    let emulator = Emulator::new(EmulatorOptions::default());
+    let peaks = Some(Peaks { f32: 67e12, tf32: 495e12, half: 989e12, memory: 3.35e12 });
+    let properties = Properties { multiprocessors: 132, peaks, ..emulator.properties().clone() };
+    let gpu = Gpu::new(Arc::new(Clocked { emulator, properties }));
+    let rates = probe::run(&gpu).unwrap().rates.expect("a card has rates");
+    // 528 blocks of 256 threads.
+    let (threads, warps) = (528.0 * 256.0, 528.0 * 8.0);
+    let want = [
+        ("copy", Unit::Bytes, 2.0 * f64::from(256 << 20), Some(3.35e12)),
+        ("L2 read", Unit::Bytes, threads * 2048.0 * 16.0, None),
+        ("f32 multiply-adds", Unit::Flops, threads * 1024.0 * 16.0 * 8.0 * 2.0, Some(67e12)),
+        ("mma.sync tf32", Unit::Flops, warps * 4096.0 * 8.0 * 2.0 * 16.0 * 8.0 * 8.0, Some(495e12)),
+        ("mma.sync f16", Unit::Flops, warps * 4096.0 * 8.0 * 2.0 * 16.0 * 8.0 * 16.0, Some(989e12)),
+        ("mma.sync bf16", Unit::Flops, warps * 4096.0 * 8.0 * 2.0 * 16.0 * 8.0 * 16.0, Some(989e12)),
+    ];
+    for (rate, (name, unit, work, peak)) in rates.iter().zip(want) {
+        assert_eq!((rate.name.as_str(), rate.unit, rate.peak), (name, unit, peak));
+        assert!((rate.amount / (work / 1e-3) - 1.0).abs() < 1e-12, "{rate:?}, {work} in 1 ms");
+    }
+    let node = rates.last().unwrap();
+    assert!(rates.len() == 7 && node.unit == Unit::Seconds && (0.0..1e-3).contains(&node.amount), "{node:?}");
 }

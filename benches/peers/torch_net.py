@@ -2,7 +2,7 @@
 
 Reads the same TOML and the same safetensors weights as `weft run` and computes the same thing with PyTorch's own
 operations. A locally shared convolution is a loop of ordinary convolutions, one per filter bank, whose outputs are laid
-side by side: slow, and hard to get wrong.
+side by side: slow, and hard to get wrong. `Net.local_form` chooses faster forms of the same.
 
     python torch_net.py NET.toml                       prints layers, shapes, parameters and FLOPs
     python torch_net.py NET.toml --weights F --input F --output F [--grad] [--double]
@@ -63,7 +63,43 @@ class LocalConv(nn.Module):
             raise ValueError(f"local_conv: {size} pixels do not hold {cells} cells (window {self.window})")
         return tiled // cells
 
+    FORMS = ("loop", "grouped", "bmm")
+    form = "loop"
+
     def forward(self, x):
+        return {"loop": self.loop, "grouped": self.grouped, "bmm": self.bmm}[self.form](x)
+
+    def windows(self, x):
+        """What each bank sees: N x C x grid x grid x (B + k - 1) x (B + k - 1), a view."""
+        for axis in range(2):
+            x = x.unfold(2 + axis, self.block[axis] + self.kernel[axis] - 1, self.cell[axis])
+        return x[:, :, : self.grid, : self.grid]
+
+    def grouped(self, x):
+        """One convolution whose groups are the banks."""
+        banks, filters = self.weight.shape[:2]
+        seen = self.windows(x)
+        if x.is_contiguous(memory_format=torch.channels_last):  # stays so
+            seen = seen.permute(0, 4, 5, 2, 3, 1).flatten(3).permute(0, 3, 1, 2)
+        else:
+            seen = seen.permute(0, 2, 3, 1, 4, 5).reshape(x.shape[0], banks * x.shape[1], *seen.shape[4:])
+        bias = None if self.bias is None else self.bias.flatten()
+        out = F.conv2d(seen, self.weight.flatten(0, 1), bias, groups=banks)
+        out = out.reshape(x.shape[0], self.grid, self.grid, filters, *self.block)
+        return out.permute(0, 3, 1, 4, 2, 5).reshape(x.shape[0], filters, self.grid * self.block[0], -1)
+
+    def bmm(self, x):
+        """The windows of all pixels written out (im2col), and one product for each bank."""
+        banks, filters = self.weight.shape[:2]
+        taps = self.windows(x).unfold(4, self.kernel[0], 1).unfold(5, self.kernel[1], 1)
+        taps = taps.permute(2, 3, 0, 4, 5, 1, 6, 7)  # grid, grid, N, B, B, C, k, k
+        taps = taps.reshape(banks, x.shape[0] * self.block[0] * self.block[1], -1)
+        weight = self.weight.reshape(banks, filters, -1).transpose(1, 2)
+        out = torch.bmm(taps, weight) if self.bias is None else torch.baddbmm(self.bias[:, None], taps, weight)
+        out = out.reshape(self.grid, self.grid, x.shape[0], *self.block, filters)
+        return out.permute(2, 5, 0, 3, 1, 4).reshape(x.shape[0], filters, self.grid * self.block[0], -1)
+
+    def loop(self, x):
         reach = [b + k - 1 for b, k in zip(self.block, self.kernel)]
         rows = []
         for a in range(self.grid):
@@ -226,6 +262,17 @@ class Net(nn.Module):
                     raise ValueError(f"layer {layer['name']}: unknown activation {other}")
             values[layer["name"]] = after
             yield layer["name"], after, before
+
+    def local_form(self, form):
+        """How locally shared convolutions are computed: see `LocalConv.FORMS`."""
+        for module in self.layers:
+            if isinstance(module, LocalConv):
+                module.form = form
+        return self
+
+    @property
+    def has_local(self):
+        return any(isinstance(module, LocalConv) for module in self.layers)
 
     def named_weights(self):
         """Weft's parameter names: <layer>.weight, <layer>.bias."""

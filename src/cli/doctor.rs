@@ -1,9 +1,10 @@
-//! `weft doctor`: reports the hardware and toolchain found, and checks every kernel against the CPU.
+//! `weft doctor`: reports the hardware and toolchain found, and checks every kernel against the CPU; or probes the card.
 
 use super::progress::Progress;
 use super::{print, print_json};
 use crate::Result;
-use crate::device::Device;
+use crate::device::{Device, Gpu};
+use crate::doctor::probe::{self, Layout, Probes, Rate, Unit};
 use crate::doctor::{self, DoctorReport, KernelRow, Machine};
 use crate::shipped::{Folder, Source};
 use crate::text_table::{TextTable, number, text};
@@ -19,6 +20,10 @@ pub struct Args {
     /// Only run cases whose name contains this text
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Instead of the kernels, probe the device: what copies, caches, multiply-adds, tensor cores and launches reach at best (not on
+    /// the emulator), and what mma.sync and ldmatrix do with each register, against the PTX ISA
+    #[arg(long, conflicts_with = "only")]
+    probe: bool,
     #[arg(long)]
     json: bool,
 }
@@ -53,6 +58,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             free.map_or(String::new(), |free| format!(", {:.1} of {:.1} GiB free", gib(free), gib(properties.memory)));
         print(format!("device       {}, capability {major}.{minor}{memory}\n", properties.name))?;
     }
+    let device = json!({
+        "name": properties.name,
+        "capability": format!("{major}.{minor}"),
+        "multiprocessors": properties.multiprocessors,
+        "memory": properties.memory,
+        "free": free,
+    });
+    if args.probe {
+        return probes(gpu, args.json, json!({ "machine": machine_json(&machine), "device": device }));
+    }
     let wanted = |name: &str| args.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
     let progress = Progress::new(doctor::checks() as u64, "checks");
     let report = doctor::check(gpu, wanted, |done| progress.set(done));
@@ -62,13 +77,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let unused = if complete { json!(report.unused) } else { Value::Null };
         print_json(&json!({
             "machine": machine_json(&machine),
-            "device": {
-                "name": properties.name,
-                "capability": format!("{major}.{minor}"),
-                "multiprocessors": properties.multiprocessors,
-                "memory": properties.memory,
-                "free": free,
-            },
+            "device": device,
             "kernels": report.rows.iter().map(row_json).collect::<Vec<_>>(),
             "unused": unused,
             "failed": report.failed(),
@@ -77,6 +86,58 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         print(table(&report, complete))?;
     }
     Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `--probe`; `document` has what is known of machine and device.
+fn probes(gpu: &Gpu, as_json: bool, mut document: Value) -> Result<ExitCode> {
+    let found = probe::run(gpu)?;
+    if as_json {
+        document["layouts"] = found.layouts.iter().map(layout_json).collect();
+        document["rates"] = found.rates.as_ref().map_or(Value::Null, |rates| rates.iter().map(rate_json).collect());
+        document["failed"] = json!(found.failed());
+        print_json(&document)?;
+    } else {
+        print(probes_in_words(&found))?;
+    }
+    Ok(if found.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn layout_json(layout: &Layout) -> Value {
+    let Layout { instruction, registers, wrong, first, raw } = layout;
+    json!({ "instruction": instruction, "registers": registers, "wrong": wrong, "first": first, "raw": raw })
+}
+
+fn rate_json(rate: &Rate) -> Value {
+    let unit = match rate.unit {
+        Unit::Bytes => "bytes per second",
+        Unit::Flops => "FLOP per second",
+        Unit::Seconds => "seconds",
+    };
+    json!({ "name": rate.name, "amount": rate.amount, "unit": unit, "peak": rate.peak })
+}
+
+fn probes_in_words(found: &Probes) -> String {
+    let columns = TextTable::new([text("instruction"), number("registers"), text("as in the PTX ISA")]);
+    let row = |layout: &Layout| {
+        let verdict =
+            layout.first.as_ref().map_or("yes".into(), |first| format!("NO, {} differ: {first}", layout.wrong));
+        vec![layout.instruction.clone(), layout.registers.to_string(), verdict]
+    };
+    let layouts = columns.print(found.layouts.iter().map(row));
+    let Some(rates) = &found.rates else {
+        return format!("{layouts}\n\nTimes of the emulator say nothing about a GPU: no rates.");
+    };
+    let columns = TextTable::new([text("at best"), number("rate"), text(""), number("of the peak")]);
+    let row = |rate: &Rate| {
+        let (scale, unit) = match rate.unit {
+            Unit::Bytes => (1e-9, "GB/s"),
+            Unit::Flops => (1e-12, "TFLOP/s"),
+            Unit::Seconds => (1e6, "us"),
+        };
+        let share = rate.peak.map_or("-".into(), |peak| format!("{:.0} %", 100.0 * rate.amount / peak));
+        vec![rate.name.clone(), format!("{:.2}", rate.amount * scale), unit.into(), share]
+    };
+    format!("{layouts}\n\n{}", columns.print(rates.iter().map(row)))
 }
 
 fn show_machine(machine: &Machine) -> String {

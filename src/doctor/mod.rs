@@ -2,8 +2,9 @@
 //!
 //! Small nets (the quick ones of [`cases`]), one per operation and code path, run on the device in each precision and on the CPU;
 //! a kernel is assigned the worst error of the cases in which it ran. Kernels that belong to no layer have checks of their own
-//! ([`standalone`]).
+//! ([`standalone`]). [`probe`] measures ceilings and looks at single instructions.
 
+pub mod probe;
 pub mod standalone;
 mod tally;
 

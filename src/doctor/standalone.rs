@@ -32,6 +32,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("responses", responses),
     ("faces", faces),
     ("optimizer", optimizer),
+    ("probes", super::probe::check),
 ];
 
 /// `cast_from_f32`, `cast_to_f32` and `fill`: to the storage type and back, with a length that leaves a remainder.

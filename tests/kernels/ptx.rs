@@ -6,11 +6,13 @@ use crate::{cases, gpu_code};
 use libtest_mimic::Trial;
 use std::process::Command;
 use std::sync::Arc;
-use weft::device::{Driver, Emulator, EmulatorOptions, Launch};
+use weft::device::{Driver, Emulator, EmulatorOptions, Gpu, Launch};
+use weft::doctor;
 
 pub fn tests() -> Vec<Trial> {
     vec![
         test_with("every_kernel_holds", gpu_code, every_kernel_holds),
+        test_with("layouts_are_the_isas", gpu_code, layouts_are_the_isas),
         test_with("every_kernel_is_understood", gpu_code, every_kernel_is_understood),
         test_with("a_step_of_training_is_predicted", gpu_code, a_step_of_training_is_predicted),
     ]
@@ -22,6 +24,13 @@ fn every_kernel_holds(_: ()) {
     let failed: Vec<_> = report.rows.iter().filter(|row| !row.holds()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     assert!(report.unused.is_empty(), "no case runs {:?}", report.unused);
+}
+
+/// The registers of mma.sync and ldmatrix, as `weft doctor --probe` looks at them on a card.
+fn layouts_are_the_isas(_: ()) {
+    let emulator = Emulator::of_ptx(EmulatorOptions::default()).expect("there is GPU code");
+    let found = doctor::probe::run(&Gpu::new(Arc::new(emulator))).expect("the probes run");
+    assert!(found.layouts.len() == 9 && found.failed() == 0 && found.rates.is_none(), "{found:#?}");
 }
 
 /// Also the parts of kernels that no case reaches: an opcode that is not implemented is an error where it is decoded. A launch
