@@ -40,10 +40,19 @@ SIMT_REDUCE(__reduce_xor_sync, unsigned, r ^ next)
 #endif
 
 SIMT_API uint32_t simt_shared_address(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
-// Rounds to nearest, halves away from zero: cvt.rna.tf32, in integer arithmetic so that it works on every card.
+// Rounds to nearest, halves away from zero.
 SIMT_API uint32_t f32_to_tf32(float x) {
   uint32_t bits = __float_as_uint(x);
-  return (bits & 0x7fffffff) >= 0x7f800000 ? bits : (bits + 0x1000) & 0xffffe000u;
+  SIMT_SM80(asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));)
+  SIMT_BEFORE_SM80(bits = (bits & 0x7fffffff) >= 0x7f800000 ? bits : (bits + 0x1000) & 0xffffe000u;)
+  return bits;
+}
+
+// The larger one; NaN if either is NaN.
+SIMT_API float max_nan(float a, float b) {
+  float larger = a <= b || b != b ? b : a;
+  SIMT_SM80(asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));)
+  return larger;
 }
 
 // d += a * b for one 16x8 tile, row-major a (16xK), column-major b (Kx8).

@@ -9,6 +9,9 @@ SIMT_API uint32_t f32_to_tf32(float x) {
   return (bits & 0x7fffffff) >= 0x7f800000 ? bits : (bits + 0x1000) & 0xffffe000u;
 }
 
+// The larger one; NaN if either is NaN.
+SIMT_API float max_nan(float a, float b) { return a <= b || b != b ? b : a; }
+
 // d += a * b for one 16x8 tile, row-major a (16xK), column-major b (Kx8).
 #define SIMT_MMA(name, op)                                                                                       \
   SIMT_API void name(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], SIMT_PLACE) {                \

@@ -265,6 +265,10 @@ instructions! {
     FmaRpF32 Float ["fma.rp.f32"] (a: f32, b: f32, c: f32) -> f32 { float::fma(a, b, c, Toward::Plus) }
     MinF32 Float ["min.f32"] (a: f32, b: f32) -> f32 { float::min(a, b) }
     MaxF32 Float ["max.f32"] (a: f32, b: f32) -> f32 { float::max(a, b) }
+    // NaN where one is: the canonical one.
+    MaxNanF32 Float ["max.NaN.f32"] (a: f32, b: f32) -> f32 {
+        if a.is_nan() || b.is_nan() { f32::from_bits(0x7fff_ffff) } else { float::max(a, b) }
+    }
     AbsF32 Float ["abs.f32"] (a: f32) -> f32 { a.abs() }
     NegF32 Float ["neg.f32"] (a: f32) -> f32 { -a }
     CopysignF32 Float ["copysign.f32"] (a: f32, b: f32) -> f32 { b.copysign(a) }
