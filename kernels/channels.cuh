@@ -1,6 +1,6 @@
 // Adjacent values as f32 numbers. Activations are NHWC and channels contiguous, so a thread owns N adjacent channels of a
 // pixel: N is Pack<T>::N where channel counts and addresses allow (one 16-byte access), else 1. The launcher
-// decides (`lanes` of src/ops/gpu.rs), and a kernel contains both paths (LANES). A launch has fewer than 2^32 threads, so
+// decides (`lanes` of src/ops/gpu.rs), and a kernel contains both paths (LANES). A launch has fewer than 2^31 threads, so
 // positions are computed with 32-bit divisions.
 #pragma once
 #include "weft.cuh"

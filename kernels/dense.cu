@@ -3,7 +3,10 @@
 // window across the border of two cells is gathered from two maps while a tile is loaded, and no interweaved map is ever
 // written. All maps of a layer and all images of a batch are one launch: a table assigns tiles to maps.
 //
-//   dense_conv       Y[pixel, o] = sum over taps (i, j, c); a linear layer is a window as large as its map
+//   dense_conv       Y[pixel, o] = sum over taps (i, j, c); a linear layer is a window as large as its map. All pixels of a map
+//                    read a tap in the same map, almost always at equal distances: then one entry of `taps` says where, and
+//                    a pixel is two multiplications away from it. dense_conv_any has the tables for all other cases: three
+//                    loads that depend on each other for every 16 bytes.
 //   dense_pool       maximum or average of a window
 //   dense_copy       the pixel of each input: concat, and layers that act on single pixels; places of whole maps
 //   dense_gather     whole windows [pixel][tap], for operations on whole maps
@@ -12,6 +15,7 @@
 // Layouts: a value is [image][map][row][column][channel]. Grid of dense_conv: tiles, tiles of filters, images * splits; shared
 // memory and tolerance as product.cuh. The others: tiles, 1, images; no shared memory, one rounding of the storage type.
 #include "product.cuh"
+#include <type_traits>
 
 // A map of the value that is read: its first value, and its row pitch in pixels.
 struct Map {
@@ -20,16 +24,24 @@ struct Map {
 };
 PARAMETERS(Map, 16);
 
-// Pixels [first, first + TILE_M) of one map of the value that is written.
+// Pixels [first, first + M) of one map of the value that is written.
 struct Tile {
   unsigned long long at;  // the map's first value
   int rows, columns;      // index of its first row and column in the tables
   int width, pixels;      // columns, and pixels of the map
   int first, bank;
   float scale;            // of an average
-  int unused;
+  int map;
 };
 PARAMETERS(Tile, 40);
+
+// What a tap of a map's pixel (y, x) reads: `at` + y row + x column, in values of an image; NOTHING in padding.
+struct alignas(16) Tap {
+  unsigned long long at;
+  int row, column;
+};
+PARAMETERS(Tap, 16);
+constexpr unsigned long long NOTHING = ~0ull;
 
 struct Dense {
   const void* x;
@@ -41,6 +53,7 @@ struct Dense {
   const int2* columns;  // [column][horizontal tap]
   const Map* maps;      // [class down][class across]
   const Tile* tiles;
+  const Tap* taps;      // [map][tap]; dense_conv
   unsigned long long x_image, y_image;  // values of an image
   int taps_h, taps_w, across;           // across: classes across of what is read
   int in_c, out_c, first_c, groups;
@@ -48,7 +61,7 @@ struct Dense {
   Divisor by_channels, by_taps_w;
   int unused;
 };
-PARAMETERS(Dense, 176);
+PARAMETERS(Dense, 184);
 
 struct Pixel {
   const int2* row;
@@ -73,54 +86,84 @@ template <class T> struct Reader {
   }
 };
 
-// X[pixel, tap] of one map and group.
-template <class T> struct DenseWindow : Reader<T> {
-  static constexpr bool K_INNER = true;
-  int taps, channels, group;
+// X[pixel, tap] of one map and group, by tables.
+template <class T> struct Looked : Reader<T> {
+  static constexpr bool K_INNER = true, SLOW = true;
+  int count, channels, group;
   bool wide;
   struct Row { Pixel pixel; bool inside; };
   struct Step { int i, j, c; };
-  __device__ __forceinline__ DenseWindow(const Dense& p, const Tile& tile, int image, int group)
-      : Reader<T>(p, tile, image), taps(p.taps_h * p.taps_w * (p.in_c / p.groups)), channels(p.in_c / p.groups),
+  __device__ __forceinline__ Looked(const Dense& p, const Tile& tile, int image, int group)
+      : Reader<T>(p, tile, image), count(p.taps_h * p.taps_w * (p.in_c / p.groups)), channels(p.in_c / p.groups),
         group(group), wide(p.wide_x != 0) {}
   __device__ __forceinline__ Row row(int index) const {
     bool inside = index < this->tile.pixels;
     return {this->pixel(inside ? index : 0), inside};
   }
   __device__ __forceinline__ Step step(int k) const {
-    if (k >= taps) return {-1, 0, 0};
+    if (k >= count) return {-1, 0, 0};
     int c = split_off(k, this->p.by_channels), j = split_off(k, this->p.by_taps_w);
     return {k, j, group * channels + c};
   }
-  __device__ __forceinline__ const T* at(const Row& row, const Step& step) const {
-    if (!row.inside || step.i < 0) return nullptr;
-    const T* from = Reader<T>::at(row.pixel, step.i, step.j);
-    return from ? from + step.c : nullptr;
+  __device__ __forceinline__ bool at(const Row& row, const Step& step, const T*& from) const {
+    from = this->x;
+    if (!row.inside || step.i < 0) return false;
+    const T* first = Reader<T>::at(row.pixel, step.i, step.j);
+    if (first) from = first + step.c;
+    return first != nullptr;
   }
-  __device__ __forceinline__ const T* anywhere() const { return (const T*)this->p.x; }
 };
 
-template <class Math> __device__ void dense_conv(const Dense& p) {
+// The same where taps are at equal distances.
+template <class T> struct Regular {
+  static constexpr bool K_INNER = true, SLOW = false, wide = true;
+  const Dense& p;
+  const Tile& tile;
+  const Tap* taps;
+  const T* x;  // first channel of the image and group
+  int count;
+  struct Row { int y, x; bool inside; };
+  struct Step { const T* first; int row, column; bool inside; };
+  __device__ __forceinline__ Regular(const Dense& p, const Tile& tile, int image, int group)
+      : p(p), tile(tile), taps(p.taps + tile.map * p.taps_h * p.taps_w),
+        x((const T*)p.x + image * p.x_image + group * (p.in_c / p.groups)),
+        count(p.taps_h * p.taps_w * (p.in_c / p.groups)) {}
+  __device__ __forceinline__ Row row(int index) const {
+    return {index / tile.width, index % tile.width, index < tile.pixels};
+  }
+  __device__ __forceinline__ Step step(int k) const {
+    bool inside = k < count;
+    int c = split_off(k, p.by_channels);
+    const Tap tap = taps[inside ? k : 0];
+    inside = inside && tap.at != NOTHING;
+    return {x + (inside ? tap.at + c : 0), tap.row, tap.column, inside};
+  }
+  __device__ __forceinline__ bool at(const Row& row, const Step& step, const T*& from) const {
+    from = step.first + (row.y * step.row + row.x * step.column);
+    return row.inside && step.inside;
+  }
+};
+
+template <class Math, bool WIDE> __device__ void dense_conv(const Dense& p) {
   typedef typename Math::T T;
   const Tile& tile = p.tiles[blockIdx.x / p.groups];
   int group = blockIdx.x % p.groups, image = blockIdx.z / p.splits, split = blockIdx.z % p.splits;
-  DenseWindow<T> a(p, tile, image, group);
+  typename std::conditional<WIDE, Regular<T>, Looked<T>>::type a(p, tile, image, group);
   int filters = p.out_c / p.groups;
-  const T* weights = (const T*)p.w + (size_t)(tile.bank * p.groups + group) * a.taps * filters;
-  Matrix<T, false> b{weights, filters, a.taps, filters, p.wide_w != 0};
-  int n0 = blockIdx.y * TILE_N, k0 = split * p.k_per_split, k1 = min(a.taps, k0 + p.k_per_split);
-  const float* bias = p.bias ? p.bias + (size_t)(tile.bank * p.groups + group) * filters : nullptr;
-  size_t at = image * p.y_image + tile.at + group * filters;
-  float* partial = p.partial + (size_t)split * p.images * p.y_image;
-  product<Math>(a, b, tile.first, n0, k0, k1, [&](int m, int n, float value) {
-    if (m >= tile.pixels || n >= filters) return;
-    if (bias && split == 0) value += bias[n];
-    size_t to = at + (size_t)m * p.out_c + n;
-    if (p.splits > 1) partial[to] = value;
-    else ((T*)p.y)[to] = from_float<T>(rectify(value, p.activation));
-  });
+  const T* weights = (const T*)p.w + (size_t)(tile.bank * p.groups + group) * a.count * filters;
+  Matrix<T, false> b{weights, filters, a.count, filters, p.wide_w != 0};
+  int n0 = blockIdx.y * Math::Shape::N, k0 = split * p.k_per_split, k1 = min(a.count, k0 + p.k_per_split);
+  auto target = [&] {
+    bool apart = p.splits > 1;
+    const float* bias = p.bias && split == 0 ? p.bias + (size_t)(tile.bank * p.groups + group) * filters : nullptr;
+    size_t first = image * p.y_image + tile.at + group * filters;
+    Target<T> to{(T*)p.y + first, nullptr, bias, tile.pixels, filters, p.activation, p.out_c};
+    if (apart) to.sums = p.partial + (size_t)split * p.images * p.y_image + first, to.activation = NONE;
+    return to;
+  };
+  product<Math, WIDE>(a, b, tile.first, n0, k0, k1, target, [&](int m) { return (size_t)m * p.out_c; });
 }
-PRODUCT_KERNELS(dense_conv, Dense)
+PRODUCT_KERNELS(dense_conv, Dense, 3)
 
 // Y = activation(sum over splits); one thread per value.
 template <class T> __device__ void dense_finish(const Dense& p) {

@@ -23,32 +23,31 @@ struct Gemm {
 };
 PARAMETERS(Gemm, 120);
 
-template <class Math, bool A_INNER, bool B_INNER> __device__ __forceinline__ void gemm(const Gemm& p) {
+template <class Math, bool WIDE, bool A_INNER, bool B_INNER> __device__ __forceinline__ void gemm(const Gemm& p) {
   typedef typename Math::T T;
-  int batch = blockIdx.x / p.tiles_m, m0 = blockIdx.x % p.tiles_m * TILE_M, n0 = blockIdx.y * TILE_N;
+  int batch = blockIdx.x / p.tiles_m, m0 = blockIdx.x % p.tiles_m * Math::Shape::M, n0 = blockIdx.y * Math::Shape::N;
   int split = blockIdx.z, k0 = split * p.k_per_split, k1 = min(p.k, k0 + p.k_per_split);
   Matrix<T, A_INNER> a{(const T*)p.a + batch * p.a_batch, p.m, k1, p.lda, p.wide_a != 0};
   Matrix<T, B_INNER> b{(const T*)p.b + batch * p.b_batch, p.n, k1, p.ldb, p.wide_b != 0};
-  float* partial = p.partial + ((size_t)split * (gridDim.x / p.tiles_m) + batch) * p.m * p.n;
-  product<Math>(a, b, m0, n0, k0, k1, [&](int m, int n, float value) {
-    if (m >= p.m || n >= p.n) return;
+  auto target = [&] {
     if (p.splits > 1) {
-      partial[(size_t)m * p.n + n] = value;
-      return;
+      float* sums = p.partial + ((size_t)split * (gridDim.x / p.tiles_m) + batch) * p.m * p.n;
+      return Target<T>{nullptr, sums, nullptr, p.m, p.n, NONE, p.n};
     }
-    if (p.bias) value += p.bias[batch * p.n + n];
-    value = rectify(value, p.activation);
-    size_t at = batch * p.c_batch + (size_t)m * p.ldc + n;
-    if (p.c_f32) ((float*)p.c)[at] = value;
-    else ((T*)p.c)[at] = from_float<T>(value);
-  });
+    const float* bias = p.bias ? p.bias + batch * p.n : nullptr;
+    size_t first = batch * p.c_batch;
+    if (p.c_f32) return Target<T>{nullptr, (float*)p.c + first, bias, p.m, p.n, p.activation, p.ldc};
+    return Target<T>{(T*)p.c + first, nullptr, bias, p.m, p.n, p.activation, p.ldc};
+  };
+  int line = p.splits > 1 ? p.n : p.ldc;
+  product<Math, WIDE>(a, b, m0, n0, k0, k1, target, [&](int m) { return (size_t)m * line; });
 }
-template <class Math> __device__ void gemm_nn(const Gemm& p) { gemm<Math, true, false>(p); }
-template <class Math> __device__ void gemm_nt(const Gemm& p) { gemm<Math, true, true>(p); }
-template <class Math> __device__ void gemm_tn(const Gemm& p) { gemm<Math, false, false>(p); }
-PRODUCT_KERNELS(gemm_nn, Gemm)
-PRODUCT_KERNELS(gemm_nt, Gemm)
-PRODUCT_KERNELS(gemm_tn, Gemm)
+template <class Math, bool WIDE> __device__ void gemm_nn(const Gemm& p) { gemm<Math, WIDE, true, false>(p); }
+template <class Math, bool WIDE> __device__ void gemm_nt(const Gemm& p) { gemm<Math, WIDE, true, true>(p); }
+template <class Math, bool WIDE> __device__ void gemm_tn(const Gemm& p) { gemm<Math, WIDE, false, false>(p); }
+PRODUCT_KERNELS(gemm_nn, Gemm, 3)
+PRODUCT_KERNELS(gemm_nt, Gemm, 4)
+PRODUCT_KERNELS(gemm_tn, Gemm, 3)
 
 // c = activation(sum over splits + bias); one thread per value of [batch][m][n].
 template <class T> __device__ void gemm_finish(const Gemm& p) {

@@ -22,6 +22,20 @@ template <> __device__ __forceinline__ float from_float<float>(float x) { return
 template <> __device__ __forceinline__ half from_float<half>(float x) { return __float2half_rn(x); }
 template <> __device__ __forceinline__ nv_bfloat16 from_float<nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
 
+// Division by a number known on the host: q = (umulhi(n, multiplier) + n) >> shift, for n < 2^31.
+struct Divisor {
+  unsigned divisor, multiplier, shift;
+};
+__device__ __forceinline__ int divide(int n, Divisor d) {
+  return (int)((__umulhi((unsigned)n, d.multiplier) + (unsigned)n) >> d.shift);
+}
+// n becomes the quotient; returns the remainder.
+__device__ __forceinline__ int split_off(int& n, Divisor d) {
+  int q = divide(n, d), rest = n - q * (int)d.divisor;
+  n = q;
+  return rest;
+}
+
 // 16 bytes of T: one load or store.
 template <class T> struct alignas(16) Pack {
   static constexpr int N = 16 / sizeof(T);

@@ -84,7 +84,7 @@ impl Driver for Broken {
 #[test]
 fn a_kernel_that_does_nothing_or_fails_is_found() {
     for (kernel, case) in [
-        ("conv_forward_bf16", "conv: relu"),
+        ("conv_forward_any_bf16", "conv: relu"),
         ("conv_backward_weights_f32", "conv: relu"),
         ("cast_to_f32_f16", "conversion"),
     ] {

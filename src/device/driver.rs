@@ -91,11 +91,11 @@ impl Launch {
         Self { work: Work { flops, bytes }, ..self }
     }
 
-    /// True from 2^32 threads along x on, because kernels index threads in 32 bits, and beyond the blocks that CUDA allows
-    /// along y and z.
+    /// True from 2^31 threads along x on, because kernels index threads in 32 bits and divide these numbers as signed ones, and
+    /// beyond the blocks that CUDA allows along y and z.
     pub fn is_too_large(&self) -> bool {
         let [x, y, z] = self.grid;
-        u64::from(x) * u64::from(self.block) > u64::from(u32::MAX) || y.max(z) > MOST_BLOCKS
+        u64::from(x) * u64::from(self.block) > i32::MAX as u64 || y.max(z) > MOST_BLOCKS
     }
 
     /// `kernel (layer), grid 2x1x1, block 256, 0 bytes of shared memory`: for messages.

@@ -109,6 +109,22 @@ impl FromStr for Convolution {
     }
 }
 
+/// The values of C that a block of a product computes: lines by columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tile {
+    /// 128 x 64, in all precisions.
+    Middle,
+    /// 128 x 128, in 16 bits.
+    Large,
+    /// 256 x 32, in 16 bits.
+    Narrow,
+}
+
+impl Tile {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Middle, Self::Large, Self::Narrow];
+}
+
 /// A GPU, real or emulated, and its compute settings. Cheap to clone.
 #[derive(Clone)]
 pub struct Gpu {
@@ -118,6 +134,8 @@ pub struct Gpu {
     pub precision: Precision,
     /// Algorithm of convolutions.
     pub convolution: Convolution,
+    /// The tile of all products that have it; `None`: each has the one that a model of their cost prefers.
+    pub tile: Option<Tile>,
     /// Every buffer is a separate allocation and no memory is shared, so that a checked emulator detects every out-of-bounds
     /// access.
     pub separate_buffers: bool,
@@ -132,7 +150,8 @@ impl fmt::Debug for Gpu {
 impl Gpu {
     /// A device in f32 with implicit convolutions.
     pub fn new(driver: Arc<dyn Driver>) -> Self {
-        Self { driver, precision: Precision::default(), convolution: Convolution::default(), separate_buffers: false }
+        let (precision, convolution) = (Precision::default(), Convolution::default());
+        Self { driver, precision, convolution, tile: None, separate_buffers: false }
     }
 
     /// Whether products in `precision` run here: all but f32 need tensor cores that support the type, and `cp.async`.

@@ -15,7 +15,7 @@ pub use cuda::Cuda;
 pub use driver::{Attributes, Driver, Graph, Launch, Peaks, Pinned, Properties, Ptr, Work};
 #[cfg(feature = "simt")]
 pub use emulator::{Emulator, Options as EmulatorOptions};
-pub use gpu::{Convolution, Gpu, Memory, Precision, Program, Recorder, Step};
+pub use gpu::{Convolution, Gpu, Memory, Precision, Program, Recorder, Step, Tile};
 pub use images::{ARCHITECTURES, IMAGES, NVCC};
 
 use crate::{Error, Result};

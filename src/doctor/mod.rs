@@ -13,7 +13,7 @@ pub use tally::{KernelRow, Tally};
 use crate::Result;
 #[cfg(feature = "cuda")]
 use crate::device::cuda::{self, DriverInfo};
-use crate::device::{ARCHITECTURES, Convolution, Device, Gpu, Launch, NVCC, Precision, Properties};
+use crate::device::{ARCHITECTURES, Convolution, Device, Gpu, Launch, NVCC, Precision, Properties, Tile};
 #[cfg(feature = "simt")]
 use crate::device::{Emulator, EmulatorOptions};
 use crate::net::{Net, Parameters, Purpose, Session, Spec};
@@ -87,8 +87,11 @@ impl DoctorReport {
 
 /// Maximum number of checks that [`check`] makes over all cases.
 pub fn checks() -> usize {
-    let nets: usize = quick().map(|case| algorithms(case).len()).sum();
-    Precision::ALL.len() * (nets + standalone::CHECKS.len())
+    let of_precision = |precision| -> usize {
+        let nets: usize = quick().map(|case| algorithms(case).len() * tiles(case, precision).len()).sum();
+        nets + standalone::CHECKS.len()
+    };
+    Precision::ALL.into_iter().map(of_precision).sum()
 }
 
 fn quick() -> impl Iterator<Item = &'static Case> {
@@ -99,6 +102,14 @@ fn quick() -> impl Iterator<Item = &'static Case> {
 fn algorithms(case: &Case) -> &'static [Convolution] {
     let filters = net(case).is_ok_and(|net| net.layers.iter().any(|l| matches!(l.op.kind(), Kind::Filter(_))));
     if filters { &[Convolution::Implicit, Convolution::Im2col] } else { &[Convolution::Implicit] }
+}
+
+/// In 16 bits products have tiles of several shapes.
+fn tiles(case: &Case, precision: Precision) -> &'static [Option<Tile>] {
+    match precision.bytes() == 2 && algorithms(case).len() > 1 {
+        true => &[Some(Tile::Middle), Some(Tile::Large), Some(Tile::Narrow)],
+        false => &[None],
+    }
 }
 
 fn net(case: &Case) -> Result<Net> {
@@ -116,8 +127,10 @@ pub fn check(gpu: &Gpu, wanted: impl Fn(&str) -> bool, done: impl Fn(u64)) -> Do
     for precision in Precision::ALL.into_iter().filter(|precision| gpu.has(*precision)) {
         tally.set_precision(precision);
         for case in quick().filter(|case| wanted(case.name)) {
-            for &convolution in algorithms(case) {
-                let gpu = Gpu { precision, convolution, ..gpu.clone() };
+            for (&convolution, &tile) in
+                algorithms(case).iter().flat_map(|it| tiles(case, precision).iter().map(move |tile| (it, tile)))
+            {
+                let gpu = Gpu { precision, convolution, tile, ..gpu.clone() };
                 run(case, &gpu, &mut tally);
                 next();
             }

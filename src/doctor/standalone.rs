@@ -5,7 +5,7 @@ use crate::Result;
 use crate::data::gpu::{Batch, PhotoWindow};
 use crate::data::photo::{Photo, Rect};
 use crate::data::resample::Resampler;
-use crate::device::{Device, Gpu, Launch, Memory, Precision, Program, Ptr, Recorder};
+use crate::device::{Device, Gpu, Launch, Memory, Precision, Program, Ptr, Recorder, Tile};
 use crate::interweave::{Extractor, ExtractorOptions, Features, Method};
 use crate::locate::density::{DensityPoint, Kernel};
 use crate::locate::gpu::{
@@ -26,6 +26,7 @@ pub type Check = fn(&Gpu, &mut Tally) -> Result<()>;
 pub const CHECKS: &[(&str, Check)] = &[
     ("conversion", conversion),
     ("interweaving", interweaving),
+    ("interweaving, whole packs", interweaving_whole_packs),
     ("interweaving, whole maps", interweaving_whole_maps),
     ("interweaved maps", interweaved_maps),
     ("photos", photos),
@@ -77,6 +78,18 @@ fn interweaving(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
         fc: linear outputs=9";
     let patches = Patches::new(gpu, "interweaving", [1, 3, 29, 29], layers)?;
     patches.run(gpu, Method::OnePass, tally)
+}
+
+/// The same with runs of whole packs in every precision.
+fn interweaving_whole_packs(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
+    let layers = "
+        c1: conv filters=8 kernel=3 stride=2 activation='relu'
+        c2: local_conv filters=16 kernel=3 grid=3 window='halo' activation='relu'
+        fc: linear outputs=8";
+    let patches = Patches::new(gpu, "interweaving, whole packs", [1, 3, 29, 29], layers)?;
+    Tile::ALL
+        .into_iter()
+        .try_for_each(|tile| patches.run(&Gpu { tile: Some(tile), ..gpu.clone() }, Method::OnePass, tally))
 }
 
 /// The same where a layer reads a patch's whole map.

@@ -16,8 +16,8 @@ use crate::net::gpu::{GpuParameters, PlanMemory};
 use crate::net::{INPUT, Net};
 use crate::ops::activation::Activation;
 use crate::ops::conv::Filter;
-use crate::ops::conv::cuda::{Divisor, Spread, THREADS, TILE_M, TILE_N, inside, record_outside, shared};
-use crate::ops::gpu::{BLOCK, cover};
+use crate::ops::conv::cuda::{Spread, THREADS, inside, record_outside, whole};
+use crate::ops::gpu::{BLOCK, Divisor, cover};
 use crate::ops::pool::{Pool, Statistic};
 use crate::ops::{Kind, Operation, Shape};
 use std::sync::Arc;
@@ -33,14 +33,19 @@ kernel_parameters! {
 kernel_parameters! {
     /// kernels/dense.cu
     Tile: 40 {
-        at: u64, rows: u32, columns: u32, width: u32, pixels: u32, first: u32, bank: u32, scale: f32, unused: u32,
+        at: u64, rows: u32, columns: u32, width: u32, pixels: u32, first: u32, bank: u32, scale: f32, map: u32,
     }
 }
 
 kernel_parameters! {
     /// kernels/dense.cu
-    Dense: 176 {
-        x: Ptr, w: Ptr, bias: Ptr, y: Ptr, partial: Ptr, rows: Ptr, columns: Ptr, maps: Ptr, tiles: Ptr,
+    Tap: 16 { at: u64, row: i32, column: i32 }
+}
+
+kernel_parameters! {
+    /// kernels/dense.cu
+    Dense: 184 {
+        x: Ptr, w: Ptr, bias: Ptr, y: Ptr, partial: Ptr, rows: Ptr, columns: Ptr, maps: Ptr, tiles: Ptr, taps: Ptr,
         x_image: u64, y_image: u64,
         taps_h: u32, taps_w: u32, across: u32, in_c: u32, out_c: u32, first_c: u32, groups: u32,
         activation: u32, splits: u32, k_per_split: u32, wide_x: u32, wide_w: u32, images: u32, average: u32, tile: u32,
@@ -298,11 +303,40 @@ impl<'a> PassWriter<'a> {
                     first: first as u32,
                     bank: (down[a].region * grid + across[b].region) as u32,
                     scale: 1.0 / (down[a].divisor * across[b].divisor) as f32,
-                    unused: 0,
+                    map: index as u32,
                 });
             }
         }
         Ok((self.writer.table(&tiles)?, tiles.len()))
+    }
+
+    /// What each tap of each map reads, if the pixels of every map read it at equal distances; almost always they do.
+    fn taps(&self, layer: usize) -> Option<Vec<Tap>> {
+        let (read, written) = (&self.plan.values[self.net().layers[layer].inputs[0]], &self.plan.values[layer + 1]);
+        let step = &self.plan.layers[layer];
+        let [vertical, horizontal]: [Vec<Vec<Option<Line>>>; 2] = [
+            (0..written.maps.len() / written.across).map(|class| even(&lines(step, class))).collect::<Option<_>>()?,
+            (0..written.across).map(|class| even(&runs(step, class))).collect::<Option<_>>()?,
+        ];
+        let [height, width] = [&vertical, &horizontal].map(|classes| classes.iter().map(Vec::len).max().unwrap_or(0));
+        let nothing = Tap { at: u64::MAX, row: 0, column: 0 };
+        let tap = |down: Line, across: Line| {
+            let map = &read.maps[down.class * read.across + across.class];
+            let value = |row: usize, column: usize| (row * map.columns + column) * read.channels;
+            Tap {
+                at: (map.at - read.range.start + value(down.first, across.first)) as u64,
+                row: value(down.step, 0) as i32,
+                column: value(0, across.step) as i32,
+            }
+        };
+        let pair = |down: Option<&Option<Line>>, across: Option<&Option<Line>>| {
+            down.copied().flatten().zip(across.copied().flatten()).map_or(nothing, |(down, across)| tap(down, across))
+        };
+        let maps = vertical.iter().flat_map(|down| horizontal.iter().map(move |across| (down, across)));
+        let all = maps.flat_map(|(down, across)| {
+            (0..height * width).map(move |tap| pair(down.get(tap / width), across.get(tap % width)))
+        });
+        Some(all.collect())
     }
 
     /// The parameters that all kernels of a layer have in common; input `input` is read.
@@ -322,6 +356,7 @@ impl<'a> PassWriter<'a> {
             columns: tables.columns,
             maps,
             tiles,
+            taps: Ptr::NULL,
             x_image: read.range.len() as u64,
             y_image: written.range.len() as u64,
             taps_h: tables.taps[0] as u32,
@@ -355,22 +390,26 @@ impl<'a> PassWriter<'a> {
 
     fn conv(&mut self, layer: usize, f: &Filter) -> Result<()> {
         let gpu = self.gpu();
-        let (mut parameters, tiles) = self.dense(layer, 0, TILE_M)?;
         let (filters, channels) = (f.group_filters(), self.plan.values[self.net().layers[layer].inputs[0]].channels);
-        let values = self.images * self.plan.values[layer + 1].range.len();
-        // One tile each, whatever their pixels: this gives the number of blocks.
-        let spread = Spread::new(gpu, self.images * tiles * f.groups, [TILE_M, filters, f.taps()]);
-        let pack = 16 / gpu.precision.bytes();
-        let addresses = self.addresses(layer);
+        let written = &self.plan.values[layer + 1];
+        let values = self.images * written.range.len();
         let group_channels = channels / f.groups;
+        let taps = if whole(gpu, &[group_channels, filters]) { self.taps(layer) } else { None };
+        // Maps differ a little in size: the mean of them decides about the tile, the tiles about splits.
+        let pixels = (values / f.output.c).div_ceil(self.images * written.maps.len());
+        let size = [pixels, filters, f.taps()];
+        let rough = Spread::new(gpu, self.images * written.maps.len() * f.groups, size, taps.is_some());
+        let (mut parameters, tiles) = self.dense(layer, 0, rough.lines())?;
+        let spread = rough.of_tiles(gpu, self.images * tiles * f.groups, f.taps());
+        let addresses = self.addresses(layer);
         parameters.w = addresses[0];
         parameters.bias = addresses.get(1).copied().unwrap_or(Ptr::NULL);
         parameters.groups = f.groups as u32;
         parameters.activation = inside(f.activation, spread) as u32;
         parameters.splits = spread.splits as u32;
         parameters.k_per_split = spread.k_per_split as u32;
-        parameters.wide_x = u32::from(group_channels.is_multiple_of(pack));
-        parameters.wide_w = u32::from(filters.is_multiple_of(pack));
+        parameters.wide_x = u32::from(whole(gpu, &[group_channels]));
+        parameters.wide_w = u32::from(whole(gpu, &[filters]));
         parameters.by_channels = Divisor::new(group_channels);
         parameters.partial = self.writer.bytes(if spread.splits > 1 { 4 * spread.splits * values } else { 0 })?;
         let flops = self.images as u64 * self.plan.outline.flops[layer].round() as u64;
@@ -378,9 +417,12 @@ impl<'a> PassWriter<'a> {
             .iter()
             .map(|parameter| parameter.range.len() * gpu.precision.bytes())
             .sum();
-        let grid = [tiles * f.groups, filters.div_ceil(TILE_N), self.images * spread.splits];
-        let name = format!("dense_conv_{}", gpu.precision.math());
-        let launch = Launch::new(name, grid, THREADS, &parameters).shared(shared(gpu, true, false));
+        let grid = [tiles * f.groups, spread.grid()[1], self.images * spread.splits];
+        let name = spread.kernel("dense_conv", taps.is_some(), gpu);
+        if let Some(taps) = taps {
+            parameters.taps = self.writer.table(&taps)?;
+        }
+        let launch = Launch::new(name, grid, THREADS, &parameters).shared(spread.shared(gpu, true, false));
         self.writer.to.launch(launch.work(flops, (self.touched(layer) + weights) as u64));
         if spread.splits > 1 {
             let bytes = values * (4 * spread.splits + gpu.precision.bytes());
@@ -541,6 +583,26 @@ impl<'a> PassWriter<'a> {
         self.writer.to.launch(launch.work(0, bytes as u64));
         Ok(())
     }
+}
+
+/// What a tap reads along one axis: in class `class`, position p of a map reads position `first + p step`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Line {
+    class: usize,
+    first: usize,
+    step: usize,
+}
+
+/// Taps as lines, `None` in padding; nothing if a tap reads at unequal distances.
+fn even(taps: &[Option<(usize, Vec<u32>)>]) -> Option<Vec<Option<Line>>> {
+    let line = |(class, numbers): &(usize, Vec<u32>)| {
+        let first = *numbers.first()?;
+        let step = numbers.get(1).map_or(Some(0), |second| second.checked_sub(first))?;
+        let place = |(p, number): (usize, &u32)| *number as usize == first as usize + p * step as usize;
+        let is_even = numbers.iter().enumerate().all(place);
+        is_even.then_some(Line { class: *class, first: first as usize, step: step as usize })
+    };
+    taps.iter().map(|tap| tap.as_ref().map_or(Some(None), |tap| line(tap).map(Some))).collect()
 }
 
 /// What each vertical tap of class `class` reads: class and index of each of its rows.

@@ -4,6 +4,7 @@
 use super::activation::Activation;
 use crate::device::{Launch, Precision, Ptr, Recorder};
 use crate::kernel_parameters;
+use bytemuck::{Pod, Zeroable};
 
 /// Targets of the losses in device memory: `[n]` or `[n, h, w]` classes (u32), `[n, h, w, c]` values (f32).
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +45,10 @@ pub struct GpuBackward<'a> {
     pub targets: GpuTargets,
     /// May be overwritten in place. Of a loss: one f32.
     pub d_output: Ptr,
+    /// Whether the derivative of this layer's rectifier is already in `d_output`.
+    pub is_rectified: bool,
+    /// Whether the derivative of the rectifier that wrote the input goes into `d_inputs[0]`.
+    pub rectify_input: bool,
     /// `None` where the gradient of this input is not needed.
     pub d_inputs: &'a [Option<Ptr>],
     /// In f32.
@@ -72,6 +77,24 @@ kernel_parameters! {
 /// Values of a 16-byte pack.
 pub fn pack(precision: Precision) -> usize {
     16 / precision.bytes()
+}
+
+/// Division by a number known at launch: `q = (umulhi(n, multiplier) + n) >> shift` for n < 2^31 (Granlund and Montgomery,
+/// PLDI 1994).
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct Divisor {
+    divisor: u32,
+    multiplier: u32,
+    shift: u32,
+}
+
+impl Divisor {
+    pub fn new(divisor: usize) -> Self {
+        let shift = divisor.next_power_of_two().trailing_zeros();
+        let multiplier = ((1u64 << 32) * ((1u64 << shift) - divisor as u64) / divisor as u64 + 1) as u32;
+        Self { divisor: divisor as u32, multiplier, shift }
+    }
 }
 
 /// Adjacent channels that a thread owns: a pack where channel counts and all addresses are aligned to one, else 1.
@@ -137,4 +160,20 @@ pub fn fill(to: &mut Recorder<'_>, value: f32, out: Ptr, count: usize) {
 pub fn fill_f32(to: &mut Recorder<'_>, value: f32, out: Ptr, count: usize) {
     let parameters = Fill { out, count: count as u64, value, unused: 0 };
     to.launch(Launch::new("fill_f32", cover(count), BLOCK, &parameters).work(0, 4 * count as u64));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divisors_divide() {
+        for divisor in (1..300).chain([511, 512, 513, 3_456, 65_535, 1 << 20]) {
+            let d = Divisor::new(divisor);
+            for n in (0..2_000).chain([1 << 20, (1 << 31) - 1, (1 << 31) - divisor as u64]) {
+                let high = (n * u64::from(d.multiplier)) >> 32;
+                assert_eq!((high + n) >> d.shift, n / divisor as u64, "{n} / {divisor}");
+            }
+        }
+    }
 }

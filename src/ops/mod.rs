@@ -356,6 +356,16 @@ pub trait Operation: fmt::Debug + Send + Sync {
     /// What backward reads.
     fn needs(&self) -> Needs;
 
+    /// Whether its output is that of a rectifier.
+    fn rectifies(&self) -> bool {
+        false
+    }
+
+    /// Whether on a GPU its backward pass can apply the derivative of the rectifier that wrote its input: a pass over memory less.
+    fn applies_rectifier(&self) -> bool {
+        false
+    }
+
     /// Length of the parameters in the form that this processor's forward passes read; 0 if that is the form they have.
     fn prepared_len(&self) -> usize {
         0

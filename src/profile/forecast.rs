@@ -271,7 +271,7 @@ mod tests {
     fn every_launch_of_a_step_is_predicted_from_a_sample() {
         let found = forecast(&device(Precision::Bf16), &net(), 64, Purpose::Training, h100(), Some(2)).unwrap();
         let row = |name: &str| found.rows.iter().find(|row| row.kernel.starts_with(name)).unwrap();
-        let conv = row("conv_forward_bf16");
+        let conv = row("conv_forward");
         let blocks: u64 = conv.launch.grid.iter().map(|n| u64::from(*n)).product();
         assert!(blocks > 2 && conv.blocks == [2, blocks] && conv.counts.instructions() == FLOATS * blocks, "{conv:?}");
         assert!(conv.sampled() < 1.0 && conv.sectors_per_request().is_none() && !conv.prediction.ignores_registers);

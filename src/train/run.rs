@@ -11,7 +11,7 @@ use super::view::Cutter;
 use crate::data::prefetch::Prefetch;
 use crate::data::resample::Resampler;
 use crate::data::table::{self, Table};
-use crate::device::Device;
+use crate::device::{Device, Precision};
 use crate::error::At;
 use crate::lock::Lock;
 use crate::memory;
@@ -138,6 +138,10 @@ pub fn run(
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Outcome> {
     let began = Instant::now();
+    if device.gpu().is_some_and(|gpu| gpu.precision == Precision::F16) {
+        return Err(Error::device("training in f16", "its range is too small for gradients: most become zero")
+            .advise("use --precision bf16, tf32 or f32"));
+    }
     let source = Source::open(config)?;
     let network = Network::new(config, &source)?;
     let net = &network.net;

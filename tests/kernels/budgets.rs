@@ -3,8 +3,8 @@
 //! The numbers of a kernel are those of one compiler: with another one they are not compared, and the test is listed as ignored. Stack
 //! and shared memory are limited with every compiler and on every architecture.
 
-use crate::cases;
 use crate::harness::{self, FIRST_WITH_TENSOR_CORES, arch_number, is_for_tensor_cores, is_product};
+use crate::{cases, compiler};
 use libtest_mimic::Trial;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -56,17 +56,6 @@ fn comparable() -> Result<(Tools, Budgets), String> {
         return Err(format!("the budgets are for nvcc {}, not {}", budgets.compiler, sass::compiler()));
     }
     Ok((tools, budgets))
-}
-
-/// The tools and the nvcc of this build.
-fn compiler() -> Result<(Tools, PathBuf), String> {
-    let tools = harness::tools()?;
-    let nvcc = Path::new(option_env!("WEFT_CUDA_BIN").unwrap_or_default()).join("nvcc");
-    if !nvcc.is_file() {
-        assert!(!harness::is_required("WEFT_CUDA", "require"), "WEFT_CUDA=require, but there is no {}", nvcc.display());
-        return Err(format!("there is no {}", nvcc.display()));
-    }
-    Ok((tools, nvcc))
 }
 
 /// If CI took another compiler, the comparison would be ignored from then on.

@@ -4,8 +4,11 @@
 //! unfinished, and both can be read from the machine code. So nobody has to inspect it manually. What kernels may cost, registers
 //! and spills included, is in `budgets`.
 
+use crate::compiler;
 use crate::harness::{self, FIRST_WITH_TENSOR_CORES, arch_number, is_for_tensor_cores, is_product};
 use libtest_mimic::Trial;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use weft::device::{ARCHITECTURES, IMAGES, NVCC};
 use weft::sass::{self, Class, Kernel, Tools};
 
@@ -19,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         harness::tools,
         products_use_tensor_cores_and_wide_loads,
     ));
+    tests.push(harness::test_with("the_lab_compiles", compiler, the_lab_compiles));
     tests
 }
 
@@ -66,6 +70,23 @@ fn products_use_tensor_cores_and_wide_loads(tools: Tools) {
         print!("{table}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The files of kernels/lab still compile, and are as expensive as its README says.
+fn the_lab_compiles((tools, nvcc): (Tools, PathBuf)) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().unwrap();
+    let cubin = folder.path().join("by_value.cubin");
+    let mut command = Command::new(nvcc);
+    command
+        .args(["-O3", "-std=c++17", "-cubin", &format!("-arch=sm_{}", sass::highest()), "-I"])
+        .arg(root.join("simt/include"));
+    let output = command.arg(root.join("kernels/lab/by_value.cu")).arg("-o").arg(&cubin).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let before = sass::kernels_of_cubin(&tools, &cubin).unwrap();
+    let now = sass::kernels(&tools, &sass::embedded().unwrap(), sass::highest(), Some("conv_forward_f16")).unwrap();
+    let [before, now] = [&before[0], &now[0]].map(|kernel| kernel.whole.count());
+    assert!(before > 4 * now, "{before} instructions before, {now} now");
 }
 
 fn each_fault_is_named() {

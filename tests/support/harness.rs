@@ -90,7 +90,8 @@ pub fn arch_number(arch: &str) -> u32 {
 
 /// Whether a kernel is a matrix product: of its family (`gemm_nn_f32`, `_tf32`, `_f16`, `_bf16`) one member is in tf32.
 pub fn is_product<'a>(names: impl IntoIterator<Item = &'a str>, name: &str) -> bool {
-    let tf32 = format!("{}_tf32", name.rsplit_once('_').map_or(name, |(family, _)| family));
+    let family = name.rsplit_once('_').map_or(name, |(family, _)| family);
+    let tf32 = format!("{}_tf32", family.trim_end_matches("_128x128").trim_end_matches("_256x32"));
     names.into_iter().any(|name| name == tf32)
 }
 

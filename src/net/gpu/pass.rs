@@ -59,6 +59,10 @@ impl GpuPass {
         if !parameters.fit(&net) {
             return Err(Error::network(&net.spec.place, "these are the parameters of another net"));
         }
+        if let Some(value) = (0..=net.layers.len()).find(|&value| net.value_len(value, 1) > i32::MAX as usize) {
+            let what = format!("value {value} has more than 2^31 numbers a sample, which kernels count in 32 bits");
+            return Err(Error::network(&net.spec.place, what).advise("use a smaller image"));
+        }
         let gpu = parameters.gpu().clone();
         let size = gpu.precision.bytes();
         let plan = Plan::on_gpu(&net, n, purpose, &gpu)?;
@@ -209,6 +213,8 @@ impl GpuPass {
                 Some(_) => self.seeds.ptr.offset(4 * l),
                 None => self.memory.address(&d_output)?,
             },
+            is_rectified: is_rectified_above(&net, l),
+            rectify_input: layer.inputs[0].checked_sub(1).is_some_and(|below| is_rectified_above(&net, below)),
             d_inputs: &d_inputs,
             d_params: &d_params,
             workspace: self.memory.address(&self.plan.layers[l].backward)?,
@@ -419,4 +425,13 @@ impl GpuPass {
     pub fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>> {
         self.gpu.driver.attributes(launch)
     }
+}
+
+/// Whether the derivative of layer `l`'s rectifier is applied by the one layer that reads its output.
+fn is_rectified_above(net: &Net, l: usize) -> bool {
+    let mut readers = net.layers.iter().filter(|layer| layer.inputs.contains(&(l + 1)));
+    let (reader, others) = (readers.next(), readers.next());
+    net.layers[l].op.rectifies()
+        && others.is_none()
+        && reader.is_some_and(|layer| layer.op.applies_rectifier() && layer.inputs.len() == 1)
 }

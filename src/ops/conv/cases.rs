@@ -50,7 +50,17 @@ pub const CONV: &[Case] = &[
     case("conv: 1x1 of whole packs", [3, 40, 5, 9], "a: conv filters=136 kernel=1 activation='sigmoid'").quick(),
     case("conv: whole packs, windows in parts", [1, 64, 5, 6], "a: conv filters=72 kernel=3").quick(),
     case("conv: whole packs in, odd filters out", [1, 8, 7, 6], "a: conv filters=5 kernel=[2,3] stride=[1,2]"),
-    case("conv: odd channels in, whole packs out", [2, 3, 12, 13], "a: conv filters=24 kernel=5 stride=2 pad=2"),
+    // Few channels: lines of a window are unfolded, and filled up or whole packs as they are.
+    case("conv: odd channels in, whole packs out", [2, 3, 12, 13], "a: conv filters=24 kernel=5 stride=2 pad=2")
+        .quick(),
+    case("conv: lines of whole packs", [2, 2, 9, 10], "a: conv filters=16 kernel=[3,4] stride=[2,1] pad=[1,2]").quick(),
+    case(
+        "conv: AlexNet's first, whole packs",
+        [2, 3, 31, 27],
+        "a: conv filters=16 kernel=11 stride=4 activation='relu'",
+    )
+    .slack(1.0, 3.0),
+    case("conv: lines in parts", [1, 7, 34, 9], "a: conv filters=8 kernel=[30,9]"),
     case(
         "conv: a stack",
         [2, 2, 9, 9],

@@ -5,38 +5,22 @@
 //! fixed order.
 
 use super::Filter;
-use crate::device::{Convolution, Gpu, Launch, Ptr, Recorder};
+use crate::device::{Convolution, Gpu, Launch, Ptr, Recorder, Tile};
 use crate::kernel_parameters;
+use crate::ops;
 use crate::ops::activation::Activation;
-use crate::ops::gpu::{BLOCK, GpuBackward, GpuForward, activation_forward, cover};
-use bytemuck::{Pod, Zeroable};
+use crate::ops::gpu::{self, BLOCK, Divisor, GpuBackward, GpuForward, activation_forward, cover};
 
 /// As kernels/product.cuh.
 pub(crate) const THREADS: usize = 128;
-pub(crate) const TILE_M: usize = 128;
-pub(crate) const TILE_N: usize = 64;
-const STAGES: usize = 3;
 /// Bytes of k in one step of a product.
 const STEP_BYTES: usize = 64;
 /// Minimum number of steps for which a partial sum is worth its launch.
 const LEAST_STEPS: usize = 8;
 
-/// Division by a number known at launch: `q = (umulhi(n, multiplier) + n) >> shift` for n < 2^31 (Granlund and Montgomery,
-/// PLDI 1994).
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-pub struct Divisor {
-    divisor: u32,
-    multiplier: u32,
-    shift: u32,
-}
-
-impl Divisor {
-    pub fn new(divisor: usize) -> Self {
-        let shift = divisor.next_power_of_two().trailing_zeros();
-        let multiplier = ((1u64 << 32) * ((1u64 << shift) - divisor as u64) / divisor as u64 + 1) as u32;
-        Self { divisor: divisor as u32, multiplier, shift }
-    }
+/// How many of `count` numbers have the same remainder modulo `stride`: the most, and the fewest.
+fn residues(count: usize, stride: usize) -> [Divisor; 2] {
+    [count.div_ceil(stride), count / stride].map(|n| Divisor::new(n.max(1)))
 }
 
 kernel_parameters! {
@@ -60,12 +44,15 @@ kernel_parameters! {
 
 kernel_parameters! {
     /// kernels/conv.cu
-    Conv: 224 {
+    Conv: 360 {
         geometry: Geometry,
         x: Ptr, y: Ptr, w: Ptr, bias: Ptr, out: Ptr, partial: Ptr,
         extent_h: u32, extent_w: u32,
-        activation: u32, splits: u32, k_per_split: u32, tiles_m: u32, wide_x: u32, wide_y: u32, wide_w: u32,
+        activation: u32, splits: u32, k_per_split: u32, unused: u32, wide_x: u32, wide_y: u32, wide_w: u32,
         by_block_w: Divisor, by_block_h: Divisor, by_channels: Divisor, by_filters: Divisor, by_kernel_w: Divisor,
+        by_rows: [Divisor; 2], by_columns: [Divisor; 2], by_taps_x: [Divisor; 2],
+        by_tiles_m: Divisor, by_groups: Divisor, by_grid_w: Divisor, by_stride_w: Divisor, by_stride_h: Divisor,
+        run: u32,
     }
 }
 
@@ -76,10 +63,31 @@ kernel_parameters! {
 
 kernel_parameters! {
     /// kernels/conv.cu
-    Bias: 64 {
+    Bias: 96 {
         y: Ptr, dy: Ptr, partial: Ptr,
         n: u32, out_h: u32, out_w: u32, out_c: u32, grid_h: u32, grid_w: u32, block_h: u32, block_w: u32,
-        activation: u32, rows_per_part: u32,
+        activation: u32, rows_per_part: u32, lanes: u32, width: u32,
+        by_block_w: Divisor, by_block_h: Divisor,
+    }
+}
+
+kernel_parameters! {
+    /// kernels/conv.cu
+    Join: 160 {
+        partial: Ptr, bias: Ptr, out: Ptr,
+        n: u32, h: u32, w: u32, c: u32, splits: u32, grid_h: u32, grid_w: u32, filters: u32,
+        cell_h: u32, cell_w: u32, extent_h: u32, extent_w: u32, block_h: u32, block_w: u32, activation: u32, lanes: u32,
+        by_lanes: Divisor, by_w: Divisor, by_h: Divisor, by_filters: Divisor, by_block_w: Divisor, by_block_h: Divisor,
+    }
+}
+
+kernel_parameters! {
+    /// kernels/conv.cu
+    Unfold: 128 {
+        x: Ptr, w: Ptr, windows: Ptr, filters: Ptr,
+        n: u32, in_h: u32, in_w: u32, in_c: u32, out_w: u32, stride_w: u32, pad_w: u32, kernel_h: u32,
+        run: u32, line: u32, o: u32, packs: u32,
+        by_line: Divisor, by_out_w: Divisor, by_o: Divisor, by_lines: Divisor,
     }
 }
 
@@ -92,39 +100,118 @@ kernel_parameters! {
     }
 }
 
+/// Bytes that a multiprocessor reads from L2 or writes there in a cycle, and cycles between two launches of a graph; roughly.
+const L2_BYTES: usize = 48;
+const LAUNCH: usize = 1500;
+
+fn multiprocessors(gpu: &Gpu) -> usize {
+    gpu.driver.properties().multiprocessors.max(1) as usize
+}
+
+/// A shape of kernels/product.cuh, with what it costs in instructions of a warp, as counted (kernels/budgets.toml): a step of
+/// the main loop, and all the rest.
+struct Shape {
+    label: &'static str,
+    m: usize,
+    n: usize,
+    stages: usize,
+    step: usize,
+    rest: usize,
+}
+
+fn shape(tile: Tile) -> Shape {
+    match tile {
+        Tile::Middle => Shape { label: "", m: 128, n: 64, stages: 3, step: 160, rest: 750 },
+        Tile::Large => Shape { label: "_128x128", m: 128, n: 128, stages: 3, step: 205, rest: 1100 },
+        Tile::Narrow => Shape { label: "_256x32", m: 256, n: 32, stages: 2, step: 195, rest: 800 },
+    }
+}
+
 /// How a batch of products [m, k] [k, n] is partitioned: tiles, and splits of k.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spread {
     batch: usize,
     m: usize,
     n: usize,
+    pub tile: Tile,
     pub splits: usize,
     pub k_per_split: usize,
 }
 
 impl Spread {
-    pub fn new(gpu: &Gpu, batch: usize, [m, n, k]: [usize; 3]) -> Self {
-        let blocks = batch * m.div_ceil(TILE_M) * n.div_ceil(TILE_N);
-        let step = STEP_BYTES / gpu.precision.bytes();
-        let steps = k.div_ceil(step).max(1);
-        // About two blocks per multiprocessor: more splits mean more partial sums to write. Not tuned on a card.
-        let wanted = (2 * gpu.driver.properties().multiprocessors as usize).div_ceil(blocks.max(1));
-        let splits = wanted.min(steps / LEAST_STEPS).max(1);
-        let k_per_split = steps.div_ceil(splits) * step;
-        Self { batch, m, n, splits: k.div_ceil(k_per_split).max(1), k_per_split }
+    /// Operands that are `wide` consist of whole packs.
+    pub fn new(gpu: &Gpu, batch: usize, size: [usize; 3], wide: bool) -> Self {
+        let has_all = wide && gpu.precision.bytes() == 2;
+        let tiles = Tile::ALL.into_iter().filter(|tile| has_all || *tile == Tile::Middle);
+        let forced = |tile: &Tile| gpu.tile.is_none_or(|forced| !has_all || forced == *tile);
+        let spreads = tiles.filter(forced).map(|tile| Self::with(gpu, tile, batch, size));
+        // The first of the best.
+        let best = spreads.min_by_key(|spread| spread.cost(gpu, size[2]));
+        best.unwrap_or_else(|| Self::with(gpu, Tile::Middle, batch, size))
     }
 
-    fn grid(&self) -> [usize; 3] {
-        [self.tiles_m() * self.batch, self.n.div_ceil(TILE_N), self.splits]
+    /// With the number of splits that costs least.
+    fn with(gpu: &Gpu, tile: Tile, batch: usize, [m, n, k]: [usize; 3]) -> Self {
+        let step = STEP_BYTES / gpu.precision.bytes();
+        let steps = k.div_ceil(step).max(1);
+        let split = |splits: usize| {
+            let k_per_split = steps.div_ceil(splits) * step;
+            Self { batch, m, n, tile, splits: k.div_ceil(k_per_split).max(1), k_per_split }
+        };
+        let whole = split(1);
+        // Beyond two blocks per multiprocessor none is idle.
+        let blocks = whole.grid().iter().product::<usize>().max(1);
+        let most = (2 * multiprocessors(gpu)).div_ceil(blocks).min(steps / LEAST_STEPS);
+        (2..=most).map(split).chain([whole]).min_by_key(|spread| (spread.cost(gpu, k), spread.splits)).unwrap_or(whole)
+    }
+
+    /// The same tile for `batch` products of one tile of lines each.
+    pub fn of_tiles(&self, gpu: &Gpu, batch: usize, k: usize) -> Self {
+        Self::with(gpu, self.tile, batch, [self.lines(), self.n, k])
+    }
+
+    /// Cycles of the busiest multiprocessor, if blocks are spread evenly: each of its four schedulers issues the instructions of
+    /// one warp of a block. What is split is written and read again. A prediction; no card has been asked.
+    fn cost(&self, gpu: &Gpu, k: usize) -> usize {
+        let Shape { m, n, step, rest, .. } = shape(self.tile);
+        let blocks = self.grid().iter().product::<usize>();
+        let steps = self.k_per_split.min(k).div_ceil(STEP_BYTES / gpu.precision.bytes());
+        let (sums, launch) = if self.splits > 1 { (8 * m * n / L2_BYTES, LAUNCH) } else { (0, 0) };
+        blocks.div_ceil(multiprocessors(gpu)) * (rest + steps * step + sums) + launch
+    }
+
+    pub fn grid(&self) -> [usize; 3] {
+        [self.tiles_m() * self.batch, self.n.div_ceil(shape(self.tile).n), self.splits]
     }
 
     fn tiles_m(&self) -> usize {
-        self.m.div_ceil(TILE_M)
+        self.m.div_ceil(shape(self.tile).m)
+    }
+
+    /// Lines of a tile.
+    pub fn lines(&self) -> usize {
+        shape(self.tile).m
     }
 
     /// f32 partial sums of all splits.
     fn partial(&self) -> usize {
         if self.splits > 1 { (4 * self.splits * self.batch).saturating_mul(self.m.saturating_mul(self.n)) } else { 0 }
+    }
+
+    /// Dynamic shared memory of a product, for either layout of its operands: all slots, or the sums.
+    pub fn shared(&self, gpu: &Gpu, a_k_inner: bool, b_k_inner: bool) -> usize {
+        let (size, shape) = (gpu.precision.bytes(), shape(self.tile));
+        let step = STEP_BYTES / size;
+        let is_permuted = |rows: usize, k_inner: bool| k_inner || rows * size == 64;
+        let tile = |rows: usize, k_inner: bool| step * if is_permuted(rows, k_inner) { rows } else { rows + 8 };
+        let slots = shape.stages * size * (tile(shape.m, a_k_inner) + tile(shape.n, b_k_inner));
+        slots.max(4 * shape.m * (shape.n.min(64) + 8))
+    }
+
+    /// The kernel for a product: another one where an operand has runs that are no multiples of 16 bytes.
+    pub fn kernel(&self, name: &str, wide: bool, gpu: &Gpu) -> String {
+        let any = if wide { "" } else { "_any" };
+        format!("{name}{}{any}_{}", shape(self.tile).label, gpu.precision.math())
     }
 }
 
@@ -140,12 +227,9 @@ pub(crate) fn record_outside(to: &mut Recorder<'_>, activation: Activation, spre
     }
 }
 
-/// Dynamic shared memory of a product, for either layout of its operands.
-pub(crate) fn shared(gpu: &Gpu, a_k_inner: bool, b_k_inner: bool) -> usize {
-    let size = gpu.precision.bytes();
-    let (pack, step) = (16 / size, STEP_BYTES / size);
-    let tile = |rows: usize, k_inner: bool| if k_inner { rows * (step + pack) } else { step * (rows + 8) };
-    STAGES * size * (tile(TILE_M, a_k_inner) + tile(TILE_N, b_k_inner))
+/// Whether runs of these lengths are whole packs.
+pub(crate) fn whole(gpu: &Gpu, runs: &[usize]) -> bool {
+    runs.iter().all(|run| run.is_multiple_of(gpu::pack(gpu.precision)))
 }
 
 /// Which operand is transposed.
@@ -172,16 +256,21 @@ struct Product {
 }
 
 impl Product {
+    /// Distances between the lines of both operands.
+    fn lines(&self) -> [usize; 2] {
+        let [m, n, k] = self.size;
+        [if self.form == Form::Tn { m } else { k }, if self.form == Form::Nt { k } else { n }]
+    }
+
     fn spread(&self, gpu: &Gpu) -> Spread {
-        Spread::new(gpu, self.batch, self.size)
+        Spread::new(gpu, self.batch, self.size, whole(gpu, &self.lines()))
     }
 
     fn record(&self, to: &mut Recorder<'_>, partial: Ptr) {
         let [m, n, k] = self.size;
         let spread = self.spread(to.gpu);
-        let pack = 16 / to.precision().bytes();
-        let (lda, ldb) = (if self.form == Form::Tn { m } else { k }, if self.form == Form::Nt { k } else { n });
-        let wide = |line: usize| u32::from(line.is_multiple_of(pack));
+        let [lda, ldb] = self.lines();
+        let wide = |line: usize| u32::from(whole(to.gpu, &[line]));
         let mut parameters = Gemm {
             a: self.a,
             b: self.b,
@@ -214,8 +303,9 @@ impl Product {
         let bytes = to.precision().bytes();
         let out = if self.c_f32 { 4 } else { bytes };
         let touched = self.batch * (bytes * (m * k + k * n) + out * m * n);
-        let launch = Launch::new(format!("{name}_{}", to.precision().math()), spread.grid(), THREADS, &parameters);
-        let launch = launch.shared(shared(to.gpu, k_inner[0], k_inner[1]));
+        let name = spread.kernel(name, whole(to.gpu, &[lda, ldb]), to.gpu);
+        let launch = Launch::new(name, spread.grid(), THREADS, &parameters);
+        let launch = launch.shared(spread.shared(to.gpu, k_inner[0], k_inner[1]));
         to.launch(launch.work((2 * self.batch * m * n * k) as u64, touched as u64));
         if spread.splits > 1 {
             parameters.tiles_m = self.batch as u32;
@@ -270,7 +360,17 @@ impl Filter {
         let taps = self.kernel.h.div_ceil(self.stride.h) * self.kernel.w.div_ceil(self.stride.w);
         let residues = self.stride.h * self.stride.w;
         let size = [pixels, self.input.c / self.groups, taps * self.group_filters()];
-        Spread::new(gpu, self.batch() * residues, size)
+        Spread::new(gpu, self.batch() * residues, size, whole(gpu, &[self.group_filters()]))
+    }
+
+    /// Whether the runs of X and W, or of X and dY, are whole packs: lines of windows where these are written out.
+    fn is_whole(&self, gpu: &Gpu) -> bool {
+        let run = if self.plain(gpu) { self.taps() } else { self.input.c / self.groups };
+        whole(gpu, &[run, self.group_filters()])
+    }
+
+    fn forward_spread(&self, n: usize, gpu: &Gpu) -> Spread {
+        Spread::new(gpu, self.batch(), self.forward_size(n), self.is_whole(gpu))
     }
 
     /// f32 partial sums that the data gradient stores.
@@ -282,7 +382,7 @@ impl Filter {
     }
 
     fn weights_spread(&self, n: usize, gpu: &Gpu) -> Spread {
-        Spread::new(gpu, self.batch(), self.weights_size(n))
+        Spread::new(gpu, self.batch(), self.weights_size(n), self.is_whole(gpu))
     }
 
     /// Splits of a region's pixels over which the bias gradient is summed, and pixels per split.
@@ -327,9 +427,8 @@ impl Filter {
     }
 
     fn parameters_at(&self, n: usize, spread: Spread, gpu: &Gpu) -> Conv {
-        let pack = 16 / gpu.precision.bytes();
         let channels = self.input.c / self.groups;
-        let wide = |line: usize| u32::from(line.is_multiple_of(pack));
+        let wide = |run: usize| u32::from(whole(gpu, &[run]));
         let [extent_h, extent_w] = self.extent();
         let null = Ptr::NULL;
         Conv {
@@ -345,7 +444,7 @@ impl Filter {
             activation: Activation::None as u32,
             splits: spread.splits as u32,
             k_per_split: spread.k_per_split as u32,
-            tiles_m: spread.tiles_m() as u32,
+            unused: 0,
             wide_x: wide(channels),
             wide_y: wide(self.group_filters()),
             wide_w: wide(self.group_filters()),
@@ -354,6 +453,47 @@ impl Filter {
             by_channels: Divisor::new(channels),
             by_filters: Divisor::new(self.group_filters()),
             by_kernel_w: Divisor::new(self.kernel.w),
+            by_rows: residues(extent_h, self.stride.h),
+            by_columns: residues(extent_w, self.stride.w),
+            by_taps_x: residues(self.kernel.w, self.stride.w),
+            by_tiles_m: Divisor::new(spread.tiles_m()),
+            by_groups: Divisor::new(self.groups),
+            by_grid_w: Divisor::new(self.grid.w),
+            by_stride_w: Divisor::new(self.stride.w),
+            by_stride_h: Divisor::new(self.stride.h),
+            run: channels as u32,
+        }
+    }
+
+    /// What adds the sums of splits and regions to a map of this shape.
+    fn join_at(&self, n: usize, map: ops::Shape, spread: Spread, lanes: usize, [partial, out]: [Ptr; 2]) -> Join {
+        let [extent_h, extent_w] = self.extent();
+        Join {
+            partial,
+            bias: Ptr::NULL,
+            out,
+            n: n as u32,
+            h: map.h as u32,
+            w: map.w as u32,
+            c: map.c as u32,
+            splits: spread.splits as u32,
+            grid_h: self.grid.h as u32,
+            grid_w: self.grid.w as u32,
+            filters: self.group_filters() as u32,
+            cell_h: self.cell.h as u32,
+            cell_w: self.cell.w as u32,
+            extent_h: extent_h as u32,
+            extent_w: extent_w as u32,
+            block_h: self.block.h as u32,
+            block_w: self.block.w as u32,
+            activation: Activation::None as u32,
+            lanes: lanes as u32,
+            by_lanes: Divisor::new(map.c / lanes),
+            by_w: Divisor::new(map.w),
+            by_h: Divisor::new(map.h),
+            by_filters: Divisor::new(self.group_filters()),
+            by_block_w: Divisor::new(self.block.w),
+            by_block_h: Divisor::new(self.block.h),
         }
     }
 
@@ -375,6 +515,88 @@ impl Filter {
         let launch = Launch::new(to.stored("im2col"), cover(count), BLOCK, &self.im2col_at(n, input, cols));
         to.launch(launch.work(0, bytes as u64));
         cols
+    }
+}
+
+/// Most values of a line of a window that [`Unfolded`] writes, and how many times larger than the map it may be.
+const MOST_UNFOLDED: (usize, usize) = (128, 8);
+
+/// A layer whose map has few channels, as a layer over the lines of its windows: each pixel of the unfolded map holds one line,
+/// filled up with zeros to whole packs. The sums are the same, in the same order.
+struct Unfolded {
+    /// The layer over the unfolded map.
+    filter: Filter,
+    /// Values of a line.
+    run: usize,
+}
+
+impl Unfolded {
+    /// For odd runs of channels, where filters come in whole packs.
+    fn new(f: &Filter, n: usize, gpu: &Gpu) -> Option<Self> {
+        let pack = gpu::pack(gpu.precision);
+        let run = f.kernel.w * f.input.c;
+        let line = run.next_multiple_of(pack);
+        let is_odd = !f.input.c.is_multiple_of(pack) && f.output.c.is_multiple_of(pack);
+        let is_small = line <= MOST_UNFOLDED.0 && line * f.output.w <= MOST_UNFOLDED.1 * f.input.w * f.input.c;
+        let mut filter = f.clone();
+        (filter.input.c, filter.input.w) = (line, f.output.w);
+        (filter.kernel.w, filter.stride.w, filter.pad.w) = (1, 1, 0);
+        let is_indexed = n * filter.input.len() / pack < 1 << 31;
+        (is_odd && is_small && is_indexed && f.batch() == 1 && !f.plain(gpu)).then_some(Self { filter, run })
+    }
+
+    fn windows(&self, n: usize, gpu: &Gpu) -> usize {
+        n * self.filter.input.len() * gpu.precision.bytes()
+    }
+
+    /// Bytes of the filters with their zeros; none where lines are whole packs.
+    fn filters(&self, gpu: &Gpu) -> usize {
+        let line = self.filter.input.c;
+        let is_whole = line == self.run;
+        if is_whole { 0 } else { self.filter.kernel.h * line * self.filter.output.c * gpu.precision.bytes() }
+    }
+
+    /// Writes the lines of `x`, of layer `f`, and of its weights if they are given; returns both.
+    fn record(
+        &self,
+        f: &Filter,
+        n: usize,
+        x: Ptr,
+        w: Option<Ptr>,
+        scratch: &mut Scratch,
+        to: &mut Recorder<'_>,
+    ) -> [Ptr; 2] {
+        let (pack, line, o) = (gpu::pack(to.precision()), self.filter.input.c, f.output.c);
+        let windows = scratch.take(self.windows(n, to.gpu));
+        let written = w.filter(|_| line != self.run);
+        let filters = if written.is_some() { scratch.take(self.filters(to.gpu)) } else { Ptr::NULL };
+        let packs = n * self.filter.input.len() / pack;
+        let parameters = Unfold {
+            x,
+            w: written.unwrap_or(Ptr::NULL),
+            windows,
+            filters,
+            n: n as u32,
+            in_h: f.input.h as u32,
+            in_w: f.input.w as u32,
+            in_c: f.input.c as u32,
+            out_w: f.output.w as u32,
+            stride_w: f.stride.w as u32,
+            pad_w: f.pad.w as u32,
+            kernel_h: f.kernel.h as u32,
+            run: self.run as u32,
+            line: line as u32,
+            o: o as u32,
+            packs: packs as u32,
+            by_line: Divisor::new(line / pack),
+            by_out_w: Divisor::new(f.output.w),
+            by_o: Divisor::new(o / pack),
+            by_lines: Divisor::new(line),
+        };
+        let count = packs + if written.is_some() { f.kernel.h * line * o / pack } else { 0 };
+        let bytes = to.precision().bytes() * (n * f.input.len() + pack * count);
+        to.launch(Launch::new(to.stored("conv_unfold"), cover(count), BLOCK, &parameters).work(0, bytes as u64));
+        [windows, if written.is_some() { filters } else { w.unwrap_or(Ptr::NULL) }]
     }
 }
 
@@ -402,7 +624,11 @@ fn aligned(pieces: &[usize]) -> usize {
 }
 
 pub fn forward_workspace(f: &Filter, n: usize, gpu: &Gpu) -> usize {
-    let spread = Spread::new(gpu, f.batch(), f.forward_size(n));
+    if let Some(unfolded) = Unfolded::new(f, n, gpu) {
+        let partial = unfolded.filter.forward_spread(n, gpu).partial();
+        return aligned(&[unfolded.windows(n, gpu), unfolded.filters(gpu), partial]);
+    }
+    let spread = f.forward_spread(n, gpu);
     if !f.plain(gpu) {
         return spread.partial();
     }
@@ -441,21 +667,32 @@ pub fn record_forward(f: &Filter, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
         }
         return;
     }
-    let spread = Spread::new(to.gpu, f.batch(), f.forward_size(n));
+    let mut scratch = Scratch::new(pass.workspace);
+    let [mut x, mut w] = [pass.inputs[0], pass.params[0]];
+    let flops = 2 * (outputs * f.taps()) as u64;
+    let unfolded = Unfolded::new(f, n, to.gpu);
+    if let Some(unfolded) = &unfolded {
+        [x, w] = unfolded.record(f, n, x, Some(w), &mut scratch, to);
+    }
+    let f = unfolded.as_ref().map_or(f, |unfolded| &unfolded.filter);
+    let spread = f.forward_spread(n, to.gpu);
     let mut parameters = f.parameters_at(n, spread, to.gpu);
-    parameters.x = pass.inputs[0];
-    parameters.w = pass.params[0];
-    parameters.bias = bias;
-    parameters.out = pass.output;
-    parameters.partial = pass.workspace;
+    (parameters.x, parameters.w, parameters.bias) = (x, w, bias);
+    (parameters.out, parameters.partial) = (pass.output, scratch.take(0));
     parameters.activation = inside(f.activation, spread) as u32;
     let bytes = to.precision().bytes() * (inputs + outputs + weights);
-    let name = format!("conv_forward_{}", to.precision().math());
-    let launch = Launch::new(name, spread.grid(), THREADS, &parameters).shared(shared(to.gpu, true, false));
-    to.launch(launch.work(2 * (outputs * f.taps()) as u64, bytes as u64));
+    let name = spread.kernel("conv_forward", f.is_whole(to.gpu), to.gpu);
+    let launch = Launch::new(name, spread.grid(), THREADS, &parameters).shared(spread.shared(to.gpu, true, false));
+    to.launch(launch.work(flops, bytes as u64));
     if spread.splits > 1 {
         let bytes = outputs * (4 * spread.splits + to.precision().bytes());
-        let launch = Launch::new(to.stored("conv_finish"), cover(outputs), BLOCK, &parameters);
+        let lanes = gpu::lanes(to.precision(), f.group_filters(), &[pass.output]);
+        let join = Join {
+            bias,
+            activation: inside(f.activation, spread) as u32,
+            ..f.join_at(n, f.output, spread, lanes, [parameters.partial, pass.output])
+        };
+        let launch = Launch::new(to.stored("conv_finish"), cover(outputs / lanes), BLOCK, &join);
         to.launch(launch.work((outputs * spread.splits) as u64, bytes as u64));
     }
     record_outside(to, f.activation, spread, pass.output, outputs);
@@ -466,12 +703,17 @@ pub fn backward_workspace(f: &Filter, n: usize, gpu: &Gpu) -> usize {
     let bias = f.bias_partial(n, gpu);
     let products = if f.plain(gpu) {
         let [m, n_filters, k] = f.forward_size(n);
-        let data = Spread::new(gpu, f.batch(), [m, k, n_filters]).partial();
+        let data = Spread::new(gpu, f.batch(), [m, k, n_filters], whole(gpu, &[n_filters])).partial();
         let regions = if f.in_order() { 0 } else { size * n * f.output.len() };
         let partial = data.max(f.weights_spread(n, gpu).partial());
         aligned(&[f.cols(n).saturating_mul(size), regions, partial])
     } else {
-        f.data_partial(n, gpu).max(f.weights_spread(n, gpu).partial())
+        let unfolded = Unfolded::new(f, n, gpu);
+        let weights = f.weights_spread(n, gpu).partial();
+        let windows = unfolded.map_or(0, |unfolded| {
+            aligned(&[unfolded.windows(n, gpu), unfolded.filter.weights_spread(n, gpu).partial()])
+        });
+        f.data_partial(n, gpu).max(weights).max(windows)
     };
     bias.max(products)
 }
@@ -483,11 +725,16 @@ pub fn record_backward(f: &Filter, pass: GpuBackward<'_>, to: &mut Recorder<'_>)
 
 /// Backward through the activation, and the bias gradient.
 fn record_bias(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorder<'_>) {
-    if f.activation == Activation::None && !f.bias {
+    let activation = if pass.is_rectified { Activation::None } else { f.activation };
+    if activation == Activation::None && !f.bias {
         return;
     }
     let n = pass.n;
     let [parts, rows_per_part] = f.bias_parts(n, to.gpu);
+    let lanes = gpu::lanes(to.precision(), f.output.c, &[pass.output, pass.d_output]);
+    // Eight threads read 128 bytes of a pixel in 16 bits; fewer where that leaves less of them idle.
+    let packs = f.output.c / lanes;
+    let width = if packs % 8 == 4 { 4 } else { packs.next_power_of_two().min(if lanes == 1 { 32 } else { 8 }) };
     let parameters = Bias {
         y: pass.output,
         dy: pass.d_output,
@@ -500,13 +747,16 @@ fn record_bias(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorder<'_>) {
         grid_w: f.grid.w as u32,
         block_h: f.block.h as u32,
         block_w: f.block.w as u32,
-        activation: f.activation as u32,
+        activation: activation as u32,
         rows_per_part: rows_per_part as u32,
+        lanes: lanes as u32,
+        width: width as u32,
+        by_block_w: Divisor::new(f.block.w),
+        by_block_h: Divisor::new(f.block.h),
     };
     let outputs = n * f.output.len();
-    let passes = if f.activation == Activation::None { 1 } else { 3 };
-    let launch =
-        Launch::new(to.stored("bias_backward"), [parts, f.banks(), f.output.c.div_ceil(32)], BLOCK, &parameters);
+    let passes = if activation == Activation::None { 1 } else { 3 };
+    let launch = Launch::new(to.stored("bias_backward"), [parts, f.banks(), packs.div_ceil(width)], BLOCK, &parameters);
     to.launch(launch.work(2 * outputs as u64, (passes * outputs * to.precision().bytes()) as u64));
     if f.bias {
         record_sum(to, pass.workspace, pass.d_params[1], f.banks() * f.output.c, parts);
@@ -526,15 +776,26 @@ fn record_implicit_backward(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorde
     let bytes = to.precision().bytes();
     let flops = 2 * (outputs * f.taps()) as u64;
 
-    let spread = f.weights_spread(n, to.gpu);
-    let mut parameters = f.parameters_at(n, spread, to.gpu);
-    (parameters.x, parameters.y) = (pass.inputs[0], pass.d_output);
-    (parameters.out, parameters.partial) = (pass.d_params[0], pass.workspace);
-    let name = format!("conv_backward_weights_{}", to.precision().math());
-    let launch = Launch::new(name, spread.grid(), THREADS, &parameters).shared(shared(to.gpu, false, false));
+    let mut scratch = Scratch::new(pass.workspace);
+    let unfolded = Unfolded::new(f, n, to.gpu);
+    let x = match &unfolded {
+        Some(unfolded) => unfolded.record(f, n, pass.inputs[0], None, &mut scratch, to)[0],
+        None => pass.inputs[0],
+    };
+    let over = unfolded.as_ref().map_or(f, |unfolded| &unfolded.filter);
+    let spread = over.weights_spread(n, to.gpu);
+    let mut parameters = over.parameters_at(n, spread, to.gpu);
+    if let Some(unfolded) = &unfolded {
+        parameters.run = unfolded.run as u32;
+    }
+    (parameters.x, parameters.y) = (x, pass.d_output);
+    (parameters.out, parameters.partial) = (pass.d_params[0], scratch.take(0));
+    let partial = parameters.partial;
+    let name = spread.kernel("conv_backward_weights", over.is_whole(to.gpu), to.gpu);
+    let launch = Launch::new(name, spread.grid(), THREADS, &parameters).shared(spread.shared(to.gpu, false, false));
     to.launch(launch.work(flops, (bytes * (inputs + outputs) + 4 * weights) as u64));
     if spread.splits > 1 {
-        record_sum(to, pass.workspace, pass.d_params[0], weights, spread.splits);
+        record_sum(to, partial, pass.d_params[0], weights, spread.splits);
     }
 
     let Some(d_input) = pass.d_inputs[0] else { return };
@@ -542,13 +803,15 @@ fn record_implicit_backward(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorde
     let mut parameters = f.parameters_at(n, spread, to.gpu);
     (parameters.y, parameters.w) = (pass.d_output, pass.params[0]);
     (parameters.out, parameters.partial) = (d_input, pass.workspace);
-    let name = format!("conv_backward_data_{}", to.precision().math());
-    let launch = Launch::new(name, spread.grid(), THREADS, &parameters).shared(shared(to.gpu, true, true));
+    let name = spread.kernel("conv_backward_data", whole(to.gpu, &[f.group_filters()]), to.gpu);
+    let launch = Launch::new(name, spread.grid(), THREADS, &parameters).shared(spread.shared(to.gpu, true, true));
     to.launch(launch.work(flops, (bytes * (inputs + outputs + weights)) as u64));
     let parts = spread.splits * f.banks();
     if parts > 1 {
         let touched = f.data_partial(n, to.gpu) + inputs * bytes;
-        let launch = Launch::new(to.stored("conv_gather"), cover(inputs), BLOCK, &parameters);
+        let lanes = gpu::lanes(to.precision(), f.input.c, &[d_input]);
+        let join = f.join_at(n, f.input, spread, lanes, [pass.workspace, d_input]);
+        let launch = Launch::new(to.stored("conv_gather"), cover(inputs / lanes), BLOCK, &join);
         to.launch(launch.work((f.data_partial(n, to.gpu) / 4) as u64, touched as u64));
     }
 }
@@ -600,21 +863,5 @@ fn record_plain_backward(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorder<'
         let touched = bytes * (inputs + f.cols(n));
         let launch = Launch::new(to.stored("col2im"), cover(inputs), BLOCK, &f.im2col_at(n, cols, d_input));
         to.launch(launch.work(f.cols(n) as u64, touched as u64));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn divisors_divide() {
-        for divisor in (1..300).chain([511, 512, 513, 3_456, 65_535, 1 << 20]) {
-            let d = Divisor::new(divisor);
-            for n in (0..2_000).chain([1 << 20, (1 << 31) - 1, (1 << 31) - divisor as u64]) {
-                let high = (n * u64::from(d.multiplier)) >> 32;
-                assert_eq!((high + n) >> d.shift, n / divisor as u64, "{n} / {divisor}");
-            }
-        }
     }
 }

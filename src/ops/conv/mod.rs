@@ -179,6 +179,10 @@ impl Operation for Filter {
         Needs { inputs: true, output: self.activation != Activation::None }
     }
 
+    fn rectifies(&self) -> bool {
+        self.activation == Activation::Relu
+    }
+
     fn prepared_len(&self) -> usize {
         forward::packed_len(self)
     }

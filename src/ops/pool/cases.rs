@@ -16,6 +16,18 @@ pub const MAX_POOL: &[Case] = &[
     case("max of the whole map", [2, 3, 4, 5], "a: max_pool kernel=[4,5]"),
     case("max on threads", [1, 32, 48, 49], "a: max_pool kernel=3 stride=2"),
     case("max in packs", [1, 16, 6, 5], "a: max_pool kernel=3 stride=2 pad=1").quick(),
+    case("max in packs, apart", [2, 16, 7, 6], "a: max_pool kernel=2").quick(),
+    case(
+        "max over a rectified layer",
+        [2, 3, 8, 9],
+        "
+            c: conv filters=8 kernel=3 activation='relu'
+            a: max_pool kernel=2
+            d: conv filters=8 kernel=2 activation='relu'
+            b: max_pool kernel=2 stride=1",
+    )
+    .slack(1.0, 3.0)
+    .quick(),
     case("max in packs of f32", [1, 12, 6, 5], "a: max_pool kernel=[2,3] stride=[3,1] ceil=true"),
     case(
         "pool of pools",

@@ -145,6 +145,10 @@ impl Operation for Pool {
         Needs { inputs: max, output: max }
     }
 
+    fn applies_rectifier(&self) -> bool {
+        self.statistic == Statistic::Max
+    }
+
     fn backward_workspace(&self, _n: usize) -> usize {
         super::parallel::threads() * self.input.c
     }
