@@ -26,12 +26,13 @@ struct Conv : Geometry {
   void* out;          // Y, dX (one region) or dW (f32)
   float* partial;     // f32 partial sums for conv_finish, conv_gather, sum_parts
   int extent_h, extent_w;  // conv_backward_data: pixels covered by the windows of one region: the map, or a cell with its halo
-  int activation, splits, k_per_split, unused;
+  int activation, splits, k_per_split;
+  int run;  // conv_backward_weights: channels of a group that W has; the others are those of an unfolded map's end
   int wide_x, wide_y, wide_w;  // runs of channels, of filters: whole 16-byte units
   Divisor by_block_w, by_block_h, by_channels, by_filters, by_kernel_w;
   Divisor by_rows[2], by_columns[2], by_taps_x[2];  // conv_backward_data: pixels and taps of a residue, rounded up and down
   Divisor by_tiles_m, by_groups, by_grid_w, by_stride_w, by_stride_h;
-  int run;  // conv_backward_weights: channels of a group that W has; the others are those of an unfolded map's end
+  int unused;
 };
 PARAMETERS(Conv, 360);
 
@@ -100,7 +101,7 @@ template <class T, bool WIDE> struct Window {
   }
 };
 template <class T, bool WIDE> struct PixelsByTaps : Window<T, WIDE> {
-  static constexpr bool K_INNER = true, SLOW = false;
+  static constexpr bool K_INNER = true;
   typedef typename Window<T, WIDE>::OfPixel Row;
   typedef typename Window<T, WIDE>::OfTap Step;
   using Window<T, WIDE>::Window;
@@ -108,7 +109,7 @@ template <class T, bool WIDE> struct PixelsByTaps : Window<T, WIDE> {
   __device__ __forceinline__ Step step(int k) const { return this->tap(k); }
 };
 template <class T, bool WIDE> struct TapsByPixels : Window<T, WIDE> {
-  static constexpr bool K_INNER = false, SLOW = false;
+  static constexpr bool K_INNER = false;
   typedef typename Window<T, WIDE>::OfTap Row;
   typedef typename Window<T, WIDE>::OfPixel Step;
   using Window<T, WIDE>::Window;
@@ -128,7 +129,7 @@ template <class T> __device__ __forceinline__ Matrix<T, false> filters(const Con
 
 // dY[pixel, o] with pixels along k.
 template <class T, bool WIDE> struct Gradients {
-  static constexpr bool K_INNER = false, SLOW = false;
+  static constexpr bool K_INNER = false;
   static constexpr int U = UNIT<T, WIDE>;
   const Conv& p;
   const T* base;
@@ -182,7 +183,7 @@ struct Residue {
 
 // dY[input pixel, (r, s, o)].
 template <class T, bool WIDE> struct Reaching {
-  static constexpr bool K_INNER = true, SLOW = false;
+  static constexpr bool K_INNER = true;
   static constexpr int U = UNIT<T, WIDE>;
   const Conv& p;
   const Residue& residue;
@@ -219,7 +220,7 @@ template <class T, bool WIDE> struct Reaching {
 
 // W[c, (r, s, o)] for the taps of a residue.
 template <class T> struct FiltersAcross {
-  static constexpr bool K_INNER = true, SLOW = false;
+  static constexpr bool K_INNER = true;
   const Conv& p;
   const Residue& residue;
   const T* base;

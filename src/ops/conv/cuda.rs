@@ -1,36 +1,24 @@
 //! Filters on a GPU: kernels/conv.cu (windows gathered while they are loaded) or, with `--conv im2col`, kernels/im2col.cu and
 //! plain products; kernels/gemm.cu where a pixel's window is the pixel itself (linear layers, 1x1 convolutions).
-//!
-//! A product with too few tiles to occupy all multiprocessors is split along k; the partial sums are f32 and are added in a
-//! fixed order.
+
+mod gemm;
+mod spread;
+mod unfold;
+
+pub(crate) use spread::{Spread, THREADS, inside, record_outside, whole};
 
 use super::Filter;
-use crate::device::{Convolution, Gpu, Launch, Ptr, Recorder, Tile};
+use crate::device::{Convolution, Gpu, Launch, Ptr, Recorder};
 use crate::kernel_parameters;
 use crate::ops;
 use crate::ops::activation::Activation;
-use crate::ops::gpu::{self, BLOCK, Divisor, GpuBackward, GpuForward, activation_forward, cover};
-
-/// As kernels/product.cuh.
-pub(crate) const THREADS: usize = 128;
-/// Bytes of k in one step of a product.
-const STEP_BYTES: usize = 64;
-/// Minimum number of steps for which a partial sum is worth its launch.
-const LEAST_STEPS: usize = 8;
+use crate::ops::gpu::{self, BLOCK, Divisor, GpuBackward, GpuForward, cover};
+use gemm::{Form, Product};
+use unfold::Unfolded;
 
 /// How many of `count` numbers have the same remainder modulo `stride`: the most, and the fewest.
 fn residues(count: usize, stride: usize) -> [Divisor; 2] {
     [count.div_ceil(stride), count / stride].map(|n| Divisor::new(n.max(1)))
-}
-
-kernel_parameters! {
-    /// kernels/gemm.cu
-    Gemm: 120 {
-        a: Ptr, b: Ptr, bias: Ptr, c: Ptr, partial: Ptr,
-        a_batch: u64, b_batch: u64, c_batch: u64,
-        m: u32, n: u32, k: u32, lda: u32, ldb: u32, ldc: u32,
-        activation: u32, splits: u32, k_per_split: u32, tiles_m: u32, wide_a: u32, wide_b: u32, c_f32: u32, unused: u32,
-    }
 }
 
 kernel_parameters! {
@@ -48,11 +36,11 @@ kernel_parameters! {
         geometry: Geometry,
         x: Ptr, y: Ptr, w: Ptr, bias: Ptr, out: Ptr, partial: Ptr,
         extent_h: u32, extent_w: u32,
-        activation: u32, splits: u32, k_per_split: u32, unused: u32, wide_x: u32, wide_y: u32, wide_w: u32,
+        activation: u32, splits: u32, k_per_split: u32, run: u32, wide_x: u32, wide_y: u32, wide_w: u32,
         by_block_w: Divisor, by_block_h: Divisor, by_channels: Divisor, by_filters: Divisor, by_kernel_w: Divisor,
         by_rows: [Divisor; 2], by_columns: [Divisor; 2], by_taps_x: [Divisor; 2],
         by_tiles_m: Divisor, by_groups: Divisor, by_grid_w: Divisor, by_stride_w: Divisor, by_stride_h: Divisor,
-        run: u32,
+        unused: u32,
     }
 }
 
@@ -82,239 +70,11 @@ kernel_parameters! {
 }
 
 kernel_parameters! {
-    /// kernels/conv.cu
-    Unfold: 128 {
-        x: Ptr, w: Ptr, windows: Ptr, filters: Ptr,
-        n: u32, in_h: u32, in_w: u32, in_c: u32, out_w: u32, stride_w: u32, pad_w: u32, kernel_h: u32,
-        run: u32, line: u32, o: u32, packs: u32,
-        by_line: Divisor, by_out_w: Divisor, by_o: Divisor, by_lines: Divisor,
-    }
-}
-
-kernel_parameters! {
     /// kernels/im2col.cu
     Im2col: 112 {
         geometry: Geometry,
         from: Ptr, bias: Ptr, to: Ptr,
         activation: u32, unused: u32,
-    }
-}
-
-/// Bytes that a multiprocessor reads from L2 or writes there in a cycle, and cycles between two launches of a graph; roughly.
-const L2_BYTES: usize = 48;
-const LAUNCH: usize = 1500;
-
-fn multiprocessors(gpu: &Gpu) -> usize {
-    gpu.driver.properties().multiprocessors.max(1) as usize
-}
-
-/// A shape of kernels/product.cuh, with what it costs in instructions of a warp, as counted (kernels/budgets.toml): a step of
-/// the main loop, and all the rest.
-struct Shape {
-    label: &'static str,
-    m: usize,
-    n: usize,
-    stages: usize,
-    step: usize,
-    rest: usize,
-}
-
-fn shape(tile: Tile) -> Shape {
-    match tile {
-        Tile::Middle => Shape { label: "", m: 128, n: 64, stages: 3, step: 160, rest: 750 },
-        Tile::Large => Shape { label: "_128x128", m: 128, n: 128, stages: 3, step: 205, rest: 1100 },
-        Tile::Narrow => Shape { label: "_256x32", m: 256, n: 32, stages: 2, step: 195, rest: 800 },
-    }
-}
-
-/// How a batch of products [m, k] [k, n] is partitioned: tiles, and splits of k.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Spread {
-    batch: usize,
-    m: usize,
-    n: usize,
-    pub tile: Tile,
-    pub splits: usize,
-    pub k_per_split: usize,
-}
-
-impl Spread {
-    /// Operands that are `wide` consist of whole packs.
-    pub fn new(gpu: &Gpu, batch: usize, size: [usize; 3], wide: bool) -> Self {
-        let has_all = wide && gpu.precision.bytes() == 2;
-        let tiles = Tile::ALL.into_iter().filter(|tile| has_all || *tile == Tile::Middle);
-        let forced = |tile: &Tile| gpu.tile.is_none_or(|forced| !has_all || forced == *tile);
-        let spreads = tiles.filter(forced).map(|tile| Self::with(gpu, tile, batch, size));
-        // The first of the best.
-        let best = spreads.min_by_key(|spread| spread.cost(gpu, size[2]));
-        best.unwrap_or_else(|| Self::with(gpu, Tile::Middle, batch, size))
-    }
-
-    /// With the number of splits that costs least.
-    fn with(gpu: &Gpu, tile: Tile, batch: usize, [m, n, k]: [usize; 3]) -> Self {
-        let step = STEP_BYTES / gpu.precision.bytes();
-        let steps = k.div_ceil(step).max(1);
-        let split = |splits: usize| {
-            let k_per_split = steps.div_ceil(splits) * step;
-            Self { batch, m, n, tile, splits: k.div_ceil(k_per_split).max(1), k_per_split }
-        };
-        let whole = split(1);
-        // Beyond two blocks per multiprocessor none is idle.
-        let blocks = whole.grid().iter().product::<usize>().max(1);
-        let most = (2 * multiprocessors(gpu)).div_ceil(blocks).min(steps / LEAST_STEPS);
-        (2..=most).map(split).chain([whole]).min_by_key(|spread| (spread.cost(gpu, k), spread.splits)).unwrap_or(whole)
-    }
-
-    /// The same tile for `batch` products of one tile of lines each.
-    pub fn of_tiles(&self, gpu: &Gpu, batch: usize, k: usize) -> Self {
-        Self::with(gpu, self.tile, batch, [self.lines(), self.n, k])
-    }
-
-    /// Cycles of the busiest multiprocessor, if blocks are spread evenly: each of its four schedulers issues the instructions of
-    /// one warp of a block. What is split is written and read again. A prediction; no card has been asked.
-    fn cost(&self, gpu: &Gpu, k: usize) -> usize {
-        let Shape { m, n, step, rest, .. } = shape(self.tile);
-        let blocks = self.grid().iter().product::<usize>();
-        let steps = self.k_per_split.min(k).div_ceil(STEP_BYTES / gpu.precision.bytes());
-        let (sums, launch) = if self.splits > 1 { (8 * m * n / L2_BYTES, LAUNCH) } else { (0, 0) };
-        blocks.div_ceil(multiprocessors(gpu)) * (rest + steps * step + sums) + launch
-    }
-
-    pub fn grid(&self) -> [usize; 3] {
-        [self.tiles_m() * self.batch, self.n.div_ceil(shape(self.tile).n), self.splits]
-    }
-
-    fn tiles_m(&self) -> usize {
-        self.m.div_ceil(shape(self.tile).m)
-    }
-
-    /// Lines of a tile.
-    pub fn lines(&self) -> usize {
-        shape(self.tile).m
-    }
-
-    /// f32 partial sums of all splits.
-    fn partial(&self) -> usize {
-        if self.splits > 1 { (4 * self.splits * self.batch).saturating_mul(self.m.saturating_mul(self.n)) } else { 0 }
-    }
-
-    /// Dynamic shared memory of a product, for either layout of its operands: all slots, or the sums.
-    pub fn shared(&self, gpu: &Gpu, a_k_inner: bool, b_k_inner: bool) -> usize {
-        let (size, shape) = (gpu.precision.bytes(), shape(self.tile));
-        let step = STEP_BYTES / size;
-        let is_permuted = |rows: usize, k_inner: bool| k_inner || rows * size == 64;
-        let tile = |rows: usize, k_inner: bool| step * if is_permuted(rows, k_inner) { rows } else { rows + 8 };
-        let slots = shape.stages * size * (tile(shape.m, a_k_inner) + tile(shape.n, b_k_inner));
-        slots.max(4 * shape.m * (shape.n.min(64) + 8))
-    }
-
-    /// The kernel for a product: another one where an operand has runs that are no multiples of 16 bytes.
-    pub fn kernel(&self, name: &str, wide: bool, gpu: &Gpu) -> String {
-        let any = if wide { "" } else { "_any" };
-        format!("{name}{}{any}_{}", shape(self.tile).label, gpu.precision.math())
-    }
-}
-
-/// The activation that a product kernel applies itself: a sigmoid is left to the kernel that adds the splits, or to another one.
-pub(crate) fn inside(activation: Activation, spread: Spread) -> Activation {
-    if activation == Activation::Sigmoid && spread.splits == 1 { Activation::None } else { activation }
-}
-
-/// The remaining activation, in place.
-pub(crate) fn record_outside(to: &mut Recorder<'_>, activation: Activation, spread: Spread, out: Ptr, count: usize) {
-    if inside(activation, spread) != activation {
-        activation_forward(to, activation, out, out, count);
-    }
-}
-
-/// Whether runs of these lengths are whole packs.
-pub(crate) fn whole(gpu: &Gpu, runs: &[usize]) -> bool {
-    runs.iter().all(|run| run.is_multiple_of(gpu::pack(gpu.precision)))
-}
-
-/// Which operand is transposed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Nn,
-    Nt,
-    Tn,
-}
-
-/// One batch of plain products.
-struct Product {
-    form: Form,
-    batch: usize,
-    /// m, n, k
-    size: [usize; 3],
-    a: Ptr,
-    b: Ptr,
-    c: Ptr,
-    bias: Ptr,
-    activation: Activation,
-    /// C is f32 whatever the storage type.
-    c_f32: bool,
-}
-
-impl Product {
-    /// Distances between the lines of both operands.
-    fn lines(&self) -> [usize; 2] {
-        let [m, n, k] = self.size;
-        [if self.form == Form::Tn { m } else { k }, if self.form == Form::Nt { k } else { n }]
-    }
-
-    fn spread(&self, gpu: &Gpu) -> Spread {
-        Spread::new(gpu, self.batch, self.size, whole(gpu, &self.lines()))
-    }
-
-    fn record(&self, to: &mut Recorder<'_>, partial: Ptr) {
-        let [m, n, k] = self.size;
-        let spread = self.spread(to.gpu);
-        let [lda, ldb] = self.lines();
-        let wide = |line: usize| u32::from(whole(to.gpu, &[line]));
-        let mut parameters = Gemm {
-            a: self.a,
-            b: self.b,
-            bias: self.bias,
-            c: self.c,
-            partial,
-            a_batch: (m * k) as u64,
-            b_batch: (k * n) as u64,
-            c_batch: (m * n) as u64,
-            m: m as u32,
-            n: n as u32,
-            k: k as u32,
-            lda: lda as u32,
-            ldb: ldb as u32,
-            ldc: n as u32,
-            activation: inside(self.activation, spread) as u32,
-            splits: spread.splits as u32,
-            k_per_split: spread.k_per_split as u32,
-            tiles_m: spread.tiles_m() as u32,
-            wide_a: wide(lda),
-            wide_b: wide(ldb),
-            c_f32: u32::from(self.c_f32),
-            unused: 0,
-        };
-        let (name, k_inner) = match self.form {
-            Form::Nn => ("gemm_nn", [true, false]),
-            Form::Nt => ("gemm_nt", [true, true]),
-            Form::Tn => ("gemm_tn", [false, false]),
-        };
-        let bytes = to.precision().bytes();
-        let out = if self.c_f32 { 4 } else { bytes };
-        let touched = self.batch * (bytes * (m * k + k * n) + out * m * n);
-        let name = spread.kernel(name, whole(to.gpu, &[lda, ldb]), to.gpu);
-        let launch = Launch::new(name, spread.grid(), THREADS, &parameters);
-        let launch = launch.shared(spread.shared(to.gpu, k_inner[0], k_inner[1]));
-        to.launch(launch.work((2 * self.batch * m * n * k) as u64, touched as u64));
-        if spread.splits > 1 {
-            parameters.tiles_m = self.batch as u32;
-            let count = self.batch * m * n;
-            let touched = count * (4 * spread.splits + out);
-            let launch = Launch::new(to.stored("gemm_finish"), cover(count), BLOCK, &parameters);
-            to.launch(launch.work((count * spread.splits) as u64, touched as u64));
-        }
-        record_outside(to, self.activation, spread, self.c, self.batch * m * n);
     }
 }
 
@@ -444,7 +204,7 @@ impl Filter {
             activation: Activation::None as u32,
             splits: spread.splits as u32,
             k_per_split: spread.k_per_split as u32,
-            unused: 0,
+            run: channels as u32,
             wide_x: wide(channels),
             wide_y: wide(self.group_filters()),
             wide_w: wide(self.group_filters()),
@@ -461,7 +221,7 @@ impl Filter {
             by_grid_w: Divisor::new(self.grid.w),
             by_stride_w: Divisor::new(self.stride.w),
             by_stride_h: Divisor::new(self.stride.h),
-            run: channels as u32,
+            unused: 0,
         }
     }
 
@@ -515,88 +275,6 @@ impl Filter {
         let launch = Launch::new(to.stored("im2col"), cover(count), BLOCK, &self.im2col_at(n, input, cols));
         to.launch(launch.work(0, bytes as u64));
         cols
-    }
-}
-
-/// Most values of a line of a window that [`Unfolded`] writes, and how many times larger than the map it may be.
-const MOST_UNFOLDED: (usize, usize) = (128, 8);
-
-/// A layer whose map has few channels, as a layer over the lines of its windows: each pixel of the unfolded map holds one line,
-/// filled up with zeros to whole packs. The sums are the same, in the same order.
-struct Unfolded {
-    /// The layer over the unfolded map.
-    filter: Filter,
-    /// Values of a line.
-    run: usize,
-}
-
-impl Unfolded {
-    /// For odd runs of channels, where filters come in whole packs.
-    fn new(f: &Filter, n: usize, gpu: &Gpu) -> Option<Self> {
-        let pack = gpu::pack(gpu.precision);
-        let run = f.kernel.w * f.input.c;
-        let line = run.next_multiple_of(pack);
-        let is_odd = !f.input.c.is_multiple_of(pack) && f.output.c.is_multiple_of(pack);
-        let is_small = line <= MOST_UNFOLDED.0 && line * f.output.w <= MOST_UNFOLDED.1 * f.input.w * f.input.c;
-        let mut filter = f.clone();
-        (filter.input.c, filter.input.w) = (line, f.output.w);
-        (filter.kernel.w, filter.stride.w, filter.pad.w) = (1, 1, 0);
-        let is_indexed = n * filter.input.len() / pack < 1 << 31;
-        (is_odd && is_small && is_indexed && f.batch() == 1 && !f.plain(gpu)).then_some(Self { filter, run })
-    }
-
-    fn windows(&self, n: usize, gpu: &Gpu) -> usize {
-        n * self.filter.input.len() * gpu.precision.bytes()
-    }
-
-    /// Bytes of the filters with their zeros; none where lines are whole packs.
-    fn filters(&self, gpu: &Gpu) -> usize {
-        let line = self.filter.input.c;
-        let is_whole = line == self.run;
-        if is_whole { 0 } else { self.filter.kernel.h * line * self.filter.output.c * gpu.precision.bytes() }
-    }
-
-    /// Writes the lines of `x`, of layer `f`, and of its weights if they are given; returns both.
-    fn record(
-        &self,
-        f: &Filter,
-        n: usize,
-        x: Ptr,
-        w: Option<Ptr>,
-        scratch: &mut Scratch,
-        to: &mut Recorder<'_>,
-    ) -> [Ptr; 2] {
-        let (pack, line, o) = (gpu::pack(to.precision()), self.filter.input.c, f.output.c);
-        let windows = scratch.take(self.windows(n, to.gpu));
-        let written = w.filter(|_| line != self.run);
-        let filters = if written.is_some() { scratch.take(self.filters(to.gpu)) } else { Ptr::NULL };
-        let packs = n * self.filter.input.len() / pack;
-        let parameters = Unfold {
-            x,
-            w: written.unwrap_or(Ptr::NULL),
-            windows,
-            filters,
-            n: n as u32,
-            in_h: f.input.h as u32,
-            in_w: f.input.w as u32,
-            in_c: f.input.c as u32,
-            out_w: f.output.w as u32,
-            stride_w: f.stride.w as u32,
-            pad_w: f.pad.w as u32,
-            kernel_h: f.kernel.h as u32,
-            run: self.run as u32,
-            line: line as u32,
-            o: o as u32,
-            packs: packs as u32,
-            by_line: Divisor::new(line / pack),
-            by_out_w: Divisor::new(f.output.w),
-            by_o: Divisor::new(o / pack),
-            by_lines: Divisor::new(line),
-        };
-        let count = packs + if written.is_some() { f.kernel.h * line * o / pack } else { 0 };
-        let bytes = to.precision().bytes() * (n * f.input.len() + pack * count);
-        to.launch(Launch::new(to.stored("conv_unfold"), cover(count), BLOCK, &parameters).work(0, bytes as u64));
-        [windows, if written.is_some() { filters } else { w.unwrap_or(Ptr::NULL) }]
     }
 }
 

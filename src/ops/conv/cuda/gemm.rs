@@ -1,0 +1,103 @@
+//! Plain matrix products: kernels/gemm.cu.
+
+use super::spread::{Spread, THREADS, inside, record_outside, whole};
+use crate::device::{Gpu, Launch, Ptr, Recorder};
+use crate::kernel_parameters;
+use crate::ops::activation::Activation;
+use crate::ops::gpu::{BLOCK, cover};
+
+kernel_parameters! {
+    /// kernels/gemm.cu
+    Gemm: 120 {
+        a: Ptr, b: Ptr, bias: Ptr, c: Ptr, partial: Ptr,
+        a_batch: u64, b_batch: u64, c_batch: u64,
+        m: u32, n: u32, k: u32, lda: u32, ldb: u32, ldc: u32,
+        activation: u32, splits: u32, k_per_split: u32, tiles_m: u32, wide_a: u32, wide_b: u32, c_f32: u32, unused: u32,
+    }
+}
+
+/// Which operand is transposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Nn,
+    Nt,
+    Tn,
+}
+
+/// One batch of plain products.
+pub(super) struct Product {
+    pub form: Form,
+    pub batch: usize,
+    /// m, n, k
+    pub size: [usize; 3],
+    pub a: Ptr,
+    pub b: Ptr,
+    pub c: Ptr,
+    pub bias: Ptr,
+    pub activation: Activation,
+    /// C is f32 whatever the storage type.
+    pub c_f32: bool,
+}
+
+impl Product {
+    /// Distances between the lines of both operands.
+    fn lines(&self) -> [usize; 2] {
+        let [m, n, k] = self.size;
+        [if self.form == Form::Tn { m } else { k }, if self.form == Form::Nt { k } else { n }]
+    }
+
+    fn spread(&self, gpu: &Gpu) -> Spread {
+        Spread::new(gpu, self.batch, self.size, whole(gpu, &self.lines()))
+    }
+
+    pub fn record(&self, to: &mut Recorder<'_>, partial: Ptr) {
+        let [m, n, k] = self.size;
+        let spread = self.spread(to.gpu);
+        let [lda, ldb] = self.lines();
+        let wide = |line: usize| u32::from(whole(to.gpu, &[line]));
+        let mut parameters = Gemm {
+            a: self.a,
+            b: self.b,
+            bias: self.bias,
+            c: self.c,
+            partial,
+            a_batch: (m * k) as u64,
+            b_batch: (k * n) as u64,
+            c_batch: (m * n) as u64,
+            m: m as u32,
+            n: n as u32,
+            k: k as u32,
+            lda: lda as u32,
+            ldb: ldb as u32,
+            ldc: n as u32,
+            activation: inside(self.activation, spread) as u32,
+            splits: spread.splits as u32,
+            k_per_split: spread.k_per_split as u32,
+            tiles_m: spread.tiles_m() as u32,
+            wide_a: wide(lda),
+            wide_b: wide(ldb),
+            c_f32: u32::from(self.c_f32),
+            unused: 0,
+        };
+        let (name, k_inner) = match self.form {
+            Form::Nn => ("gemm_nn", [true, false]),
+            Form::Nt => ("gemm_nt", [true, true]),
+            Form::Tn => ("gemm_tn", [false, false]),
+        };
+        let bytes = to.precision().bytes();
+        let out = if self.c_f32 { 4 } else { bytes };
+        let touched = self.batch * (bytes * (m * k + k * n) + out * m * n);
+        let name = spread.kernel(name, whole(to.gpu, &[lda, ldb]), to.gpu);
+        let launch = Launch::new(name, spread.grid(), THREADS, &parameters);
+        let launch = launch.shared(spread.shared(to.gpu, k_inner[0], k_inner[1]));
+        to.launch(launch.work((2 * self.batch * m * n * k) as u64, touched as u64));
+        if spread.splits > 1 {
+            parameters.tiles_m = self.batch as u32;
+            let count = self.batch * m * n;
+            let touched = count * (4 * spread.splits + out);
+            let launch = Launch::new(to.stored("gemm_finish"), cover(count), BLOCK, &parameters);
+            to.launch(launch.work((count * spread.splits) as u64, touched as u64));
+        }
+        record_outside(to, self.activation, spread, self.c, self.batch * m * n);
+    }
+}
