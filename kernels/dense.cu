@@ -4,9 +4,8 @@
 // written. All maps of a layer and all images of a batch are one launch: a table assigns tiles to maps.
 //
 //   dense_conv       Y[pixel, o] = sum over taps (i, j, c); a linear layer is a window as large as its map. All pixels of a map
-//                    read a tap in the same map, almost always at equal distances: then one entry of `taps` says where, and
-//                    a pixel is two multiplications away from it. dense_conv_any has the tables for all other cases: three
-//                    loads that depend on each other for every 16 bytes.
+//                    read a tap in the same map, so `taps` has an entry per map and tap; a pixel's line and column there come
+//                    from the two tables. None of these three loads waits for another.
 //   dense_pool       maximum or average of a window
 //   dense_copy       the pixel of each input: concat, and layers that act on single pixels; places of whole maps
 //   dense_gather     whole windows [pixel][tap], for operations on whole maps
@@ -15,7 +14,6 @@
 // Layouts: a value is [image][map][row][column][channel]. Grid of dense_conv: tiles, tiles of filters, images * splits; shared
 // memory and tolerance as product.cuh. The others: tiles, 1, images; no shared memory, one rounding of the storage type.
 #include "product.cuh"
-#include <type_traits>
 
 // A map of the value that is read: its first value, and its row pitch in pixels.
 struct Map {
@@ -35,10 +33,10 @@ struct Tile {
 };
 PARAMETERS(Tile, 40);
 
-// What a tap of a map's pixel (y, x) reads: `at` + y row + x column, in values of an image; NOTHING in padding.
+// The map that a tap of a map's pixels reads: its first value, NOTHING in padding, and values between its lines.
 struct alignas(16) Tap {
   unsigned long long at;
-  int row, column;
+  int line, unused;
 };
 PARAMETERS(Tap, 16);
 constexpr unsigned long long NOTHING = ~0ull;
@@ -86,60 +84,37 @@ template <class T> struct Reader {
   }
 };
 
-// X[pixel, tap] of one map and group, by tables.
-template <class T> struct Looked : Reader<T> {
-  static constexpr bool K_INNER = true, SLOW = true;
-  int count, channels, group;
-  bool wide;
-  struct Row { Pixel pixel; bool inside; };
-  struct Step { int i, j, c; };
-  __device__ __forceinline__ Looked(const Dense& p, const Tile& tile, int image, int group)
-      : Reader<T>(p, tile, image), count(p.taps_h * p.taps_w * (p.in_c / p.groups)), channels(p.in_c / p.groups),
-        group(group), wide(p.wide_x != 0) {}
-  __device__ __forceinline__ Row row(int index) const {
-    bool inside = index < this->tile.pixels;
-    return {this->pixel(inside ? index : 0), inside};
-  }
-  __device__ __forceinline__ Step step(int k) const {
-    if (k >= count) return {-1, 0, 0};
-    int c = split_off(k, this->p.by_channels), j = split_off(k, this->p.by_taps_w);
-    return {k, j, group * channels + c};
-  }
-  __device__ __forceinline__ bool at(const Row& row, const Step& step, const T*& from) const {
-    from = this->x;
-    if (!row.inside || step.i < 0) return false;
-    const T* first = Reader<T>::at(row.pixel, step.i, step.j);
-    if (first) from = first + step.c;
-    return first != nullptr;
-  }
-};
-
-// The same where taps are at equal distances.
-template <class T> struct Regular {
-  static constexpr bool K_INNER = true, SLOW = false, wide = true;
+// X[pixel, tap] of one map and group.
+template <class T> struct DenseWindow {
+  static constexpr bool K_INNER = true;
   const Dense& p;
   const Tile& tile;
   const Tap* taps;
   const T* x;  // first channel of the image and group
-  int count;
-  struct Row { int y, x; bool inside; };
-  struct Step { const T* first; int row, column; bool inside; };
-  __device__ __forceinline__ Regular(const Dense& p, const Tile& tile, int image, int group)
-      : p(p), tile(tile), taps(p.taps + tile.map * p.taps_h * p.taps_w),
-        x((const T*)p.x + image * p.x_image + group * (p.in_c / p.groups)),
-        count(p.taps_h * p.taps_w * (p.in_c / p.groups)) {}
+  int count, channels;
+  bool wide;
+  struct Row { int row, column; bool inside; };  // first entries of the pixel in both tables
+  struct Step { const T* first; int line, i, j; bool inside; };
+  __device__ __forceinline__ DenseWindow(const Dense& p, const Tile& tile, int image, int group)
+      : p(p), tile(tile), taps(p.taps + tile.map * p.taps_h * p.taps_w), count(p.taps_h * p.taps_w * (p.in_c / p.groups)),
+        channels(p.in_c / p.groups), wide(p.wide_x != 0) {
+    x = (const T*)p.x + image * p.x_image + group * channels;
+  }
   __device__ __forceinline__ Row row(int index) const {
-    return {index / tile.width, index % tile.width, index < tile.pixels};
+    bool inside = index < tile.pixels;
+    int y = inside ? index / tile.width : 0, x = inside ? index % tile.width : 0;
+    return {(tile.rows + y) * p.taps_h, (tile.columns + x) * p.taps_w, inside};
   }
   __device__ __forceinline__ Step step(int k) const {
     bool inside = k < count;
-    int c = split_off(k, p.by_channels);
-    const Tap tap = taps[inside ? k : 0];
+    int c = split_off(k, p.by_channels), i = inside ? k : 0, j = split_off(i, p.by_taps_w);
+    const Tap tap = taps[i * p.taps_w + j];
     inside = inside && tap.at != NOTHING;
-    return {x + (inside ? tap.at + c : 0), tap.row, tap.column, inside};
+    return {x + (inside ? tap.at + c : 0), tap.line, i, j, inside};
   }
   __device__ __forceinline__ bool at(const Row& row, const Step& step, const T*& from) const {
-    from = step.first + (row.y * step.row + row.x * step.column);
+    int y = p.rows[row.row + step.i].y, x = p.columns[row.column + step.j].y;
+    from = step.first + (y * step.line + x * p.in_c);
     return row.inside && step.inside;
   }
 };
@@ -148,7 +123,7 @@ template <class Math, bool WIDE> __device__ void dense_conv(const Dense& p) {
   typedef typename Math::T T;
   const Tile& tile = p.tiles[blockIdx.x / p.groups];
   int group = blockIdx.x % p.groups, image = blockIdx.z / p.splits, split = blockIdx.z % p.splits;
-  typename std::conditional<WIDE, Regular<T>, Looked<T>>::type a(p, tile, image, group);
+  DenseWindow<T> a(p, tile, image, group);
   int filters = p.out_c / p.groups;
   const T* weights = (const T*)p.w + (size_t)(tile.bank * p.groups + group) * a.count * filters;
   Matrix<T, false> b{weights, filters, a.count, filters, p.wide_w != 0};

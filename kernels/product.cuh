@@ -32,7 +32,6 @@ typedef Shape<256, 32, 32, 2> Narrow;  // for 32 filters or fewer
 // Shared-memory layout of one operand of a block, and how it is loaded. An Operand defines
 //   K_INNER          whether adjacent values in memory are adjacent along k
 //   wide             whether 16 bytes of them are always contiguous and entirely inside or outside
-//   SLOW             whether so much is done for a value that a loop is better than 32 copies of it
 //   Row row(int)     what must be known of a row (of a column, for B), computed once
 //   Step step(int)   what must be known of a k
 //   at(Row, Step, from)  the value's address, and whether there is one: otherwise the value is zero, and `from` is not read,
@@ -103,29 +102,21 @@ template <class T, int ROWS, class Operand, bool WIDE> struct Loader {
   // Value by value: odd numbers of channels and filters. Stored as packs, so that the tile is written without conflicts.
   __device__ void load_single(T* tile, int k) const {
     T* to = start(tile);
-    if constexpr (Operand::SLOW) {
-      for (int e = 0; e < N; e++) {
+    Pack<T> packs[COUNT];
+#pragma unroll
+    for (int e = 0; e < N; e++) {
+      if constexpr (K_INNER) {
         auto step = operand.step(k + inner + e);
 #pragma unroll
-        for (int i = 0; i < COUNT; i++) to[i * APART * LINE + e] = value(rows[i], step);
+        for (int i = 0; i < COUNT; i++) packs[i].v[e] = value(rows[i], step);
+      } else {
+        auto row = operand.row(first + inner + e);
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) packs[i].v[e] = value(row, operand.step(k + line + i * APART));
       }
-    } else {
-      Pack<T> packs[COUNT];
-#pragma unroll
-      for (int e = 0; e < N; e++) {
-        if constexpr (K_INNER) {
-          auto step = operand.step(k + inner + e);
-#pragma unroll
-          for (int i = 0; i < COUNT; i++) packs[i].v[e] = value(rows[i], step);
-        } else {
-          auto row = operand.row(first + inner + e);
-#pragma unroll
-          for (int i = 0; i < COUNT; i++) packs[i].v[e] = value(row, operand.step(k + line + i * APART));
-        }
-      }
-#pragma unroll
-      for (int i = 0; i < COUNT; i++) store_pack(to + i * APART * LINE, packs[i]);
     }
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) store_pack(to + i * APART * LINE, packs[i]);
   }
   __device__ __forceinline__ T value(const typename Operand::Row& row, const typename Operand::Step& step) const {
     const T* from;
@@ -135,7 +126,7 @@ template <class T, int ROWS, class Operand, bool WIDE> struct Loader {
 
 // A matrix whose lines are along k, or along its rows.
 template <class T, bool INNER> struct Matrix {
-  static constexpr bool K_INNER = INNER, SLOW = false;
+  static constexpr bool K_INNER = INNER;
   const T* base;
   int rows, k, line;
   bool wide;

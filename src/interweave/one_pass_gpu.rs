@@ -39,7 +39,7 @@ kernel_parameters! {
 
 kernel_parameters! {
     /// kernels/dense.cu
-    Tap: 16 { at: u64, row: i32, column: i32 }
+    Tap: 16 { at: u64, line: u32, unused: u32 }
 }
 
 kernel_parameters! {
@@ -310,33 +310,29 @@ impl<'a> PassWriter<'a> {
         Ok((self.writer.table(&tiles)?, tiles.len()))
     }
 
-    /// What each tap of each map reads, if the pixels of every map read it at equal distances; almost always they do.
-    fn taps(&self, layer: usize) -> Option<Vec<Tap>> {
+    /// The map that each tap of each map reads, along both axes the same one for all its pixels.
+    fn taps(&mut self, layer: usize, [height, width]: [usize; 2]) -> Result<Ptr> {
         let (read, written) = (&self.plan.values[self.net().layers[layer].inputs[0]], &self.plan.values[layer + 1]);
         let step = &self.plan.layers[layer];
-        let [vertical, horizontal]: [Vec<Vec<Option<Line>>>; 2] = [
-            (0..written.maps.len() / written.across).map(|class| even(&lines(step, class))).collect::<Option<_>>()?,
-            (0..written.across).map(|class| even(&runs(step, class))).collect::<Option<_>>()?,
-        ];
-        let [height, width] = [&vertical, &horizontal].map(|classes| classes.iter().map(Vec::len).max().unwrap_or(0));
-        let nothing = Tap { at: u64::MAX, row: 0, column: 0 };
-        let tap = |down: Line, across: Line| {
-            let map = &read.maps[down.class * read.across + across.class];
-            let value = |row: usize, column: usize| (row * map.columns + column) * read.channels;
-            Tap {
-                at: (map.at - read.range.start + value(down.first, across.first)) as u64,
-                row: value(down.step, 0) as i32,
-                column: value(0, across.step) as i32,
+        let classes = |taps: Vec<Option<(usize, Vec<u32>)>>| -> Vec<Option<usize>> {
+            taps.into_iter().map(|tap| tap.map(|(class, _)| class)).collect()
+        };
+        let down: Vec<_> = (0..written.maps.len() / written.across).map(|class| classes(lines(step, class))).collect();
+        let across: Vec<_> = (0..written.across).map(|class| classes(runs(step, class))).collect();
+        let tap = |row: Option<&Option<usize>>, column: Option<&Option<usize>>| match (row, column) {
+            (Some(Some(row)), Some(Some(column))) => {
+                let map = &read.maps[row * read.across + column];
+                let at = (map.at - read.range.start) as u64;
+                Tap { at, line: (map.columns * read.channels) as u32, unused: 0 }
             }
+            _ => Tap { at: u64::MAX, line: 0, unused: 0 },
         };
-        let pair = |down: Option<&Option<Line>>, across: Option<&Option<Line>>| {
-            down.copied().flatten().zip(across.copied().flatten()).map_or(nothing, |(down, across)| tap(down, across))
+        let maps = down.iter().flat_map(|rows| across.iter().map(move |columns| (rows, columns)));
+        let of_map = |(rows, columns): (&Vec<Option<usize>>, &Vec<Option<usize>>)| -> Vec<Tap> {
+            (0..height * width).map(|at| tap(rows.get(at / width), columns.get(at % width))).collect()
         };
-        let maps = vertical.iter().flat_map(|down| horizontal.iter().map(move |across| (down, across)));
-        let all = maps.flat_map(|(down, across)| {
-            (0..height * width).map(move |tap| pair(down.get(tap / width), across.get(tap % width)))
-        });
-        Some(all.collect())
+        let taps: Vec<Tap> = maps.flat_map(of_map).collect();
+        self.writer.table(&taps)
     }
 
     /// The parameters that all kernels of a layer have in common; input `input` is read.
@@ -394,13 +390,14 @@ impl<'a> PassWriter<'a> {
         let written = &self.plan.values[layer + 1];
         let values = self.images * written.range.len();
         let group_channels = channels / f.groups;
-        let taps = if whole(gpu, &[group_channels, filters]) { self.taps(layer) } else { None };
+        let wide = whole(gpu, &[group_channels, filters]);
         // Maps differ a little in size: the mean of them decides about the tile, the tiles about splits.
         let pixels = (values / f.output.c).div_ceil(self.images * written.maps.len());
         let size = [pixels, filters, f.taps()];
-        let rough = Spread::new(gpu, self.images * written.maps.len() * f.groups, size, taps.is_some());
+        let rough = Spread::new(gpu, self.images * written.maps.len() * f.groups, size, wide);
         let (mut parameters, tiles) = self.dense(layer, 0, rough.lines())?;
         let spread = rough.of_tiles(gpu, self.images * tiles * f.groups, f.taps());
+        parameters.taps = self.taps(layer, [parameters.taps_h, parameters.taps_w].map(|taps| taps as usize))?;
         let addresses = self.addresses(layer);
         parameters.w = addresses[0];
         parameters.bias = addresses.get(1).copied().unwrap_or(Ptr::NULL);
@@ -418,10 +415,7 @@ impl<'a> PassWriter<'a> {
             .map(|parameter| parameter.range.len() * gpu.precision.bytes())
             .sum();
         let grid = [tiles * f.groups, spread.grid()[1], self.images * spread.splits];
-        let name = spread.kernel("dense_conv", taps.is_some(), gpu);
-        if let Some(taps) = taps {
-            parameters.taps = self.writer.table(&taps)?;
-        }
+        let name = spread.kernel("dense_conv", wide, gpu);
         let launch = Launch::new(name, grid, THREADS, &parameters).shared(spread.shared(gpu, true, false));
         self.writer.to.launch(launch.work(flops, (self.touched(layer) + weights) as u64));
         if spread.splits > 1 {
@@ -583,26 +577,6 @@ impl<'a> PassWriter<'a> {
         self.writer.to.launch(launch.work(0, bytes as u64));
         Ok(())
     }
-}
-
-/// What a tap reads along one axis: in class `class`, position p of a map reads position `first + p step`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Line {
-    class: usize,
-    first: usize,
-    step: usize,
-}
-
-/// Taps as lines, `None` in padding; nothing if a tap reads at unequal distances.
-fn even(taps: &[Option<(usize, Vec<u32>)>]) -> Option<Vec<Option<Line>>> {
-    let line = |(class, numbers): &(usize, Vec<u32>)| {
-        let first = *numbers.first()?;
-        let step = numbers.get(1).map_or(Some(0), |second| second.checked_sub(first))?;
-        let place = |(p, number): (usize, &u32)| *number as usize == first as usize + p * step as usize;
-        let is_even = numbers.iter().enumerate().all(place);
-        is_even.then_some(Line { class: *class, first: first as usize, step: step as usize })
-    };
-    taps.iter().map(|tap| tap.as_ref().map_or(Some(None), |tap| line(tap).map(Some))).collect()
 }
 
 /// What each vertical tap of class `class` reads: class and index of each of its rows.
