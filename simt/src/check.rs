@@ -40,6 +40,7 @@ pub(crate) struct MemoryMap {
     context: Range<usize>,
 }
 
+// SAFETY: as in runtime.cpp, which build.rs compiles.
 unsafe extern "C" {
     fn simt_memory_map(out: *mut [usize; 4]);
 }

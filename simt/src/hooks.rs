@@ -16,6 +16,7 @@ fn place(file: *const c_char, line: c_int) -> Place {
 
 // ---- the shim (abi.h)
 
+// SAFETY: no other library defines names that begin with `simt_`.
 #[unsafe(no_mangle)]
 extern "C" fn simt_syncthreads(vote: c_int, file: *const c_char, line: c_int) -> c_int {
     current().map_or(0, |block| block.barrier(vote != 0, place(file, line)) as c_int)
@@ -23,6 +24,7 @@ extern "C" fn simt_syncthreads(vote: c_int, file: *const c_char, line: c_int) ->
 
 /// # Safety
 /// `input` and `output` have the types that `operation` expects, on the caller's stack.
+// SAFETY: no other library defines names that begin with `simt_`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn simt_collective(
     mask: u32,
@@ -39,11 +41,13 @@ unsafe extern "C" fn simt_collective(
     }
 }
 
+// SAFETY: no other library defines names that begin with `simt_`.
 #[unsafe(no_mangle)]
 extern "C" fn simt_dynamic_shared() -> *mut c_void {
     current().map_or(null_mut(), Block::dynamic_shared)
 }
 
+// SAFETY: no other library defines names that begin with `simt_`.
 #[unsafe(no_mangle)]
 extern "C" fn simt_threadfence() {
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
@@ -53,6 +57,7 @@ extern "C" fn simt_threadfence() {
 }
 
 /// `__trap`, or a failed assertion.
+// SAFETY: no other library defines names that begin with `simt_`.
 #[unsafe(no_mangle)]
 extern "C" fn simt_trap(file: *const c_char, line: c_int) {
     if let Some(block) = current() {
@@ -61,6 +66,7 @@ extern "C" fn simt_trap(file: *const c_char, line: c_int) {
 }
 
 /// An access by the shim itself: an atomic.
+// SAFETY: no other library defines names that begin with `simt_`.
 #[unsafe(no_mangle)]
 extern "C" fn simt_access_at(address: usize, size: usize, kind: c_int, file: *const c_char, line: c_int) {
     let access = [Access::Read, Access::Write, Access::Atomic][kind.clamp(0, 2) as usize];
@@ -71,6 +77,7 @@ extern "C" fn simt_access_at(address: usize, size: usize, kind: c_int, file: *co
 }
 
 /// The row of a matrix that ldmatrix reads for one lane.
+// SAFETY: no other library defines names that begin with `simt_`.
 #[unsafe(no_mangle)]
 extern "C" fn simt_shared_row(address: usize, size: usize, file: *const c_char, line: c_int) {
     if let Some(block) = current() {
@@ -80,6 +87,7 @@ extern "C" fn simt_shared_row(address: usize, size: usize, file: *const c_char, 
 }
 
 /// `cp.async`: the destination is poisoned now and filled at the wait, so that a missing wait is visible in both variants.
+// SAFETY: no other library defines names that begin with `simt_`.
 #[unsafe(no_mangle)]
 extern "C" fn simt_async_copy(
     shared: usize,
@@ -109,6 +117,7 @@ extern "C" fn simt_async_copy(
     copies.queue.push_back(AsyncCopy { group, shared, global, size, valid });
 }
 
+// SAFETY: no other library defines names that begin with `simt_`.
 #[unsafe(no_mangle)]
 extern "C" fn simt_async_commit() {
     if let Some(block) = current() {
@@ -117,6 +126,7 @@ extern "C" fn simt_async_commit() {
 }
 
 /// Completes the copies of all but the latest `pending` groups.
+// SAFETY: no other library defines names that begin with `simt_`.
 #[unsafe(no_mangle)]
 extern "C" fn simt_async_wait(pending: c_uint) {
     let Some(block) = current() else { return };
@@ -139,6 +149,7 @@ extern "C" fn simt_async_wait(pending: c_uint) {
 
 // ---- -fsanitize=thread (called through runtime.cpp, which knows the return address)
 
+// SAFETY: no other library defines names that begin with `simt_`.
 #[unsafe(no_mangle)]
 extern "C" fn simt_access(address: usize, size: usize, write: c_int, is_aligned: c_int, code: usize) {
     let Some(block) = current() else { return };
@@ -153,6 +164,7 @@ extern "C" fn simt_access(address: usize, size: usize, write: c_int, is_aligned:
 }
 
 /// Called on entry to a function whose frame ends at `frame`.
+// SAFETY: no other library defines names that begin with `simt_`.
 #[unsafe(no_mangle)]
 extern "C" fn simt_function(frame: usize, code: usize) {
     if let Some(block) = current().filter(|block| block.slab.nearly_full(frame)) {
@@ -221,7 +233,8 @@ macro_rules! handlers {
     ($($name:ident($($operand:ident),+) => $kind:ident, $text:literal;)+) => {$(
         /// # Safety
         /// Called by code that g++ generated, with its own constant data.
-        #[unsafe(no_mangle)]
+        // SAFETY: the sanitizers' library, which also defines this name, is not linked.
+#[unsafe(no_mangle)]
         unsafe extern "C" fn $name(at: *const SourceLocation, $($operand: usize),+) {
             // SAFETY: as for this function.
             unsafe { undefined(at, Kind::$kind, format!($text, $($operand as isize),+)) }

@@ -35,6 +35,7 @@ pub(crate) struct Context {
     grid_dim: [u32; 3],
 }
 
+// SAFETY: as in runtime.cpp, which build.rs compiles.
 unsafe extern "C" {
     fn simt_context_address() -> *mut Context;
 }
