@@ -19,34 +19,39 @@ fn every_kernel_is_checked_and_holds() {
     assert!(gpu.driver.kernels().len() > 50);
 }
 
-/// An emulator on which one kernel does nothing or is rejected.
-struct Broken {
+/// An emulator that differs from others in one thing.
+struct Altered {
     emulator: Emulator,
-    kernel: &'static str,
-    refuses: bool,
+    /// This kernel does nothing, or is rejected.
+    broken: Option<(&'static str, bool)>,
+    /// As if it were a card with these properties, on which everything takes a millisecond and graphs do nothing.
+    card: Option<Properties>,
 }
 
-impl Broken {
-    fn runs(&self, launch: &Launch) -> Result<bool> {
-        match (launch.kernel == self.kernel, self.refuses) {
-            (true, true) => Err(weft::Error::new(launch.describe(), "an illegal memory access was encountered")),
-            (broken, _) => Ok(!broken),
-        }
+impl Altered {
+    fn broken(kernel: &'static str, refuses: bool) -> Gpu {
+        let emulator = Emulator::new(EmulatorOptions::default());
+        Gpu::new(Arc::new(Self { emulator, broken: Some((kernel, refuses)), card: None }))
+    }
+
+    fn is_broken(&self, launch: &Launch) -> bool {
+        self.broken.is_some_and(|(kernel, _)| launch.kernel == kernel)
     }
 }
 
-impl Driver for Broken {
+impl Driver for Altered {
     fn properties(&self) -> &Properties {
-        self.emulator.properties()
+        self.card.as_ref().unwrap_or(self.emulator.properties())
     }
     fn is_host(&self) -> bool {
-        true
+        self.card.is_none()
     }
     fn free_memory(&self) -> Result<u64> {
         self.emulator.free_memory()
     }
     fn allocate(&self, bytes: usize) -> Result<Ptr> {
-        self.emulator.allocate(bytes)
+        // What only a card works on may be smaller here.
+        self.emulator.allocate(if self.card.is_some() { bytes.min(1 << 20) } else { bytes })
     }
     fn free(&self, memory: Ptr) {
         self.emulator.free(memory);
@@ -61,17 +66,23 @@ impl Driver for Broken {
         self.emulator.pinned(bytes)
     }
     fn launch(&self, launch: &Launch) -> Result<()> {
-        if self.runs(launch)? { self.emulator.launch(launch) } else { Ok(()) }
+        match self.broken {
+            Some((_, refuses)) if self.is_broken(launch) => match refuses {
+                true => Err(weft::Error::new(launch.describe(), "an illegal memory access was encountered")),
+                false => Ok(()),
+            },
+            _ => self.emulator.launch(launch),
+        }
     }
     fn synchronize(&self) -> Result<()> {
         Ok(())
     }
     fn capture(&self, launches: &[Launch]) -> Result<Box<dyn Graph>> {
-        let kept = launches.iter().filter(|launch| launch.kernel != self.kernel).cloned();
+        let kept = launches.iter().filter(|launch| self.card.is_none() && !self.is_broken(launch)).cloned();
         self.emulator.capture(&kept.collect::<Vec<_>>())
     }
     fn time(&self, launches: &[Launch]) -> Result<Vec<f64>> {
-        self.emulator.time(launches)
+        if self.card.is_some() { Ok(vec![1e-3; launches.len()]) } else { self.emulator.time(launches) }
     }
     fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>> {
         self.emulator.attributes(launch)
@@ -89,8 +100,7 @@ fn a_kernel_that_does_nothing_or_fails_is_found() {
         ("cast_to_f32_f16", "conversion"),
     ] {
         for refuses in [false, true] {
-            let emulator = Emulator::new(EmulatorOptions::default());
-            let gpu = Gpu::new(Arc::new(Broken { emulator, kernel, refuses }));
+            let gpu = Altered::broken(kernel, refuses);
             let report = doctor::check(&gpu, |name| name == case, |_| ());
             let found = report.rows.iter().any(|row| !row.holds() && (row.kernel == kernel || refuses));
             assert!(found && report.failed() > 0, "{kernel}: {:#?}", report.rows);
@@ -136,8 +146,7 @@ fn both_kinds_of_layouts_are_the_isas_and_the_emulator_has_no_rates() {
 #[test]
 fn an_instruction_with_another_layout_is_found() {
     for (kernel, instructions) in [("probe_tf32_mma", 1), ("probe_ldmatrix", 6)] {
-        let emulator = Emulator::new(EmulatorOptions::default());
-        let gpu = Gpu::new(Arc::new(Broken { emulator, kernel, refuses: false }));
+        let gpu = Altered::broken(kernel, false);
         let found = probe::run(&gpu).unwrap();
         let wrong: Vec<_> = found.layouts.iter().filter(|layout| layout.wrong > 0).collect();
         assert!(wrong.len() == instructions && found.failed() == instructions, "{kernel}: {instructions}");
@@ -149,68 +158,12 @@ fn an_instruction_with_another_layout_is_found() {
     }
 }
 
-/// A card on which everything takes a millisecond, and nothing is done but by single launches.
-struct Clocked {
-    emulator: Emulator,
-    properties: Properties,
-}
-
-struct Nothing;
-
-impl Graph for Nothing {
-    fn launch(&self) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl Driver for Clocked {
-    fn properties(&self) -> &Properties {
-        &self.properties
-    }
-    fn free_memory(&self) -> Result<u64> {
-        self.emulator.free_memory()
-    }
-    fn allocate(&self, bytes: usize) -> Result<Ptr> {
-        self.emulator.allocate(bytes.min(1 << 20))
-    }
-    fn free(&self, memory: Ptr) {
-        self.emulator.free(memory);
-    }
-    fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()> {
-        self.emulator.upload(to, bytes)
-    }
-    fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()> {
-        self.emulator.download(from, bytes)
-    }
-    fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>> {
-        self.emulator.pinned(bytes)
-    }
-    fn launch(&self, launch: &Launch) -> Result<()> {
-        self.emulator.launch(launch)
-    }
-    fn synchronize(&self) -> Result<()> {
-        Ok(())
-    }
-    fn capture(&self, _: &[Launch]) -> Result<Box<dyn Graph>> {
-        Ok(Box::new(Nothing))
-    }
-    fn time(&self, launches: &[Launch]) -> Result<Vec<f64>> {
-        Ok(vec![1e-3; launches.len()])
-    }
-    fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>> {
-        self.emulator.attributes(launch)
-    }
-    fn kernels(&self) -> Vec<String> {
-        self.emulator.kernels()
-    }
-}
-
 #[test]
 fn rates_are_the_work_of_a_launch_over_its_time() {
     let emulator = Emulator::new(EmulatorOptions::default());
     let peaks = Some(Peaks { f32: 67e12, tf32: 495e12, half: 989e12, memory: 3.35e12 });
     let properties = Properties { multiprocessors: 132, peaks, ..emulator.properties().clone() };
-    let gpu = Gpu::new(Arc::new(Clocked { emulator, properties }));
+    let gpu = Gpu::new(Arc::new(Altered { emulator, broken: None, card: Some(properties) }));
     let rates = probe::run(&gpu).unwrap().rates.expect("a card has rates");
     // 528 blocks of 256 threads.
     let (threads, warps) = (528.0 * 256.0, 528.0 * 8.0);

@@ -324,6 +324,17 @@ fn a_response_is_a_channel_or_the_mean() {
 }
 
 #[test]
+fn maps_that_kernels_cannot_count_are_refused_before_their_memory_is() {
+    let layers = "[[layer]]\nname = 'p'\ntype = 'max_pool'\nkernel = 2\n";
+    let text = format!("name = 'huge'\ninput = [1, 50000, 50000]\n{layers}");
+    let net = Arc::new(Net::new(Spec::parse(&text, "huge.toml").unwrap()).unwrap());
+    let gpu = Device::Gpu(Gpu::new(Arc::new(Emulator::new(EmulatorOptions::default()))));
+    let parameters = Parameters::on(&gpu, &net, Vec::new()).unwrap();
+    let error = Session::new(net, &parameters, 1, Purpose::Inference).err().unwrap().to_string();
+    assert!(error.starts_with("huge.toml") && error.contains("value 0 has more than 2^31 numbers"), "{error}");
+}
+
+#[test]
 fn launches_that_no_grid_can_hold_are_refused_when_they_are_planned() {
     let launch = |grid| Launch::new("fill_f32", grid, 256, &0u32);
     for grid in [[1 << 23, 1, 1], [1, 65_536, 1], [1, 1, 65_536]] {

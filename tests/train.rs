@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use weft::data::celeba::CelebA;
 use weft::data::synth;
-use weft::device::Device;
+use weft::device::{Convolution, Device, Precision};
 use weft::train::{Config, Event, Outcome, run};
 
 const NET: &str = r#"
@@ -221,6 +221,16 @@ fn a_loss_that_is_not_finite_stops_every_device_at_the_same_step_and_is_not_kept
         assert_eq!(stops(&device, step), (step, false), "a checkpoint is due after that very step");
         assert_eq!(stops(&device, step - 1), (step, true));
     }
+}
+
+#[test]
+fn training_in_f16_is_refused_before_anything_is_written_and_bf16_is_not() {
+    let lab = Lab::new(20, "finetune-attributes", "batch = 8\nepochs = 1");
+    let on = |precision| simt().with(precision, Convolution::Implicit).unwrap();
+    let error = lab.train_on(&on(Precision::F16), &[], false, 1).0.unwrap_err().to_string();
+    assert!(error.contains("f16") && error.contains("--precision bf16"), "{error}");
+    assert!(!lab.path("run").exists());
+    lab.train_on(&on(Precision::Bf16), &[], false, 1).0.unwrap();
 }
 
 #[test]

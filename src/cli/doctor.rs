@@ -54,8 +54,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let free = gpu.driver.free_memory().ok().filter(|free| *free != u64::MAX);
     let [major, minor] = properties.capability;
     if !args.json {
-        let memory =
-            free.map_or(String::new(), |free| format!(", {:.1} of {:.1} GiB free", gib(free), gib(properties.memory)));
+        // An emulator's memory is the host's.
+        let all = if properties.memory > 0 { format!(" of {:.1}", gib(properties.memory)) } else { String::new() };
+        let memory = free.map_or(String::new(), |free| format!(", {:.1}{all} GiB free", gib(free)));
         print(format!("device       {}, capability {major}.{minor}{memory}\n", properties.name))?;
     }
     let device = json!({
