@@ -4,7 +4,7 @@
 //   conv_backward_data     dX[pixel, c] = dY[pixel, (r, s, o)] W^T       pixels of one residue modulo the stride, so that only
 //                                                                        taps that reach them are visited
 //   conv_backward_weights  dW[tap, o]   = X[pixel, tap]^T dY[pixel, o]   k runs over all pixels of the batch, in splits
-// Maps of few channels are unfolded along x first (conv_unfold): a pixel of the unfolded map holds the values of a line of a
+// Maps of few channels that few.cu does not serve are unfolded along x first (conv_unfold): a pixel of the unfolded map holds the values of a line of a
 // window, filled up with zeros to 16-byte units, and the layer is one with windows one pixel wide. The memory that this takes
 // is less than what an image's odd runs cost: each value of a tile was loaded by itself (kernels/lab, 6).
 // An output pixel (y, x) belongs to the region (a, b) = (y / block_h, x / block_w), with (u, v) the remainders; tap (i, j) reads
@@ -401,17 +401,20 @@ struct Parts {
   const float* parts;
   float* out;
   size_t count;
-  int splits, unused;
+  int splits, width;  // width: threads of a block along `out`, a power of two
 };
 PARAMETERS(Parts, 32);
 
-// out[count] = sum over splits of parts[split][count], in order.
+// out[count] = sum over splits of parts[split][count], in a fixed order: 256 / width threads add every such split, then a tree.
 extern "C" __global__ void sum_parts_f32(const Parts p) {
-  size_t i = global_thread();
-  if (i >= p.count) return;
-  float value = 0.0f;
-  for (int s = 0; s < p.splits; s++) value += p.parts[s * p.count + i];
-  p.out[i] = value;
+  __shared__ float scratch[256];
+  int rows = 256 / p.width;
+  size_t i = (size_t)blockIdx.x * p.width + threadIdx.x % p.width;
+  Lanes<1> sum = all_lanes<1>(0.0f);
+  if (i < p.count)
+    for (int s = threadIdx.x / p.width; s < p.splits; s += rows) sum.v[0] += p.parts[s * p.count + i];
+  sum = over_rows<1>(sum, scratch, p.width, [](float a, float b) { return a + b; });
+  if (threadIdx.x < (unsigned)p.width && i < p.count) p.out[i] = sum.v[0];
 }
 
 struct Bias {

@@ -17,21 +17,22 @@ struct Gemm {
   size_t a_batch, b_batch, c_batch;  // values between adjacent matrices of the batch
   int m, n, k;
   int lda, ldb, ldc;
-  int activation, splits, k_per_split, tiles_m;
+  int activation, splits, k_per_split;
   int wide_a, wide_b;  // lines begin on 16 bytes and are multiples of 16 bytes long
-  int c_f32, unused;
+  int c_f32, batches;
+  Divisor by_tiles_m, by_n, by_matrix;  // by_matrix: of m n
 };
-PARAMETERS(Gemm, 120);
+PARAMETERS(Gemm, 152);
 
 template <class Math, bool WIDE, bool A_INNER, bool B_INNER> __device__ __forceinline__ void gemm(const Gemm& p) {
   typedef typename Math::T T;
-  int batch = blockIdx.x / p.tiles_m, m0 = blockIdx.x % p.tiles_m * Math::Shape::M, n0 = blockIdx.y * Math::Shape::N;
+  int batch = blockIdx.x, m0 = split_off(batch, p.by_tiles_m) * Math::Shape::M, n0 = blockIdx.y * Math::Shape::N;
   int split = blockIdx.z, k0 = split * p.k_per_split, k1 = min(p.k, k0 + p.k_per_split);
   Matrix<T, A_INNER> a{(const T*)p.a + batch * p.a_batch, p.m, k1, p.lda, p.wide_a != 0};
   Matrix<T, B_INNER> b{(const T*)p.b + batch * p.b_batch, p.n, k1, p.ldb, p.wide_b != 0};
   auto target = [&] {
     if (p.splits > 1) {
-      float* sums = p.partial + ((size_t)split * (gridDim.x / p.tiles_m) + batch) * p.m * p.n;
+      float* sums = p.partial + ((size_t)split * p.batches + batch) * p.m * p.n;
       return Target<T>{nullptr, sums, nullptr, p.m, p.n, NONE, p.n};
     }
     const float* bias = p.bias ? p.bias + batch * p.n : nullptr;
@@ -51,14 +52,14 @@ PRODUCT_KERNELS(gemm_tn, Gemm, 3)
 
 // c = activation(sum over splits + bias); one thread per value of [batch][m][n].
 template <class T> __device__ void gemm_finish(const Gemm& p) {
-  size_t i = global_thread(), matrix = (size_t)p.m * p.n, count = matrix * p.tiles_m;  // here tiles_m is the batch
+  size_t i = global_thread(), count = (size_t)p.m * p.n * p.batches;
   if (i >= count) return;
   float value = 0.0f;
   for (int s = 0; s < p.splits; s++) value += p.partial[s * count + i];
-  size_t batch = i / matrix, rest = i % matrix, m = rest / p.n, n = rest % p.n;
+  int batch = (int)i, m = split_off(batch, p.by_matrix), n = split_off(m, p.by_n);
   if (p.bias) value += p.bias[batch * p.n + n];
   value = activate(value, p.activation);
-  size_t at = batch * p.c_batch + m * p.ldc + n;
+  size_t at = batch * p.c_batch + (size_t)m * p.ldc + n;
   if (p.c_f32) ((float*)p.c)[at] = value;
   else ((T*)p.c)[at] = from_float<T>(value);
 }

@@ -315,17 +315,10 @@ template <class Value, class Tile = Middle> struct Math16 {
 #pragma unroll
         for (int j = 0; j < Warp::TILES; j++) {
           uint32_t pair[2] = {fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]};
-          mma(sum[i][j], fa, pair, T{});
+          mma_16(sum[i][j], fa, pair, T{});
         }
       }
     }
-  }
-  __device__ static __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], half) {
-    mma_m16n8k16_f16(d, a, b);
-  }
-  __device__ static __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
-                                             nv_bfloat16) {
-    mma_m16n8k16_bf16(d, a, b);
   }
   template <class A, class B> __device__ __forceinline__ void store(float* tile, int n0) const {
     Warp::template store<T>(sum, tile, n0);

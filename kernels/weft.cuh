@@ -48,6 +48,14 @@ template <class T> __device__ __forceinline__ void store_pack(T* p, const Pack<T
   *reinterpret_cast<Pack<T>*>(p) = v;
 }
 
+// d += a b in 16 x 8 x 16, for both 16-bit types.
+__device__ __forceinline__ void mma_16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], half) {
+  mma_m16n8k16_f16(d, a, b);
+}
+__device__ __forceinline__ void mma_16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], nv_bfloat16) {
+  mma_m16n8k16_bf16(d, a, b);
+}
+
 // The index of this thread in the grid; grids and blocks are one-dimensional where this is used.
 __device__ __forceinline__ size_t global_thread() { return (size_t)blockIdx.x * blockDim.x + threadIdx.x; }
 

@@ -5,7 +5,8 @@
 
 use super::{INPUT, Net};
 use crate::device::Gpu;
-use crate::ops::Operation;
+use crate::ops::conv::cuda::Pooled;
+use crate::ops::{Kind, Operation};
 use crate::text_table::{TextTable, number, text};
 use crate::{Error, Result};
 use std::fmt;
@@ -144,7 +145,7 @@ impl Plan {
     /// # Errors
     /// `n` is 0 or beyond the sizes that can be computed.
     pub fn new(net: &Net, n: usize, purpose: Purpose) -> Result<Self> {
-        Self::with_scratch(net, n, purpose, |op| [op.forward_workspace(n), op.backward_workspace(n)])
+        Self::with_scratch(net, n, purpose, |op| [op.forward_workspace(n), op.backward_workspace(n)], |_| None)
     }
 
     /// Plans passes over `n` samples on a GPU.
@@ -153,20 +154,20 @@ impl Plan {
     /// As [`Plan::new`].
     pub fn on_gpu(net: &Net, n: usize, purpose: Purpose, gpu: &Gpu) -> Result<Self> {
         let values = |bytes: usize| bytes.div_ceil(gpu.precision.bytes());
-        Self::with_scratch(net, n, purpose, |op| {
-            [values(op.gpu_forward_workspace(n, gpu)), values(op.gpu_backward_workspace(n, gpu))]
-        })
+        let scratch =
+            |op: &dyn Operation| [op.gpu_forward_workspace(n, gpu), op.gpu_backward_workspace(n, gpu)].map(values);
+        let reads = |l: usize| pooled(net, l, n, purpose, gpu).map(|(_, below)| net.layers[below].inputs[0]);
+        Self::with_scratch(net, n, purpose, scratch, reads)
     }
 
-    /// Plans passes on a device whose operations need `scratch` (forward, backward), in values.
-    ///
-    /// # Errors
-    /// As [`Plan::new`].
-    pub fn with_scratch(
+    /// Plans passes on a device whose operations need `scratch` (forward, backward), in values; layer `l` may also read the value
+    /// `reads(l)`.
+    fn with_scratch(
         net: &Net,
         n: usize,
         purpose: Purpose,
         scratch_of: impl Fn(&dyn Operation) -> [usize; 2],
+        reads: impl Fn(usize) -> Option<usize>,
     ) -> Result<Self> {
         if !(1..=MOST_SAMPLES).contains(&n) {
             let advice = format!("give 1 to {MOST_SAMPLES}");
@@ -182,7 +183,8 @@ impl Plan {
             .map(|value| {
                 let consumers = || (0..layers).filter(move |&l| net.layers[l].inputs.contains(&value));
                 let born = if value == INPUT { 0 } else { forward(value - 1) };
-                let mut dies = consumers().map(forward).max().unwrap_or(end).max(born);
+                let late = (0..layers).filter(|&l| reads(l) == Some(value));
+                let mut dies = consumers().chain(late).map(forward).max().unwrap_or(end).max(born);
                 if purpose.is_backward() {
                     let read = consumers().filter(|&l| wanted[l + 1] && net.layers[l].op.needs().inputs);
                     dies = read.map(backward).max().unwrap_or(0).max(dies);
@@ -247,6 +249,19 @@ impl Plan {
             unshared: buffers.0.iter().fold(0, |sum: usize, b| sum.saturating_add(b.len)),
         })
     }
+}
+
+/// Layer `l` and the layer below it, if a GPU runs them as one: a maximum and the first layer, whose output nobody else reads and
+/// whose input needs no gradient. The memory of that output then holds which pixels are the maxima, that of its gradient is
+/// scratch.
+pub(super) fn pooled<'a>(net: &'a Net, l: usize, n: usize, purpose: Purpose, gpu: &Gpu) -> Option<(Pooled<'a>, usize)> {
+    let layer = &net.layers[l];
+    let below = layer.inputs[0].checked_sub(1)?;
+    let conv = &net.layers[below];
+    let (Kind::Pool(pool), Kind::Filter(filter)) = (layer.op.kind(), conv.op.kind()) else { return None };
+    let readers = net.layers.iter().filter(|layer| layer.inputs.contains(&(below + 1))).count();
+    let is_free = !purpose.keeps_all() && !wanted_gradients(net, purpose)[conv.inputs[0]];
+    (readers == 1 && is_free).then(|| Pooled::new(filter, pool, n, gpu))?.map(|pooled| (pooled, below))
 }
 
 /// Layers whose output starts the backward pass: all losses, and the last layer.

@@ -33,7 +33,7 @@ pub struct Expectation {
     pub gradient_slack: f64,
     /// Factor on the usual number of roundings between layers, for cases where few values are summed and cancel.
     pub roundings: usize,
-    /// Why the case runs in f32 only.
+    /// Why the case runs in f32 only; `weft doctor` runs it in 16 bits where its layers run as one, without rounding in between.
     pub exact: Option<&'static str>,
     /// What is zero everywhere: outputs by layer name, gradients by parameter name or `input`. Elsewhere an all-zero reference is
     /// an error, because nothing would have been compared.

@@ -6,8 +6,9 @@ use super::{GpuParameters, PlanMemory};
 use crate::device::{Attributes, Device, Gpu, Launch, Memory, Precision, Program, Ptr, Recorder, Step};
 use crate::memory;
 use crate::net::photos::PhotoWindow;
-use crate::net::plan::is_seed;
+use crate::net::plan::{self, is_seed};
 use crate::net::{INPUT, InputForm, Net, Plan, Purpose};
+use crate::ops::conv::cuda::Pooled;
 use crate::ops::gpu::{self, GpuBackward, GpuForward, GpuTargets};
 use crate::ops::{Mode, Targets};
 use crate::{Error, Result};
@@ -141,7 +142,29 @@ impl GpuPass {
         if self.casts() {
             gpu::cast_from_f32(&mut to, self.intake.address(Part::Data), input, net.value_len(INPUT, n));
         }
+        let backward = self.plan.purpose.is_backward();
         for (l, layer) in net.layers.iter().enumerate() {
+            if self.pooled_by(l).is_some() {
+                continue;
+            }
+            if let Some((pooled, below)) = self.pooled(&net, l) {
+                let conv = &net.layers[below];
+                to.label(&pair_name(&net, below, l));
+                let pass = GpuForward {
+                    n,
+                    training,
+                    stream: below as u64,
+                    step: self.intake.address(Part::Step),
+                    inputs: &[self.memory.address(&self.plan.values[conv.inputs[0]])?],
+                    params: &self.parameters.addresses(conv.parameters.clone()),
+                    targets,
+                    output: self.memory.address(&self.plan.values[l + 1])?,
+                    workspace: Ptr::NULL,
+                };
+                let codes = if backward { Some(self.memory.address(&self.plan.values[below + 1])?) } else { None };
+                pooled.record_forward(&pass, codes, &mut to);
+                continue;
+            }
             to.label(&layer.name);
             let inputs = layer.inputs.iter().map(|&value| self.memory.address(&self.plan.values[value]));
             let inputs = inputs.collect::<Result<Vec<Ptr>>>()?;
@@ -160,7 +183,7 @@ impl GpuPass {
         }
         let forward = self.program(to.launches)?;
         let mut to = Recorder::new(&gpu);
-        if self.plan.purpose.is_backward() {
+        if backward {
             for l in (0..net.layers.len()).rev() {
                 self.record_backward(l, training, targets, &mut to)?;
             }
@@ -175,22 +198,50 @@ impl GpuPass {
         Program::new(launches).map_err(|e| e.within(what()).advise("use a smaller batch"))
     }
 
+    /// Where the gradients of a layer's parameters go.
+    fn d_params(&self, net: &Net, l: usize) -> Vec<Ptr> {
+        let gradients = self.gradients_at();
+        let tensors = self.parameters.tensors();
+        net.layers[l].parameters.clone().map(|index| gradients.offset(4 * tensors[index].start)).collect()
+    }
+
+    fn pooled<'a>(&self, net: &'a Net, l: usize) -> Option<(Pooled<'a>, usize)> {
+        plan::pooled(net, l, self.plan.n, self.plan.purpose, &self.gpu)
+    }
+
+    /// The pool that layer `l` runs with.
+    fn pooled_by(&self, l: usize) -> Option<usize> {
+        (l + 1..self.net.layers.len()).find(|&pool| self.pooled(&self.net, pool).is_some_and(|(_, below)| below == l))
+    }
+
     fn record_backward(&mut self, l: usize, training: bool, targets: GpuTargets, to: &mut Recorder<'_>) -> Result<()> {
         let net = self.net.clone();
         let layer = &net.layers[l];
         to.label(&layer.name);
-        let gradients = self.gradients_at();
-        let d_params: Vec<Ptr> = layer
-            .parameters
-            .clone()
-            .map(|index| gradients.offset(4 * self.parameters.tensors()[index].start))
-            .collect();
+        let d_params = self.d_params(&net, l);
         let Some(d_output) = self.plan.gradients[l + 1].clone() else {
             for (index, &d_param) in layer.parameters.clone().zip(&d_params) {
                 gpu::fill_f32(to, 0.0, d_param, net.parameters[index].range.len());
             }
             return Ok(());
         };
+        if self.pooled_by(l).is_some() {
+            return Ok(()); // with the pool
+        }
+        if let Some((pooled, below)) = self.pooled(&net, l) {
+            let gradient = self.plan.gradients[below + 1].clone();
+            let Some(workspace) = gradient else { return Ok(()) };
+            let conv = &net.layers[below];
+            to.label(&pair_name(&net, below, l));
+            let ranges = [&self.plan.values[conv.inputs[0]], &d_output, &self.plan.values[below + 1], &workspace]
+                .map(Clone::clone);
+            let mut at = [Ptr::NULL; 4];
+            for (at, range) in at.iter_mut().zip(&ranges) {
+                *at = self.memory.address(range)?;
+            }
+            pooled.record_backward(self.plan.n, at, &self.d_params(&net, below), to);
+            return Ok(());
+        }
         let needs = layer.op.needs();
         let extra = self.plan.layers[l].extra.clone();
         let (mut inputs, mut d_inputs) = (Vec::new(), Vec::new());
@@ -425,6 +476,11 @@ impl GpuPass {
     pub fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>> {
         self.gpu.driver.attributes(launch)
     }
+}
+
+/// `c1+p1`: the label of a launch that is two layers.
+fn pair_name(net: &Net, below: usize, above: usize) -> String {
+    format!("{}+{}", net.layers[below].name, net.layers[above].name)
 }
 
 /// Whether the derivative of layer `l`'s rectifier is applied by the one layer that reads its output.

@@ -2,6 +2,9 @@
 
 use crate::ops::cases::{Case, case};
 
+/// Pixels that are equal in 16 bits are not in f32.
+const MOVED: &str = "a maximum moves where the values below it are rounded";
+
 /// A tile of work sums at most 512 pixels, and filters are split into 64s.
 pub const CONV: &[Case] = &[
     case("conv: 1x1", [2, 5, 4, 3], "a: conv filters=6 kernel=1").quick(),
@@ -50,7 +53,7 @@ pub const CONV: &[Case] = &[
     case("conv: 1x1 of whole packs", [3, 40, 5, 9], "a: conv filters=136 kernel=1 activation='sigmoid'").quick(),
     case("conv: whole packs, windows in parts", [1, 64, 5, 6], "a: conv filters=72 kernel=3").quick(),
     case("conv: whole packs in, odd filters out", [1, 8, 7, 6], "a: conv filters=5 kernel=[2,3] stride=[1,2]"),
-    // Few channels: lines of a window are unfolded, and filled up or whole packs as they are.
+    // Few channels: in 16 bits pixels of four, in f32 lines of a window are unfolded, and filled up or whole packs as they are.
     case("conv: odd channels in, whole packs out", [2, 3, 12, 13], "a: conv filters=24 kernel=5 stride=2 pad=2")
         .quick(),
     case("conv: lines of whole packs", [2, 2, 9, 10], "a: conv filters=16 kernel=[3,4] stride=[2,1] pad=[1,2]").quick(),
@@ -60,6 +63,46 @@ pub const CONV: &[Case] = &[
         "a: conv filters=16 kernel=11 stride=4 activation='relu'",
     )
     .slack(1.0, 3.0),
+    case("conv: one channel", [3, 1, 12, 19], "a: conv filters=40 kernel=3 pad=1 activation='relu'").quick(),
+    case("conv: four channels, filters in two tiles", [2, 4, 26, 9], "a: conv filters=72 kernel=[5,2] stride=3")
+        .quick(),
+    case("conv: three channels, 96 filters", [1, 3, 43, 52], "a: conv filters=96 kernel=11 stride=4 activation='relu'")
+        .slack(1.0, 3.0)
+        .quick(),
+    case("conv: three channels, 104 filters", [1, 3, 9, 11], "a: conv filters=104 kernel=4 stride=[1,2] bias=false")
+        .quick(),
+    case("conv: a large window of two channels", [1, 2, 20, 21], "a: conv filters=8 kernel=[16,15] pad=[3,2]").quick(),
+    case("conv: few channels, sigmoid", [2, 3, 8, 17], "a: conv filters=8 kernel=[1,7] activation='sigmoid'").quick(),
+    // In training and inference these are one launch, with codes and without.
+    case("few channels, pooled", [2, 3, 21, 19], "a: conv filters=40 kernel=5 activation='relu'\nb: max_pool kernel=2")
+        .exact(MOVED)
+        .quick(),
+    case(
+        "few channels, 64 filters",
+        [1, 1, 9, 13],
+        "a: conv filters=64 kernel=2 activation='relu'\nb: max_pool kernel=2",
+    )
+    .exact(MOVED)
+    .quick(),
+    case(
+        "few channels, 96 filters, a large window",
+        [2, 2, 30, 33],
+        "
+            a: conv filters=96 kernel=[12,11] stride=[2,1] pad=3 activation='relu'
+            b: max_pool kernel=2
+            c: conv filters=8 kernel=3",
+    )
+    .exact(MOVED)
+    .roundings(3)
+    .quick(),
+    case(
+        "few channels, a large window, strided",
+        [2, 3, 70, 51],
+        "a: conv filters=24 kernel=11 stride=4 pad=2 activation='relu'\nb: max_pool kernel=2",
+    )
+    .exact(MOVED)
+    .slack(1.0, 3.0)
+    .quick(),
     case("conv: lines in parts", [1, 7, 34, 9], "a: conv filters=8 kernel=[30,9]"),
     case(
         "conv: a stack",

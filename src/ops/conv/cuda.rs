@@ -1,10 +1,13 @@
 //! Filters on a GPU: kernels/conv.cu (windows gathered while they are loaded) or, with `--conv im2col`, kernels/im2col.cu and
-//! plain products; kernels/gemm.cu where a pixel's window is the pixel itself (linear layers, 1x1 convolutions).
+//! plain products; kernels/gemm.cu where a pixel's window is the pixel itself (linear layers, 1x1 convolutions); kernels/few.cu for
+//! photos in 16 bits.
 
+mod few;
 mod gemm;
 mod spread;
 mod unfold;
 
+pub(crate) use few::Pooled;
 pub(crate) use spread::{Spread, THREADS, inside, record_outside, whole};
 
 use super::Filter;
@@ -46,7 +49,7 @@ kernel_parameters! {
 
 kernel_parameters! {
     /// kernels/conv.cu
-    Parts: 32 { parts: Ptr, out: Ptr, count: u64, splits: u32, unused: u32 }
+    Parts: 32 { parts: Ptr, out: Ptr, count: u64, splits: u32, width: u32 }
 }
 
 kernel_parameters! {
@@ -302,6 +305,9 @@ fn aligned(pieces: &[usize]) -> usize {
 }
 
 pub fn forward_workspace(f: &Filter, n: usize, gpu: &Gpu) -> usize {
+    if few::serves(f, n, gpu) {
+        return 0;
+    }
     if let Some(unfolded) = Unfolded::new(f, n, gpu) {
         let partial = unfolded.filter.forward_spread(n, gpu).partial();
         return aligned(&[unfolded.windows(n, gpu), unfolded.filters(gpu), partial]);
@@ -342,6 +348,13 @@ pub fn record_forward(f: &Filter, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
             let bytes = outputs * (4 + to.precision().bytes());
             let launch = Launch::new(to.stored("from_regions"), cover(outputs), BLOCK, &parameters);
             to.launch(launch.work(outputs as u64, bytes as u64));
+        }
+        return;
+    }
+    if few::serves(f, n, to.gpu) {
+        few::record_forward(f, n, [pass.inputs[0], pass.params[0], bias, pass.output], to);
+        if f.activation == Activation::Sigmoid {
+            gpu::activation_forward(to, f.activation, pass.output, pass.output, outputs);
         }
         return;
     }
@@ -386,17 +399,21 @@ pub fn backward_workspace(f: &Filter, n: usize, gpu: &Gpu) -> usize {
         let partial = data.max(f.weights_spread(n, gpu).partial());
         aligned(&[f.cols(n).saturating_mul(size), regions, partial])
     } else {
-        let unfolded = Unfolded::new(f, n, gpu);
-        let weights = f.weights_spread(n, gpu).partial();
-        let windows = unfolded.map_or(0, |unfolded| {
-            aligned(&[unfolded.windows(n, gpu), unfolded.filter.weights_spread(n, gpu).partial()])
-        });
-        f.data_partial(n, gpu).max(weights).max(windows)
+        let weights = match Unfolded::new(f, n, gpu) {
+            _ if few::serves(f, n, gpu) => few::weights_partial(f, n, gpu),
+            Some(unfolded) => aligned(&[unfolded.windows(n, gpu), unfolded.filter.weights_spread(n, gpu).partial()]),
+            None => f.weights_spread(n, gpu).partial(),
+        };
+        f.data_partial(n, gpu).max(weights)
     };
     bias.max(products)
 }
 
 pub fn record_backward(f: &Filter, pass: GpuBackward<'_>, to: &mut Recorder<'_>) {
+    if few::serves(f, pass.n, to.gpu) {
+        record_few_backward(f, &pass, to);
+        return;
+    }
     record_bias(f, &pass, to);
     if f.plain(to.gpu) { record_plain_backward(f, &pass, to) } else { record_implicit_backward(f, &pass, to) }
 }
@@ -441,11 +458,25 @@ fn record_bias(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorder<'_>) {
     }
 }
 
-/// `out[count]` = sum of `splits` parts.
+/// `out[count]` = sum of `splits` parts. A thread adds about eight of them: many parts are added by several threads, since one that
+/// walks over 200 waits for memory as often.
 fn record_sum(to: &mut Recorder<'_>, parts: Ptr, out: Ptr, count: usize, splits: usize) {
-    let parameters = Parts { parts, out, count: count as u64, splits: splits as u32, unused: 0 };
-    let launch = Launch::new("sum_parts_f32", cover(count), BLOCK, &parameters);
+    let width = BLOCK / (splits / 8).next_power_of_two().clamp(1, 32);
+    let parameters = Parts { parts, out, count: count as u64, splits: splits as u32, width: width as u32 };
+    let launch = Launch::new("sum_parts_f32", [count.div_ceil(width), 1, 1], BLOCK, &parameters);
     to.launch(launch.work((count * splits) as u64, (4 * count * (splits + 1)) as u64));
+}
+
+fn record_few_backward(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorder<'_>) {
+    let is_rectified = pass.is_rectified || f.activation == Activation::None;
+    let brings_bias = is_rectified && few::sums_bias(f);
+    if !brings_bias {
+        record_bias(f, pass, to);
+    }
+    let d_bias = brings_bias.then(|| pass.d_params[1]);
+    let from = [pass.inputs[0], pass.d_output, pass.d_params[0]];
+    few::record_backward_weights(f, pass.n, from, d_bias, pass.workspace, to);
+    record_backward_data(f, pass, to);
 }
 
 fn record_implicit_backward(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorder<'_>) {
@@ -475,8 +506,15 @@ fn record_implicit_backward(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorde
     if spread.splits > 1 {
         record_sum(to, partial, pass.d_params[0], weights, spread.splits);
     }
+    record_backward_data(f, pass, to);
+}
 
+fn record_backward_data(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorder<'_>) {
     let Some(d_input) = pass.d_inputs[0] else { return };
+    let n = pass.n;
+    let [inputs, outputs, weights] = f.values(n);
+    let bytes = to.precision().bytes();
+    let flops = 2 * (outputs * f.taps()) as u64;
     let spread = f.data_spread(n, to.gpu);
     let mut parameters = f.parameters_at(n, spread, to.gpu);
     (parameters.y, parameters.w) = (pass.d_output, pass.params[0]);

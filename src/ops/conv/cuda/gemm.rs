@@ -4,15 +4,16 @@ use super::spread::{Spread, THREADS, inside, record_outside, whole};
 use crate::device::{Gpu, Launch, Ptr, Recorder};
 use crate::kernel_parameters;
 use crate::ops::activation::Activation;
-use crate::ops::gpu::{BLOCK, cover};
+use crate::ops::gpu::{BLOCK, Divisor, cover};
 
 kernel_parameters! {
     /// kernels/gemm.cu
-    Gemm: 120 {
+    Gemm: 152 {
         a: Ptr, b: Ptr, bias: Ptr, c: Ptr, partial: Ptr,
         a_batch: u64, b_batch: u64, c_batch: u64,
         m: u32, n: u32, k: u32, lda: u32, ldb: u32, ldc: u32,
-        activation: u32, splits: u32, k_per_split: u32, tiles_m: u32, wide_a: u32, wide_b: u32, c_f32: u32, unused: u32,
+        activation: u32, splits: u32, k_per_split: u32, wide_a: u32, wide_b: u32, c_f32: u32, batches: u32,
+        by_tiles_m: Divisor, by_n: Divisor, by_matrix: Divisor,
     }
 }
 
@@ -55,7 +56,7 @@ impl Product {
         let spread = self.spread(to.gpu);
         let [lda, ldb] = self.lines();
         let wide = |line: usize| u32::from(whole(to.gpu, &[line]));
-        let mut parameters = Gemm {
+        let parameters = Gemm {
             a: self.a,
             b: self.b,
             bias: self.bias,
@@ -73,11 +74,13 @@ impl Product {
             activation: inside(self.activation, spread) as u32,
             splits: spread.splits as u32,
             k_per_split: spread.k_per_split as u32,
-            tiles_m: spread.tiles_m() as u32,
             wide_a: wide(lda),
             wide_b: wide(ldb),
             c_f32: u32::from(self.c_f32),
-            unused: 0,
+            batches: self.batch as u32,
+            by_tiles_m: Divisor::new(spread.tiles_m()),
+            by_n: Divisor::new(n),
+            by_matrix: Divisor::new(if spread.splits > 1 { m * n } else { 1 }),
         };
         let (name, k_inner) = match self.form {
             Form::Nn => ("gemm_nn", [true, false]),
@@ -92,7 +95,6 @@ impl Product {
         let launch = launch.shared(spread.shared(to.gpu, k_inner[0], k_inner[1]));
         to.launch(launch.work((2 * self.batch * m * n * k) as u64, touched as u64));
         if spread.splits > 1 {
-            parameters.tiles_m = self.batch as u32;
             let count = self.batch * m * n;
             let touched = count * (4 * spread.splits + out);
             let launch = Launch::new(to.stored("gemm_finish"), cover(count), BLOCK, &parameters);
