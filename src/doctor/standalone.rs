@@ -28,6 +28,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("interweaving", interweaving),
     ("interweaving, whole packs", interweaving_whole_packs),
     ("interweaving, whole maps", interweaving_whole_maps),
+    ("interweaving, packs of channels", interweaving_packs_of_channels),
     ("interweaved maps", interweaved_maps),
     ("photos", photos),
     ("responses", responses),
@@ -99,6 +100,26 @@ fn interweaving_whole_maps(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
         g1: global_pool mode='avg'";
     let patches = Patches::new(gpu, "interweaving, whole maps", [1, 3, 9, 9], layers)?;
     patches.run(gpu, Method::OnePass, tally)
+}
+
+/// The same where pools, copies and whole maps are read in packs of channels, and where they cannot be: 7 is a multiple of no
+/// pack, 20 of one in f32 alone.
+fn interweaving_packs_of_channels(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
+    [16, 20, 7].into_iter().try_for_each(|channels| {
+        let layers = format!(
+            "
+            c1: conv filters=4 kernel=3 stride=2 activation='relu'
+            c2: local_conv filters={channels} kernel=3 grid=3 window='halo' activation='relu'
+            p2: max_pool kernel=2
+            a2: avg_pool kernel=3 stride=1 pad=1
+            j2: concat from=['p2','a2']
+            g2: group_norm groups=2
+            c3: local_conv filters=8 kernel=2 grid=2 span=2 window='valid'
+            fc: linear outputs=9"
+        );
+        let patches = Patches::new(gpu, "interweaving, packs of channels", [1, 3, 29, 29], &layers)?;
+        patches.run(gpu, Method::OnePass, tally)
+    })
 }
 
 /// The same with the paper's method: interweaved maps in memory.
