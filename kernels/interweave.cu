@@ -11,33 +11,27 @@
 struct InterweaveParams {
   const void* responses;
   void* maps;
-  unsigned phases_h, phases_w;      // maps
-  unsigned map_h, map_w, c;
+  unsigned phases_h, c;
   unsigned a, b, grid_w;            // the bank, and banks per row of the first layer
-  unsigned cell_h, cell_w;
-  unsigned tile_h, tile_w;
   unsigned period_h, period_w;      // patches between adjacent tiles
   unsigned step_h, step_w;          // positions of a response map between adjacent patches
   unsigned patches_h, patches_w;
   unsigned h, w;                    // of a response map
   unsigned lanes;
-  unsigned unused;
+  Divisor by_lanes, by_map_w, by_map_h, by_phases_w;  // channels in units of a thread, width and height of a map; maps across
+  Divisor by_tile_h, by_tile_w, by_cell_h, by_cell_w;
 };
-PARAMETERS(InterweaveParams, 104);
+PARAMETERS(InterweaveParams, 168);
 
 template <class T> __device__ void interweave(const InterweaveParams& p) {
-  unsigned item = (unsigned)global_thread();
+  int item = (int)global_thread();
   const size_t out = (size_t)item * p.lanes;
-  const unsigned channel = item % (p.c / p.lanes) * p.lanes;
-  item /= p.c / p.lanes;
-  const unsigned column = item % p.map_w;
-  item /= p.map_w;
-  const unsigned row = item % p.map_h;
-  item /= p.map_h;
-  const unsigned across = item % p.phases_w, down = item / p.phases_w;
+  const unsigned channel = (unsigned)split_off(item, p.by_lanes) * p.lanes;
+  int across_tiles = split_off(item, p.by_map_w), down_tiles = split_off(item, p.by_map_h);
+  const unsigned across = (unsigned)split_off(item, p.by_phases_w), down = (unsigned)item;
   if (down >= p.phases_h) return;
-  const unsigned patch_y = down + row / p.tile_h * p.period_h, patch_x = across + column / p.tile_w * p.period_w;
-  const unsigned u = row % p.tile_h, v = column % p.tile_w;
+  const int u = split_off(down_tiles, p.by_tile_h), v = split_off(across_tiles, p.by_tile_w);
+  const unsigned patch_y = down + down_tiles * p.period_h, patch_x = across + across_tiles * p.period_w;
   T* to = (T*)p.maps + out;
   if (patch_y >= p.patches_h || patch_x >= p.patches_w) {
     const Pack<T> zeros = {};
@@ -45,8 +39,9 @@ template <class T> __device__ void interweave(const InterweaveParams& p) {
     else store_pack(to, zeros);
     return;
   }
-  const unsigned bank = (p.a + u / p.cell_h) * p.grid_w + p.b + v / p.cell_w;
-  const unsigned y = patch_y * p.step_h + p.a * p.cell_h + u, x = patch_x * p.step_w + p.b * p.cell_w + v;
+  const unsigned bank = (p.a + divide(u, p.by_cell_h)) * p.grid_w + p.b + divide(v, p.by_cell_w);
+  const unsigned y = patch_y * p.step_h + p.a * p.by_cell_h.divisor + u;
+  const unsigned x = patch_x * p.step_w + p.b * p.by_cell_w.divisor + v;
   const T* from = (const T*)p.responses + (((size_t)bank * p.h + y) * p.w + x) * p.c + channel;
   if (p.lanes == 1) *to = *from;
   else store_pack(to, load_pack(from));
@@ -62,29 +57,26 @@ struct UnweaveParams {
   void* patches;
   unsigned phases_w, map_h, map_w, c;
   unsigned tile_h, tile_w;          // positions of a map between adjacent tiles
-  unsigned period_h, period_w;      // patches between adjacent tiles
-  unsigned patches_h, patches_w;
-  unsigned block_h, block_w, top, left;
+  unsigned patches_h, top, left;
   unsigned h, w;                    // of a patch
   unsigned lanes;
-  unsigned unused;
+  Divisor by_lanes, by_block_w, by_block_h, by_patches_w;
+  Divisor by_period_h, by_period_w;  // patches between adjacent tiles
 };
-PARAMETERS(UnweaveParams, 88);
+PARAMETERS(UnweaveParams, 136);
 
 template <class T> __device__ void unweave(const UnweaveParams& p) {
-  unsigned item = (unsigned)global_thread();
-  const unsigned channel = item % (p.c / p.lanes) * p.lanes;
-  item /= p.c / p.lanes;
-  const unsigned v = item % p.block_w;
-  item /= p.block_w;
-  const unsigned u = item % p.block_h;
-  const unsigned patch = item / p.block_h;
-  const unsigned down = patch / p.patches_w, across = patch % p.patches_w;
-  if (down >= p.patches_h) return;
-  const unsigned map = down % p.period_h * p.phases_w + across % p.period_w;
-  const unsigned y = down / p.period_h * p.tile_h + u, x = across / p.period_w * p.tile_w + v;
+  int item = (int)global_thread();
+  const unsigned channel = (unsigned)split_off(item, p.by_lanes) * p.lanes;
+  const unsigned v = (unsigned)split_off(item, p.by_block_w), u = (unsigned)split_off(item, p.by_block_h);
+  const size_t patch = (size_t)item;
+  int down = item, across = split_off(down, p.by_patches_w);
+  if (down >= (int)p.patches_h) return;
+  const unsigned phase_y = (unsigned)split_off(down, p.by_period_h), phase_x = (unsigned)split_off(across, p.by_period_w);
+  const unsigned map = phase_y * p.phases_w + phase_x;
+  const unsigned y = down * p.tile_h + u, x = across * p.tile_w + v;
   const T* from = (const T*)p.maps + (((size_t)map * p.map_h + y) * p.map_w + x) * p.c + channel;
-  T* to = (T*)p.patches + (((size_t)patch * p.h + p.top + u) * p.w + p.left + v) * p.c + channel;
+  T* to = (T*)p.patches + ((patch * p.h + p.top + u) * p.w + p.left + v) * p.c + channel;
   if (p.lanes == 1) *to = *from;
   else store_pack(to, load_pack(from));
 }

@@ -9,7 +9,7 @@ use weft::data::resample::Resampler;
 use weft::device::{
     Attributes, Device, Driver, Emulator, EmulatorOptions, Gpu, Graph, Launch, Pinned, Precision, Properties, Ptr,
 };
-use weft::net::{Input, Net, SgdConfig, Spec};
+use weft::net::{Input, LossScale, Net, SgdConfig, Spec};
 use weft::ops::Targets;
 use weft::rng::Rng;
 use weft::train::Trainer;
@@ -109,6 +109,138 @@ fn steps_are_clean_under_the_checker_in_every_precision() {
     {
         close(&losses(&mut trainer(&emulator(true, precision)), 0..3), &expected, bound);
     }
+}
+
+/// The input is rounded to 11 bits, weights and every activation and gradient too; over 20 steps of momentum the differences add up.
+#[test]
+fn f16_follows_f32_with_scaled_losses() {
+    let expected = losses(&mut trainer(&Device::Cpu), 0..20);
+    let mut trainer = trainer(&emulator(false, Precision::F16));
+    assert_eq!(trainer.loss_scale().unwrap(), Some(LossScale::default()));
+    close(&losses(&mut trainer, 0..20), &expected, 2e-2);
+    assert_eq!(trainer.loss_scale().unwrap(), Some(LossScale { good: 20, ..LossScale::default() }));
+    assert_eq!(trainer.skipped(), None);
+}
+
+#[test]
+fn an_overflow_skips_the_step_and_halves_the_scale() {
+    let mut trainer = trainer(&emulator(true, Precision::F16));
+    let state = |trainer: &mut Trainer, steps: Range<usize>| {
+        let losses = losses(trainer, steps);
+        assert!(losses.iter().all(|loss| loss.is_finite()));
+        let parameters = trainer.parameters().read().unwrap().to_vec();
+        let stored = trainer.parameters().read_rounded().unwrap().to_vec();
+        (parameters, stored, trainer.momentum().unwrap().to_vec())
+    };
+    let scale = |scale: f32, good, skipped| LossScale { scale, good, skipped };
+    let start = state(&mut trainer, 0..1);
+    assert_eq!((trainer.loss_scale().unwrap(), trainer.skipped()), (Some(scale(65536.0, 1, 0)), None));
+    // 2^24 / 30 values / 2 is beyond 65504.
+    trainer.set_loss_scale(scale(LossScale::MOST, 1999, 0)).unwrap();
+    let found = state(&mut trainer, 1..2);
+    let after = scale(LossScale::MOST / 2.0, 0, 1);
+    assert_eq!((trainer.loss_scale().unwrap(), trainer.skipped()), (Some(after), Some(after)));
+    assert!(found == start, "a step that was skipped changes nothing");
+    let mut steps = 1;
+    while trainer.skipped().is_some() {
+        steps += 1;
+        assert!(steps < 20);
+        let before = state(&mut trainer, steps..steps);
+        let found = state(&mut trainer, steps..steps + 1);
+        assert_eq!(found == before, trainer.skipped().is_some());
+    }
+    let now = trainer.loss_scale().unwrap().unwrap();
+    assert_eq!(now, scale(LossScale::MOST / 2f32.powi(steps as i32 - 1), 1, steps as u32 - 1));
+    // Neither in f32 nor in bf16.
+    for precision in [Precision::F32, Precision::Bf16] {
+        let mut other = self::trainer(&emulator(false, precision));
+        other.set_loss_scale(scale(LossScale::MOST, 0, 0)).unwrap();
+        losses(&mut other, 0..2);
+        assert_eq!((other.loss_scale().unwrap(), other.skipped()), (None, None));
+    }
+}
+
+#[test]
+fn the_scale_is_doubled_after_many_good_steps_and_has_an_end() {
+    let mut trainer = trainer(&emulator(false, Precision::F16));
+    for (before, good, after) in [
+        (1024.0, LossScale::INTERVAL - 2, (1024.0, LossScale::INTERVAL - 1)),
+        (1024.0, LossScale::INTERVAL - 1, (2048.0, 0)),
+        (LossScale::LEAST, LossScale::INTERVAL - 1, (2.0 * LossScale::LEAST, 0)),
+    ] {
+        trainer.set_loss_scale(LossScale { scale: before, good, skipped: 7 }).unwrap();
+        losses(&mut trainer, 0..1);
+        let (scale, good) = after;
+        assert_eq!(trainer.loss_scale().unwrap(), Some(LossScale { scale, good, skipped: 7 }));
+    }
+    let error = trainer.set_loss_scale(LossScale { scale: 3.0, good: 0, skipped: 0 }).unwrap_err().to_string();
+    assert!(error.contains("power of two") && !error.contains('\n'), "{error}");
+}
+
+const XOR: &str = "name = 'xor'
+input = [2, 1, 1]
+layer = [
+    { name = 'a', type = 'linear', outputs = 8, activation = 'relu' },
+    { name = 'drop', type = 'dropout', rate = 0.1 },
+    { name = 'b', type = 'linear', outputs = 2 },
+    { name = 'loss', type = 'softmax_cross_entropy', weight = WEIGHT }]";
+
+fn xor(device: &Device, weight: f32) -> Trainer {
+    let text = XOR.replace("WEIGHT", &format!("{weight:?}"));
+    let net = Arc::new(Net::new(Spec::parse(&text, "xor.toml").unwrap()).unwrap());
+    let parameters = net.initial_parameters(1);
+    let config = SgdConfig { weight_decay: 0.0, ..SgdConfig::default() };
+    Trainer::new(device, net, 4, config, parameters).unwrap()
+}
+
+const CORNERS: [f32; 8] = [0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0];
+
+fn xor_losses(trainer: &mut Trainer, steps: u64, rate: f32) -> Vec<f32> {
+    let targets = Targets { classes: &[0, 1, 1, 0], values: &[] };
+    let mut input = trainer.input_form().batch();
+    for sample in CORNERS.chunks(2) {
+        input.values().copy_from_slice(sample);
+    }
+    let mut losses: Vec<f32> =
+        (0..steps).filter_map(|step| trainer.step(&input, step, targets, rate).unwrap()).collect();
+    losses.extend(trainer.finish().unwrap());
+    losses
+}
+
+/// A loss whose gradients are below the smallest number of f16, 6e-8.
+#[test]
+fn gradients_that_underflow_are_learned_from_only_with_a_scale() {
+    let weight = 1e-7;
+    let (steps, rate) = (120, 0.1 / weight);
+    let learns = |losses: &[f32]| assert!(losses[119] < 0.5 * losses[0], "{losses:?}");
+    learns(&xor_losses(&mut xor(&Device::Cpu, weight), steps, rate));
+    learns(&xor_losses(&mut xor(&emulator(false, Precision::F16), weight), steps, rate));
+    let mut plain = xor(&emulator(false, Precision::F16), weight);
+    let start = plain.parameters().read().unwrap().to_vec();
+    plain.set_loss_scale(LossScale { scale: 1.0, good: 0, skipped: 0 }).unwrap();
+    xor_losses(&mut plain, steps, rate);
+    assert_eq!(*plain.parameters().read().unwrap(), start, "all gradients are zero");
+}
+
+#[test]
+fn steps_in_f16_are_their_halves_to_the_last_bit() {
+    let device = emulator(false, Precision::F16);
+    let (mut whole, mut halves) = (xor(&device, 1.0), xor(&device, 1.0));
+    for trainer in [&mut whole, &mut halves] {
+        trainer.set_loss_scale(LossScale { scale: LossScale::MOST, good: 0, skipped: 0 }).unwrap();
+    }
+    let expected = xor_losses(&mut whole, 12, 0.05);
+    let targets = Targets { classes: &[0, 1, 1, 0], values: &[] };
+    let mut found = Vec::new();
+    for seed in 0..12 {
+        found.push(halves.forward(&CORNERS, weft::ops::Mode::Training { seed }, targets).unwrap());
+        halves.update(0.05).unwrap();
+    }
+    assert_eq!(found, expected);
+    assert_eq!(*halves.parameters().read().unwrap(), *whole.parameters().read().unwrap());
+    let scale = whole.loss_scale().unwrap().unwrap();
+    assert!(scale.skipped > 0 && scale.good > 0, "{scale:?}");
+    assert_eq!(halves.loss_scale().unwrap(), Some(scale));
 }
 
 #[test]
@@ -272,9 +404,15 @@ impl Driver for Counting {
 
 #[test]
 fn a_step_is_one_upload_one_graph_and_no_wait() {
+    for precision in [Precision::F32, Precision::F16] {
+        one_upload_and_one_graph(precision);
+    }
+}
+
+fn one_upload_and_one_graph(precision: Precision) {
     let counts = Arc::new(Counts::default());
     let driver = Counting { inner: Emulator::new(EmulatorOptions::default()), counts: counts.clone() };
-    let mut trainer = trainer(&Device::Gpu(Gpu::new(Arc::new(driver))));
+    let mut trainer = trainer(&Device::Gpu(Gpu { precision, ..Gpu::new(Arc::new(driver)) }));
     // The first step runs launch by launch, and captures.
     losses(&mut trainer, 0..1);
     counts.take();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use weft::data::celeba::CelebA;
 use weft::data::synth;
 use weft::device::{Convolution, Device, Precision};
-use weft::train::{Config, Event, Outcome, run};
+use weft::train::{CHECKPOINT, Config, Event, Outcome, run};
 
 const NET: &str = r#"
 name = "small"
@@ -223,14 +223,50 @@ fn a_loss_that_is_not_finite_stops_every_device_at_the_same_step_and_is_not_kept
     }
 }
 
+/// What is told of the scale of losses: at the start, and of steps that were skipped.
+fn scales(lab: &Lab, device: &Device, changes: &[&str], resume: bool) -> (weft::Result<Outcome>, Vec<(usize, f32)>) {
+    let mut told = Vec::new();
+    let config = lab.config(changes).unwrap();
+    let outcome = run(&config, device, resume, &AtomicBool::new(false), &mut |event| match event {
+        Event::Start { first, loss_scale: Some(scale), .. } => told.push((first, scale.scale)),
+        Event::Skipped { step, loss_scale } => told.push((step, loss_scale.scale)),
+        _ => {}
+    });
+    (outcome, told)
+}
+
 #[test]
-fn training_in_f16_is_refused_before_anything_is_written_and_bf16_is_not() {
+fn training_in_f16_scales_its_losses_and_goes_on_to_the_last_bit() {
+    let lab = Lab::new(60, "finetune-attributes", "batch = 8\nepochs = 2\ndropout = [0.2, 0.5]");
+    let on = |precision| simt().with(precision, Convolution::Implicit).unwrap();
+    let other = format!("output={}", lab.path("other").display());
+    let (whole, losses) = lab.train_on(&on(Precision::F16), &[], false, usize::MAX);
+    let (stopped, before) = lab.train_on(&on(Precision::F16), &[&other], false, 3);
+    assert_eq!((stopped.unwrap().steps, before.len()), (4, 4));
+    // The checkpoint holds the scale and its counter.
+    let file = lab.path("other").join(CHECKPOINT);
+    let text = String::from_utf8_lossy(&bytes(&file)).into_owned();
+    let (_, state) = text.split_once("loss_scale").unwrap();
+    assert!(state.split('}').next().unwrap().contains("good\\\":"), "{state:.200}");
+    let (resumed, after) = lab.train_on(&on(Precision::F16), &[&other], true, usize::MAX);
+    assert_eq!([before, after].concat(), losses);
+    assert_eq!(bytes(&whole.unwrap().weights.unwrap()), bytes(&resumed.unwrap().weights.unwrap()));
+    assert_eq!(bytes(&lab.path("run").join(CHECKPOINT)).len(), bytes(&file).len());
+}
+
+#[test]
+fn the_scale_of_losses_is_told_in_f16_alone() {
     let lab = Lab::new(20, "finetune-attributes", "batch = 8\nepochs = 1");
     let on = |precision| simt().with(precision, Convolution::Implicit).unwrap();
-    let error = lab.train_on(&on(Precision::F16), &[], false, 1).0.unwrap_err().to_string();
-    assert!(error.contains("f16") && error.contains("--precision bf16"), "{error}");
-    assert!(!lab.path("run").exists());
-    lab.train_on(&on(Precision::Bf16), &[], false, 1).0.unwrap();
+    let (outcome, told) = scales(&lab, &on(Precision::F16), &[], false);
+    outcome.unwrap();
+    assert_eq!(told.first(), Some(&(0, 65536.0)));
+    let other = format!("output={}", lab.path("other").display());
+    let (outcome, told) = scales(&lab, &on(Precision::Bf16), &[&other], false);
+    outcome.unwrap();
+    assert_eq!(told, []);
+    let text = String::from_utf8_lossy(&bytes(&lab.path("other").join(CHECKPOINT))).into_owned();
+    assert!(!text.contains("loss_scale"));
 }
 
 #[test]

@@ -139,7 +139,7 @@ pub struct Watch {
 impl Watch {
     pub fn hear(&mut self, config: &Config, event: Event<'_>) {
         match event {
-            Event::Start { steps, first, photos, parameters, skipped, fresh, threads } => {
+            Event::Start { steps, first, photos, parameters, skipped, fresh, threads, loss_scale } => {
                 self.first = first;
                 say(format!(
                     "{}: {photos} photos, {:.2} M parameters, {steps} steps of {}{}",
@@ -157,6 +157,13 @@ impl Watch {
                          bit only with RAYON_NUM_THREADS={before}"
                     ));
                 }
+                if let Some(scale) = loss_scale {
+                    say(format!(
+                        "in f16, losses are multiplied by {} to keep gradients in its range; --precision bf16 has the range \
+                         and is recommended",
+                        scale.scale
+                    ));
+                }
                 super::report_skipped(skipped);
                 let bar = Progress::new(steps as u64, config.stage.name());
                 bar.set(first as u64);
@@ -171,6 +178,10 @@ impl Watch {
                     bar.set(step as u64);
                 }
             }
+            Event::Skipped { step, loss_scale } => say(format!(
+                "step {step} was skipped: its gradients are not finite in f16; losses are now multiplied by {} ({} skipped)",
+                loss_scale.scale, loss_scale.skipped
+            )),
             Event::Looking { done, of } => {
                 let bar = self.looking.get_or_insert_with(|| Progress::new(of as u64, "validation"));
                 bar.set(done as u64);

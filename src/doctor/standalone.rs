@@ -12,7 +12,7 @@ use crate::locate::gpu::{
     FaceRecord, FollowParams, LevelRecord, PeakParams, PhotoRecord, ViewParams, record_follow, record_peaks,
     record_response, record_views,
 };
-use crate::net::{Net, Normalise, Parameters, Purpose, Session, Sgd, SgdConfig, Spec};
+use crate::net::{LossScale, Net, Normalise, Parameters, Purpose, Session, Sgd, SgdConfig, Spec};
 use crate::ops::tolerance::Tolerance;
 use crate::ops::{Shape, cases, gpu};
 use crate::rng::Rng;
@@ -28,11 +28,13 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("interweaving", interweaving),
     ("interweaving, whole packs", interweaving_whole_packs),
     ("interweaving, whole maps", interweaving_whole_maps),
+    ("interweaving, packs of channels", interweaving_packs_of_channels),
     ("interweaved maps", interweaved_maps),
     ("photos", photos),
     ("responses", responses),
     ("faces", faces),
     ("optimizer", optimizer),
+    ("loss scale", loss_scale),
     ("probes", super::probe::check),
 ];
 
@@ -99,6 +101,26 @@ fn interweaving_whole_maps(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
         g1: global_pool mode='avg'";
     let patches = Patches::new(gpu, "interweaving, whole maps", [1, 3, 9, 9], layers)?;
     patches.run(gpu, Method::OnePass, tally)
+}
+
+/// The same where pools, copies and whole maps are read in packs of channels, and where they cannot be: 7 is a multiple of no
+/// pack, 20 of one in f32 alone.
+fn interweaving_packs_of_channels(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
+    [16, 20, 7].into_iter().try_for_each(|channels| {
+        let layers = format!(
+            "
+            c1: conv filters=4 kernel=3 stride=2 activation='relu'
+            c2: local_conv filters={channels} kernel=3 grid=3 window='halo' activation='relu'
+            p2: max_pool kernel=2
+            a2: avg_pool kernel=3 stride=1 pad=1
+            j2: concat from=['p2','a2']
+            g2: group_norm groups=2
+            c3: local_conv filters=8 kernel=2 grid=2 span=2 window='valid'
+            fc: linear outputs=9"
+        );
+        let patches = Patches::new(gpu, "interweaving, packs of channels", [1, 3, 29, 29], &layers)?;
+        patches.run(gpu, Method::OnePass, tally)
+    })
 }
 
 /// The same with the paper's method: interweaved maps in memory.
@@ -394,7 +416,7 @@ fn optimizer(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     }
     let ([on_gpu, on_cpu], [found, wanted]) = (&sessions, &optimizers);
     let got = on_gpu.parameters().read()?;
-    let launches = found.launches();
+    let launches = found.launches(false);
     let tolerance = Tolerance::new(Precision::F32, 1, 2.0);
     tally.compare(launches, "optimizer", &got, &on_cpu.parameters().read()?, tolerance);
     tally.compare(launches, "optimizer", &found.momentum()?, &wanted.momentum()?, tolerance);
@@ -404,6 +426,53 @@ fn optimizer(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
         let rounds = gpu.precision.bytes() < 4;
         let wanted = master.iter().map(|&x| if rounds { gpu.precision.round_factor(x) } else { x });
         tally.same(launches, "optimizer", stored, &wanted.collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
+/// In f16: steps with gradients of scaled losses, with and without clipping; one whose gradients are not finite, and one after which
+/// the scale is doubled.
+fn loss_scale(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
+    if gpu.precision != Precision::F16 {
+        return Ok(());
+    }
+    // More chunks than the block that adds their sums has threads would take a million parameters; a few suffice for its order.
+    let net = Arc::new(net("loss scale", [1, 3, 9, 9], "a: conv filters=7 kernel=3\nb: linear outputs=37")?);
+    let mut rng = Rng::new(6, 0);
+    let mut draw = || -> Vec<f32> { (0..net.parameter_len()).map(|_| rng.normal()).collect() };
+    for clip_norm in [0.0, 0.7] {
+        let config = SgdConfig { clip_norm, ..SgdConfig::default() };
+        let start = draw();
+        let session = |device: Device, start: &[f32]| {
+            let parameters = Parameters::on(&device, &net, start.to_vec())?;
+            Session::new(net.clone(), &parameters, 1, Purpose::Training)
+        };
+        let [mut on_gpu, mut on_cpu] = [session(Device::Gpu(gpu.clone()), &start)?, session(Device::Cpu, &start)?];
+        let [mut found, mut wanted] = [Sgd::new(&on_gpu, config.clone())?, Sgd::new(&on_cpu, config)?];
+        found.set_loss_scale(LossScale { scale: 1024.0, good: LossScale::INTERVAL - 2, skipped: 0 })?;
+        let mut states = Vec::new();
+        for (step, scale) in [1024.0, 1024.0, 2048.0, 1024.0].into_iter().enumerate() {
+            let gradients = draw();
+            let mut scaled: Vec<f32> = gradients.iter().map(|gradient| scale * gradient).collect();
+            if step == 2 {
+                let last = scaled.len() - 1;
+                scaled[last] = if clip_norm > 0.0 { f32::NAN } else { f32::NEG_INFINITY };
+            } else {
+                on_cpu.set_gradients(&gradients)?;
+                wanted.step(&on_cpu, 0.1)?;
+            }
+            on_gpu.set_gradients(&scaled)?;
+            found.step_scaled(&on_gpu, 0.1)?;
+            let state = found.loss_scale()?.unwrap_or_default();
+            states.extend([state.scale, state.good as f32, state.skipped as f32]);
+        }
+        let launches = found.launches(true);
+        let good = LossScale::INTERVAL as f32 - 1.0;
+        let want = [1024.0, good, 0.0, 2048.0, 0.0, 0.0, 1024.0, 0.0, 1.0, 1024.0, 1.0, 1.0];
+        tally.same(launches, "loss scale", &states, &want);
+        let tolerance = Tolerance::new(Precision::F32, 1, 2.0);
+        tally.compare(launches, "loss scale", &on_gpu.parameters().read()?, &on_cpu.parameters().read()?, tolerance);
+        tally.compare(launches, "loss scale", &found.momentum()?, &wanted.momentum()?, tolerance);
     }
     Ok(())
 }

@@ -12,30 +12,29 @@ use crate::device::{Gpu, Launch, Ptr, Recorder};
 use crate::kernel_parameters;
 use crate::net::NetParameter;
 use crate::net::gpu::GpuParameters;
-use crate::ops::gpu::{self, BLOCK, cover, lanes};
+use crate::ops::gpu::{self, BLOCK, Divisor, cover, lanes};
 use crate::ops::{Operation, Shape, nhwc_to_nchw};
 use std::sync::Arc;
 
 kernel_parameters! {
     /// kernels/interweave.cu
-    InterweaveParams: 104 {
+    InterweaveParams: 168 {
         responses: Ptr, maps: Ptr,
-        phases_h: u32, phases_w: u32, map_h: u32, map_w: u32, c: u32,
-        a: u32, b: u32, grid_w: u32,
-        cell_h: u32, cell_w: u32, tile_h: u32, tile_w: u32, period_h: u32, period_w: u32, step_h: u32, step_w: u32,
-        patches_h: u32, patches_w: u32, h: u32, w: u32,
-        lanes: u32, unused: u32,
+        phases_h: u32, c: u32, a: u32, b: u32, grid_w: u32,
+        period_h: u32, period_w: u32, step_h: u32, step_w: u32, patches_h: u32, patches_w: u32, h: u32, w: u32,
+        lanes: u32, by_lanes: Divisor, by_map_w: Divisor, by_map_h: Divisor, by_phases_w: Divisor,
+        by_tile_h: Divisor, by_tile_w: Divisor, by_cell_h: Divisor, by_cell_w: Divisor,
     }
 }
 
 kernel_parameters! {
     /// kernels/interweave.cu
-    UnweaveParams: 88 {
+    UnweaveParams: 136 {
         maps: Ptr, patches: Ptr,
-        phases_w: u32, map_h: u32, map_w: u32, c: u32,
-        tile_h: u32, tile_w: u32, period_h: u32, period_w: u32,
-        patches_h: u32, patches_w: u32, block_h: u32, block_w: u32, top: u32, left: u32, h: u32, w: u32,
-        lanes: u32, unused: u32,
+        phases_w: u32, map_h: u32, map_w: u32, c: u32, tile_h: u32, tile_w: u32,
+        patches_h: u32, top: u32, left: u32, h: u32, w: u32,
+        lanes: u32, by_lanes: Divisor, by_block_w: Divisor, by_block_h: Divisor, by_patches_w: Divisor,
+        by_period_h: Divisor, by_period_w: Divisor,
     }
 }
 
@@ -48,17 +47,10 @@ impl Interweaving {
             responses,
             maps,
             phases_h: phases.h as u32,
-            phases_w: phases.w as u32,
-            map_h: map.h as u32,
-            map_w: map.w as u32,
             c: map.c as u32,
             a: self.bank[0] as u32,
             b: self.bank[1] as u32,
             grid_w: self.grid.w as u32,
-            cell_h: self.cell.h as u32,
-            cell_w: self.cell.w as u32,
-            tile_h: tile.h as u32,
-            tile_w: tile.w as u32,
             period_h: period.h as u32,
             period_w: period.w as u32,
             step_h: self.step.h as u32,
@@ -68,7 +60,14 @@ impl Interweaving {
             h: self.response.h as u32,
             w: self.response.w as u32,
             lanes: lanes as u32,
-            unused: 0,
+            by_lanes: Divisor::new(map.c / lanes),
+            by_map_w: Divisor::new(map.w),
+            by_map_h: Divisor::new(map.h),
+            by_phases_w: Divisor::new(phases.w),
+            by_tile_h: Divisor::new(tile.h),
+            by_tile_w: Divisor::new(tile.w),
+            by_cell_h: Divisor::new(self.cell.h),
+            by_cell_w: Divisor::new(self.cell.w),
         };
         let count = phases.h * phases.w * map.len();
         let bytes = 2 * count * to.precision().bytes();
@@ -92,18 +91,18 @@ impl Unweaving {
             c: map.c as u32,
             tile_h: tile.h as u32,
             tile_w: tile.w as u32,
-            period_h: period.h as u32,
-            period_w: period.w as u32,
             patches_h: weave.patches.h as u32,
-            patches_w: weave.patches.w as u32,
-            block_h: block.h as u32,
-            block_w: block.w as u32,
             top: (weave.bank[0] * block.h) as u32,
             left: (weave.bank[1] * block.w) as u32,
             h: output.h as u32,
             w: output.w as u32,
             lanes: lanes as u32,
-            unused: 0,
+            by_lanes: Divisor::new(map.c / lanes),
+            by_block_w: Divisor::new(block.w),
+            by_block_h: Divisor::new(block.h),
+            by_patches_w: Divisor::new(weave.patches.w),
+            by_period_h: Divisor::new(period.h),
+            by_period_w: Divisor::new(period.w),
         };
         let count = weave.patches.h * weave.patches.w * block.h * block.w * map.c;
         let bytes = 2 * count * to.precision().bytes();

@@ -1,10 +1,11 @@
 //! All patches of images in one pass on a GPU. The plan is the CPU's; here it becomes a program: layers whose maps are one
 //! class run as ordinary layers on a larger map, all others are one launch of kernels/dense.cu over the maps of all their
-//! classes and all images of the batch, with tables of what each row and column reads.
+//! classes and all images of the batch, with tables of what each row, each column and each tap reads.
 
 use super::bands::{Band, pieces};
 use super::budget;
 use super::extractor::{Engine, Images, Job, PutImage};
+use super::geometry::Class;
 use super::one_pass_cpu::load_pixels;
 use super::plan::{LayerPlan, Link, Plan};
 use super::writer::{Writer, Written, hand_on};
@@ -17,13 +18,10 @@ use crate::net::{INPUT, Net};
 use crate::ops::activation::Activation;
 use crate::ops::conv::Filter;
 use crate::ops::conv::cuda::{Spread, THREADS, inside, record_outside, whole};
-use crate::ops::gpu::{BLOCK, Divisor, cover};
+use crate::ops::gpu::{BLOCK, Divisor, cover, lanes};
 use crate::ops::pool::{Pool, Statistic};
 use crate::ops::{Kind, Operation, Shape};
 use std::sync::Arc;
-
-/// Pixels of a tile where a thread owns one value.
-const PIXELS: usize = 64;
 
 kernel_parameters! {
     /// kernels/dense.cu
@@ -32,8 +30,8 @@ kernel_parameters! {
 
 kernel_parameters! {
     /// kernels/dense.cu
-    Tile: 40 {
-        at: u64, rows: u32, columns: u32, width: u32, pixels: u32, first: u32, bank: u32, scale: f32, map: u32,
+    Tile: 48 {
+        at: u64, rows: u32, columns: u32, pixels: u32, first: u32, bank: u32, map: u32, scale: f32, by_width: Divisor,
     }
 }
 
@@ -45,19 +43,19 @@ kernel_parameters! {
 kernel_parameters! {
     /// kernels/dense.cu
     Dense: 184 {
-        x: Ptr, w: Ptr, bias: Ptr, y: Ptr, partial: Ptr, rows: Ptr, columns: Ptr, maps: Ptr, tiles: Ptr, taps: Ptr,
+        x: Ptr, w: Ptr, bias: Ptr, y: Ptr, partial: Ptr, rows: Ptr, columns: Ptr, tiles: Ptr, taps: Ptr,
         x_image: u64, y_image: u64,
-        taps_h: u32, taps_w: u32, across: u32, in_c: u32, out_c: u32, first_c: u32, groups: u32,
+        taps_h: u32, taps_w: u32, in_c: u32, out_c: u32, first_c: u32, groups: u32,
         activation: u32, splits: u32, k_per_split: u32, wide_x: u32, wide_w: u32, images: u32, average: u32, tile: u32,
-        by_channels: Divisor, by_taps_w: Divisor, unused: u32,
+        lanes: u32, by_channels: Divisor, by_taps_w: Divisor, by_taps: Divisor,
     }
 }
 
 kernel_parameters! {
     /// kernels/dense.cu
-    FeatureTable: 80 {
-        x: Ptr, features: Ptr, rows: Ptr, columns: Ptr, maps: Ptr, x_image: u64,
-        down: u32, across: u32, c: u32, h: u32, w: u32, classes: u32, images: u32, unused: u32,
+    FeatureTable: 120 {
+        x: Ptr, features: Ptr, rows: Ptr, columns: Ptr, maps: Ptr, x_image: u64, classes: u32, images: u32,
+        by_w: Divisor, by_h: Divisor, by_c: Divisor, by_across: Divisor, by_down: Divisor, unused: u32,
     }
 }
 
@@ -137,12 +135,19 @@ struct PassWriter<'a> {
 
 /// What the kernels read for a layer besides its values.
 struct Tables {
+    /// For each row of each class and each vertical tap, the row of the map that is read; and the same across.
     rows: Ptr,
     columns: Ptr,
-    taps: [usize; 2],
+    /// For each map and tap, the map that is read.
+    taps: Ptr,
+    /// Vertical and horizontal taps.
+    window: [usize; 2],
     /// First row and column of each class.
     firsts: [Vec<usize>; 2],
 }
+
+/// What a tap reads: class and index of each row (column) of a class; `None` in padding.
+type Reads = Option<(usize, Vec<u32>)>;
 
 impl<'a> PassWriter<'a> {
     fn new(net: &'a Net, parameters: &'a GpuParameters, plan: &'a Plan, images: usize) -> Result<Self> {
@@ -209,7 +214,7 @@ impl<'a> PassWriter<'a> {
             return None;
         }
         let step = &self.plan.layers[layer];
-        let regular = |taps: Vec<Option<(usize, Vec<u32>)>>, stride: usize| {
+        let regular = |taps: Vec<Reads>, stride: usize| {
             taps.iter().enumerate().all(|(tap, link)| {
                 let place = |(y, number): (usize, &u32)| *number as usize == y * stride + tap;
                 link.as_ref().is_some_and(|(_, numbers)| numbers.iter().enumerate().all(place))
@@ -240,33 +245,54 @@ impl<'a> PassWriter<'a> {
         Ok(())
     }
 
-    fn tables(&mut self, layer: usize) -> Result<Tables> {
+    /// Of a layer that reads input `input`: all taps of its windows or, where taps are inputs, the one of this input.
+    fn tables(&mut self, layer: usize, input: usize) -> Result<Tables> {
         let step = &self.plan.layers[layer];
-        let value = &self.plan.values[layer + 1];
-        let [down, across] = [value.maps.len() / value.across, value.across];
-        let vertical: Vec<_> = (0..down).map(|class| lines(step, class)).collect();
-        let horizontal: Vec<_> = (0..across).map(|class| runs(step, class)).collect();
-        let [rows, columns] = [(vertical, 0), (horizontal, 1)].map(|(classes, axis)| {
+        let bound = &self.net().layers[layer];
+        let (read, written) = (&self.plan.values[bound.inputs[input]], &self.plan.values[layer + 1]);
+        let is_window = matches!(bound.op.kind(), Kind::Filter(_) | Kind::Pool(_) | Kind::Global);
+        let wanted = |links: Vec<Reads>| match is_window {
+            true => links,
+            false => links.into_iter().skip(input).take(1).collect(),
+        };
+        let [down, across] = [written.maps.len() / written.across, written.across];
+        let down: Vec<_> = (0..down).map(|class| wanted(lines(step, class))).collect();
+        let across: Vec<_> = (0..across).map(|class| wanted(runs(step, class))).collect();
+        let [rows, columns] = [(&down, 0), (&across, 1)].map(|(classes, axis)| {
             // A pool's last window may be incomplete.
             let taps = classes.iter().map(Vec::len).max().unwrap_or(0);
             let (mut table, mut firsts) = (Vec::new(), Vec::new());
             for (class, links) in classes.iter().enumerate() {
                 firsts.push(table.len() / taps.max(1));
                 for place in 0..self.plan.positions[axis][layer + 1][class].len() {
-                    let entry = |link: &Option<(usize, Vec<u32>)>| match link {
-                        Some((class, numbers)) => [*class as i32, numbers[place] as i32],
-                        None => [-1, -1],
-                    };
-                    table.extend(links.iter().map(entry));
-                    table.resize(table.len() + taps - links.len(), [-1, -1]);
+                    // In padding, which `taps` tells, the number is not used.
+                    table
+                        .extend(links.iter().map(|link| link.as_ref().map_or(0, |(_, numbers)| numbers[place] as i32)));
+                    table.resize(table.len() + taps - links.len(), 0);
                 }
             }
             (table, taps, firsts)
         });
+        let window = [rows.1, columns.1];
+        let tap = |row: Option<&Reads>, column: Option<&Reads>| match (row, column) {
+            (Some(Some((row, _))), Some(Some((column, _)))) => {
+                let map = &read.maps[row * read.across + column];
+                let at = (map.at - read.range.start) as u64;
+                Tap { at, line: (map.columns * read.channels) as u32, unused: 0 }
+            }
+            _ => Tap { at: u64::MAX, line: 0, unused: 0 },
+        };
+        let of_map = |(rows, columns): (&Vec<Reads>, &Vec<Reads>)| -> Vec<Tap> {
+            let [height, width] = window;
+            (0..height * width).map(|at| tap(rows.get(at / width), columns.get(at % width))).collect()
+        };
+        let maps = down.iter().flat_map(|rows| across.iter().map(move |columns| (rows, columns)));
+        let taps: Vec<Tap> = maps.flat_map(of_map).collect();
         Ok(Tables {
             rows: self.writer.table(&rows.0)?,
             columns: self.writer.table(&columns.0)?,
-            taps: [rows.1, columns.1],
+            taps: self.writer.table(&taps)?,
+            window,
             firsts: [rows.2, columns.2],
         })
     }
@@ -298,49 +324,22 @@ impl<'a> PassWriter<'a> {
                     at: (map.at - value.range.start) as u64,
                     rows: tables.firsts[0][a] as u32,
                     columns: tables.firsts[1][b] as u32,
-                    width: map.columns as u32,
                     pixels: (map.rows * map.columns) as u32,
                     first: first as u32,
                     bank: (down[a].region * grid + across[b].region) as u32,
-                    scale: 1.0 / (down[a].divisor * across[b].divisor) as f32,
                     map: index as u32,
+                    scale: 1.0 / (down[a].divisor * across[b].divisor) as f32,
+                    by_width: Divisor::new(map.columns),
                 });
             }
         }
         Ok((self.writer.table(&tiles)?, tiles.len()))
     }
 
-    /// The map that each tap of each map reads, along both axes the same one for all its pixels.
-    fn taps(&mut self, layer: usize, [height, width]: [usize; 2]) -> Result<Ptr> {
-        let (read, written) = (&self.plan.values[self.net().layers[layer].inputs[0]], &self.plan.values[layer + 1]);
-        let step = &self.plan.layers[layer];
-        let classes = |taps: Vec<Option<(usize, Vec<u32>)>>| -> Vec<Option<usize>> {
-            taps.into_iter().map(|tap| tap.map(|(class, _)| class)).collect()
-        };
-        let down: Vec<_> = (0..written.maps.len() / written.across).map(|class| classes(lines(step, class))).collect();
-        let across: Vec<_> = (0..written.across).map(|class| classes(runs(step, class))).collect();
-        let tap = |row: Option<&Option<usize>>, column: Option<&Option<usize>>| match (row, column) {
-            (Some(Some(row)), Some(Some(column))) => {
-                let map = &read.maps[row * read.across + column];
-                let at = (map.at - read.range.start) as u64;
-                Tap { at, line: (map.columns * read.channels) as u32, unused: 0 }
-            }
-            _ => Tap { at: u64::MAX, line: 0, unused: 0 },
-        };
-        let maps = down.iter().flat_map(|rows| across.iter().map(move |columns| (rows, columns)));
-        let of_map = |(rows, columns): (&Vec<Option<usize>>, &Vec<Option<usize>>)| -> Vec<Tap> {
-            (0..height * width).map(|at| tap(rows.get(at / width), columns.get(at % width))).collect()
-        };
-        let taps: Vec<Tap> = maps.flat_map(of_map).collect();
-        self.writer.table(&taps)
-    }
-
-    /// The parameters that all kernels of a layer have in common; input `input` is read.
-    fn dense(&mut self, layer: usize, input: usize, pixels: usize) -> Result<(Dense, usize)> {
+    /// The parameters that all kernels of a layer have in common, without tiles; input `input` is read.
+    fn dense(&mut self, layer: usize, input: usize) -> Result<(Dense, Tables)> {
         let from = self.net().layers[layer].inputs[input];
-        let tables = self.tables(layer)?;
-        let (tiles, count) = self.tiles(layer, &tables, pixels)?;
-        let maps = self.maps(from)?;
+        let tables = self.tables(layer, input)?;
         let (read, written) = (&self.plan.values[from], &self.plan.values[layer + 1]);
         let parameters = Dense {
             x: self.values[from],
@@ -350,14 +349,12 @@ impl<'a> PassWriter<'a> {
             partial: Ptr::NULL,
             rows: tables.rows,
             columns: tables.columns,
-            maps,
-            tiles,
-            taps: Ptr::NULL,
+            tiles: Ptr::NULL,
+            taps: tables.taps,
             x_image: read.range.len() as u64,
             y_image: written.range.len() as u64,
-            taps_h: tables.taps[0] as u32,
-            taps_w: tables.taps[1] as u32,
-            across: read.across as u32,
+            taps_h: tables.window[0] as u32,
+            taps_w: tables.window[1] as u32,
             in_c: read.channels as u32,
             out_c: written.channels as u32,
             first_c: 0,
@@ -369,12 +366,33 @@ impl<'a> PassWriter<'a> {
             wide_w: 0,
             images: self.images as u32,
             average: 0,
-            tile: pixels as u32,
+            tile: 0,
+            lanes: 1,
             by_channels: Divisor::new(read.channels),
-            by_taps_w: Divisor::new(tables.taps[1]),
-            unused: 0,
+            by_taps_w: Divisor::new(tables.window[1]),
+            by_taps: Divisor::new(tables.window[0] * tables.window[1]),
         };
-        Ok((parameters, count))
+        Ok((parameters, tables))
+    }
+
+    /// Adds tiles of `pixels` pixels; returns their number.
+    fn tile(&mut self, layer: usize, tables: &Tables, pixels: usize, parameters: &mut Dense) -> Result<usize> {
+        let (tiles, count) = self.tiles(layer, tables, pixels)?;
+        (parameters.tiles, parameters.tile) = (tiles, pixels as u32);
+        Ok(count)
+    }
+
+    /// The same where a thread owns adjacent channels of one of `taps` taps of a pixel: as many as all addresses allow, in tiles
+    /// that a block has threads for.
+    fn tile_by_lanes(&mut self, layer: usize, tables: &Tables, taps: usize, parameters: &mut Dense) -> Result<usize> {
+        let channels = parameters.in_c as usize;
+        let steps = [parameters.in_c, parameters.out_c, parameters.first_c].map(|step| step as usize);
+        let precision = self.gpu().precision;
+        let of_step = |step: usize| lanes(precision, step, &[parameters.x, parameters.y]);
+        let lanes = steps.into_iter().map(of_step).min().unwrap_or(1);
+        parameters.lanes = lanes as u32;
+        parameters.by_channels = Divisor::new(channels / lanes);
+        self.tile(layer, tables, (BLOCK / (taps * channels / lanes)).max(1), parameters)
     }
 
     /// Bytes of what a layer reads and writes.
@@ -395,9 +413,9 @@ impl<'a> PassWriter<'a> {
         let pixels = (values / f.output.c).div_ceil(self.images * written.maps.len());
         let size = [pixels, filters, f.taps()];
         let rough = Spread::new(gpu, self.images * written.maps.len() * f.groups, size, wide);
-        let (mut parameters, tiles) = self.dense(layer, 0, rough.lines())?;
+        let (mut parameters, tables) = self.dense(layer, 0)?;
+        let tiles = self.tile(layer, &tables, rough.lines(), &mut parameters)?;
         let spread = rough.of_tiles(gpu, self.images * tiles * f.groups, f.taps());
-        parameters.taps = self.taps(layer, [parameters.taps_h, parameters.taps_w].map(|taps| taps as usize))?;
         let addresses = self.addresses(layer);
         parameters.w = addresses[0];
         parameters.bias = addresses.get(1).copied().unwrap_or(Ptr::NULL);
@@ -428,7 +446,8 @@ impl<'a> PassWriter<'a> {
     }
 
     fn pool(&mut self, layer: usize, pool: &Pool) -> Result<()> {
-        let (mut parameters, tiles) = self.dense(layer, 0, PIXELS)?;
+        let (mut parameters, tables) = self.dense(layer, 0)?;
+        let tiles = self.tile_by_lanes(layer, &tables, 1, &mut parameters)?;
         parameters.average = u32::from(pool.statistic == Statistic::Average);
         let (flops, touched) =
             (self.images as u64 * self.plan.outline.flops[layer].round() as u64, self.touched(layer) as u64);
@@ -441,9 +460,10 @@ impl<'a> PassWriter<'a> {
     fn copy(&mut self, layer: usize, y: Ptr) -> Result<()> {
         let mut first = 0;
         for input in 0..self.net().layers[layer].inputs.len() {
-            let (mut parameters, tiles) = self.dense(layer, input, PIXELS)?;
-            (parameters.y, parameters.first_c, parameters.average) = (y, first, input as u32);
+            let (mut parameters, tables) = self.dense(layer, input)?;
+            (parameters.y, parameters.first_c) = (y, first);
             first += parameters.in_c;
+            let tiles = self.tile_by_lanes(layer, &tables, 1, &mut parameters)?;
             let launch = Launch::new(self.writer.to.stored("dense_copy"), [tiles, 1, self.images], BLOCK, &parameters);
             self.writer.to.launch(launch.work(0, self.touched(layer) as u64));
         }
@@ -468,7 +488,7 @@ impl<'a> PassWriter<'a> {
     fn in_place(&self, layer: usize) -> bool {
         let (read, written) = (&self.plan.values[self.net().layers[layer].inputs[0]], &self.plan.values[layer + 1]);
         let step = &self.plan.layers[layer];
-        let same = |class: usize, links: Vec<Option<(usize, Vec<u32>)>>| {
+        let same = |class: usize, links: Vec<Reads>| {
             let identity = |numbers: &Vec<u32>| numbers.iter().enumerate().all(|(i, n)| i as u32 == *n);
             links.len() == 1 && links[0].as_ref().is_some_and(|(from, n)| *from == class && identity(n))
         };
@@ -484,14 +504,15 @@ impl<'a> PassWriter<'a> {
         let value = &self.plan.values[layer + 1];
         // None where no later layer reads it.
         let Some(map) = value.maps.first() else { return Ok(()) };
-        let (parameters, _) = self.dense(layer, 0, PIXELS)?;
+        let (parameters, tables) = self.dense(layer, 0)?;
         let patches = map.rows * map.columns;
         let (n, size) = (self.images * patches, self.gpu().precision.bytes());
         let window = self.net().shape(self.net().layers[layer].inputs[0]).len();
         let windows = self.writer.bytes(n * window * size)?;
-        // For the first class, whose tiles come first, as if there were no other.
-        let gather = Dense { y: windows, y_image: (patches * value.channels) as u64, ..parameters };
-        let grid = [patches.div_ceil(PIXELS), 1, self.images];
+        // For the first class, whose tiles come first, as if there were no other. It writes windows, not pixels of `out_c`.
+        let mut gather = Dense { y: windows, y_image: (patches * window) as u64, out_c: parameters.in_c, ..parameters };
+        self.tile_by_lanes(layer, &tables, tables.window[0] * tables.window[1], &mut gather)?;
+        let grid = [patches.div_ceil(gather.tile as usize), 1, self.images];
         let launch = Launch::new(self.writer.to.stored("dense_gather"), grid, BLOCK, &gather);
         self.writer.to.launch(launch.work(0, (2 * n * window * size) as u64));
         if op.output().area() == 1 {
@@ -505,33 +526,34 @@ impl<'a> PassWriter<'a> {
     /// Copies the places of `parameters.x` [image][patch][h][w][c] to the maps of their classes.
     fn spread(&mut self, layer: usize, shape: Shape, parameters: Dense) -> Result<()> {
         let patches = self.plan.outline.patches;
-        // A map of what is read is a patch, one of what is written a place.
-        let [rows, columns] = [0, 1].map(|axis| -> Vec<[i32; 2]> {
-            let classes = self.plan.outline.axes[axis][layer + 1].classes.iter();
-            classes.flat_map(|class| (0..patches[axis]).map(|p| [p as i32, class.region as i32])).collect()
-        });
-        let firsts = [(&rows, patches[0]), (&columns, patches[1])];
-        let tables = Tables {
-            firsts: firsts.map(|(table, patches)| (0..table.len()).step_by(patches).collect()),
-            rows: self.writer.table(&rows)?,
-            columns: self.writer.table(&columns)?,
-            taps: [1, 1],
+        let [down, across] = [0, 1].map(|axis| &self.plan.outline.axes[axis][layer + 1].classes);
+        // A patch is `area` places from the one before, and a row of patches a line of what is read: a class begins at its place.
+        let numbers = |classes: usize, patches: usize, step: usize| -> Vec<i32> {
+            (0..classes).flat_map(|_| (0..patches).map(|patch| (patch * step) as i32)).collect()
         };
-        let (tiles, count) = self.tiles(layer, &tables, PIXELS)?;
-        let map = |patch: usize| MapTable { at: (patch * shape.len()) as u64, columns: shape.w as u32, unused: 0 };
-        let maps: Vec<MapTable> = (0..patches[0] * patches[1]).map(map).collect();
-        let parameters = Dense {
+        let firsts = |classes: usize, patches: usize| (0..classes).map(|class| class * patches).collect();
+        let line = (patches[1] * shape.len()) as u32;
+        let place = |row: &Class, column: &Class| (row.region * shape.w + column.region) * shape.c;
+        let tap = |row: &Class, column: &Class| Tap { at: place(row, column) as u64, line, unused: 0 };
+        let taps: Vec<Tap> = down.iter().flat_map(|row| across.iter().map(|column| tap(row, column))).collect();
+        let tables = Tables {
+            rows: self.writer.table(&numbers(down.len(), patches[0], 1))?,
+            columns: self.writer.table(&numbers(across.len(), patches[1], shape.area()))?,
+            taps: self.writer.table(&taps)?,
+            window: [1, 1],
+            firsts: [firsts(down.len(), patches[0]), firsts(across.len(), patches[1])],
+        };
+        let mut parameters = Dense {
             rows: tables.rows,
             columns: tables.columns,
-            maps: self.writer.table(&maps)?,
-            tiles,
-            x_image: (maps.len() * shape.len()) as u64,
+            taps: tables.taps,
+            x_image: (patches[0] * patches[1] * shape.len()) as u64,
             taps_h: 1,
             taps_w: 1,
-            across: patches[1] as u32,
             in_c: shape.c as u32,
             ..parameters
         };
+        let count = self.tile_by_lanes(layer, &tables, 1, &mut parameters)?;
         let launch = Launch::new(self.writer.to.stored("dense_copy"), [count, 1, self.images], BLOCK, &parameters);
         self.writer.to.launch(launch.work(0, self.touched(layer) as u64));
         Ok(())
@@ -563,13 +585,13 @@ impl<'a> PassWriter<'a> {
             columns: self.writer.table(&columns)?,
             maps: self.maps(last)?,
             x_image: value.range.len() as u64,
-            down: down as u32,
-            across: across as u32,
-            c: shape.c as u32,
-            h: shape.h as u32,
-            w: shape.w as u32,
             classes: value.across as u32,
             images: self.images as u32,
+            by_w: Divisor::new(shape.w),
+            by_h: Divisor::new(shape.h),
+            by_c: Divisor::new(shape.c),
+            by_across: Divisor::new(across),
+            by_down: Divisor::new(down),
             unused: 0,
         };
         let bytes = count * (4 + self.gpu().precision.bytes());
@@ -580,13 +602,13 @@ impl<'a> PassWriter<'a> {
 }
 
 /// What each vertical tap of class `class` reads: class and index of each of its rows.
-fn lines(step: &LayerPlan, class: usize) -> Vec<Option<(usize, Vec<u32>)>> {
+fn lines(step: &LayerPlan, class: usize) -> Vec<Reads> {
     let tap = |link: &Option<Link>| link.as_ref().map(|link| (link.class, link.numbers.clone()));
     step.lines[class].iter().map(tap).collect()
 }
 
 /// The same for the horizontal taps, with runs split into single taps.
-fn runs(step: &LayerPlan, class: usize) -> Vec<Option<(usize, Vec<u32>)>> {
+fn runs(step: &LayerPlan, class: usize) -> Vec<Reads> {
     let mut taps = Vec::new();
     for run in &step.runs[class] {
         for tap in 0..run.len as u32 {

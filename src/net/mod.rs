@@ -27,7 +27,7 @@ pub use parameters::{Loaded, NamedParameter, Unknown};
 pub(crate) use plan::Buffers;
 pub use plan::{Plan, Purpose, Table as PlanTable};
 pub use session::{Session, Timed};
-pub use sgd::{Sgd, SgdConfig};
+pub use sgd::{LossScale, Sgd, SgdConfig};
 pub use spec::{LayerSpec, Spec};
 pub use steps::Steps;
 pub use stored::Parameters;

@@ -202,6 +202,18 @@ impl Session {
         }
     }
 
+    /// Gradients of `scale` times the sum of all losses of the last forward pass, on a GPU.
+    ///
+    /// # Errors
+    /// As [`Session::backward`].
+    pub(super) fn backward_scaled(&mut self, scale: f32) -> Result<()> {
+        match (&mut self.pass, &self.last) {
+            (Pass::Gpu(pass), Some(last)) => pass.backward_scaled(last.mode, scale),
+            // Without a forward pass, its error.
+            _ => self.backward(None),
+        }
+    }
+
     /// Output of layer `layer`, `[n, h, w, c]`; a loss is one value. Outputs that no layer reads are available after forward,
     /// the others only if the purpose keeps them.
     ///

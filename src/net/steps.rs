@@ -2,7 +2,8 @@
 //! and its loss is there while the next step runs.
 
 use super::gpu::GpuSteps;
-use super::{Input, Session, Sgd};
+use super::sgd::Scaling;
+use super::{Input, LossScale, Session, Sgd};
 use crate::ops::{Mode, Targets};
 use crate::{Error, Result};
 
@@ -19,7 +20,8 @@ impl Steps {
     /// on the CPU of this step, on a GPU of the one before.
     ///
     /// On the CPU, a loss that is not finite leaves the parameters as they were. On a GPU, this step and the next have changed
-    /// them when it is known.
+    /// them when it is known. In f16, losses are scaled ([`LossScale`]), and a step whose gradients are not finite changes nothing
+    /// but the scale.
     ///
     /// # Errors
     /// An input of another form; targets that do not fit the losses; a net that does not end in a loss; a session or an
@@ -54,9 +56,30 @@ impl Steps {
         }
         let steps = match &mut self.on_gpu {
             Some(steps) => steps,
-            none => none.insert(Box::new(GpuSteps::new(pass, |step, to| sgd.record(step, to))?)),
+            none => {
+                let scale = sgd.scaling().map(Scaling::at);
+                none.insert(Box::new(GpuSteps::new(pass, scale, |step, to| sgd.record(step, to))?))
+            }
         };
         steps.run(pass, input, seed, targets, rate)
+    }
+
+    /// The backward pass of the session's last forward pass, and the optimizer at learning rate `rate`. In f16 the loss is scaled, and
+    /// the step skipped, as in [`Steps::run`], but its scale is asked for.
+    ///
+    /// # Errors
+    /// No previous forward pass; a net that does not end in a loss; another session; a launch that failed.
+    pub fn update(&mut self, session: &mut Session, optimizer: &mut Sgd, rate: f32) -> Result<()> {
+        match optimizer.loss_scale()? {
+            Some(scale) => session.backward_scaled(scale.scale)?,
+            None => session.backward(None)?,
+        }
+        optimizer.step_scaled(session, rate)
+    }
+
+    /// If the step whose loss was returned last was skipped, because its gradients were not finite in f16: the scale after it.
+    pub fn skipped(&self) -> Option<LossScale> {
+        self.on_gpu.as_ref().and_then(|steps| steps.skipped())
     }
 
     /// Waits for the last step, if its loss has not been returned, and returns it.

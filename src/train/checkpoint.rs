@@ -2,7 +2,7 @@
 //! masks, learning rate) is a function of the seed and the step, so a resumed run continues as if it had never stopped.
 
 use super::Validation;
-use crate::net::Net;
+use crate::net::{LossScale, Net};
 use crate::provenance::Provenance;
 use crate::weights::{Dtype, Named, TensorFile};
 use crate::{Error, Result};
@@ -30,6 +30,9 @@ pub struct State {
     /// Threads that computed the last step, on the CPU: it determines the order of sums and so the last bits. 0 if unknown.
     #[serde(default)]
     pub threads: usize,
+    /// In f16, what losses are multiplied by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
 }
 
 /// Writes a checkpoint, atomically.
@@ -70,7 +73,10 @@ fn open(path: &Path) -> Result<(TensorFile, State)> {
     let state = file.metadata().get(STATE).ok_or_else(|| {
         Error::file(path, "is no checkpoint of a training run").advise("resume from the folder of a run")
     })?;
-    let state = serde_json::from_str(state).map_err(|e| Error::file(path, e).advise(ADVICE))?;
+    let state: State = serde_json::from_str(state).map_err(|e| Error::file(path, e).advise(ADVICE))?;
+    if let Some(scale) = state.loss_scale {
+        scale.check().map_err(|e| e.within(path.display()).advise(ADVICE))?;
+    }
     Ok((file, state))
 }
 

@@ -11,12 +11,12 @@ use super::view::Cutter;
 use crate::data::prefetch::Prefetch;
 use crate::data::resample::Resampler;
 use crate::data::table::{self, Table};
-use crate::device::{Device, Precision};
+use crate::device::Device;
 use crate::error::At;
 use crate::lock::Lock;
 use crate::memory;
 use crate::metrics::{self, Means};
-use crate::net::{Input, InputForm, Net, Parameters, Purpose, Session};
+use crate::net::{Input, InputForm, LossScale, Net, Parameters, Purpose, Session};
 use crate::ops::Targets;
 use crate::rng::Rng;
 use crate::weights::{Dtype, TAGS, TensorFile, keep_inputs, sweep, write_atomic};
@@ -53,6 +53,8 @@ pub enum Event<'a> {
         fresh: &'a [String],
         /// Threads of the previous run and of this one, if they differ: results are then equal only up to rounding.
         threads: Option<[usize; 2]>,
+        /// In f16, what losses are multiplied by, so that gradients are in its range. bf16 needs nothing of the kind.
+        loss_scale: Option<LossScale>,
     },
     /// Once the loss of a step is known: after it, on a GPU while the next one runs.
     Step {
@@ -64,6 +66,13 @@ pub enum Event<'a> {
         loss: f32,
         /// Learning rate of the step.
         rate: f32,
+    },
+    /// After [`Event::Step`], in f16: the step was skipped, because its gradients were not finite.
+    Skipped {
+        /// Completed steps.
+        step: usize,
+        /// What losses are multiplied by from then on, and the number of skipped steps.
+        loss_scale: LossScale,
     },
     /// During validation.
     Looking {
@@ -138,10 +147,6 @@ pub fn run(
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Outcome> {
     let began = Instant::now();
-    if device.gpu().is_some_and(|gpu| gpu.precision == Precision::F16) {
-        return Err(Error::device("training in f16", "its range is too small for gradients: most become zero")
-            .advise("use --precision bf16, tf32 or f32"));
-    }
     let source = Source::open(config)?;
     let network = Network::new(config, &source)?;
     let net = &network.net;
@@ -166,7 +171,8 @@ pub fn run(
     let checkpoint = config.output.join(checkpoint::FILE);
     let run = listing::list(config, &source, &network, &cutter)?;
     let threads = device.threads();
-    let mut state = State { step: 0, run, losses: (0.0, 0), best: None, validation: None, threads };
+    let loss_scale = trainer.loss_scale()?;
+    let mut state = State { step: 0, run, losses: (0.0, 0), best: None, validation: None, threads, loss_scale };
     if checkpoint.exists() {
         if !resume {
             return Err(
@@ -176,6 +182,9 @@ pub fn run(
         let mut momentum = vec![0.0; parameters.len()];
         state = checkpoint::load(&checkpoint, net, &state.run, &mut parameters, &mut momentum)?;
         trainer.restore(&parameters, &momentum)?;
+        if let Some(scale) = state.loss_scale {
+            trainer.set_loss_scale(scale)?;
+        }
     }
     let before = std::mem::replace(&mut state.threads, threads);
     sweep(&config.output, &files);
@@ -190,6 +199,7 @@ pub fn run(
         skipped: &skipped,
         fresh: &fresh,
         threads: (before != threads && before * threads > 0).then_some([before, threads]),
+        loss_scale: trainer.loss_scale()?,
     });
 
     let named = if config.stage.has_tags() { table::line(&source.tags) } else { String::new() };
@@ -216,13 +226,14 @@ pub fn run(
         let loss = trainer.step(&batch.input, seed, targets, rate)?;
         state.step += 1;
         losses.running.push_back((state.step, rate));
-        losses.settle(loss, &mut state, &mut log, tell)?;
+        losses.settle(loss, trainer.skipped(), &mut state, &mut log, tell)?;
 
         let epochs_done = state.step / per_epoch;
         let look = state.step.is_multiple_of(per_epoch)
             && (epochs_done.is_multiple_of(config.validate_every) || epochs_done == config.epochs);
         if look && !held_out.is_empty() {
-            losses.settle(trainer.finish()?, &mut state, &mut log, tell)?;
+            let loss = trainer.finish()?;
+            losses.settle(loss, trainer.skipped(), &mut state, &mut log, tell)?;
             let epoch = state.step as f64 / per_epoch as f64;
             let found = validate(&network, trainer.parameters(), &cutter, &held_out, &tags, config.batch, tell)?;
             log.line(state.step, epoch, None, Some(found))?;
@@ -236,8 +247,10 @@ pub fn run(
         let stopped = stop.load(Ordering::Relaxed) && state.step < steps;
         if stopped || look || state.step.is_multiple_of(config.checkpoint_every) || state.step == steps {
             // Weights are kept only once the losses of all steps are known to be finite.
-            losses.settle(trainer.finish()?, &mut state, &mut log, tell)?;
+            let loss = trainer.finish()?;
+            losses.settle(loss, trainer.skipped(), &mut state, &mut log, tell)?;
             log.flush()?;
+            state.loss_scale = trainer.loss_scale()?;
             checkpoint::save(&checkpoint, net, &trainer.parameters().read()?, &trainer.momentum()?, &state)?;
         }
         if stopped {
@@ -262,13 +275,14 @@ struct Losses<'a> {
 
 impl Losses<'_> {
     /// Takes the loss of the earliest of the steps, if it is known: tells it, adds it to the state, and writes a line of the log
-    /// where one is due.
+    /// where one is due. `skipped`, if the step was: the scale of losses after it.
     ///
     /// # Errors
-    /// A loss that is not finite; a log that cannot be written.
+    /// A loss that is not finite; gradients that no scale makes finite; a log that cannot be written.
     fn settle(
         &mut self,
         loss: Option<f32>,
+        skipped: Option<LossScale>,
         state: &mut State,
         log: &mut Log,
         tell: &mut dyn FnMut(Event<'_>),
@@ -284,6 +298,15 @@ impl Losses<'_> {
         state.losses.1 += 1;
         let epoch = step as f64 / (self.steps / self.config.epochs) as f64;
         tell(Event::Step { step, epoch, loss, rate });
+        if let Some(loss_scale) = skipped {
+            tell(Event::Skipped { step, loss_scale });
+            if loss_scale.scale <= LossScale::LEAST {
+                let found =
+                    format!("the gradients are not finite in f16 at step {step}, however small the loss is made");
+                return Err(Error::file(&self.config.output, found)
+                    .advise("use --precision bf16, which has the range; earlier weights are kept"));
+            }
+        }
         if step.is_multiple_of(LOG_STEPS) || step == self.steps {
             log.line(step, epoch, Some((rate, state.losses.0 / state.losses.1 as f64)), None)?;
             state.losses = (0.0, 0);

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::device::Device;
-use crate::net::{Input, InputForm, Net, Parameters, Purpose, Session, Sgd, SgdConfig, Steps};
+use crate::net::{Input, InputForm, LossScale, Net, Parameters, Purpose, Session, Sgd, SgdConfig, Steps};
 use crate::ops::{Mode, Targets};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -63,7 +63,8 @@ impl Trainer {
     /// step whose loss is known and has not been returned: on the CPU of this step, on a GPU of the one before.
     ///
     /// On the CPU, a loss that is not finite leaves the parameters as they were. On a GPU, this step and the next have changed
-    /// them when it is known.
+    /// them when it is known. In f16, losses are scaled ([`LossScale`]), and a step whose gradients are not finite changes nothing
+    /// but the scale.
     ///
     /// # Errors
     /// An input of another form; targets that do not fit the losses; a launch that failed.
@@ -94,8 +95,29 @@ impl Trainer {
     /// # Errors
     /// No previous forward pass; a launch that failed.
     pub fn update(&mut self, rate: f32) -> Result<()> {
-        self.session.backward(None)?;
-        self.optimizer.step(&self.session, rate)
+        self.steps.update(&mut self.session, &mut self.optimizer, rate)
+    }
+
+    /// If the step whose loss was returned last was skipped, because its gradients were not finite in f16: the scale of losses
+    /// after it.
+    pub fn skipped(&self) -> Option<LossScale> {
+        self.steps.skipped()
+    }
+
+    /// The scale of losses; `None` but in f16.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn loss_scale(&self) -> Result<Option<LossScale>> {
+        self.optimizer.loss_scale()
+    }
+
+    /// Replaces it; without effect but in f16.
+    ///
+    /// # Errors
+    /// Numbers that no training arrives at; a launch that failed.
+    pub fn set_loss_scale(&mut self, scale: LossScale) -> Result<()> {
+        self.optimizer.set_loss_scale(scale)
     }
 
     /// Waits until the device has finished all submitted work.

@@ -2,7 +2,7 @@
 
 use super::tensors::file;
 use serde_json::json;
-use weft::net::{Net, Spec};
+use weft::net::{LossScale, Net, Spec};
 use weft::provenance::Provenance;
 use weft::svm::Svm;
 use weft::train::{State, save_checkpoint};
@@ -371,6 +371,7 @@ pub fn checkpoint() -> Vec<Vec<u8>> {
         best,
         validation: None,
         threads: 2,
+        loss_scale: best.map(|_| LossScale::default()),
     };
     [state(0, None), state(120, Some(0.625))]
         .iter()

@@ -185,10 +185,23 @@ impl GpuPass {
         let mut to = Recorder::new(&gpu);
         if backward {
             for l in (0..net.layers.len()).rev() {
-                self.record_backward(l, training, targets, &mut to)?;
+                self.record_backward(l, training, targets, None, &mut to)?;
             }
         }
         Ok(Programs { forward, backward: self.program(to.launches)? })
+    }
+
+    /// The launches of a backward pass in training in which every loss is multiplied by the number at `scale`, f32.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(super) fn record_scaled(&mut self, scale: Ptr) -> Result<Vec<Launch>> {
+        let (gpu, targets) = (self.gpu.clone(), self.targets());
+        let mut to = Recorder::new(&gpu);
+        for l in (0..self.net.layers.len()).rev() {
+            self.record_backward(l, true, targets, Some(scale), &mut to)?;
+        }
+        Ok(to.launches)
     }
 
     /// # Errors
@@ -205,6 +218,7 @@ impl GpuPass {
         net.layers[l].parameters.clone().map(|index| gradients.offset(4 * tensors[index].start)).collect()
     }
 
+    /// As [`plan::pooled`].
     fn pooled<'a>(&self, net: &'a Net, l: usize) -> Option<(Pooled<'a>, usize)> {
         plan::pooled(net, l, self.plan.n, self.plan.purpose, &self.gpu)
     }
@@ -214,7 +228,15 @@ impl GpuPass {
         (l + 1..self.net.layers.len()).find(|&pool| self.pooled(&self.net, pool).is_some_and(|(_, below)| below == l))
     }
 
-    fn record_backward(&mut self, l: usize, training: bool, targets: GpuTargets, to: &mut Recorder<'_>) -> Result<()> {
+    /// Losses are multiplied by the number at `scale`; none: by their place in `seeds`.
+    fn record_backward(
+        &mut self,
+        l: usize,
+        training: bool,
+        targets: GpuTargets,
+        scale: Option<Ptr>,
+        to: &mut Recorder<'_>,
+    ) -> Result<()> {
         let net = self.net.clone();
         let layer = &net.layers[l];
         to.label(&layer.name);
@@ -261,7 +283,7 @@ impl GpuPass {
             params: &self.parameters.addresses(layer.parameters.clone()),
             targets,
             d_output: match layer.op.target() {
-                Some(_) => self.seeds.ptr.offset(4 * l),
+                Some(_) => scale.unwrap_or(self.seeds.ptr.offset(4 * l)),
                 None => self.memory.address(&d_output)?,
             },
             is_rectified: is_rectified_above(&net, l),
@@ -344,6 +366,24 @@ impl GpuPass {
             Mode::Training { .. } => self.training.as_mut().unwrap_or(&mut self.inference),
         };
         programs.backward.run(&self.gpu)
+    }
+
+    /// Gradients of `scale` times the sum of all losses.
+    ///
+    /// # Errors
+    /// A last layer that is no loss; a launch that failed.
+    pub fn backward_scaled(&mut self, mode: Mode, scale: f32) -> Result<()> {
+        let layers = self.net.layers.len();
+        self.net.seed(layers - 1, self.plan.n, None)?;
+        let all = |seed: f32| self.gpu.driver.upload(self.seeds.ptr, bytemuck::cast_slice(&vec![seed; layers]));
+        all(scale)?;
+        let programs = match mode {
+            Mode::Inference => &mut self.inference,
+            Mode::Training { .. } => self.training.as_mut().unwrap_or(&mut self.inference),
+        };
+        programs.backward.run(&self.gpu)?;
+        self.last_seed = 1.0;
+        all(1.0)
     }
 
     /// Sets what the gradient of the last layer, a loss, is multiplied by.

@@ -6,7 +6,8 @@ use super::GpuPass;
 use super::intake::Part;
 use crate::device::{Launch, Pinned, Program, Ptr, Recorder, Step};
 use crate::net::photos::Batch;
-use crate::net::{INPUT, Input};
+use crate::net::sgd::ScaleState;
+use crate::net::{INPUT, Input, LossScale};
 use crate::ops::Targets;
 use crate::ops::gpu;
 use crate::{Error, Result};
@@ -16,7 +17,7 @@ pub(in crate::net) struct GpuSteps {
     program: Program,
     /// Images of the intake.
     images: [Box<dyn Pinned>; 2],
-    /// Losses of a step, one f32 per loss layer.
+    /// Losses of a step, one f32 per loss layer; where losses are scaled, the state of the scale after the step comes first.
     losses: [Box<dyn Pinned>; 2],
     /// Addresses of the losses.
     from: Vec<Ptr>,
@@ -26,19 +27,27 @@ pub(in crate::net) struct GpuSteps {
     waits: bool,
     /// The gradients of the pass that it was made for.
     gradients: Ptr,
+    /// Where losses are scaled: the address of the state of the scale, and its state after the step whose loss was returned last.
+    scale: Option<Ptr>,
+    scaled: Option<ScaleState>,
 }
+
+/// Bytes of the state of a scale.
+const STATE: usize = size_of::<ScaleState>();
 
 impl GpuSteps {
     /// Records the steps of `pass` and of an optimizer, which appends the launches of its own that read the learning rate at an
-    /// address of a [`Step`], and allocates their host memory.
+    /// address of a [`Step`], and allocates their host memory. Losses are multiplied by the number with which the [`ScaleState`] at
+    /// `scale` begins.
     ///
     /// # Errors
     /// A net that does not end in a loss; out of memory.
-    pub fn new(pass: &GpuPass, optimizer: impl FnOnce(Ptr, &mut Recorder<'_>)) -> Result<Self> {
+    pub fn new(pass: &mut GpuPass, scale: Option<Ptr>, optimizer: impl FnOnce(Ptr, &mut Recorder<'_>)) -> Result<Self> {
         let net = pass.net.clone();
         let last = net.layers.len() - 1;
         net.seed(last, pass.plan.n, None)?;
-        let launches = record(pass, optimizer)?;
+        let backward = scale.map(|scale| pass.record_scaled(scale)).transpose()?;
+        let launches = record(pass, backward, optimizer)?;
         let losses = (0..=last).filter(|&l| net.layers[l].op.target().is_some());
         let from: Vec<Ptr> = losses.map(|l| pass.memory.find(&pass.plan.values[l + 1])).collect();
         let pinned = |bytes: usize| -> Result<[Box<dyn Pinned>; 2]> {
@@ -47,11 +56,13 @@ impl GpuSteps {
         Ok(Self {
             program: pass.program(launches)?,
             images: pinned(pass.intake.len())?,
-            losses: pinned(4 * from.len())?,
+            losses: pinned(STATE + 4 * from.len())?,
             from,
             turn: 0,
             waits: false,
             gradients: pass.gradients_at(),
+            scale,
+            scaled: None,
         })
     }
 
@@ -89,7 +100,10 @@ impl GpuSteps {
         pass.intake.upload(&mut **image, end)?;
         self.program.run(&pass.gpu)?;
         for (i, &from) in self.from.iter().enumerate() {
-            self.losses[now].download(from, 4 * i..4 * i + 4)?;
+            self.losses[now].download(from, STATE + 4 * i..STATE + 4 * i + 4)?;
+        }
+        if let Some(scale) = self.scale {
+            self.losses[now].download(scale, 0..STATE)?;
         }
         self.turn = 1 - now;
         let waited = std::mem::replace(&mut self.waits, true);
@@ -107,15 +121,25 @@ impl GpuSteps {
         self.loss(1 - self.turn).map(Some)
     }
 
+    /// If the step whose loss was returned last was skipped because its gradients were not finite: the scale after it.
+    pub fn skipped(&self) -> Option<LossScale> {
+        self.scaled.filter(|state| state.is_skipped()).map(ScaleState::public)
+    }
+
     /// The sum of the losses in one of the two buffers.
     fn loss(&mut self, which: usize) -> Result<f32> {
-        let values = bytemuck::pod_collect_to_vec::<u8, f32>(self.losses[which].bytes()?);
-        Ok(values.iter().sum())
+        let (state, losses) = self.losses[which].bytes()?.split_at(STATE);
+        self.scaled = self.scale.map(|_| bytemuck::pod_read_unaligned(state));
+        Ok(bytemuck::pod_collect_to_vec::<u8, f32>(losses).iter().sum())
     }
 }
 
-/// The launches of a step.
-fn record(pass: &GpuPass, optimizer: impl FnOnce(Ptr, &mut Recorder<'_>)) -> Result<Vec<Launch>> {
+/// The launches of a step, with a backward pass other than that of `pass` if there is one.
+fn record(
+    pass: &GpuPass,
+    backward: Option<Vec<Launch>>,
+    optimizer: impl FnOnce(Ptr, &mut Recorder<'_>),
+) -> Result<Vec<Launch>> {
     let net = &pass.net;
     let programs = pass
         .training
@@ -132,7 +156,10 @@ fn record(pass: &GpuPass, optimizer: impl FnOnce(Ptr, &mut Recorder<'_>)) -> Res
         gpu::cast_from_f32(&mut to, data, out, n * shape.len());
     }
     to.launches.extend_from_slice(&programs.forward.launches[usize::from(pass.casts())..]);
-    to.launches.extend_from_slice(&programs.backward.launches);
+    match backward {
+        Some(backward) => to.launches.extend(backward),
+        None => to.launches.extend_from_slice(&programs.backward.launches),
+    }
     to.label("optimizer");
     optimizer(pass.intake.address(Part::Step), &mut to);
     Ok(to.launches)

@@ -1,7 +1,7 @@
 //! The optimizer on a GPU: kernels/sgd.cu. Momentum and a table of all tensors are in device memory; a step is one launch,
-//! or three with gradient clipping.
+//! or three with gradient clipping or scaled losses.
 
-use super::SgdConfig;
+use super::{LossScale, Scaling, SgdConfig};
 use crate::Result;
 use crate::device::{Gpu, Launch, Memory, Program, Ptr, Recorder, Step};
 use crate::kernel_parameters;
@@ -15,14 +15,20 @@ kernel_parameters! {
 }
 
 kernel_parameters! {
-    SgdParams: 72 {
-        parameters: Ptr, gradients: Ptr, momentum: Ptr, stored: Ptr, chunks: Ptr, step: Ptr, squares: Ptr,
+    SgdParams: 80 {
+        parameters: Ptr, gradients: Ptr, momentum: Ptr, stored: Ptr, chunks: Ptr, step: Ptr, squares: Ptr, scaled: Ptr,
         momentum_factor: f32, clip_norm: f32, nesterov: u32, unused: u32,
     }
 }
 
 kernel_parameters! {
     SquareSum: 40 { values: Ptr, chunks: Ptr, partial: Ptr, total: Ptr, count: u64 }
+}
+
+kernel_parameters! {
+    LossScaleParams: 48 {
+        partial: Ptr, total: Ptr, state: Ptr, count: u64, least: f32, most: f32, interval: u32, unused: u32,
+    }
 }
 
 /// Values of a tensor that a block updates.
@@ -44,6 +50,9 @@ pub(in crate::net) struct GpuSgd {
     /// The learning rate.
     step: Memory,
     program: Program,
+    /// In f16, the scale of losses, and the program of a step whose gradients are scaled.
+    scaling: Option<Scaling>,
+    scaled_program: Program,
 }
 
 impl GpuSgd {
@@ -66,6 +75,8 @@ impl GpuSgd {
             parameters,
             config,
             program: Program::default(),
+            scaling: Scaling::new(gpu)?,
+            scaled_program: Program::default(),
         };
         let mut to = Recorder::new(gpu);
         to.label("optimizer");
@@ -74,8 +85,10 @@ impl GpuSgd {
         }
         to.launches.iter().try_for_each(|launch| gpu.driver.launch(launch))?;
         to.launches.clear();
+        this.record_step(this.step.ptr, None, &mut to);
+        this.program = Program::new(std::mem::take(&mut to.launches))?;
         this.record(this.step.ptr, &mut to);
-        this.program = Program::new(to.launches)?;
+        this.scaled_program = Program::new(to.launches)?;
         Ok(this)
     }
 
@@ -83,19 +96,28 @@ impl GpuSgd {
         self.gradients
     }
 
-    pub fn launches(&self) -> &[Launch] {
-        &self.program.launches
+    pub fn launches(&self, scaled: bool) -> &[Launch] {
+        if scaled { &self.scaled_program.launches } else { &self.program.launches }
     }
 
-    /// Records the launches of a step, whose learning rate will be in the [`Step`] at `step`.
+    pub fn scaling(&self) -> Option<&Scaling> {
+        self.scaling.as_ref()
+    }
+
+    /// Records the launches of a step of training, whose learning rate will be in the [`Step`] at `step`. In f16 the gradients are those
+    /// of scaled losses.
     pub fn record(&self, step: Ptr, to: &mut Recorder<'_>) {
+        self.record_step(step, self.scaling.as_ref(), to);
+    }
+
+    fn record_step(&self, step: Ptr, scaling: Option<&Scaling>, to: &mut Recorder<'_>) {
         let gradients = self.gradients;
         if self.count == 0 {
             return;
         }
         let len = self.parameters.tensors().iter().map(|tensor| tensor.flat.len() as u64).sum::<u64>();
         let clips = self.config.clip_norm > 0.0;
-        if clips {
+        if clips || scaling.is_some() {
             let sum = SquareSum {
                 values: gradients,
                 chunks: self.chunks.ptr,
@@ -105,7 +127,23 @@ impl GpuSgd {
             };
             to.launch(Launch::new("square_sum_chunks_f32", [self.count, 1, 1], BLOCK, &sum).work(2 * len, 4 * len));
             let count = self.count as u64;
-            to.launch(Launch::new("square_sum_f32", [1; 3], BLOCK, &sum).work(count, 8 * count));
+            let launch = match scaling {
+                None => Launch::new("square_sum_f32", [1; 3], BLOCK, &sum),
+                Some(scaling) => {
+                    let parameters = LossScaleParams {
+                        partial: sum.partial,
+                        total: sum.total,
+                        state: scaling.at(),
+                        count,
+                        least: LossScale::LEAST,
+                        most: LossScale::MOST,
+                        interval: LossScale::INTERVAL,
+                        unused: 0,
+                    };
+                    Launch::new("loss_scale_f32", [1; 3], BLOCK, &parameters)
+                }
+            };
+            to.launch(launch.work(count, 8 * count));
         }
         let stored = self.parameters.stored();
         let parameters = SgdParams {
@@ -116,6 +154,7 @@ impl GpuSgd {
             chunks: self.chunks.ptr,
             step,
             squares: if clips { self.squares.ptr } else { Ptr::NULL },
+            scaled: scaling.map_or(Ptr::NULL, Scaling::at),
             momentum_factor: self.config.momentum,
             clip_norm: self.config.clip_norm,
             nesterov: u32::from(self.config.nesterov),
@@ -126,14 +165,15 @@ impl GpuSgd {
         to.launch(launch.work(8 * len, bytes * len));
     }
 
-    /// One step at learning rate `rate`.
+    /// One step at learning rate `rate`; with gradients of scaled losses if `scaled`.
     ///
     /// # Errors
     /// A launch that failed.
-    pub fn step(&mut self, rate: f32) -> Result<()> {
+    pub fn step(&mut self, rate: f32, scaled: bool) -> Result<()> {
         let step = Step { seed: 0, rate, unused: 0 };
         self.gpu.driver.upload(self.step.ptr, bytemuck::bytes_of(&step))?;
-        self.program.run(&self.gpu)
+        let program = if scaled { &mut self.scaled_program } else { &mut self.program };
+        program.run(&self.gpu)
     }
 
     /// The momentum, as the CPU's flat vector.

@@ -3,6 +3,7 @@
 
 mod cpu;
 mod gpu;
+mod scale;
 
 use super::stored::Location;
 use super::{Net, Session};
@@ -11,6 +12,8 @@ use crate::settings::{limits, within};
 use crate::{Error, Result};
 use cpu::CpuSgd;
 pub(super) use gpu::GpuSgd;
+pub use scale::LossScale;
+pub(super) use scale::{ScaleState, Scaling};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -138,6 +141,19 @@ impl Sgd {
     /// # Errors
     /// A session that the optimizer was not created for; a launch that failed.
     pub fn step(&mut self, session: &Session, rate: f32) -> Result<()> {
+        self.run(session, rate, false)
+    }
+
+    /// The same with gradients of losses that were multiplied by [`Sgd::loss_scale`], in f16: if they are not finite, nothing but the
+    /// scale changes. In other precisions it is [`Sgd::step`].
+    ///
+    /// # Errors
+    /// As [`Sgd::step`].
+    pub fn step_scaled(&mut self, session: &Session, rate: f32) -> Result<()> {
+        self.run(session, rate, true)
+    }
+
+    fn run(&mut self, session: &Session, rate: f32, scaled: bool) -> Result<()> {
         let other = || Error::network(&session.net().spec.place, "the optimizer was made for another session");
         match (&mut self.kind, session.parameters().location()) {
             (Kind::Cpu(sgd), Location::Cpu(parameters)) => {
@@ -153,7 +169,7 @@ impl Sgd {
                 // Its launches hold addresses of the session's memory.
                 let owns = |pass: &&super::gpu::GpuPass| pass.gradients_at() == sgd.gradients_at();
                 session.gpu_pass().filter(owns).ok_or_else(other)?;
-                sgd.step(rate)
+                sgd.step(rate, scaled)
             }
             _ => Err(other()),
         }
@@ -195,11 +211,28 @@ impl Sgd {
         }
     }
 
-    /// The launches of a step; none on the CPU.
-    pub fn launches(&self) -> &[Launch] {
+    /// What [`super::Steps`] multiply losses by; `None` but in f16.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    pub fn loss_scale(&self) -> Result<Option<LossScale>> {
+        let scaling = self.gpu().and_then(GpuSgd::scaling);
+        scaling.map(|scaling| scaling.read().map(ScaleState::public)).transpose()
+    }
+
+    /// Replaces it; without effect but in f16.
+    ///
+    /// # Errors
+    /// Numbers that no run arrives at; a launch that failed.
+    pub fn set_loss_scale(&mut self, scale: LossScale) -> Result<()> {
+        self.gpu().and_then(GpuSgd::scaling).map_or(Ok(()), |scaling| scaling.write(scale))
+    }
+
+    /// The launches of [`Sgd::step`] or [`Sgd::step_scaled`]; none on the CPU.
+    pub fn launches(&self, scaled: bool) -> &[Launch] {
         match &self.kind {
             Kind::Cpu(_) => &[],
-            Kind::Gpu(sgd) => sgd.launches(),
+            Kind::Gpu(sgd) => sgd.launches(scaled),
         }
     }
 }
