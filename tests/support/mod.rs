@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod altered;
 pub mod mini;
 
 use serde_json::Value;
