@@ -1,10 +1,12 @@
 //! `weft doctor`: no kernel is missed, and a kernel that does nothing or fails is detected; its probes.
 
+#[path = "support/altered.rs"]
+mod altered;
 mod support;
 
+use altered::Altered;
 use std::sync::Arc;
 use support::Folder;
-use support::altered::Altered;
 use weft::device::{Driver, Emulator, EmulatorOptions, Gpu, Peaks, Properties, Tile};
 use weft::doctor;
 use weft::doctor::probe::{self, Unit};

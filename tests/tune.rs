@@ -1,11 +1,13 @@
 //! `weft tune`: every candidate of a net is checked, what is wrong is never chosen, and what was chosen is what plans take.
 
+#[path = "support/altered.rs"]
+mod altered;
 mod support;
 
+use altered::Altered;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use support::Folder;
-use support::altered::Altered;
 use weft::device::tuned::{self, Card};
 use weft::device::{Cut, Device, Driver, Emulator, EmulatorOptions, Gpu, Launch, Peaks, Precision, Properties};
 use weft::device::{ProductKey, Tile, Tuned};
@@ -194,6 +196,34 @@ fn a_wrong_kernel_is_named_and_never_chosen_though_it_is_the_fastest() {
         let c2 = again.iter().find(|outcome| outcome.layer == "c2").unwrap();
         assert_eq!(c2.record(), record);
     }
+}
+
+#[test]
+fn what_takes_a_card_down_is_known_before_the_error_and_passed_over_next_time() {
+    let gpu = |broken, dies| {
+        let emulator = Emulator::new(EmulatorOptions::default());
+        let card = Some(Properties { name: "card".into(), ..emulator.properties().clone() });
+        let altered = Altered { broken, card, dies, ..Altered::new(emulator) };
+        Gpu { precision: Precision::Bf16, ..Gpu::new(Arc::new(altered)) }
+    };
+    let run = |gpu: &Gpu, known: &[tuned::Record]| {
+        let mut records = Vec::new();
+        let mut done = |outcome: Outcome| {
+            records.push(outcome.record());
+            Ok(())
+        };
+        let ended = tune::layers(&mut Tuner::new(gpu, known, &mut done), &net(), 1, Purpose::Inference);
+        (records, ended)
+    };
+    let bad = Some(("conv_forward_128x128_bf16", true));
+    let (records, ended) = run(&gpu(bad, true), &[]);
+    let e = ended.unwrap_err().to_string();
+    assert!(e.contains("conv_forward_bf16 1x36x64x48") && e.contains("tune again"), "{e}");
+    let [first] = &records[..] else { panic!("{records:?}") };
+    assert!(first.choice.is_none() && first.wrong.len() == 1, "{first:?}");
+    // The same faults, in the next product; then none is left.
+    let (records, ended) = run(&gpu(bad, true), &records);
+    assert!(ended.is_err() && records.len() == 2 && records[0].choice.is_some(), "{records:?}");
 }
 
 #[test]

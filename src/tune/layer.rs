@@ -65,8 +65,7 @@ fn reduced(net: &Net, l: usize, filter: &Filter, n: usize) -> (Option<Box<dyn Op
     // Those into which a layer with regions cannot be divided are passed over.
     let ops: Vec<_> = sizes.filter_map(|shape| net.rebind(l, &[shape]).ok()).collect();
     let smallest = ops.iter().map(|op| op.flops()).min().unwrap_or(u64::MAX);
-    let fits = |op: &Box<dyn Operation>| op.flops() <= EMULATED_FLOPS.max(smallest);
-    match ops.into_iter().find(fits) {
+    match ops.into_iter().find(|op| op.flops() <= EMULATED_FLOPS.max(smallest)) {
         Some(op) => {
             let samples = samples(&*op);
             (Some(op), samples)

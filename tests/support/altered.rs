@@ -1,8 +1,14 @@
 //! An emulator on which something is wrong, or that passes for a card.
 
+#![allow(dead_code, reason = "each test program uses a part")]
+
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use weft::Result;
 use weft::device::{Attributes, Driver, Emulator, EmulatorOptions, Gpu, Graph, Launch, Pinned, Properties, Ptr};
+
+/// What a card says of a bad access, and of all that follows.
+const FAULT: &str = "an illegal memory access was encountered";
 
 /// An emulator that differs from others in one thing.
 pub struct Altered {
@@ -12,12 +18,15 @@ pub struct Altered {
     /// As if it were a card with these properties, on which graphs do nothing, and a launch takes as long as `seconds` says.
     pub card: Option<Properties>,
     pub seconds: fn(&Launch) -> f64,
+    /// What it rejects takes it down: nothing runs any more.
+    pub dies: bool,
+    pub is_dead: AtomicBool,
 }
 
 impl Altered {
     /// One that does not differ, on which as a card everything would take a millisecond.
     pub fn new(emulator: Emulator) -> Self {
-        Self { emulator, broken: None, card: None, seconds: |_| 1e-3 }
+        Self { emulator, broken: None, card: None, seconds: |_| 1e-3, dies: false, is_dead: AtomicBool::new(false) }
     }
 
     pub fn broken(kernel: &'static str, refuses: bool) -> Gpu {
@@ -57,16 +66,20 @@ impl Driver for Altered {
         self.emulator.pinned(bytes)
     }
     fn launch(&self, launch: &Launch) -> Result<()> {
+        self.synchronize()?;
         match self.broken {
             Some((_, refuses)) if self.is_broken(launch) => match refuses {
-                true => Err(weft::Error::new(launch.describe(), "an illegal memory access was encountered")),
+                true => {
+                    self.is_dead.store(self.dies, Ordering::Relaxed);
+                    Err(weft::Error::new(launch.describe(), FAULT))
+                }
                 false => Ok(()),
             },
             _ => self.emulator.launch(launch),
         }
     }
     fn synchronize(&self) -> Result<()> {
-        Ok(())
+        if self.is_dead.load(Ordering::Relaxed) { Err(weft::Error::new("cuda:0", FAULT)) } else { Ok(()) }
     }
     fn capture(&self, launches: &[Launch]) -> Result<Box<dyn Graph>> {
         let kept = launches.iter().filter(|launch| self.card.is_none() && !self.is_broken(launch)).cloned();

@@ -2,7 +2,6 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
-pub mod altered;
 pub mod mini;
 
 use serde_json::Value;
