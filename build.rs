@@ -131,6 +131,7 @@ fn write_images(out: &Path, jobs: &[Job], archs: &[String], version: &str) -> Re
         }
     }
     let highest = archs.last().map_or("", String::as_str);
+    let kernels = hash_kernels(archs, version)?;
     let text = format!(
         "/// One fat binary per `.cu` file: its name without extension, and its bytes. Empty without GPU code.\n\
          pub static IMAGES: &[(&str, &[u8])] = &[\n{rows}];\n\
@@ -138,6 +139,8 @@ fn write_images(out: &Path, jobs: &[Job], archs: &[String], version: &str) -> Re
          pub const ARCHITECTURES: &[&str] = &{archs:?};\n\
          /// The compiler's version line; empty without GPU code.\n\
          pub const NVCC: &str = {version:?};\n\
+         /// A hash of the kernels, of the flags and of the compiler.\n\
+         pub const KERNELS: &str = \"{kernels:016x}\";\n\
          /// PTX of each `.cu` file for [`PTX_ARCHITECTURE`], deflated: what the emulator's second engine executes.\n\
          #[cfg(feature = \"simt\")]\n\
          pub(crate) static PTX: &[&[u8]] = &[\n{texts}];\n\
@@ -378,6 +381,20 @@ fn hash_headers() -> Result<u64> {
                 (&path, text).hash(&mut hasher);
             }
         }
+    }
+    Ok(hasher.finish())
+}
+
+/// Of what the GPU code is made from, wherever it lies: texts of the kernels and headers, architectures, flags and compiler.
+fn hash_kernels(archs: &[String], version: &str) -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    (archs, version, FLAGS).hash(&mut hasher);
+    for path in children(Path::new(KERNELS))
+        .iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "cu" || end == "cuh"))
+    {
+        let text = fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        (path.file_name(), text).hash(&mut hasher);
     }
     Ok(hasher.finish())
 }

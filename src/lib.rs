@@ -2,7 +2,7 @@
 //! system of *Deep Learning Face Attributes in the Wild* (Liu, Luo, Wang, Tang, ICCV 2015) on top of them.
 //!
 //! Imports only go down this list:
-//! `cli -> doctor, profile, recipe, sass -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
+//! `cli -> doctor, profile, recipe, sass, tune -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
 //! device, provenance, lock -> weights -> memory, rng, settings, chart, text_table, trace -> shipped -> error`.
 
 #![deny(missing_docs)]
@@ -60,6 +60,8 @@ pub mod text_table;
 #[doc(hidden)]
 pub mod trace;
 pub mod train;
+#[doc(hidden)]
+pub mod tune;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -1,11 +1,13 @@
 //! `weft doctor`: no kernel is missed, and a kernel that does nothing or fails is detected; its probes.
 
+#[path = "support/altered.rs"]
+mod altered;
 mod support;
 
+use altered::Altered;
 use std::sync::Arc;
 use support::Folder;
-use weft::Result;
-use weft::device::{Attributes, Driver, Emulator, EmulatorOptions, Gpu, Graph, Launch, Peaks, Pinned, Properties, Ptr};
+use weft::device::{Driver, Emulator, EmulatorOptions, Gpu, Peaks, Properties, Tile};
 use weft::doctor;
 use weft::doctor::probe::{self, Unit};
 
@@ -19,76 +21,15 @@ fn every_kernel_is_checked_and_holds() {
     assert!(gpu.driver.kernels().len() > 50);
 }
 
-/// An emulator that differs from others in one thing.
-struct Altered {
-    emulator: Emulator,
-    /// This kernel does nothing, or is rejected.
-    broken: Option<(&'static str, bool)>,
-    /// As if it were a card with these properties, on which everything takes a millisecond and graphs do nothing.
-    card: Option<Properties>,
-}
-
-impl Altered {
-    fn broken(kernel: &'static str, refuses: bool) -> Gpu {
-        let emulator = Emulator::new(EmulatorOptions::default());
-        Gpu::new(Arc::new(Self { emulator, broken: Some((kernel, refuses)), card: None }))
-    }
-
-    fn is_broken(&self, launch: &Launch) -> bool {
-        self.broken.is_some_and(|(kernel, _)| launch.kernel == kernel)
-    }
-}
-
-impl Driver for Altered {
-    fn properties(&self) -> &Properties {
-        self.card.as_ref().unwrap_or(self.emulator.properties())
-    }
-    fn is_host(&self) -> bool {
-        self.card.is_none()
-    }
-    fn free_memory(&self) -> Result<u64> {
-        self.emulator.free_memory()
-    }
-    fn allocate(&self, bytes: usize) -> Result<Ptr> {
-        // What only a card works on may be smaller here.
-        self.emulator.allocate(if self.card.is_some() { bytes.min(1 << 20) } else { bytes })
-    }
-    fn free(&self, memory: Ptr) {
-        self.emulator.free(memory);
-    }
-    fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<()> {
-        self.emulator.upload(to, bytes)
-    }
-    fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<()> {
-        self.emulator.download(from, bytes)
-    }
-    fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>> {
-        self.emulator.pinned(bytes)
-    }
-    fn launch(&self, launch: &Launch) -> Result<()> {
-        match self.broken {
-            Some((_, refuses)) if self.is_broken(launch) => match refuses {
-                true => Err(weft::Error::new(launch.describe(), "an illegal memory access was encountered")),
-                false => Ok(()),
-            },
-            _ => self.emulator.launch(launch),
-        }
-    }
-    fn synchronize(&self) -> Result<()> {
-        Ok(())
-    }
-    fn capture(&self, launches: &[Launch]) -> Result<Box<dyn Graph>> {
-        let kept = launches.iter().filter(|launch| self.card.is_none() && !self.is_broken(launch)).cloned();
-        self.emulator.capture(&kept.collect::<Vec<_>>())
-    }
-    fn time(&self, launches: &[Launch]) -> Result<Vec<f64>> {
-        if self.card.is_some() { Ok(vec![1e-3; launches.len()]) } else { self.emulator.time(launches) }
-    }
-    fn attributes(&self, launch: &Launch) -> Result<Option<Attributes>> {
-        self.emulator.attributes(launch)
-    }
-    fn kernels(&self) -> Vec<String> {
-        self.emulator.kernels()
+/// Cases that are nets run in every tile in any case; these are the others with products.
+#[test]
+fn interweaving_holds_in_every_tile() {
+    for tile in Tile::ALL {
+        let emulator = Emulator::new(EmulatorOptions { checked: false, seed: Some(2) });
+        let gpu = Gpu { tile: Some(tile), ..Gpu::new(Arc::new(emulator)) };
+        let report = doctor::check(&gpu, |name| name.starts_with("interweav"), |_| ());
+        let failed: Vec<_> = report.rows.iter().filter(|row| !row.holds()).collect();
+        assert!(failed.is_empty() && report.rows.len() > 20, "{tile}: {failed:#?}");
     }
 }
 
@@ -163,7 +104,7 @@ fn rates_are_the_work_of_a_launch_over_its_time() {
     let emulator = Emulator::new(EmulatorOptions::default());
     let peaks = Some(Peaks { f32: 67e12, tf32: 495e12, half: 989e12, memory: 3.35e12 });
     let properties = Properties { multiprocessors: 132, peaks, ..emulator.properties().clone() };
-    let gpu = Gpu::new(Arc::new(Altered { emulator, broken: None, card: Some(properties) }));
+    let gpu = Gpu::new(Arc::new(Altered { card: Some(properties), ..Altered::new(emulator) }));
     let rates = probe::run(&gpu).unwrap().rates.expect("a card has rates");
     // 528 blocks of 256 threads.
     let (threads, warps) = (528.0 * 256.0, 528.0 * 8.0);

@@ -3,12 +3,14 @@
 use super::progress::Progress;
 use super::{print, print_json};
 use crate::Result;
+use crate::device::tuned::{self, Card, Record, Wrong};
 use crate::device::{Device, Gpu};
 use crate::doctor::probe::{self, Layout, Probes, Rate, Unit};
 use crate::doctor::{self, DoctorReport, KernelRow, Machine};
 use crate::shipped::{Folder, Source};
 use crate::text_table::{TextTable, number, text};
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Show the compiler, driver and GPUs found, and check every kernel against the CPU.
@@ -81,12 +83,56 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             "device": device,
             "kernels": report.rows.iter().map(row_json).collect::<Vec<_>>(),
             "unused": unused,
+            "tuned": tuned_json(gpu),
             "failed": report.failed(),
         }))?;
     } else {
-        print(table(&report, complete))?;
+        print(table(&report, complete) + &tuned_in_words(gpu))?;
     }
     Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The file of tuned products, and what it has of this card; `None` where there can be none.
+fn tuned_here(gpu: &Gpu) -> Option<(PathBuf, Result<Vec<Record>>)> {
+    let path = tuned::default_path().filter(|_| !gpu.driver.is_host())?;
+    let found = tuned::records(&path, &Card::new(gpu.driver.properties()));
+    Some((path, found))
+}
+
+fn tuned_json(gpu: &Gpu) -> Value {
+    match tuned_here(gpu) {
+        None => Value::Null,
+        Some((path, Err(e))) => json!({ "file": path.display().to_string(), "problem": e.to_string() }),
+        Some((path, Ok(records))) => {
+            let wrong = records.iter().flat_map(|record| {
+                let one = |wrong: &Wrong| json!({ "product": record.product, "cut": wrong.cut, "found": wrong.found });
+                record.wrong.iter().map(one)
+            });
+            json!({ "file": path.display().to_string(), "products": records.len(), "wrong": wrong.collect::<Vec<_>>() })
+        }
+    }
+}
+
+/// Lines below the table; none where nothing was tuned.
+fn tuned_in_words(gpu: &Gpu) -> String {
+    match tuned_here(gpu) {
+        None => String::new(),
+        Some((_, Err(e))) => format!("\ntuned products are not used: {e}"),
+        Some((path, Ok(records))) => records_in_words(&path, &records),
+    }
+}
+
+fn records_in_words(path: &Path, records: &[Record]) -> String {
+    if records.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n{} products are tuned for this card in {}", records.len(), path.display());
+    for record in records {
+        for Wrong { cut, found } in &record.wrong {
+            text += &format!("\nwrong when it was tuned, and never chosen: {} cut as {cut}: {found}", record.product);
+        }
+    }
+    text
 }
 
 /// `--probe`; `document` has what is known of machine and device.
@@ -252,4 +298,27 @@ fn table(report: &DoctorReport, complete: bool) -> String {
 /// `bytes` in GiB.
 fn gib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 30)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Cut, ProductKey, Tile};
+
+    #[test]
+    fn what_was_wrong_when_it_was_tuned_is_named() {
+        let [kernel, layer] = ["conv_forward_bf16", "32 x 8x9x9"].map(str::to_string);
+        let product = ProductKey { kernel, layer, batch: 1, size: [2592, 64, 576], wide: true };
+        let cut = |tile, splits| Cut { tile, splits };
+        let wrong = Wrong { cut: cut(Tile::Large, 2), found: "its error is 7.0 times the tolerance".into() };
+        let model = cut(Tile::Middle, 1);
+        let record = Record { product, choice: None, seconds: None, model, model_seconds: None, wrong: vec![wrong] };
+        let text = records_in_words(Path::new("t.json"), &[record]);
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        assert_eq!(lines[0], "1 products are tuned for this card in t.json");
+        let named =
+            "conv_forward_bf16 1x2592x64x576 (32 x 8x9x9) cut as 128x128 / 2: its error is 7.0 times the tolerance";
+        assert!(lines.len() == 2 && lines[1].ends_with(named), "{text}");
+        assert_eq!(records_in_words(Path::new("t.json"), &[]), "");
+    }
 }

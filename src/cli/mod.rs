@@ -33,6 +33,7 @@ mod run;
 mod sass;
 mod svm;
 mod train;
+mod tune;
 mod weights;
 
 /// Face attributes in the wild, and the network engine under it.
@@ -57,6 +58,7 @@ enum Command {
     Doctor(doctor::Args),
     Profile(profile::Args),
     Sass(sass::Args),
+    Tune(tune::Args),
     Weights(weights::Args),
     Data(data::Args),
 }
@@ -125,6 +127,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Sass(args) => sass::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Data(args) => data::run(&args),
     }

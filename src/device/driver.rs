@@ -2,6 +2,7 @@
 //! driver through cudarc (`super::cuda`) and the emulator (`super::emulator`). Everything above this trait is written
 //! once, so launch geometry, memory plans and graphs are tested on machines without a GPU.
 
+use super::tuned::{Cut, Product, ProductKey};
 use crate::Result;
 use bytemuck::{NoUninit, Pod, Zeroable};
 use std::ops::Range;
@@ -65,6 +66,8 @@ pub struct Launch {
     pub work: Work,
     /// Its purpose, for messages and tables: a layer's name.
     pub label: Arc<str>,
+    /// The product that it computes and that may be cut otherwise, if it is one.
+    pub product: Option<Arc<Product>>,
 }
 
 impl Launch {
@@ -78,7 +81,13 @@ impl Launch {
             parameters: Arc::from(bytemuck::bytes_of(parameters)),
             work: Work::default(),
             label: Arc::from(""),
+            product: None,
         }
+    }
+
+    /// Sets which product it computes, and how it is cut.
+    pub fn of(self, key: ProductKey, cut: Cut) -> Self {
+        Self { product: Some(Arc::new(Product { key, cut })), ..self }
     }
 
     /// Sets the dynamic shared memory.
@@ -114,6 +123,8 @@ impl Launch {
 pub struct Properties {
     /// Name reported by the driver.
     pub name: String,
+    /// The driver's version; empty for the emulator.
+    pub driver: String,
     /// Compute capability, `[9, 0]` for an H100. For the emulator the value it reports: it runs all but device-only kernels.
     pub capability: [u32; 2],
     /// Streaming multiprocessors.

@@ -90,6 +90,7 @@ impl Emulator {
     fn with(options: Options, ptx: Option<&'static simt::Ptx>, name: String, capability: [u32; 2]) -> Self {
         let properties = Properties {
             name,
+            driver: String::new(),
             capability,
             multiprocessors: 4,
             shared_per_block: simt::MAX_SHARED_BYTES as u32,

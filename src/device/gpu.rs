@@ -4,10 +4,14 @@
 //! memory ([`Step`]).
 
 use super::driver::{Driver, Graph, Launch, Ptr};
+#[cfg(feature = "cuda")]
+use super::tuned;
+use super::tuned::Tuned;
 use crate::kernel_parameters;
 use crate::memory;
 use crate::{Error, Result, trace};
 use bytemuck::Pod;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -110,19 +114,28 @@ impl FromStr for Convolution {
 }
 
 /// The values of C that a block of a product computes: lines by columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Tile {
     /// 128 x 64, in all precisions.
+    #[serde(rename = "128x64")]
     Middle,
     /// 128 x 128, in 16 bits.
+    #[serde(rename = "128x128")]
     Large,
     /// 256 x 32, in 16 bits.
+    #[serde(rename = "256x32")]
     Narrow,
 }
 
 impl Tile {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Middle, Self::Large, Self::Narrow];
+}
+
+impl fmt::Display for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(["128x64", "128x128", "256x32"][*self as usize])
+    }
 }
 
 /// A GPU, real or emulated, and its compute settings. Cheap to clone.
@@ -136,6 +149,8 @@ pub struct Gpu {
     pub convolution: Convolution,
     /// The tile of all products that have it; `None`: each has the one that a model of their cost prefers.
     pub tile: Option<Tile>,
+    /// How products are cut that were timed on this card, and what was wrong with others; the model has the rest.
+    pub tuned: Option<Arc<Tuned>>,
     /// Every buffer is a separate allocation and no memory is shared, so that a checked emulator detects every out-of-bounds
     /// access.
     pub separate_buffers: bool,
@@ -151,7 +166,22 @@ impl Gpu {
     /// A device in f32 with implicit convolutions.
     pub fn new(driver: Arc<dyn Driver>) -> Self {
         let (precision, convolution) = (Precision::default(), Convolution::default());
-        Self { driver, precision, convolution, tile: None, separate_buffers: false }
+        Self { driver, precision, convolution, tile: None, tuned: None, separate_buffers: false }
+    }
+
+    /// The device with what is known of its products: see [`super::tuned`]. A file that cannot be read is named in the log, and
+    /// the model of costs decides.
+    #[cfg(feature = "cuda")]
+    pub(super) fn with_tuned(self) -> Self {
+        let Some(path) = tuned::default_path() else { return self };
+        match Tuned::load(&path, &tuned::Card::new(self.driver.properties())) {
+            Ok(found) if found.is_empty() => self,
+            Ok(found) => Self { tuned: Some(Arc::new(found)), ..self },
+            Err(e) => {
+                log::warn!("{e}; products are cut as a model of their cost prefers");
+                self
+            }
+        }
     }
 
     /// Whether products in `precision` run here: all but f32 need tensor cores that support the type, and `cp.async`.
@@ -196,9 +226,18 @@ pub struct Memory {
     pub ptr: Ptr,
 }
 
+impl Memory {
+    /// No memory, at the null address: for launches that are only recorded.
+    pub fn null(gpu: &Gpu) -> Self {
+        Self { driver: gpu.driver.clone(), ptr: Ptr::NULL }
+    }
+}
+
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.driver.free(self.ptr);
+        if self.ptr != Ptr::NULL {
+            self.driver.free(self.ptr);
+        }
     }
 }
 

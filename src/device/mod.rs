@@ -9,6 +9,7 @@ pub mod driver;
 mod emulator;
 mod gpu;
 mod images;
+pub mod tuned;
 
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
@@ -17,6 +18,7 @@ pub use driver::{Attributes, Driver, Graph, Launch, Peaks, Pinned, Properties, P
 pub use emulator::{Emulator, Options as EmulatorOptions};
 pub use gpu::{Convolution, Gpu, Memory, Precision, Program, Recorder, Step, Tile};
 pub use images::{ARCHITECTURES, IMAGES, NVCC};
+pub use tuned::{Cut, Product, ProductKey, Tuned};
 
 use crate::{Error, Result};
 #[cfg(any(feature = "cuda", feature = "simt"))]
@@ -171,7 +173,7 @@ impl Device {
         match Cuda::open_any() {
             Ok((ordinal, cuda)) => {
                 log::info!("computing on {} (cuda:{ordinal})", cuda.properties().name);
-                Self::Gpu(Gpu::new(Arc::new(cuda)))
+                Self::Gpu(Gpu::new(Arc::new(cuda)).with_tuned())
             }
             Err(refusal) => {
                 // Missing GPU code matters only where there is a GPU.
@@ -197,7 +199,7 @@ fn cuda(ordinal: Option<usize>) -> Result<Device> {
         Some(ordinal) => Cuda::open(ordinal),
         None => Cuda::open_any().map(|(_, found)| found),
     };
-    found.map(|found| Device::Gpu(Gpu::new(Arc::new(found)))).map_err(|refusal| refusal.error)
+    found.map(|found| Device::Gpu(Gpu::new(Arc::new(found)).with_tuned())).map_err(|refusal| refusal.error)
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -17,7 +17,7 @@ use crate::net::gpu::{GpuParameters, PlanMemory};
 use crate::net::{INPUT, Net};
 use crate::ops::activation::Activation;
 use crate::ops::conv::Filter;
-use crate::ops::conv::cuda::{Spread, THREADS, inside, record_outside, whole};
+use crate::ops::conv::cuda::{Spread, THREADS, inside, key, record_outside, whole};
 use crate::ops::gpu::{BLOCK, Divisor, cover, lanes};
 use crate::ops::pool::{Pool, Statistic};
 use crate::ops::{Kind, Operation, Shape};
@@ -412,7 +412,10 @@ impl<'a> PassWriter<'a> {
         // Maps differ a little in size: the mean of them decides about the tile, the tiles about splits.
         let pixels = (values / f.output.c).div_ceil(self.images * written.maps.len());
         let size = [pixels, filters, f.taps()];
-        let rough = Spread::new(gpu, self.images * written.maps.len() * f.groups, size, wide);
+        let [maps, read] = [written.maps.len(), self.plan.values[self.net().layers[layer].inputs[0]].maps.len()];
+        let describe = format!("{} x {read} maps to {maps} of {values} values, kernel {}", self.images, f.kernel);
+        let product = key(gpu, "dense_conv", describe, self.images * maps * f.groups, size, wide);
+        let rough = Spread::new(gpu, &product);
         let (mut parameters, tables) = self.dense(layer, 0)?;
         let tiles = self.tile(layer, &tables, rough.lines(), &mut parameters)?;
         let spread = rough.of_tiles(gpu, self.images * tiles * f.groups, f.taps());
@@ -434,7 +437,8 @@ impl<'a> PassWriter<'a> {
             .sum();
         let grid = [tiles * f.groups, spread.grid()[1], self.images * spread.splits];
         let name = spread.kernel("dense_conv", wide, gpu);
-        let launch = Launch::new(name, grid, THREADS, &parameters).shared(spread.shared(gpu, true, false));
+        let launch = Launch::new(name, grid, THREADS, &parameters).of(product, spread.as_cut());
+        let launch = launch.shared(spread.shared(gpu, true, false));
         self.writer.to.launch(launch.work(flops, (self.touched(layer) + weights) as u64));
         if spread.splits > 1 {
             let bytes = values * (4 * spread.splits + gpu.precision.bytes());

@@ -82,6 +82,7 @@ pub const FORMATS: &[Format] = &[
     format("recipe", 50, SMALL, &["recipe.toml"], seeds::recipe, mutate::toml, targets::recipe),
     format("bundle", 80, SMALL, &["model"], seeds::bundle, mutate::toml, targets::bundle),
     format("record", 40, SMALL, &["step.json"], seeds::record, mutate::text, targets::record),
+    format("tuned", 30, SMALL, &["tuned.json"], seeds::tuned, mutate::text, targets::tuned),
     format("set", 60, SMALL, &["--set", "training.toml", "recipe.toml"], seeds::set, mutate::text, targets::set),
     format("command", 40, SMALL, &[], seeds::command, mutate::text, targets::command),
     format("celeba", 70, SMALL, &["celeba"], seeds::celeba, mutate::csv, targets::celeba),

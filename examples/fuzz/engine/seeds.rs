@@ -2,6 +2,7 @@
 
 use super::tensors::file;
 use serde_json::json;
+use weft::device::tuned::Card;
 use weft::net::{LossScale, Net, Spec};
 use weft::provenance::Provenance;
 use weft::svm::Svm;
@@ -447,6 +448,41 @@ pub fn record() -> Vec<Vec<u8>> {
         .map(|record| serde_json::to_vec_pretty(record).expect("JSON"))
         .collect()
 }
+
+/// The card of [`tuned`].
+pub fn card() -> Card {
+    let [name, driver, weft, kernels] = ["card", "CUDA 13.0", "0.1.0", "00"].map(str::to_string);
+    Card { name, capability: [9, 0], multiprocessors: 132, driver, weft, kernels }
+}
+
+/// With the products of [`TUNED`] in batches of one.
+pub fn tuned() -> Vec<Vec<u8>> {
+    let record = |kernel: &str, size: [usize; 3], tile: &str, wrong: &[&str]| {
+        let wrong: Vec<_> = wrong
+            .iter()
+            .map(
+                |tile| json!({ "cut": { "tile": tile, "splits": 2 }, "found": "its error is 7.0 times the tolerance" }),
+            )
+            .collect();
+        json!({
+            "product": { "kernel": kernel, "layer": "", "batch": 1, "size": size, "wide": true },
+            "choice": { "tile": tile, "splits": 2 }, "seconds": 1.5e-5,
+            "model": { "tile": "128x64", "splits": 1 }, "model_seconds": null, "wrong": wrong,
+        })
+    };
+    let file = |wrong: &[&str]| {
+        let records = [
+            record("gemm_nn_bf16", [1, 16, 1024], "128x128", wrong),
+            record("gemm_tn_bf16", [1024, 16, 1], "128x64", &[]),
+        ];
+        let file = json!({ "weft_tuned": 1, "cards": [{ "card": card(), "records": records }] });
+        serde_json::to_vec_pretty(&file).expect("JSON")
+    };
+    vec![file(&[]), file(&["256x32", "128x64"])]
+}
+
+/// A net whose products are tuned.
+pub const TUNED: &str = "name = 'tuned'\ninput = [1024, 1, 1]\n[[layer]]\nname = 'fc'\ntype = 'linear'\noutputs = 16";
 
 pub fn set() -> Vec<Vec<u8>> {
     texts(&[

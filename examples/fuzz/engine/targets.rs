@@ -9,7 +9,7 @@ use weft::data::boxes;
 use weft::data::celeba::{CelebA, write_annotations};
 use weft::data::photo::{MAX_PIXELS, MAX_SIDE, Photo, Rect};
 use weft::data::{Problems, check, table};
-use weft::device::Device;
+use weft::device::{Device, Emulator, EmulatorOptions, Gpu, Precision, Tuned};
 use weft::eval::photos::{self, Detections, Photos};
 use weft::face::{BUNDLE, Bundle, FaceWindow, Model};
 use weft::interweave;
@@ -387,6 +387,20 @@ pub fn record(bench: &mut Bench, input: &[u8]) -> Outcome {
             record.missing(&bench.folder);
             Ok(())
         }
+    }
+}
+
+/// What plans of a card look up, and a plan for which every choice is in use.
+pub fn tuned(bench: &mut Bench, input: &[u8]) -> Outcome {
+    let path = bench.put("tuned.json", input)?;
+    let tuned = Tuned::load(&path, &seeds::card())?;
+    let gpu = Gpu::new(Arc::new(Emulator::new(EmulatorOptions::default())));
+    let gpu = Gpu { precision: Precision::Bf16, tuned: Some(Arc::new(tuned)), ..gpu };
+    let net = Net::new(Spec::parse(seeds::TUNED, "net.toml")?)?;
+    match Plan::on_gpu(&net, 1, Purpose::Training, &gpu) {
+        Ok(plan) if plan.len < 1 << 20 => Ok(()),
+        Ok(plan) => broken(format!("a plan of {} values", plan.len)),
+        Err(error) => broken(error),
     }
 }
 

@@ -162,6 +162,7 @@ pub fn properties(ordinal: usize, found: DriverInfo) -> Result<Properties> {
     let bus = f64::from(number(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH).unwrap_or(0));
     let bandwidth = 2.0 * memory_clock * bus / 8.0;
     Ok(Properties {
+        driver: version_of(found),
         capability,
         multiprocessors,
         shared_per_block: number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
@@ -172,6 +173,16 @@ pub fn properties(ordinal: usize, found: DriverInfo) -> Result<Properties> {
         peaks: super::peaks::peaks(&name, capability, multiprocessors, clock, bandwidth),
         name,
     })
+}
+
+/// The newest CUDA that the driver supports, and its own version where the system tells.
+fn version_of(found: DriverInfo) -> String {
+    let [major, minor] = found.version;
+    let own = std::fs::read_to_string("/sys/module/nvidia/version").unwrap_or_default();
+    match own.trim() {
+        "" => format!("CUDA {major}.{minor}"),
+        own => format!("CUDA {major}.{minor}, {own}"),
+    }
 }
 
 /// Whether machine code or PTX for `architectures` (as `80` or `90a`) runs on a device. build.rs adds PTX of the lowest

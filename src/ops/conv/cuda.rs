@@ -8,10 +8,10 @@ mod spread;
 mod unfold;
 
 pub(crate) use few::Pooled;
-pub(crate) use spread::{Spread, THREADS, inside, record_outside, whole};
+pub(crate) use spread::{Spread, THREADS, candidates, inside, key, record_outside, whole};
 
 use super::Filter;
-use crate::device::{Convolution, Gpu, Launch, Ptr, Recorder};
+use crate::device::{Convolution, Gpu, Launch, ProductKey, Ptr, Recorder};
 use crate::kernel_parameters;
 use crate::ops;
 use crate::ops::activation::Activation;
@@ -116,14 +116,28 @@ impl Filter {
         [reach(self.block.h, self.stride.h, self.kernel.h), reach(self.block.w, self.stride.w, self.kernel.w)]
     }
 
+    /// What is gathered for a product over `n` samples.
+    fn describe(&self, n: usize) -> String {
+        let Self { input, output, kernel, stride, pad, groups, grid, cell, block, .. } = self;
+        let mut text = format!("{n} x {input} to {output}, kernel {kernel}, stride {stride}, pad {pad}");
+        if *groups > 1 {
+            text += &format!(", {groups} groups");
+        }
+        if self.banks() > 1 {
+            text += &format!(", {grid} regions of {block} pixels, {cell} apart");
+        }
+        text
+    }
+
     /// The product of the data gradient: the largest of the stride's residues, as successive products of the batch.
-    fn data_spread(&self, n: usize, gpu: &Gpu) -> Spread {
+    fn data_product(&self, n: usize, gpu: &Gpu) -> ProductKey {
         let [height, width] = self.extent();
         let pixels = n * height.div_ceil(self.stride.h) * width.div_ceil(self.stride.w);
         let taps = self.kernel.h.div_ceil(self.stride.h) * self.kernel.w.div_ceil(self.stride.w);
         let residues = self.stride.h * self.stride.w;
         let size = [pixels, self.input.c / self.groups, taps * self.group_filters()];
-        Spread::new(gpu, self.batch() * residues, size, whole(gpu, &[self.group_filters()]))
+        let (batch, wide) = (self.batch() * residues, whole(gpu, &[self.group_filters()]));
+        key(gpu, "conv_backward_data", self.describe(n), batch, size, wide)
     }
 
     /// Whether the runs of X and W, or of X and dY, are whole packs: lines of windows where these are written out.
@@ -132,20 +146,28 @@ impl Filter {
         whole(gpu, &[run, self.group_filters()])
     }
 
-    fn forward_spread(&self, n: usize, gpu: &Gpu) -> Spread {
-        Spread::new(gpu, self.batch(), self.forward_size(n), self.is_whole(gpu))
+    /// The products of windows that are gathered.
+    fn forward_product(&self, n: usize, gpu: &Gpu) -> ProductKey {
+        key(gpu, "conv_forward", self.describe(n), self.batch(), self.forward_size(n), self.is_whole(gpu))
+    }
+
+    fn weights_product(&self, n: usize, gpu: &Gpu) -> ProductKey {
+        key(gpu, "conv_backward_weights", self.describe(n), self.batch(), self.weights_size(n), self.is_whole(gpu))
+    }
+
+    /// The same where windows are written out, or are pixels.
+    fn plain_products(&self, n: usize, gpu: &Gpu) -> [ProductKey; 3] {
+        let [m, filters, k] = self.forward_size(n);
+        let sizes = [(Form::Nn, [m, filters, k]), (Form::Nt, [m, k, filters]), (Form::Tn, self.weights_size(n))];
+        sizes.map(|(form, size)| form.key(gpu, self.batch(), size))
     }
 
     /// f32 partial sums that the data gradient stores.
     fn data_partial(&self, n: usize, gpu: &Gpu) -> usize {
-        let splits = self.data_spread(n, gpu).splits;
+        let splits = Spread::new(gpu, &self.data_product(n, gpu)).splits;
         let [height, width] = self.extent();
         let parts = splits * self.banks();
         if parts > 1 { 4 * parts * n * height * width * self.input.c } else { 0 }
-    }
-
-    fn weights_spread(&self, n: usize, gpu: &Gpu) -> Spread {
-        Spread::new(gpu, self.batch(), self.weights_size(n), self.is_whole(gpu))
     }
 
     /// Splits of a region's pixels over which the bias gradient is summed, and pixels per split.
@@ -308,16 +330,19 @@ pub fn forward_workspace(f: &Filter, n: usize, gpu: &Gpu) -> usize {
     if few::serves(f, n, gpu) {
         return 0;
     }
-    if let Some(unfolded) = Unfolded::new(f, n, gpu) {
-        let partial = unfolded.filter.forward_spread(n, gpu).partial();
-        return aligned(&[unfolded.windows(n, gpu), unfolded.filters(gpu), partial]);
+    let partial = |product: &ProductKey| Spread::new(gpu, product).partial();
+    if f.plain(gpu) {
+        let [product, ..] = f.plain_products(n, gpu);
+        let regions = if f.in_order() { 0 } else { 4 * n * f.output.len() };
+        return aligned(&[f.cols(n).saturating_mul(gpu.precision.bytes()), regions, partial(&product)]);
     }
-    let spread = f.forward_spread(n, gpu);
-    if !f.plain(gpu) {
-        return spread.partial();
+    match Unfolded::new(f, n, gpu) {
+        Some(unfolded) => {
+            let partial = partial(&unfolded.filter.forward_product(n, gpu));
+            aligned(&[unfolded.windows(n, gpu), unfolded.filters(gpu), partial])
+        }
+        None => partial(&f.forward_product(n, gpu)),
     }
-    let regions = if f.in_order() { 0 } else { 4 * n * f.output.len() };
-    aligned(&[f.cols(n).saturating_mul(gpu.precision.bytes()), regions, spread.partial()])
 }
 
 pub fn record_forward(f: &Filter, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
@@ -366,14 +391,16 @@ pub fn record_forward(f: &Filter, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
         [x, w] = unfolded.record(f, n, x, Some(w), &mut scratch, to);
     }
     let f = unfolded.as_ref().map_or(f, |unfolded| &unfolded.filter);
-    let spread = f.forward_spread(n, to.gpu);
+    let product = f.forward_product(n, to.gpu);
+    let spread = Spread::new(to.gpu, &product);
     let mut parameters = f.parameters_at(n, spread, to.gpu);
     (parameters.x, parameters.w, parameters.bias) = (x, w, bias);
     (parameters.out, parameters.partial) = (pass.output, scratch.take(0));
     parameters.activation = inside(f.activation, spread) as u32;
     let bytes = to.precision().bytes() * (inputs + outputs + weights);
-    let name = spread.kernel("conv_forward", f.is_whole(to.gpu), to.gpu);
-    let launch = Launch::new(name, spread.grid(), THREADS, &parameters).shared(spread.shared(to.gpu, true, false));
+    let name = spread.kernel("conv_forward", product.wide, to.gpu);
+    let launch = Launch::new(name, spread.grid(), THREADS, &parameters).of(product, spread.as_cut());
+    let launch = launch.shared(spread.shared(to.gpu, true, false));
     to.launch(launch.work(flops, bytes as u64));
     if spread.splits > 1 {
         let bytes = outputs * (4 * spread.splits + to.precision().bytes());
@@ -392,17 +419,16 @@ pub fn record_forward(f: &Filter, pass: GpuForward<'_>, to: &mut Recorder<'_>) {
 pub fn backward_workspace(f: &Filter, n: usize, gpu: &Gpu) -> usize {
     let size = gpu.precision.bytes();
     let bias = f.bias_partial(n, gpu);
+    let partial = |product: &ProductKey| Spread::new(gpu, product).partial();
     let products = if f.plain(gpu) {
-        let [m, n_filters, k] = f.forward_size(n);
-        let data = Spread::new(gpu, f.batch(), [m, k, n_filters], whole(gpu, &[n_filters])).partial();
+        let [_, data, weights] = f.plain_products(n, gpu);
         let regions = if f.in_order() { 0 } else { size * n * f.output.len() };
-        let partial = data.max(f.weights_spread(n, gpu).partial());
-        aligned(&[f.cols(n).saturating_mul(size), regions, partial])
+        aligned(&[f.cols(n).saturating_mul(size), regions, partial(&data).max(partial(&weights))])
     } else {
         let weights = match Unfolded::new(f, n, gpu) {
             _ if few::serves(f, n, gpu) => few::weights_partial(f, n, gpu),
-            Some(unfolded) => aligned(&[unfolded.windows(n, gpu), unfolded.filter.weights_spread(n, gpu).partial()]),
-            None => f.weights_spread(n, gpu).partial(),
+            Some(unfolded) => aligned(&[unfolded.windows(n, gpu), partial(&unfolded.filter.weights_product(n, gpu))]),
+            None => partial(&f.weights_product(n, gpu)),
         };
         f.data_partial(n, gpu).max(weights)
     };
@@ -492,7 +518,8 @@ fn record_implicit_backward(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorde
         None => pass.inputs[0],
     };
     let over = unfolded.as_ref().map_or(f, |unfolded| &unfolded.filter);
-    let spread = over.weights_spread(n, to.gpu);
+    let product = over.weights_product(n, to.gpu);
+    let spread = Spread::new(to.gpu, &product);
     let mut parameters = over.parameters_at(n, spread, to.gpu);
     if let Some(unfolded) = &unfolded {
         parameters.run = unfolded.run as u32;
@@ -500,8 +527,9 @@ fn record_implicit_backward(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorde
     (parameters.x, parameters.y) = (x, pass.d_output);
     (parameters.out, parameters.partial) = (pass.d_params[0], scratch.take(0));
     let partial = parameters.partial;
-    let name = spread.kernel("conv_backward_weights", over.is_whole(to.gpu), to.gpu);
-    let launch = Launch::new(name, spread.grid(), THREADS, &parameters).shared(spread.shared(to.gpu, false, false));
+    let name = spread.kernel("conv_backward_weights", product.wide, to.gpu);
+    let launch = Launch::new(name, spread.grid(), THREADS, &parameters).of(product, spread.as_cut());
+    let launch = launch.shared(spread.shared(to.gpu, false, false));
     to.launch(launch.work(flops, (bytes * (inputs + outputs) + 4 * weights) as u64));
     if spread.splits > 1 {
         record_sum(to, partial, pass.d_params[0], weights, spread.splits);
@@ -515,12 +543,14 @@ fn record_backward_data(f: &Filter, pass: &GpuBackward<'_>, to: &mut Recorder<'_
     let [inputs, outputs, weights] = f.values(n);
     let bytes = to.precision().bytes();
     let flops = 2 * (outputs * f.taps()) as u64;
-    let spread = f.data_spread(n, to.gpu);
+    let product = f.data_product(n, to.gpu);
+    let spread = Spread::new(to.gpu, &product);
     let mut parameters = f.parameters_at(n, spread, to.gpu);
     (parameters.y, parameters.w) = (pass.d_output, pass.params[0]);
     (parameters.out, parameters.partial) = (d_input, pass.workspace);
-    let name = spread.kernel("conv_backward_data", whole(to.gpu, &[f.group_filters()]), to.gpu);
-    let launch = Launch::new(name, spread.grid(), THREADS, &parameters).shared(spread.shared(to.gpu, true, true));
+    let name = spread.kernel("conv_backward_data", product.wide, to.gpu);
+    let launch = Launch::new(name, spread.grid(), THREADS, &parameters).of(product, spread.as_cut());
+    let launch = launch.shared(spread.shared(to.gpu, true, true));
     to.launch(launch.work(flops, (bytes * (inputs + outputs + weights)) as u64));
     let parts = spread.splits * f.banks();
     if parts > 1 {

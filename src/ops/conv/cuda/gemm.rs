@@ -1,7 +1,7 @@
 //! Plain matrix products: kernels/gemm.cu.
 
-use super::spread::{Spread, THREADS, inside, record_outside, whole};
-use crate::device::{Gpu, Launch, Ptr, Recorder};
+use super::spread::{Spread, THREADS, inside, key, record_outside, whole};
+use crate::device::{Gpu, Launch, ProductKey, Ptr, Recorder};
 use crate::kernel_parameters;
 use crate::ops::activation::Activation;
 use crate::ops::gpu::{BLOCK, Divisor, cover};
@@ -40,21 +40,28 @@ pub(super) struct Product {
     pub c_f32: bool,
 }
 
-impl Product {
+impl Form {
+    fn kernel(self) -> &'static str {
+        ["gemm_nn", "gemm_nt", "gemm_tn"][self as usize]
+    }
+
     /// Distances between the lines of both operands.
-    fn lines(&self) -> [usize; 2] {
-        let [m, n, k] = self.size;
-        [if self.form == Form::Tn { m } else { k }, if self.form == Form::Nt { k } else { n }]
+    fn lines(self, [m, n, k]: [usize; 3]) -> [usize; 2] {
+        [if self == Self::Tn { m } else { k }, if self == Self::Nt { k } else { n }]
     }
 
-    fn spread(&self, gpu: &Gpu) -> Spread {
-        Spread::new(gpu, self.batch, self.size, whole(gpu, &self.lines()))
+    /// A batch of products of this form.
+    pub fn key(self, gpu: &Gpu, batch: usize, size: [usize; 3]) -> ProductKey {
+        key(gpu, self.kernel(), String::new(), batch, size, whole(gpu, &self.lines(size)))
     }
+}
 
+impl Product {
     pub fn record(&self, to: &mut Recorder<'_>, partial: Ptr) {
         let [m, n, k] = self.size;
-        let spread = self.spread(to.gpu);
-        let [lda, ldb] = self.lines();
+        let key = self.form.key(to.gpu, self.batch, self.size);
+        let spread = Spread::new(to.gpu, &key);
+        let [lda, ldb] = self.form.lines(self.size);
         let wide = |line: usize| u32::from(whole(to.gpu, &[line]));
         let parameters = Gemm {
             a: self.a,
@@ -82,16 +89,16 @@ impl Product {
             by_n: Divisor::new(n),
             by_matrix: Divisor::new(if spread.splits > 1 { m * n } else { 1 }),
         };
-        let (name, k_inner) = match self.form {
-            Form::Nn => ("gemm_nn", [true, false]),
-            Form::Nt => ("gemm_nt", [true, true]),
-            Form::Tn => ("gemm_tn", [false, false]),
+        let k_inner = match self.form {
+            Form::Nn => [true, false],
+            Form::Nt => [true, true],
+            Form::Tn => [false, false],
         };
         let bytes = to.precision().bytes();
         let out = if self.c_f32 { 4 } else { bytes };
         let touched = self.batch * (bytes * (m * k + k * n) + out * m * n);
-        let name = spread.kernel(name, whole(to.gpu, &[lda, ldb]), to.gpu);
-        let launch = Launch::new(name, spread.grid(), THREADS, &parameters);
+        let name = spread.kernel(self.form.kernel(), key.wide, to.gpu);
+        let launch = Launch::new(name, spread.grid(), THREADS, &parameters).of(key, spread.as_cut());
         let launch = launch.shared(spread.shared(to.gpu, k_inner[0], k_inner[1]));
         to.launch(launch.work((2 * self.batch * m * n * k) as u64, touched as u64));
         if spread.splits > 1 {
