@@ -56,11 +56,15 @@ const DOUBTS: [f32; 3] = [0.8, 1.0, 1.25];
 /// Two windows that overlap more than this (intersection over union) are the same face.
 pub(super) const SAME: f32 = 0.3;
 
-/// Widths of a face across a view of LNet_s, in the first and the second look. Around a proposal of LNet_o, whose middle is less
-/// certain, a view needs some more.
-pub(super) const SPANS: [f32; 2] = [3.3, 3.0];
-/// The first look takes every such level.
-pub(super) const SKIP: usize = 2;
+/// Widths of a face across a view of LNet_s.
+const SPAN: f32 = 3.3;
+/// Share of the best proposal's score below which a proposal is not looked at: beside a face, what responds a little is another
+/// side of it or of what is around it.
+pub(super) const FAINT: f32 = 0.25;
+/// The first look takes every such level, from the coarsest, which sees faces twice as wide as they were proposed.
+const SKIP: usize = 2;
+/// The second look takes all levels but this part of them, the coarsest: by then a width is not far off.
+const COARSEST: usize = 3;
 /// Share of the wanted score below which the first look's answer is not looked at again.
 pub(super) const HOPELESS: f32 = 0.25;
 
@@ -122,15 +126,14 @@ impl Localiser {
     fn find(&mut self, photo: &Photo, least: f32) -> Result<Found> {
         let pyramid = self.coarse.pyramid(photo)?;
         let proposals = match self.config.proposals {
-            Proposals::Peaks => trace::span("peaks", String::new, || self.coarse.stage.peaks(&pyramid)),
+            Proposals::Peaks => trace::span("peaks", String::new, || bright(self.coarse.stage.peaks(&pyramid))),
             Proposals::EdgeBoxes => trace::span("edge boxes", String::new, || self.best_edge_boxes(photo, &pyramid))?,
         };
-        let all = self.fine.stage.sides.clone();
-        let some: Vec<usize> = all.iter().step_by(SKIP).copied().collect();
-        let mut found = self.look_at(photo, &proposals, &some, SPANS[0])?;
+        let [first, second] = self.fine.stage.looks();
+        let mut found = self.look_at(photo, &proposals, &first)?;
         found.retain(|face| face.peak.score >= HOPELESS * least);
         let peaks: Vec<Peak> = found.iter().map(|face| face.peak).collect();
-        Ok(Found { pyramid, faces: self.look_at(photo, &peaks, &all, SPANS[1])? })
+        Ok(Found { pyramid, faces: self.look_at(photo, &peaks, &second)? })
     }
 
     /// The edge boxes with the highest mean response, each at the level that fits it best; only one of those that overlap.
@@ -154,13 +157,12 @@ impl Localiser {
         Ok(found)
     }
 
-    /// What LNet_s finds around faces, at the levels with `sides` in views that `span` face widths fit in; one of those that
-    /// overlap, best first.
-    fn look_at(&mut self, photo: &Photo, faces: &[Peak], sides: &[usize], span: f32) -> Result<Vec<Candidate>> {
+    /// What LNet_s finds around faces, at the levels with `sides`; one of those that overlap, best first.
+    fn look_at(&mut self, photo: &Photo, faces: &[Peak], sides: &[usize]) -> Result<Vec<Candidate>> {
         let mut found = Vec::new();
         for face in faces {
             // On the CPU a batch of one face's views is large enough for all threads, and its maps stay in cache.
-            let levels = self.fine.levels(photo, &self.views(photo, face, sides, span))?;
+            let levels = self.fine.levels(photo, &self.views(photo, face, sides))?;
             // Prefer the face that was followed, in case the views contain another one.
             let near = |p: &Peak| {
                 let distance = ((p.x - face.x).powi(2) + (p.y - face.y).powi(2)) / face.width.powi(2);
@@ -176,8 +178,8 @@ impl Localiser {
     }
 
     /// Views around a face, moved into the photo: at the scales at which its head-and-shoulders window has these sides.
-    fn views(&self, photo: &Photo, face: &Peak, sides: &[usize], span: f32) -> Vec<View> {
-        let pixels = self.fine.responder.grid().nearest(self.fine.stage.view_side(span)) as f32;
+    fn views(&self, photo: &Photo, face: &Peak, sides: &[usize]) -> Vec<View> {
+        let pixels = self.fine.responder.grid().nearest(self.fine.stage.view_side()) as f32;
         let view = |&side: &usize| {
             let zoom = side as f32 / (self.config.head * face.width);
             View { window: inside(square(face, pixels / zoom), photo), zoom }
@@ -199,10 +201,10 @@ impl Localiser {
         let whole = CalibrationSample { levels: self.coarse.pyramid(photo)?, core };
         let (x, y) = core.center();
         let faces = DOUBTS.map(|doubt| Peak { x, y, width: core.width * doubt, score: 0.0 });
-        let sides = self.fine.stage.sides.clone();
+        let [_, sides] = self.fine.stage.looks();
         let mut near = Vec::new();
         for face in &faces {
-            let levels = self.fine.levels(photo, &self.views(photo, face, &sides, SPANS[1]))?;
+            let levels = self.fine.levels(photo, &self.views(photo, face, &sides))?;
             near.push(CalibrationSample { levels, core });
         }
         Ok([vec![whole], near])
@@ -227,6 +229,16 @@ impl Localiser {
         let maps = self.fine.responder.respond_in(photo, &[view], Some(channel))?;
         Ok(maps.into_iter().next().expect("a map for each view"))
     }
+}
+
+/// The proposals that are not faint beside the best of those before them.
+fn bright(mut proposals: Vec<Peak>) -> Vec<Peak> {
+    let mut best = 0.0_f32;
+    proposals.retain(|peak| {
+        best = best.max(peak.score);
+        peak.score >= FAINT * best
+    });
+    proposals
 }
 
 /// A face as detected by LNet_s.
@@ -281,11 +293,17 @@ impl StageConfig {
         self.sides.iter().map(|&side| side as f32 / longer).collect()
     }
 
-    /// The side of a view that `span` faces of the best width fit in, in pixels of the net's input. No view is larger than the
+    /// The sides of the views of the first and of the second look.
+    pub(super) fn looks(&self) -> [Vec<usize>; 2] {
+        let first = self.sides.iter().step_by(SKIP).copied().collect();
+        [first, self.sides[self.sides.len() / COARSEST..].to_vec()]
+    }
+
+    /// The side of a view, in pixels of the net's input: [`SPAN`] faces of the best width. No view is larger than the
     /// largest level: a width that was fitted to a net that responds to nothing may be anything.
-    pub(super) fn view_side(&self, span: f32) -> f32 {
+    pub(super) fn view_side(&self) -> f32 {
         let most = self.sides.iter().copied().max().unwrap_or(1);
-        (span * self.width).min(most as f32)
+        (SPAN * self.width).min(most as f32)
     }
 
     /// Natural logarithm of the face width that a level responds to most, in pixels of the photo.
