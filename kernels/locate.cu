@@ -158,7 +158,7 @@ struct PeakParams {
   float floor;             // responses count from here
   float position, spread;  // standard deviations: in face widths, and in the logarithm of the size
   float shift_x, shift_y;  // from a peak to the centre of the face, in face widths
-  unsigned unused;
+  float share;             // of the best score so far below which a peak is no face
 };
 PARAMETERS(PeakParams, 88);
 
@@ -243,6 +243,7 @@ extern "C" __global__ void locate_peaks_f32(const PeakParams p) {
   const unsigned group = blockIdx.x, t = threadIdx.x, count = p.points_in;
   const Point* points = p.points + (size_t)group * count;
   float* ranks = p.ranks + (size_t)group * count;
+  float best_score = 0.0f;
   for (unsigned number = 0; number < p.most; number++) {
     float rank = 0.0f;
     unsigned at = 0;
@@ -298,10 +299,13 @@ extern "C" __global__ void locate_peaks_f32(const PeakParams p) {
       window = block_sum(window, sums);
       score = window > 0.0f ? gathered / window : 0.0f;
     }
+    best_score = fmaxf(best_score, score);
+    const bool is_face = is_peak && score >= p.share * best_score;
     __syncthreads();
     if (t == 0) {
-      const float width = is_peak ? expf(here.size) : 0.0f;
-      const float x = is_peak ? here.x + p.shift_x * width : 0.0f, y = is_peak ? here.y + p.shift_y * width : 0.0f;
+      const float width = is_face ? expf(here.size) : 0.0f;
+      const float x = is_face ? here.x + p.shift_x * width : 0.0f, y = is_face ? here.y + p.shift_y * width : 0.0f;
+      if (!is_face) score = 0.0f;
       p.peaks[(size_t)group * p.most + number] = Face{x, y, width, score, group, {0, 0, 0}};
       if (is_peak) ranks[start] = 0.0f;
     }

@@ -171,7 +171,7 @@ fn every_access_of_the_chain_is_in_bounds_and_ordered() {
 #[test]
 fn a_photo_is_one_upload_one_program_and_one_download() {
     let folder = bundle();
-    // As many levels as the shipped model has.
+    // More levels than the shipped model has.
     let text = std::fs::read_to_string(folder.path("m/model.toml")).unwrap();
     let text = text
         .replace("[35, 50, 70]", "[29, 32, 35, 38, 41, 44, 47, 50]")

@@ -250,6 +250,7 @@ fn responses(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
 /// Faces from maps: the peaks of two groups of maps, what remains of them, and views around the faces.
 fn faces(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
     const MOST: usize = 3;
+    const SHARE: f32 = 0.9;
     const FACE: usize = size_of::<FaceRecord>();
     let (w, h, floor) = (11, 9, 0.2);
     let level = |number: usize| {
@@ -274,9 +275,12 @@ fn faces(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
         };
         let places: Vec<DensityPoint> = responses.iter().enumerate().filter_map(place).collect();
         let peaks = kernel.peaks(&places, MOST);
+        let mut best = 0.0f32;
         for peak in 0..MOST {
+            best = peaks.get(peak).map_or(best, |peak| best.max(peak.score));
+            let bright = peaks.get(peak).filter(|peak| peak.score >= SHARE * best);
             want.extend(
-                peaks.get(peak).map_or([0.0; 4], |peak| {
+                bright.map_or([0.0; 4], |peak| {
                     [peak.x + dx * peak.width, peak.y + dy * peak.width, peak.width, peak.score]
                 }),
             );
@@ -303,7 +307,7 @@ fn faces(gpu: &Gpu, tally: &mut Tally) -> Result<()> {
         spread: kernel.size,
         shift_x: dx,
         shift_y: dy,
-        unused: 0,
+        share: SHARE,
     };
     record_peaks(&parameters, &mut to);
     run(gpu, &to.launches)?;

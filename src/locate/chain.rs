@@ -5,7 +5,7 @@
 //! views for as many faces as there can be, and those of no face are computed for nothing. A program is recorded for each
 //! combination of level sizes, of which photos share few, see [`super::grid::Grid::covering`].
 
-use super::cascade::{Candidate, HOPELESS, Level, SAME, SKIP, SPANS, inside, square};
+use super::cascade::{Candidate, FAINT, HOPELESS, Level, SAME, inside, square};
 use super::density::Peak;
 use super::gpu::{
     FaceRecord, FollowParams, LevelRecord, MOST_FACES, POINT, PeakParams, PhotoRecord, ViewParams, record_follow,
@@ -144,7 +144,7 @@ impl ChainStage<'_> {
             spread,
             shift_x,
             shift_y,
-            unused: 0,
+            share: 0.0,
         }
     }
 }
@@ -212,7 +212,7 @@ impl Chain {
         coarse.responder.check_finite(&on_photo)?;
         fine.responder.check_finite(&on_views)?;
         let pyramid = levels.iter().map(|record| coarse.level(record, &on_photo)).collect();
-        let count = fine.config.sides.len();
+        let count = fine.config.looks()[1].len();
         let points = on_views.len() / first.len().max(1);
         let candidate = |face: &FaceRecord| {
             let from = face.from as usize;
@@ -247,19 +247,19 @@ impl Chain {
     ) -> Result<Recorded> {
         let gpu = self.gpu.clone();
         let faces = coarse.config.peaks.min(MOST_FACES);
-        let [some, all] = [SKIP, 1].map(|step| fine.config.sides.iter().step_by(step).copied().collect::<Vec<usize>>());
+        let [some, all] = fine.config.looks();
         let on_photo =
             sizes.iter().map(|[h, w]| self.session(coarse, Stage::Coarse, [1, *h, *w])).collect::<Result<Vec<_>>>()?;
-        let looks = [(&some, SPANS[0]), (&all, SPANS[1])].map(|(sides, span)| {
-            let side = fine.responder.grid().nearest(fine.config.view_side(span));
+        let side = fine.responder.grid().nearest(fine.config.view_side());
+        let looks = [&some, &all].map(|sides| {
             let session = self.session(fine, Stage::Fine, [faces * sides.len(), side, side])?;
-            Ok((sides, side, session))
+            Ok((sides, session))
         });
         let [first, second]: [Result<_>; 2] = looks;
         let looks = [first?, second?];
         let cells = |session: &Session| session.net().output().area();
         let points_on_photo: usize = on_photo.iter().map(|session| cells(session)).sum();
-        let points = |(sides, _, session): &(&Vec<usize>, usize, Arc<Session>)| sides.len() * cells(session);
+        let points = |(sides, session): &(&Vec<usize>, Arc<Session>)| sides.len() * cells(session);
         let [points_first, points_second] = [points(&looks[0]), points(&looks[1])];
 
         let mut layout = Layout(0);
@@ -296,14 +296,23 @@ impl Chain {
         let levels_in = self.intake.address(&self.intake.levels);
         let Scratch { points, density, ranks } = scratch;
         record_peaks(
-            &PeakParams { levels_in, response: pyramid, points, density, ranks, peaks: proposals, ..parameters },
+            &PeakParams {
+                levels_in,
+                response: pyramid,
+                points,
+                density,
+                ranks,
+                peaks: proposals,
+                share: FAINT,
+                ..parameters
+            },
             &mut to,
         );
 
         to.label("LNet_s");
         let photo = self.intake.address(&self.intake.photo);
         let found = [0, 1].map(|look: usize| device.offset(answer_faces[look].start));
-        for (look, (sides, side, session)) in looks.iter().enumerate() {
+        for (look, (sides, session)) in looks.iter().enumerate() {
             let (faces_in, views, response) = match look {
                 0 => (proposals, first_views, first_response),
                 _ => (found[0], device.offset(views.start), device.offset(responses[1].start)),
@@ -317,8 +326,8 @@ impl Chain {
                 views,
                 faces: faces as u32,
                 levels: sides.len() as u32,
-                pixels: *side as f32,
-                input: *side as u32,
+                pixels: side as f32,
+                input: side as u32,
                 cells: session.net().output().w as u32,
                 first: grid.first,
                 stride: grid.stride,

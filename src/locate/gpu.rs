@@ -50,7 +50,9 @@ kernel_parameters! {
     PeakParams: 88 {
         levels_in: Ptr, response: Ptr, points: Ptr, density: Ptr, ranks: Ptr, peaks: Ptr,
         groups: u32, levels: u32, points_in: u32, most: u32,
-        floor: f32, position: f32, spread: f32, shift_x: f32, shift_y: f32, unused: u32,
+        floor: f32, position: f32, spread: f32, shift_x: f32, shift_y: f32,
+        /// Of the best score of the peaks so far, below which a peak is no face.
+        share: f32,
     }
 }
 
