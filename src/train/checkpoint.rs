@@ -27,9 +27,6 @@ pub struct State {
     pub best: Option<f64>,
     /// The last validation.
     pub validation: Option<Validation>,
-    /// Threads that computed the last step, on the CPU: it determines the order of sums and so the last bits. 0 if unknown.
-    #[serde(default)]
-    pub threads: usize,
 }
 
 /// Writes a checkpoint, atomically.

@@ -364,14 +364,8 @@ pub fn provenance() -> Provenance {
 pub fn checkpoint() -> Vec<Vec<u8>> {
     let net = net_of(NET);
     let values = net.initial_parameters(2);
-    let state = |step: usize, best: Option<f64>| State {
-        step,
-        run: provenance(),
-        losses: (1.25, 3),
-        best,
-        validation: None,
-        threads: 2,
-    };
+    let state =
+        |step: usize, best: Option<f64>| State { step, run: provenance(), losses: (1.25, 3), best, validation: None };
     [state(0, None), state(120, Some(0.625))]
         .iter()
         .map(|state| written(|path| save_checkpoint(path, &net, &values, &values, state).expect("saved")))
