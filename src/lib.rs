@@ -2,7 +2,7 @@
 //! system of *Deep Learning Face Attributes in the Wild* (Liu, Luo, Wang, Tang, ICCV 2015) on top of them.
 //!
 //! Imports only go down this list:
-//! `cli -> doctor, profile, recipe, sass, tune -> eval -> face, train -> locate, interweave, svm, metrics, data -> net -> ops ->
+//! `cli -> doctor, profile, recipe, sass, tune -> eval -> face, train -> locate, interweave, svm, metrics, data, dist -> net -> ops ->
 //! device, provenance, lock -> weights -> memory, rng, settings, chart, text_table, trace -> shipped -> error`.
 
 #![deny(missing_docs)]
@@ -15,6 +15,8 @@ pub mod chart;
 pub mod cli;
 pub mod data;
 pub mod device;
+#[cfg(feature = "face")]
+pub mod dist;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod doctor;

@@ -1,10 +1,11 @@
 //! `weft doctor`: reports the hardware and toolchain found, and checks every kernel against the CPU; or probes the card.
 
 use super::progress::Progress;
-use super::{print, print_json};
+use super::{print, print_json, ranks};
 use crate::Result;
 use crate::device::tuned::{self, Card, Record, Wrong};
 use crate::device::{Device, Gpu};
+use crate::dist::Launch;
 use crate::doctor::probe::{self, Layout, Probes, Rate, Unit};
 use crate::doctor::{self, DoctorReport, KernelRow, Machine};
 use crate::shipped::{Folder, Source};
@@ -31,9 +32,17 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    // Of several ranks, each says where it is and the first goes on alone.
+    let world = ranks::join(ranks::PATIENCE)?;
+    let places = ranks::places(&world)?;
+    world.end();
+    if !world.is_first() {
+        return Ok(ExitCode::SUCCESS);
+    }
     let machine = Machine::look();
     if !args.json {
         print(show_machine(&machine))?;
+        print(show_ranks(&places))?;
     }
     let device = match Device::open(&args.device).map_err(|e| e.as_option(&["device"])) {
         Ok(device) => device,
@@ -196,8 +205,9 @@ fn show_machine(machine: &Machine) -> String {
         Ok([major, minor]) => format!("supports CUDA {major}.{minor}"),
         Err(why) => why.clone(),
     };
+    let mpi = machine.mpi.as_ref().unwrap_or_else(|why| why);
     let mut text = format!(
-        "weft         {}\nCPU          {} vectors\nmodel        {}\nnets         built in: {}\nGPU code     {code}\ndriver       {driver}",
+        "weft         {}\nCPU          {} vectors\nmodel        {}\nnets         built in: {}\nGPU code     {code}\ndriver       {driver}\nMPI          {mpi}",
         env!("CARGO_PKG_VERSION"),
         machine.vectors,
         model(),
@@ -221,6 +231,20 @@ fn show_machine(machine: &Machine) -> String {
                 peaks.memory * 1e-9
             );
         }
+    }
+    text
+}
+
+/// Launchers, and where ranks are or would be.
+fn show_ranks(places: &[String]) -> String {
+    let launcher = match ranks::launcher() {
+        Some((launcher, _)) => format!("{}: {}", launcher.display(), ranks::version(&launcher)),
+        None => "neither mpirun nor mpiexec is on the PATH".into(),
+    };
+    let by = Launch::find().map_or(String::new(), |launch| format!(", by {}", launch.name()));
+    let mut text = format!("launcher     {launcher}\nranks        {}{by}", places.len());
+    for (rank, place) in places.iter().enumerate() {
+        text += &format!("\nrank {rank:<8}{place}");
     }
     text
 }
@@ -253,6 +277,8 @@ fn machine_json(machine: &Machine) -> Value {
         "architectures": machine.architectures,
         "cuda": machine.driver.as_ref().ok().map(|[major, minor]| format!("{major}.{minor}")),
         "driver_problem": machine.driver.as_ref().err(),
+        "mpi": machine.mpi.as_ref().ok(),
+        "mpi_problem": machine.mpi.as_ref().err(),
         "gpus": gpus.collect::<Vec<_>>(),
     })
 }

@@ -28,6 +28,7 @@ mod plan;
 mod predict;
 mod profile;
 mod progress;
+mod ranks;
 mod recipe;
 mod run;
 mod sass;
@@ -183,15 +184,22 @@ fn report_skipped(problems: &[Error]) {
 /// the program immediately.
 fn interruptible(unit: &'static str) -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
+    interruptible_by(&stop, unit, true)?;
+    Ok(stop)
+}
+
+/// The same with a flag that exists; `speaks` unless another process says what happens.
+fn interruptible_by(stop: &Arc<AtomicBool>, unit: &'static str, speaks: bool) -> Result<()> {
     let flag = stop.clone();
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        say(format_args!("stopping after this {unit}; press Ctrl-C again to stop at once"));
+        if speaks {
+            say(format_args!("stopping after this {unit}; press Ctrl-C again to stop at once"));
+        }
     })
-    .map_err(|e| Error::new("Ctrl-C", e))?;
-    Ok(stop)
+    .map_err(|e| Error::new("Ctrl-C", e))
 }
 
 /// Device and arithmetic options.

@@ -2,8 +2,9 @@
 
 use super::progress::Progress;
 use super::train::{Args, Watch};
-use super::{interruptible, print, print_json, say};
+use super::{print, print_json, ranks, say};
 use crate::Result;
+use crate::dist::World;
 use crate::recipe::{self, Event, Options, Recipe, State, Summary};
 use crate::text_table::{TextTable, number, text};
 use crate::train::Event as Training;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 pub fn run(path: &Path, args: &Args) -> Result<ExitCode> {
     let recipe = Recipe::load(path, &args.set)?;
     let options = Options { dry_run: args.dry_run, only: args.only.clone(), from: args.from.clone() };
-    let stop = interruptible("step")?;
+    let stop = ranks::stoppable(&World::alone())?;
     let mut report = StepReport::default();
     let summaries = recipe::run(&recipe, &options, &args.device.open()?, &stop, &mut |event| report.hear(event))
         .map_err(|e| e.as_option(&["only", "from"]))?;

@@ -1,13 +1,14 @@
 //! `weft train`: one run from a training file, or all steps of a recipe.
 
 use super::progress::Progress;
-use super::{interruptible, print_json, recipe, say};
+use super::{numbers, print_json, ranks, recipe, say};
+use crate::dist::World;
 use crate::recipe::is_recipe;
 use crate::shipped;
 use crate::text_table::{TextTable, text};
 use crate::train::{self, Config, Event};
 use crate::{Error, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Train a network: pretrain-objects, finetune-lnet, pretrain-identities or finetune-attributes; or run a whole recipe.
@@ -15,8 +16,8 @@ use std::process::ExitCode;
 /// A file with `stage = ...` is one training run. A file with `[[step]]` is a recipe: training runs, bundles, windows, SVMs and
 /// measurements, executed in order. Completed steps are skipped, so the same command continues after an interruption.
 ///
-/// On the CPU equal settings give bit-identical weights as long as the number of threads is the same (RAYON_NUM_THREADS; by
-/// default one per core), with or without interruptions.
+/// On the CPU equal settings give bit-identical weights, with or without interruptions, on any number of threads, and on any
+/// number of ranks that divides `shards`. Ranks are started by --ranks on this machine, or by mpirun, mpiexec or srun on many.
 #[derive(clap::Args)]
 pub struct Args {
     /// Training file or recipe
@@ -40,6 +41,12 @@ pub struct Args {
     /// Recipe: run only this step and those after it
     #[arg(long, value_name = "STEP")]
     pub from: Option<String>,
+    /// Train on N processes of this machine, started by mpirun or mpiexec; N divides `shards` of the training file
+    #[arg(long, value_name = "N", value_parser = numbers::up_to(4096))]
+    ranks: Option<usize>,
+    /// On several ranks: seconds that a rank waits for the others before all are ended
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
     #[command(flatten)]
     pub device: super::DeviceArgs,
     /// Print the outcome as JSON
@@ -73,19 +80,46 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return show(name);
     }
     let Some(path) = &args.config else { return Err(Error::new("weft train", "CONFIG is missing")) };
+    if let Some(count) = args.ranks.filter(|count| *count > 1) {
+        if is_recipe(path) {
+            return Err(on_one_rank(path));
+        }
+        return ranks::start(count);
+    }
+    let world = ranks::join(args.timeout)?;
     if is_recipe(path) {
-        return recipe::run(path, args);
+        return match world.size() {
+            1 => recipe::run(path, args),
+            _ => ranks::finish(&world, world.agree(Err(on_one_rank(path)))),
+        };
     }
+    ranks::finish(&world, run_in(&world, path, args))
+}
+
+fn on_one_rank(path: &Path) -> Error {
+    Error::file(path, "is a recipe, which runs on one rank").advise("start it alone, or its training files on several")
+}
+
+/// A training run on all ranks.
+fn run_in(world: &World, path: &Path, args: &Args) -> Result<ExitCode> {
     if args.dry_run || !args.only.is_empty() || args.from.is_some() {
-        return Err(Error::file(path, "is no recipe").advise("--dry-run, --only and --from are for recipes"));
+        return world
+            .agree(Err(Error::file(path, "is no recipe").advise("--dry-run, --only and --from are for recipes")));
     }
-    let config = Config::load(path, &args.set)?;
-    let stop = interruptible("step")?;
+    let config = world.agree(Config::load(path, &args.set))?;
+    let stop = ranks::stoppable(world)?;
+    let device = world.agree(ranks::open(&args.device, world))?;
+    if world.is_first() && world.size() > 1 {
+        say(format!("{} ranks by {}, this one on: {}", world.size(), world.library(), device.describe()));
+    }
     let mut watch = Watch::default();
-    let outcome =
-        train::run(&config, &args.device.open()?, args.resume, &stop, &mut |event| watch.hear(&config, event))?;
+    let outcome = train::run_in(world, &config, &device, args.resume, &stop, &mut |event| watch.hear(&config, event))?;
     let first = watch.first;
     watch.finish();
+    if world.is_first() && world.size() > 1 {
+        let share = 100.0 * outcome.summing / outcome.seconds;
+        say(format!("sums over the ranks, waiting included, took {share:.1} % of the time"));
+    }
     let images = (outcome.steps - first) * config.batch;
     let summary = Summary {
         stage: config.stage.name(),
@@ -101,14 +135,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }),
         weights: outcome.weights.clone(),
     };
-    if args.json {
+    if !world.is_first() {
+        // Rank 0 tells.
+    } else if args.json {
         print_json(&summary)?;
     } else if let Some(weights) = &outcome.weights {
         super::print(format!("{} steps in {:.0} s: {}", outcome.steps, outcome.seconds, weights.display()))?;
     }
     if outcome.weights.is_none() {
-        return Err(Error::file(&config.output, format!("stopped after step {} of {}", outcome.steps, outcome.of))
-            .advise("go on with --resume"));
+        let stopped = Error::file(&config.output, format!("stopped after step {} of {}", outcome.steps, outcome.of));
+        return world.agree(Err(stopped.advise("go on with --resume")));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -139,7 +175,7 @@ pub struct Watch {
 impl Watch {
     pub fn hear(&mut self, config: &Config, event: Event<'_>) {
         match event {
-            Event::Start { steps, first, photos, parameters, skipped, fresh, threads, loss_scale } => {
+            Event::Start { steps, first, photos, parameters, skipped, fresh, loss_scale } => {
                 self.first = first;
                 say(format!(
                     "{}: {photos} photos, {:.2} M parameters, {steps} steps of {}{}",
@@ -150,12 +186,6 @@ impl Watch {
                 ));
                 if let Some(init) = config.init.as_ref().filter(|_| !fresh.is_empty()) {
                     say(format!("not in {}, so random: {}", init.display(), fresh.join(", ")));
-                }
-                if let Some([before, now]) = threads {
-                    say(format!(
-                        "the steps before were computed by {before} threads, these by {now}: equal up to rounding, to the last \
-                         bit only with RAYON_NUM_THREADS={before}"
-                    ));
                 }
                 if let Some(scale) = loss_scale {
                     say(format!(

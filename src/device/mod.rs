@@ -100,7 +100,7 @@ impl Device {
         }
     }
 
-    /// Host threads that results depend on: sums over a batch are split among them on the CPU. 0 on a GPU.
+    /// Threads that nets run on; 0 on a GPU. They change no result.
     pub fn threads(&self) -> usize {
         if self.gpu().is_some() { 0 } else { rayon::current_num_threads() }
     }

@@ -16,6 +16,7 @@ use crate::device::cuda::{self, DriverInfo};
 use crate::device::{ARCHITECTURES, Convolution, Device, Gpu, Launch, NVCC, Precision, Properties, Tile};
 #[cfg(feature = "simt")]
 use crate::device::{Emulator, EmulatorOptions};
+use crate::dist::{self, library};
 use crate::net::{Net, Parameters, Purpose, Session, Spec};
 use crate::ops::cases::{self, Case};
 use crate::ops::simd::Level;
@@ -40,6 +41,8 @@ pub struct Machine {
     pub architectures: &'static [&'static str],
     /// The newest CUDA that the driver supports, or why there is none.
     pub driver: std::result::Result<[u32; 2], String>,
+    /// The MPI library and its interface, or why there is none.
+    pub mpi: std::result::Result<String, String>,
     /// GPUs reported by the driver, and whether this binary has code for them.
     pub gpus: Vec<(Properties, bool)>,
 }
@@ -59,6 +62,7 @@ impl Machine {
             architectures: ARCHITECTURES,
             gpus: found.as_ref().map_or_else(|_| Vec::new(), gpus),
             driver: found.map(|found| found.version).map_err(|refusal| refusal.error.to_string()),
+            mpi: mpi(),
         }
     }
 
@@ -66,8 +70,15 @@ impl Machine {
     #[cfg(not(feature = "cuda"))]
     pub fn look() -> Self {
         let driver = Err("Weft was built without GPU code; build it with the feature `cuda`".to_string());
-        Self { compiler: NVCC, architectures: ARCHITECTURES, driver, gpus: Vec::new(), vectors: Level::detect() }
+        let (gpus, vectors) = (Vec::new(), Level::detect());
+        Self { compiler: NVCC, architectures: ARCHITECTURES, driver, mpi: mpi(), gpus, vectors }
     }
+}
+
+/// The MPI library that ranks would use, without starting it.
+fn mpi() -> std::result::Result<String, String> {
+    let found = library::load(dist::Launch::find().as_ref()).map_err(|error| error.to_string())?;
+    Ok(format!("{} through {}: {}", found.version, found.abi.name(), found.path))
 }
 
 /// The results of [`check`].

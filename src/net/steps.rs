@@ -12,6 +12,8 @@ use crate::{Error, Result};
 pub struct Steps {
     /// On a GPU, once there has been a step.
     on_gpu: Option<Box<GpuSteps>>,
+    /// The same without the optimizer, once there have been gradients.
+    gradients_on_gpu: Option<Box<GpuSteps>>,
 }
 
 impl Steps {
@@ -80,6 +82,33 @@ impl Steps {
     /// If the step whose loss was returned last was skipped, because its gradients were not finite in f16: the scale after it.
     pub fn skipped(&self) -> Option<LossScale> {
         self.on_gpu.as_ref().and_then(|steps| steps.skipped())
+    }
+
+    /// The part of a step before the optimizer: the gradients of a batch are those of the session afterwards. Returns the loss. If
+    /// that is not finite, there are no gradients.
+    ///
+    /// # Errors
+    /// As [`Steps::run`].
+    pub fn gradients(&mut self, session: &mut Session, input: &Input, seed: u64, targets: Targets<'_>) -> Result<f32> {
+        input.check(session.input_form(), &session.net().spec.place)?;
+        let mode = Mode::Training { seed };
+        if session.gpu_pass().is_none() {
+            session.set_input(input.data())?;
+            session.forward(mode, targets)?;
+            let loss = session.loss()?;
+            if loss.is_finite() {
+                session.backward(None)?;
+            }
+            return Ok(loss);
+        }
+        session.start(mode, targets)?;
+        let Some(pass) = session.gpu_pass_mut() else { return Ok(f32::NAN) };
+        let steps = match &mut self.gradients_on_gpu {
+            Some(steps) => steps,
+            none => none.insert(Box::new(GpuSteps::new(pass, None, |_, _| ())?)),
+        };
+        steps.run(pass, input, seed, targets, 0.0)?;
+        Ok(steps.finish()?.unwrap_or(f32::NAN))
     }
 
     /// Waits for the last step, if its loss has not been returned, and returns it.

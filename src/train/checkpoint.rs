@@ -27,9 +27,6 @@ pub struct State {
     pub best: Option<f64>,
     /// The last validation.
     pub validation: Option<Validation>,
-    /// Threads that computed the last step, on the CPU: it determines the order of sums and so the last bits. 0 if unknown.
-    #[serde(default)]
-    pub threads: usize,
     /// In f16, what losses are multiplied by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<LossScale>,

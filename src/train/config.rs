@@ -15,6 +15,8 @@ limits! {
     Seed: u64 = 0, i64::MAX as u64;
     /// Samples per step, or per identity in a step.
     Samples: usize = 1, 1 << 16;
+    /// Parts of a batch.
+    Shards: usize = 1, 1 << 16;
     /// Epochs of a run, or between two events of it.
     Epochs: usize = 1, 1_000_000;
     Steps: usize = 1, 1_000_000_000;
@@ -85,6 +87,11 @@ pub struct Config {
     /// Samples per step.
     #[serde(deserialize_with = "within::<Samples, _, _>")]
     pub batch: usize,
+    /// Parts of equal size that the gradients of a batch are computed in, one after the other or on several ranks, before they are
+    /// summed in an order that depends on nothing else. Each has dropout masks of its own, and pairs of one identity are counted
+    /// within it. Omitted from the provenance if 1, for compatibility with runs made before the setting existed.
+    #[serde(default = "usize_one", skip_serializing_if = "is_one", deserialize_with = "within::<Shards, _, _>")]
+    pub shards: usize,
     /// Passes over all training photos.
     #[serde(deserialize_with = "within::<Epochs, _, _>")]
     pub epochs: usize,
@@ -214,6 +221,10 @@ pub enum View {
 fn is_zero(value: &f32) -> bool {
     *value == 0.0
 }
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_one(value: &usize) -> bool {
+    *value == 1
+}
 fn one() -> u64 {
     1
 }
@@ -262,6 +273,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Samples of a shard.
+    pub fn shard(&self) -> usize {
+        self.batch / self.shards
+    }
+
     /// The files and folders that a run reads, by key.
     pub fn reads(&self) -> Vec<(&'static str, &Path)> {
         let on_disk = Source::net(&self.net).path().is_some();
@@ -279,6 +295,20 @@ impl Config {
         if self.stage == Stage::PretrainIdentities && !self.batch.is_multiple_of(self.per_identity) {
             let found = format!("{} does not divide the batch of {}", self.per_identity, self.batch);
             return Err(Mistake::at("per_identity", format!("{found}; make batch a multiple of it")));
+        }
+        if !self.batch.is_multiple_of(self.shards) {
+            let found =
+                format!("{} does not divide the batch of {}; make batch a multiple of it", self.shards, self.batch);
+            return Err(Mistake::at("shards", found));
+        }
+        if self.stage == Stage::PretrainIdentities && !self.shard().is_multiple_of(self.per_identity) {
+            let found = format!(
+                "{} makes parts of {} samples, which split the {} of an identity; make batch / shards a multiple of per_identity",
+                self.shards,
+                self.shard(),
+                self.per_identity
+            );
+            return Err(Mistake::at("shards", found));
         }
         if self.data.validation.is_some() && !self.stage.has_tags() {
             let found = format!("{} has no tags to measure; remove it", self.stage.name());
@@ -341,6 +371,7 @@ mod tests {
         for (change, expected) in [
             ("epocs=3", "--set epocs: unknown field `epocs`"),
             ("batch=0", "--set batch: 0 is out of range; write 1 to 65536"),
+            ("shards=3", "--set shards: 3 does not divide the batch of 8; make batch a multiple of it"),
             ("dropout=[0.5,1.0]", "--set dropout: 1.0 is out of range; write 0 to 0.99"),
             ("data.splits=['trian']", "trian"),
             ("schedule.rate=-1", "--set schedule.rate: -1 is out of range"),

@@ -8,7 +8,7 @@ use crate::Result;
 use crate::provenance::{Fingerprint, Provenance};
 use std::path::Path;
 
-/// Everything that determines the weights of a run, except the device and its number of threads: all settings except where,
+/// Everything that determines the weights of a run, except the device: all settings except where,
 /// when and how often results are written; the net; the initial weights; the photos with their regions and tags.
 ///
 /// # Errors

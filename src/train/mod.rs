@@ -2,7 +2,7 @@
 //!
 //! Data flow: `source` lists photos with their tags, `sampler` selects those of a step, `view` cuts a crop out of each on
 //! worker threads, `run` passes the batch through the net of `network` on a [`Trainer`], whose optimizer updates the
-//! parameters at the learning rate of the [`Schedule`].
+//! parameters at the learning rate of the [`Schedule`]. `sharded` divides batches among ranks, or among the turns of one rank.
 
 #[cfg(feature = "face")]
 mod checkpoint;
@@ -18,6 +18,8 @@ mod run;
 mod sampler;
 #[cfg(feature = "face")]
 mod schedule;
+#[cfg(feature = "face")]
+mod sharded;
 #[cfg(feature = "face")]
 mod source;
 mod trainer;
@@ -36,7 +38,7 @@ pub use listing::provenance;
 #[doc(hidden)]
 pub use network::{HEAD, Network};
 #[cfg(feature = "face")]
-pub use run::{Event, Outcome, Validation, run};
+pub use run::{Event, Outcome, Validation, run, run_in};
 #[cfg(feature = "face")]
 pub use schedule::Schedule;
 #[cfg(feature = "face")]

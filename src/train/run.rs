@@ -1,4 +1,5 @@
-//! The training loop: batches from worker threads, forward, backward, step; log, validation, weights, checkpoints.
+//! The training loop: batches from worker threads, forward, backward, step; log, validation, weights, checkpoints. On several
+//! ranks each runs the loop on its shards ([`super::sharded`]); rank 0 writes files and tells.
 
 use super::Trainer;
 use super::checkpoint::{self, State};
@@ -6,12 +7,14 @@ use super::config::Config;
 use super::listing;
 use super::network::Network;
 use super::sampler::{MASKS, SAMPLES, Sampler};
+use super::sharded::{self, Sharded};
 use super::source::{Item, Source};
 use super::view::Cutter;
 use crate::data::prefetch::Prefetch;
 use crate::data::resample::Resampler;
 use crate::data::table::{self, Table};
-use crate::device::Device;
+use crate::device::{Device, Precision};
+use crate::dist::World;
 use crate::error::At;
 use crate::lock::Lock;
 use crate::memory;
@@ -24,6 +27,7 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io::Write;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +37,8 @@ use std::time::Instant;
 const LOG_STEPS: usize = 20;
 /// Batches that are prefetched for the loop.
 const AHEAD: usize = 4;
+/// Steps between two comparisons of the ranks' weights.
+const COMPARED: usize = 100;
 
 /// Progress events of a run.
 #[derive(Debug, Clone)]
@@ -51,8 +57,6 @@ pub enum Event<'a> {
         skipped: &'a [Error],
         /// Tensors that are missing from the initial weights.
         fresh: &'a [String],
-        /// Threads of the previous run and of this one, if they differ: results are then equal only up to rounding.
-        threads: Option<[usize; 2]>,
         /// In f16, what losses are multiplied by, so that gradients are in its range. bf16 needs nothing of the kind.
         loss_scale: Option<LossScale>,
     },
@@ -114,6 +118,8 @@ pub struct Outcome {
     pub best: Option<PathBuf>,
     /// Time that this call took.
     pub seconds: f64,
+    /// The part of it that went into sums over ranks, waiting for the slowest of them included.
+    pub summing: f64,
 }
 
 /// Files in a run's folder.
@@ -122,11 +128,17 @@ const LAST: &str = "last.safetensors";
 const BEST: &str = "best.safetensors";
 const LOG: &str = "log.csv";
 
-/// A batch, ready for the net.
-struct Batch {
-    input: Input,
-    classes: Vec<u32>,
-    tags: Vec<f32>,
+/// A shard of a batch, ready for the net.
+pub(super) struct Batch {
+    pub input: Input,
+    pub classes: Vec<u32>,
+    pub tags: Vec<f32>,
+}
+
+impl Batch {
+    pub fn targets(&self) -> Targets<'_> {
+        Targets { classes: &self.classes, values: &self.tags }
+    }
 }
 
 /// Runs a training file on `device`. With `resume`, continues from the checkpoint in its folder, if there is one. Once `stop` is
@@ -146,87 +158,91 @@ pub fn run(
     stop: &AtomicBool,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Outcome> {
-    let began = Instant::now();
-    let source = Source::open(config)?;
-    let network = Network::new(config, &source)?;
-    let net = &network.net;
-    let cutter = Arc::new(Cutter::new(config, &source, &net.spec)?);
-    let sampler = Sampler::new(config, &source.train);
-    let steps = sampler.steps() * config.epochs;
+    run_in(&World::alone(), config, device, resume, stop, tell)
+}
 
-    // Parameters twice, gradients and momentum.
-    memory::check(format!("{}: parameters", net.spec.place), 4 * net.parameter_bytes())?;
-    let mut parameters = net.initial_parameters(config.seed);
-    let mut fresh = Vec::new();
-    if let Some(init) = &config.init {
-        fresh = read_init(net, init, &mut parameters)?;
+/// The same on all ranks of `world`, which divide the shards of each batch among them: the weights have the same bits for any
+/// number of ranks, and a checkpoint can be resumed on another number. Rank 0 writes the files and tells events, and a stop that
+/// one rank is asked for stops all of them after the same step. All ranks read the data.
+///
+/// # Errors
+/// As [`run`], on all ranks; a number of ranks that does not divide the shards; ranks that see other settings or photos than rank 0;
+/// no answer from all ranks in time.
+pub fn run_in(
+    world: &World,
+    config: &Config,
+    device: &Device,
+    resume: bool,
+    stop: &AtomicBool,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<Outcome> {
+    let began = Instant::now();
+    let mut silent = |_: Event<'_>| ();
+    let tell = if world.is_first() { tell } else { &mut silent };
+    let prepared = world.agree_prepared(Prepared::new(world, config, device, resume))?;
+    let Prepared { source, network, cutter, sampler, mut trainer, fresh, folder, mut state, momentum } = prepared;
+    let net = &network.net;
+    sharded::compare(world, config, &state.run)?;
+    if world.size() > 1 {
+        sharded::spread(world, &mut state, &mut trainer, &momentum)?;
     }
-    let mut trainer = Trainer::new(device, net.clone(), config.batch, config.optimizer.clone(), parameters.clone())?;
-    let files = [NET, LAST, BEST, LOG, checkpoint::FILE];
-    for file in files {
-        keep_inputs("output", config.output.join(file), config.reads().iter().map(|(_, path)| path))?;
-    }
-    // Held until the run is over, so acquired before anything in the folder is read.
-    let _lock = Lock::take(&config.output, &format!("a training run, {}", config.stage.name()))?;
-    let checkpoint = config.output.join(checkpoint::FILE);
-    let run = listing::list(config, &source, &network, &cutter)?;
-    let threads = device.threads();
-    let loss_scale = trainer.loss_scale()?;
-    let mut state = State { step: 0, run, losses: (0.0, 0), best: None, validation: None, threads, loss_scale };
-    if checkpoint.exists() {
-        if !resume {
-            return Err(
-                Error::file(&config.output, "holds a run already").advise("resume it, or choose another output folder")
-            );
-        }
-        let mut momentum = vec![0.0; parameters.len()];
-        state = checkpoint::load(&checkpoint, net, &state.run, &mut parameters, &mut momentum)?;
-        trainer.restore(&parameters, &momentum)?;
-        if let Some(scale) = state.loss_scale {
-            trainer.set_loss_scale(scale)?;
-        }
-    }
-    let before = std::mem::replace(&mut state.threads, threads);
-    sweep(&config.output, &files);
-    write_atomic(config.output.join(NET), |file| file.write_all(network.trained.to_toml().as_bytes()))?;
-    let mut log = Log::open(config.output.join(LOG), state.step)?;
+    let log = folder.as_ref().map_or_else(|| Ok(Log::default()), |folder| Log::open(folder.log(), state.step));
+    let mut log = world.agree(log)?;
+    let steps = sampler.steps() * config.epochs;
     let skipped = [&source.problems[..], cutter.problems()].concat();
     tell(Event::Start {
         steps,
         first: state.step,
         photos: source.train.len(),
-        parameters: parameters.len(),
+        parameters: net.parameter_len(),
         skipped: &skipped,
         fresh: &fresh,
-        threads: (before != threads && before * threads > 0).then_some([before, threads]),
         loss_scale: trainer.loss_scale()?,
     });
 
     let named = if config.stage.has_tags() { table::line(&source.tags) } else { String::new() };
-    let save = |name: &str, parameters: &[f32], step: usize| -> Result<PathBuf> {
+    // Rank 0 writes, and all ranks go on if it could.
+    let save = |name: &str, trainer: &Trainer, step: usize| -> Result<PathBuf> {
         let path = config.output.join(name);
         let metadata = [
             ("weft.stage".to_string(), config.stage.name().to_string()),
             ("weft.step".into(), step.to_string()),
             (TAGS.into(), named.clone()),
         ];
-        net.save_parameters(&path, parameters, Dtype::F32, &metadata)?;
+        let write = || net.save_parameters(&path, &trainer.parameters().read()?, Dtype::F32, &metadata);
+        world.agree(if world.is_first() { write() } else { Ok(()) })?;
         Ok(path)
     };
     let Source { train, validation: held_out, tags, .. } = source;
-    let batches = batches(config, trainer.input_form(), cutter.clone(), train, tags.len(), sampler, state.step..steps);
+    let mut sharded = Sharded::new(world, config, net.parameter_len())?;
+    let own = sharded.own();
+    let form = trainer.input_form();
+    let mut batches = batches(config, form, cutter.clone(), train, tags.len(), sampler, state.step..steps, own);
     let mut losses = Losses { config, running: VecDeque::new(), steps };
     let per_epoch = steps / config.epochs;
 
-    for batch in batches {
-        let batch = batch?;
+    while state.step < steps {
         let rate = config.schedule.rate(state.step as f64 / steps as f64, config.epochs as f64);
-        let seed = mask_seed(config.seed, state.step);
-        let targets = Targets { classes: &batch.classes, values: &batch.tags };
-        let loss = trainer.step(&batch.input, seed, targets, rate)?;
+        let step = state.step;
+        let (loss, asked) = if config.shards == 1 {
+            let Some(batch) = batches.next() else { break };
+            let batch = batch?;
+            (trainer.step(&batch.input, mask_seed(config.seed, step, 0), batch.targets(), rate)?, false)
+        } else {
+            let seeds = |shard| mask_seed(config.seed, step, shard);
+            let stop = stop.load(Ordering::Relaxed);
+            let (loss, asked) = sharded.step(&mut trainer, &mut batches, &seeds, rate, stop)?;
+            (Some(loss), asked)
+        };
         state.step += 1;
         losses.running.push_back((state.step, rate));
-        losses.settle(loss, trainer.skipped(), &mut state, &mut log, tell)?;
+        let settled = losses.settle(loss, trainer.skipped(), &mut state, &mut log, tell);
+        // All ranks know of a loss that is not finite.
+        if loss.is_some_and(f32::is_finite) || world.size() == 1 {
+            settled?
+        } else {
+            world.agree(settled)?
+        }
 
         let epochs_done = state.step / per_epoch;
         let look = state.step.is_multiple_of(per_epoch)
@@ -235,33 +251,132 @@ pub fn run(
             let loss = trainer.finish()?;
             losses.settle(loss, trainer.skipped(), &mut state, &mut log, tell)?;
             let epoch = state.step as f64 / per_epoch as f64;
-            let found = validate(&network, trainer.parameters(), &cutter, &held_out, &tags, config.batch, tell)?;
+            let found =
+                validate(world, &network, trainer.parameters(), &cutter, &held_out, &tags, config.shard(), tell)?;
             log.line(state.step, epoch, None, Some(found))?;
             if state.best.is_none_or(|best| found.loss < best) {
                 state.best = Some(found.loss);
-                save(BEST, &trainer.parameters().read()?, state.step)?;
+                save(BEST, &trainer, state.step)?;
             }
             state.validation = Some(found);
             tell(Event::Validation { step: state.step, validation: found });
         }
-        let stopped = stop.load(Ordering::Relaxed) && state.step < steps;
+        // Several ranks stop because one of them was asked to before the step.
+        let asked = if world.size() > 1 { asked } else { stop.load(Ordering::Relaxed) };
+        let stopped = asked && state.step < steps;
         if stopped || look || state.step.is_multiple_of(config.checkpoint_every) || state.step == steps {
             // Weights are kept only once the losses of all steps are known to be finite.
             let loss = trainer.finish()?;
             losses.settle(loss, trainer.skipped(), &mut state, &mut log, tell)?;
-            log.flush()?;
             state.loss_scale = trainer.loss_scale()?;
-            checkpoint::save(&checkpoint, net, &trainer.parameters().read()?, &trainer.momentum()?, &state)?;
+            let write = |folder: &RunFolder| {
+                log.flush()?;
+                let parameters = trainer.parameters().read()?;
+                checkpoint::save(&folder.checkpoint(), net, &parameters, &trainer.momentum()?, &state)
+            };
+            world.agree(folder.as_ref().map_or(Ok(()), write))?;
+        }
+        if state.step.is_multiple_of(COMPARED) || state.step == steps {
+            sharded::compare_weights(world, &trainer, state.step)?;
         }
         if stopped {
             break;
         }
     }
     let finished = state.step == steps;
-    let weights = if finished { Some(save(LAST, &trainer.parameters().read()?, steps)?) } else { None };
+    let weights = if finished { Some(save(LAST, &trainer, steps)?) } else { None };
     let best = state.best.map(|_| config.output.join(BEST));
     let seconds = began.elapsed().as_secs_f64();
-    Ok(Outcome { steps: state.step, of: steps, validation: state.validation, weights, best, seconds })
+    let summing = sharded.spent().as_secs_f64();
+    Ok(Outcome { steps: state.step, of: steps, validation: state.validation, weights, best, seconds, summing })
+}
+
+/// The folder of a run, which rank 0 holds until the run is over.
+struct RunFolder {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl RunFolder {
+    fn log(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
+    fn checkpoint(&self) -> PathBuf {
+        self.path.join(checkpoint::FILE)
+    }
+}
+
+/// What is there before the first step.
+struct Prepared {
+    source: Source,
+    network: Network,
+    cutter: Arc<Cutter>,
+    sampler: Sampler,
+    trainer: Trainer,
+    fresh: Vec<String>,
+    /// Of rank 0.
+    folder: Option<RunFolder>,
+    /// On rank 0 that of the checkpoint, if there is one; on others that of a new run.
+    state: State,
+    momentum: Vec<f32>,
+}
+
+impl Prepared {
+    fn new(world: &World, config: &Config, device: &Device, resume: bool) -> Result<Self> {
+        if config.shards > 1 && device.gpu().is_some_and(|gpu| gpu.precision == Precision::F16) {
+            return Err(Error::device("training in f16 with shards", "losses are scaled for whole batches only")
+                .advise("use --precision bf16, tf32 or f32"));
+        }
+        Sharded::check(world, config)?;
+        let source = Source::open(config)?;
+        let network = Network::new(config, &source)?;
+        let net = &network.net;
+        let cutter = Arc::new(Cutter::new(config, &source, &net.spec)?);
+        let sampler = Sampler::new(config, &source.train);
+
+        // Parameters twice, gradients and momentum.
+        memory::check(format!("{}: parameters", net.spec.place), 4 * net.parameter_bytes())?;
+        let mut parameters = net.initial_parameters(config.seed);
+        let mut fresh = Vec::new();
+        if let Some(init) = &config.init {
+            fresh = read_init(net, init, &mut parameters)?;
+        }
+        let optimizer = config.optimizer.clone();
+        let mut trainer = Trainer::new(device, net.clone(), config.shard(), optimizer, parameters.clone())?;
+        let files = [NET, LAST, BEST, LOG, checkpoint::FILE];
+        for file in files {
+            keep_inputs("output", config.output.join(file), config.reads().iter().map(|(_, path)| path))?;
+        }
+        // Held until the run is over, so acquired before anything in the folder is read.
+        let lock = || Lock::take(&config.output, &format!("a training run, {}", config.stage.name()));
+        let folder = match world.is_first() {
+            true => Some(RunFolder { _lock: lock()?, path: config.output.clone() }),
+            false => None,
+        };
+        let run = listing::list(config, &source, &network, &cutter)?;
+        let loss_scale = trainer.loss_scale()?;
+        let mut state = State { step: 0, run, losses: (0.0, 0), best: None, validation: None, loss_scale };
+        let mut momentum = Vec::new();
+        if let Some(folder) = &folder {
+            let checkpoint = folder.checkpoint();
+            if checkpoint.exists() {
+                if !resume {
+                    return Err(Error::file(&config.output, "holds a run already")
+                        .advise("resume it, or choose another output folder"));
+                }
+                momentum = vec![0.0; parameters.len()];
+                state = checkpoint::load(&checkpoint, net, &state.run, &mut parameters, &mut momentum)?;
+                trainer.restore(&parameters, &momentum)?;
+                if let Some(scale) = state.loss_scale {
+                    trainer.set_loss_scale(scale)?;
+                }
+            }
+            sweep(&config.output, &files);
+            write_atomic(config.output.join(NET), |file| file.write_all(network.trained.to_toml().as_bytes()))?;
+        }
+        Ok(Self { source, network, cutter, sampler, trainer, fresh, folder, state, momentum })
+    }
 }
 
 /// The steps whose losses are not known yet, and what is done with a loss.
@@ -341,13 +456,15 @@ fn read_init(net: &Net, path: &std::path::Path, parameters: &mut [f32]) -> Resul
     Ok(fresh)
 }
 
-/// The seed of a step's dropout masks.
-fn mask_seed(seed: u64, step: usize) -> u64 {
+/// The seed of the dropout masks of a shard of a step.
+fn mask_seed(seed: u64, step: usize, shard: usize) -> u64 {
     let mut rng = Rng::new(seed, MASKS + step as u64);
-    (u64::from(rng.word()) << 32) | u64::from(rng.word())
+    let mut next = || (u64::from(rng.word()) << 32) | u64::from(rng.word());
+    (0..shard).fold(next(), |_, _| next())
 }
 
-/// The batches of `steps`, prepared ahead of the loop, by one worker per four threads of rayon's pool.
+/// The shards `own` of the batches of `steps`, prepared ahead of the loop, by one worker per four threads of rayon's pool.
+#[expect(clippy::too_many_arguments, reason = "all of them are needed on the workers' threads")]
 fn batches(
     config: &Config,
     form: InputForm,
@@ -355,18 +472,23 @@ fn batches(
     items: Vec<Item>,
     tags: usize,
     sampler: Sampler,
-    steps: std::ops::Range<usize>,
+    steps: Range<usize>,
+    own: Range<usize>,
 ) -> Prefetch<Result<Batch>> {
     let workers = rayon::current_num_threads().div_ceil(4);
-    let (seed, batch) = (config.seed, config.batch);
-    let jobs = steps.map(move |step| (step, sampler.batch(step)));
+    let (seed, batch, shard) = (config.seed, config.batch, config.shard());
+    let jobs = steps.flat_map(move |step| {
+        let numbers = sampler.batch(step);
+        // A sample is a function of its place in the whole batch.
+        own.clone().map(move |own| (step * batch + own * shard, numbers[own * shard..(own + 1) * shard].to_vec()))
+    });
     let tagged = config.stage.has_tags();
-    Prefetch::new(workers, AHEAD, jobs, move |(step, numbers)| {
+    Prefetch::new(workers, AHEAD, jobs, move |(first, numbers)| {
         let mut resampler = Resampler::default();
         let mut input = form.batch();
-        let mut values = vec![0.0; batch * tags];
+        let mut values = vec![0.0; shard * tags];
         for (slot, &number) in numbers.iter().enumerate() {
-            let mut rng = Rng::new(seed, SAMPLES + (step * batch + slot) as u64);
+            let mut rng = Rng::new(seed, SAMPLES + (first + slot) as u64);
             let values = &mut values[slot * tags..(slot + 1) * tags];
             cutter.draw(&items[number], &mut rng, &mut resampler, &mut input, values)?;
         }
@@ -375,8 +497,11 @@ fn batches(
     })
 }
 
-/// Scores of each photo averaged over its fixed views, compared with its tags.
+/// Scores of each photo averaged over its fixed views, compared with its tags. Each rank scores neighbouring photos; the scores are
+/// compared in the order of the photos, so the result does not depend on the number of ranks.
+#[expect(clippy::too_many_arguments, reason = "a part of the loop that is long enough for a function")]
 fn validate(
+    world: &World,
     network: &Network,
     parameters: &Parameters,
     cutter: &Arc<Cutter>,
@@ -385,7 +510,33 @@ fn validate(
     batch: usize,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Validation> {
-    let (views, sample, outputs) = (cutter.views(), cutter.sample_len(), tags.len());
+    let place = |rank: usize| items.len() * rank / world.size();
+    let own = &items[place(world.rank())..place(world.rank() + 1)];
+    let own = world.agree(scores(network, parameters, cutter, own, tags.len(), batch, tell))?;
+    let scores = match world.size() {
+        1 => own,
+        _ => bytemuck::pod_collect_to_vec(&world.gather(bytemuck::cast_slice(&own).to_vec())?.concat()),
+    };
+    let truth: Vec<bool> = items.iter().flat_map(|item| item.tags.iter().map(|tag| *tag > 0.5)).collect();
+    let cross_entropy = |(score, truth): (&f32, &bool)| {
+        let score = f64::from(*score);
+        score.max(0.0) - if *truth { score } else { 0.0 } + (-score.abs()).exp().ln_1p()
+    };
+    let loss = scores.iter().zip(&truth).map(cross_entropy).sum::<f64>() / scores.len() as f64;
+    Ok(Validation { loss, means: metrics::means(&metrics::accuracies(tags, &scores, &truth)) })
+}
+
+/// The scores of photos, each averaged over its fixed views.
+fn scores(
+    network: &Network,
+    parameters: &Parameters,
+    cutter: &Arc<Cutter>,
+    items: &[Item],
+    outputs: usize,
+    batch: usize,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<Vec<f32>> {
+    let (views, sample) = (cutter.views(), cutter.sample_len());
     let photos = (batch / views).max(1);
     // Without dropout and losses, and with the same parameters in the same order.
     let net = Arc::new(Net::new(network.trained.clone())?);
@@ -410,19 +561,14 @@ fn validate(
         }
         tell(Event::Looking { done: scores.len() / outputs, of: items.len() });
     }
-    let truth: Vec<bool> = items.iter().flat_map(|item| item.tags.iter().map(|tag| *tag > 0.5)).collect();
-    let cross_entropy = |(score, truth): (&f32, &bool)| {
-        let score = f64::from(*score);
-        score.max(0.0) - if *truth { score } else { 0.0 } + (-score.abs()).exp().ln_1p()
-    };
-    let loss = scores.iter().zip(&truth).map(cross_entropy).sum::<f64>() / scores.len() as f64;
-    Ok(Validation { loss, means: metrics::means(&metrics::accuracies(tags, &scores, &truth)) })
+    Ok(scores)
 }
 
-/// `log.csv`: one line per [`LOG_STEPS`] steps, and one per validation.
+/// `log.csv`: one line per [`LOG_STEPS`] steps, and one per validation. That of a rank that writes none has no file.
+#[derive(Default)]
 struct Log {
     path: PathBuf,
-    file: std::fs::File,
+    file: Option<std::fs::File>,
 }
 
 impl Log {
@@ -444,7 +590,7 @@ impl Log {
         }
         write_atomic(&path, |file| file.write_all(text.as_bytes()))?;
         let file = std::fs::File::options().append(true).open(&path).at(&path)?;
-        Ok(Self { path, file })
+        Ok(Self { path, file: Some(file) })
     }
 
     fn line(
@@ -460,11 +606,12 @@ impl Log {
             [v.loss, v.means.accuracy, v.means.balanced_accuracy].map(|figure| format!("{figure:.6}"))
         });
         let row = [step.to_string(), format!("{epoch:.3}"), rate, loss, validation, accuracy, balanced];
-        writeln!(self.file, "{}", table::line(row)).at(&self.path)
+        let Some(file) = &mut self.file else { return Ok(()) };
+        writeln!(file, "{}", table::line(row)).at(&self.path)
     }
 
     /// Flushes all lines to disk: a checkpoint must not outlive the lines before it.
     fn flush(&self) -> Result<()> {
-        self.file.sync_data().at(&self.path)
+        self.file.as_ref().map_or(Ok(()), |file| file.sync_data().at(&self.path))
     }
 }

@@ -72,6 +72,36 @@ impl Trainer {
         self.steps.run(&mut self.session, &mut self.optimizer, input, seed, targets, rate)
     }
 
+    /// The part of a step before the optimizer: writes the gradients of the losses of a batch into `gradients`, a flat vector, and
+    /// returns their loss. If that is not finite, the gradients are zero.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn differentiate(
+        &mut self,
+        input: &Input,
+        seed: u64,
+        targets: Targets<'_>,
+        gradients: &mut [f32],
+    ) -> Result<f32> {
+        let loss = self.steps.gradients(&mut self.session, input, seed, targets)?;
+        if loss.is_finite() {
+            gradients.copy_from_slice(&self.session.gradients()?);
+        } else {
+            gradients.fill(0.0);
+        }
+        Ok(loss)
+    }
+
+    /// The rest of a step: moves the parameters by `gradients`, a flat vector, at learning rate `rate`.
+    ///
+    /// # Errors
+    /// A vector of another length; a launch that failed.
+    pub fn apply(&mut self, gradients: &[f32], rate: f32) -> Result<()> {
+        self.session.set_gradients(gradients)?;
+        self.optimizer.step(&self.session, rate)
+    }
+
     /// Waits for the last step, if its loss has not been returned, and returns it: to call before parameters are kept.
     ///
     /// # Errors

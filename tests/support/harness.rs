@@ -5,7 +5,10 @@
 
 use libtest_mimic::{Arguments, Completion, Trial};
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
+use std::sync::OnceLock;
+#[cfg(feature = "cuda")]
 use weft::device::Cuda;
 use weft::sass::Tools;
 
@@ -54,6 +57,7 @@ pub fn is_required(variable: &str, value: &str) -> bool {
 }
 
 /// The GPU of this machine, or why a test that needs one is ignored; with `WEFT_REQUIRE_CUDA=1` that is a failure.
+#[cfg(feature = "cuda")]
 pub fn cuda() -> Result<Arc<Cuda>, String> {
     static OPENED: OnceLock<Result<Arc<Cuda>, String>> = OnceLock::new();
     let opened = OPENED.get_or_init(|| match Cuda::open_any() {

@@ -371,7 +371,6 @@ pub fn checkpoint() -> Vec<Vec<u8>> {
         losses: (1.25, 3),
         best,
         validation: None,
-        threads: 2,
         loss_scale: best.map(|_| LossScale::default()),
     };
     [state(0, None), state(120, Some(0.625))]

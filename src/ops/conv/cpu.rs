@@ -52,7 +52,13 @@ pub fn backward_workspace(f: &Filter, n: usize) -> usize {
     let scattered = if f.banks() > 1 { f.output.c } else { 0 };
     let products = threads() * rows_of_tile(f, n) * (gathered + scattered);
     let mirrored = mirrored(f).map_or(0, |mirrored| f.taps() * f.output.c + forward::workspace(&mirrored, n));
-    products.max(threads() * f.banks() * f.output.c).max(padded_len(f, n)).max(mirrored)
+    products.max(bias_parts(f) * f.banks() * f.output.c).max(padded_len(f, n)).max(mirrored)
+}
+
+/// Parts of the batch's pixels whose bias gradients are summed separately: a function of the filter alone, so that another
+/// number of threads does not change the order of the sum. Fewer where there are many biases.
+fn bias_parts(f: &Filter) -> usize {
+    (64 * 1024 / (f.banks() * f.output.c)).clamp(16, 64)
 }
 
 /// The output pixels of one region in the order (sample, u, v).
@@ -209,7 +215,7 @@ fn finish_gradient(
     }
     let (c, area) = (f.output.c, f.output.area());
     let size = f.banks() * c;
-    let parts = threads();
+    let parts = bias_parts(f);
     let d_output = Disjoint::new(d_output);
     let partial = Disjoint::new(&mut workspace[..parts * size]);
     parallel::tasks(parts, &mut [], |index, _| {
@@ -391,9 +397,14 @@ fn backward_data(f: &Filter, n: usize, d_output: &[f32], weights: &[f32], d_inpu
         // SAFETY: a thread owns its samples.
         let map = unsafe { d_input.slice(samples.start * size..samples.end * size) };
         map.fill(0.0);
+        let first = samples.start;
         let part_taps = part_taps(f);
         let (tile_gradients, gradients) = scratch.split_at_mut(step * part_taps);
-        for bank in 0..f.banks() {
+        // A pixel gets its gradients in the order of the rows. Windows that are gathered in parts would add in an order that
+        // depends on where a tile ends, so there tiles end with their sample, wherever a thread's samples begin.
+        let together = if part_taps < taps { 1 } else { samples.len() };
+        for (bank, samples) in (0..f.banks()).flat_map(|bank| tiles(samples.clone(), together).map(move |s| (bank, s)))
+        {
             let region = Region::new(f, bank);
             for tile in tiles(samples.start * per_sample..samples.end * per_sample, step) {
                 let dy = region.gradient(d_output, tile.clone(), gradients);
@@ -403,7 +414,7 @@ fn backward_data(f: &Filter, n: usize, d_output: &[f32], weights: &[f32], d_inpu
                         let bank_weights = &weights[region.weights(group)][part.start * filters..part.end * filters];
                         let bank_weights = Matrix::rows(bank_weights, filters).transposed();
                         product([tile.len(), part.len(), filters], dy, bank_weights, tile_gradients, part.len(), false);
-                        region.scatter(tile_gradients, tile.clone(), group, part, samples.start, map);
+                        region.scatter(tile_gradients, tile.clone(), group, part, first, map);
                     }
                 }
             }
