@@ -240,12 +240,12 @@ fn a_bundle_that_is_broken_is_named() {
     break_one("model.toml", b"name = 3", &["model.toml:1"]);
     let model = fs::read_to_string(folder.path("m/model.toml")).unwrap();
     for (from, to, expected) in [
-        ("sides = [57, ", "sides = [0, ", "m/model.toml:15: locate.lnet_o.sides: 0 is out of range; write 1 to 2048"),
+        ("sides = [64, ", "sides = [0, ", "m/model.toml:15: locate.lnet_o.sides: 0 is out of range; write 1 to 2048"),
         ("frame = [109, 89]", "frame = [4294967296, 89]", "m/model.toml:46: anet.frame: 4294967296 is out of range"),
         ("head = 4.0", "head = 0.0", "m/model.toml:7: locate.head: 0.0 is out of range; write 0.01 to 100"),
         (
-            "spread = [0.5, 0.4]",
-            "spread = [0.5, 0.0]",
+            "spread = [0.4, 0.3]",
+            "spread = [0.4, 0.0]",
             "m/model.toml:33: locate.lnet_s.spread: 0.0 is out of range; write 0.01 to 10",
         ),
     ] {
