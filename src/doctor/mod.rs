@@ -78,7 +78,7 @@ impl Machine {
 /// The MPI library that ranks would use, without starting it.
 fn mpi() -> std::result::Result<String, String> {
     let found = library::load(dist::Launch::find().as_ref()).map_err(|error| error.to_string())?;
-    Ok(format!("{} through {}: {}", found.version, found.abi.name(), found.path))
+    Ok(format!("{} through {}: {}", found.version, found.interface(), found.path))
 }
 
 /// The results of [`check`].

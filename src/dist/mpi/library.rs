@@ -17,11 +17,18 @@ const OPEN_MPI: [&str; 3] = ["libmpi.so.40", "libmpi_abi.so.1", "libmpi.so"];
 /// A loaded library.
 pub struct Loaded {
     pub(super) library: &'static Library,
-    pub(crate) abi: Abi,
+    pub(super) abi: Abi,
     /// The file, as it was asked for.
     pub path: String,
     /// Its maker and version, as it says itself.
     pub version: String,
+}
+
+impl Loaded {
+    /// Its binary interface, in words.
+    pub fn interface(&self) -> &'static str {
+        self.abi.name()
+    }
 }
 
 /// Loads the library that fits a launcher; without a launcher, any.
