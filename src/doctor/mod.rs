@@ -277,7 +277,9 @@ fn compare(case: &Case, gpu: &Gpu, name: &str, tally: &mut Tally) -> Result<()> 
 
     // Layers that run as one where nobody asks for the values between them.
     let known: BTreeSet<&str> = forward.iter().chain(&backward).map(|launch| launch.kernel.as_str()).collect();
-    for (purpose, what) in [(Purpose::Training, "training"), (Purpose::Inference, "inference")] {
+    let purposes = [(Purpose::Training, "training"), (Purpose::Inference, "inference")];
+    // There is no dropout in inference.
+    for (purpose, what) in purposes.into_iter().take(if case.training { 1 } else { 2 }) {
         let mut session = numbers.session(&device, &net, n, purpose)?;
         let [forward, backward] = session.launches(case.training).map(<[Launch]>::to_vec);
         if forward.iter().chain(&backward).all(|launch| known.contains(launch.kernel.as_str())) {
