@@ -4,9 +4,9 @@
 //   conv_backward_data     dX[pixel, c] = dY[pixel, (r, s, o)] W^T       pixels of one residue modulo the stride, so that only
 //                                                                        taps that reach them are visited
 //   conv_backward_weights  dW[tap, o]   = X[pixel, tap]^T dY[pixel, o]   k runs over all pixels of the batch, in splits
-// Maps of few channels that few.cu does not serve are unfolded along x first (conv_unfold): a pixel of the unfolded map holds the values of a line of a
-// window, filled up with zeros to 16-byte units, and the layer is one with windows one pixel wide. The memory that this takes
-// is less than what an image's odd runs cost: each value of a tile was loaded by itself (kernels/lab, 6).
+// Maps of few channels that few.cu does not serve are unfolded along x first (conv_unfold): a pixel of the unfolded map holds the
+// values of a line of a window, filled up with zeros to 16-byte units, and the layer is one with windows one pixel wide. The
+// memory that this takes is less than what an image's odd runs cost: each value of a tile was loaded by itself (kernels/lab, 6).
 // An output pixel (y, x) belongs to the region (a, b) = (y / block_h, x / block_w), with (u, v) the remainders; tap (i, j) reads
 // input pixel (a cell_h + u stride_h + i - pad_h, b cell_w + v stride_w + j - pad_w) with bank a grid_w + b. One region is an
 // ordinary convolution, a region per pixel the unshared layer of DeepFace.
