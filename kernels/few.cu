@@ -15,17 +15,17 @@
 // all N filters of a tile; a block has eight warps, which share the filters, in slots of 16 k filled by cp.async: a few that take
 // turns, or as many as there are steps (then there is one barrier, and nothing but the product in the loop).
 //
-// Weights: k are the pixels of patches, 16 at a time (of KS groups of warps each has every KS-th time, and their sums are added at the end), lines are pairs of taps side by side (8 values: 16 bytes of a line of pixels,
-// for ldmatrix.trans). With an odd stride every other pixel's pairs are not aligned, so there is a second copy, shifted by
-// a pixel. The fourth channel is 1: the sums of its first tap are the gradient of the bias, for maps of fewer channels.
-// A block walks over patches, `slab` of them at a time in two slots, and writes sums that sum_parts adds in order.
+// Weights: k are the pixels of patches, 16 at a time, in turn for KS groups of warps, whose sums are added at the end; lines are
+// pairs of taps side by side: 16 bytes of a line of pixels, for ldmatrix.trans. With an odd stride every other pixel's pairs are
+// not aligned and come from a copy, shifted by a pixel. The fourth channel is 1: the sums of its first tap are the gradient of the
+// bias, for maps of fewer channels. A block walks over `slab` patches at a time, in two slots; sum_parts adds the blocks' sums.
 //
 // Pooled: a thread's sums are those of adjacent pixels in adjacent rows, so 2 x 2 windows of a maximum that follows are reduced in
 // registers, and Y is never written; for training a byte per window tells which pixel won. The gradient of the weights makes
 // the gradient of Y from that of the maxima while it loads.
 //
 // Layouts: X, Y NHWC; W [i][j][c][o], o a multiple of 8. Grid: patches (forward) or splits (weights), tiles of N filters, and
-// for weights parts of 8 MT tiles of 16 lines. Shared memory: at most 64 KB, dynamic. Tolerance: 1e-2.
+// for weights parts of 8 or 40 tiles of 16 lines. Shared memory: dynamic, as the pixels need. Tolerance: 1e-2.
 #include "channels.cuh"
 #include "geometry.cuh"
 

@@ -17,7 +17,7 @@ use weft::tune::{self, Outcome, Tuner};
 /// Sums that are long enough for splits, regions, a stride, an odd number of channels, and an activation that is not fused.
 const NET: &str = "
 name = 'net'
-input = [3, 13, 13]
+input = [5, 13, 13]
 [[layer]]
 name = 'c1'
 type = 'conv'
