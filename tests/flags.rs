@@ -280,7 +280,8 @@ fn chain_shows_the_way_of_a_photo() {
     let spans = events.iter().filter(|event| event["name"] == "lnets").count();
     // ANet's pass, if there is a face, is no span of the LNets.
     assert!(document["counts"]["passes"].as_u64().unwrap() >= spans as u64, "{document}");
-    assert!(spans >= 8 && events.iter().any(|event| event["args"]["of"] == "localisation"), "{spans}");
+    // The levels of the shipped pyramid, and a look.
+    assert!(spans >= 6 && events.iter().any(|event| event["args"]["of"] == "localisation"), "{spans}");
     folder.wrong("profile net.toml --chain large.png", &["--chain"]);
     folder.wrong("profile", &["NET"]);
 }
