@@ -434,8 +434,10 @@ fn assert_memory_is_bounded() {
 #[test]
 fn every_number_has_a_range() {
     /// Read from files that Weft writes (JSON), or validated as a whole.
-    const OTHERS: [&str; 8] = [
+    const OTHERS: [&str; 10] = [
         "data/answers.rs",
+        "device/tuned.rs",
+        "net/sgd/scale.rs",
         "recipe/record.rs",
         "train/run.rs",
         "train/checkpoint.rs",
