@@ -11,7 +11,7 @@
 //   k      0  1 | 2  3 | 4  5 | 6  7 | 8  9 | 10 11 | 12 13 | 14 15
 //   tap      0  |   1  |   2  |   3  |   0  |    1  |    2  |    3       (+ 4 per step)
 //   channel 0 1 |  0 1 |  0 1 |  0 1 |  2 3 |   2 3 |   2 3 |   2 3
-// Half a warp reads pixels stride_w apart and four taps: no bank twice for strides of 1 and 4. A warp has ROWS rows of a patch and
+// Half a warp reads pixels stride_w apart and four taps: hardly a bank twice for strides of 1, 4. A warp has ROWS rows of a patch and
 // all N filters of a tile; a block has eight warps, which share the filters, in slots of 16 k filled by cp.async: a few that take
 // turns, or as many as there are steps (then there is one barrier, and nothing but the product in the loop).
 //

@@ -179,12 +179,13 @@ impl Plan {
         let wanted = wanted_gradients(net, purpose);
         let mut buffers = Buffers::default();
 
+        let late: Vec<Option<usize>> = (0..layers).map(reads).collect();
         let values: Vec<usize> = (0..=layers)
             .map(|value| {
                 let consumers = || (0..layers).filter(move |&l| net.layers[l].inputs.contains(&value));
                 let born = if value == INPUT { 0 } else { forward(value - 1) };
-                let late = (0..layers).filter(|&l| reads(l) == Some(value));
-                let mut dies = consumers().chain(late).map(forward).max().unwrap_or(end).max(born);
+                let held_for = (0..layers).filter(|&l| late[l] == Some(value));
+                let mut dies = consumers().chain(held_for).map(forward).max().unwrap_or(end).max(born);
                 if purpose.is_backward() {
                     let read = consumers().filter(|&l| wanted[l + 1] && net.layers[l].op.needs().inputs);
                     dies = read.map(backward).max().unwrap_or(0).max(dies);

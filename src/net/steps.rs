@@ -40,11 +40,8 @@ impl Steps {
         input.check(session.input_form(), &session.net().spec.place)?;
         let mode = Mode::Training { seed };
         if session.gpu_pass().is_none() {
-            session.set_input(input.data())?;
-            session.forward(mode, targets)?;
-            let loss = session.loss()?;
+            let loss = gradients_on_cpu(session, input, mode, targets)?;
             if loss.is_finite() {
-                session.backward(None)?;
                 optimizer.step(session, rate)?;
             }
             return Ok(Some(loss));
@@ -93,13 +90,7 @@ impl Steps {
         input.check(session.input_form(), &session.net().spec.place)?;
         let mode = Mode::Training { seed };
         if session.gpu_pass().is_none() {
-            session.set_input(input.data())?;
-            session.forward(mode, targets)?;
-            let loss = session.loss()?;
-            if loss.is_finite() {
-                session.backward(None)?;
-            }
-            return Ok(loss);
+            return gradients_on_cpu(session, input, mode, targets);
         }
         session.start(mode, targets)?;
         let Some(pass) = session.gpu_pass_mut() else { return Ok(f32::NAN) };
@@ -118,4 +109,15 @@ impl Steps {
     pub fn finish(&mut self) -> Result<Option<f32>> {
         self.on_gpu.as_mut().map_or(Ok(None), |steps| steps.finish())
     }
+}
+
+/// The loss of a batch, and if it is finite its gradients, which are those of the session afterwards.
+fn gradients_on_cpu(session: &mut Session, input: &Input, mode: Mode, targets: Targets<'_>) -> Result<f32> {
+    session.set_input(input.data())?;
+    session.forward(mode, targets)?;
+    let loss = session.loss()?;
+    if loss.is_finite() {
+        session.backward(None)?;
+    }
+    Ok(loss)
 }
